@@ -1,0 +1,92 @@
+"""What the loaders share."""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import Bunch
+
+from sklearn_dl.images import ImageDecodeError, verify_images
+
+Verify = bool | str
+
+
+def object_column(values: Sequence[Any]) -> np.ndarray:
+    """Return values as an (n, 1) object array, the X every meta-estimator takes."""
+    column = np.empty((len(values), 1), dtype=object)
+    for row, value in enumerate(values):  # one by one: numpy unpacks sequences
+        column[row, 0] = value
+    return column
+
+
+def result(bunch: Bunch, return_X_y: bool) -> Any:
+    """Return the bunch, or its data and target."""
+    return (bunch.data, bunch.target) if return_X_y else bunch
+
+
+def check_verify(verify: Verify) -> None:
+    """Refuse an unknown value of `verify`."""
+    if not (isinstance(verify, bool) or verify in ("raise", "skip")):
+        raise ValueError(f"verify must be False, 'raise' or 'skip', got {verify!r}.")
+
+
+def readable(paths: Sequence[str], verify: Verify) -> tuple[np.ndarray, pd.DataFrame]:
+    """Return a mask of the files to keep, and a table of those that are not.
+
+    With `verify` false nothing is opened; True and "raise" raise one error that names
+    every bad file, "skip" leaves them out.
+    """
+    keep = np.ones(len(paths), dtype=bool)
+    if not verify or not len(paths):
+        return keep, pd.DataFrame({"row": [], "path": [], "reason": []})
+    bad = verify_images(list(paths))
+    if len(bad) and verify != "skip":
+        raise ImageDecodeError(list(bad.itertuples(index=False, name=None)))
+    keep[bad["row"].to_numpy(dtype=int)] = False
+    if not keep.any():
+        first = bad.iloc[0]
+        raise ValueError(
+            f"None of the {len(paths)} images can be decoded; the first, "
+            f"{first['path']!r}: {first['reason']}."
+        )
+    return keep, bad
+
+
+def did_you_mean(name: Any, known: Iterable[Any]) -> str:
+    """Return the nearest names, or all, for the end of an error message."""
+    names = [str(k) for k in known]
+    near = get_close_matches(str(name), names, n=3, cutoff=0.6)
+    if near:
+        return f"Did you mean {' or '.join(map(repr, near))}?"
+    shown = ", ".join(map(repr, names[:10])) + (", ..." if len(names) > 10 else "")
+    return f"There is {shown}." if names else "There is none."
+
+
+def labels_array(values: pd.Series, what: str) -> np.ndarray:
+    """Return a column of labels as a plain numpy array, refusing missing values."""
+    missing = np.flatnonzero(values.isna().to_numpy())
+    if len(missing):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(f"Missing value in {what}, row {missing[0]}{more}.")
+    if pd.api.types.is_bool_dtype(values.dtype):
+        return values.to_numpy(dtype=bool)
+    if pd.api.types.is_integer_dtype(values.dtype):
+        return values.to_numpy(dtype=np.int64)
+    if pd.api.types.is_float_dtype(values.dtype):
+        return values.to_numpy(dtype=np.float64)
+    array = np.asarray(values, dtype=object)
+    return np.array(array.tolist()) if _one_type(array) else array
+
+
+def _one_type(values: np.ndarray) -> bool:
+    # numpy would turn a mixture such as ["a", 1] into strings without a word
+    return len({type(value) for value in values}) == 1
+
+
+def class_names(target: np.ndarray) -> np.ndarray | None:
+    """Return the sorted classes of labels, or None for a continuous target."""
+    if target.ndim != 1 or target.dtype.kind == "f":
+        return None
+    return np.unique(target) if target.dtype.kind != "O" else pd.unique(target)

@@ -1,0 +1,217 @@
+"""A folder with one subfolder per class."""
+
+import os
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from sklearn.utils import Bunch
+
+from sklearn_dl.datasets._common import (
+    Verify,
+    check_verify,
+    did_you_mean,
+    object_column,
+    readable,
+    result,
+)
+
+# Of all that Pillow registers: no documents, films or scientific containers.
+_FORMATS = frozenset(
+    "AVIF BMP DIB GIF ICO JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP".split()
+)
+_SPLITS = frozenset("train training val valid validation test testing".split())
+
+
+def load_image_folder(
+    path: str | os.PathLike,
+    *,
+    classes: Iterable[str] | None = None,
+    extensions: Iterable[str] | None = None,
+    verify: Verify = False,
+    return_X_y: bool = False,
+) -> Any:
+    """Load the paths of images from a folder with one subfolder per class.
+
+    Images are found at any depth below the folder of their class. They are not
+    opened here unless `verify` asks for it: decoding is left to the estimators.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder.
+    classes : list of str, default=None
+        The subfolders to take; all by default.
+    extensions : list of str, default=None
+        Suffixes of the files to take, in upper or lower case. By default those of the
+        image formats that the installed Pillow reads.
+    verify : {False, "raise", "skip"}, default=False
+        Whether to decode every file once. "raise" (or True) raises an error that
+        names all files that fail, "skip" leaves them out and lists them in `skipped`.
+    return_X_y : bool, default=False
+        Return ``(data, target)`` instead of the bunch.
+
+    Returns
+    -------
+    bunch : :class:`~sklearn.utils.Bunch`
+        ``data``, an (n, 1) object array of paths; ``target``, the (n,) names of their
+        classes; ``target_names``, the sorted classes; ``filenames``, the (n,) paths;
+        ``skipped``, a DataFrame (path, reason) of files that were left out. Hidden
+        files and folders are passed over in silence.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If there is no such folder.
+    ValueError
+        If there are no subfolders, or one without images.
+    ImageDecodeError
+        If ``verify="raise"`` and files cannot be decoded.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from sklearn_dl.datasets import load_image_folder
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ["ants/1.png", "bees/1.png", "bees/2.JPG", "bees/notes.txt"]:
+    ...         file = Path(folder, name)
+    ...         file.parent.mkdir(exist_ok=True)
+    ...         Image.new("RGB", (8, 8)).save(file, format="PNG")
+    ...     bunch = load_image_folder(folder)
+    >>> bunch.target
+    array(['ants', 'bees', 'bees'], dtype='<U4')
+    >>> bunch.data.shape, len(bunch.skipped)
+    ((3, 1), 1)
+    """
+    check_verify(verify)
+    root = os.path.expanduser(os.fspath(path))
+    wanted = _suffixes(extensions)
+    names, skipped = _class_folders(root, classes, wanted)
+    files: list[str] = []
+    target: list[str] = []
+    empty: list[str] = []
+    for name in names:
+        found = _images_below(os.path.join(root, name), wanted, skipped)
+        files += found
+        target += [name] * len(found)
+        if not found:
+            empty.append(name)
+    if empty:
+        raise ValueError(
+            f"No image in the class folder {empty[0]!r} of {root!r} "
+            f"({len(empty)} of {len(names)} are empty). Remove it, or name the classes "
+            "to take with classes=[...]."
+        )
+    _warn_about_splits(root, names)
+    keep, bad = readable(files, verify)
+    skipped += list(bad[["path", "reason"]].itertuples(index=False, name=None))
+    kept = np.array(files, dtype=object)[keep]
+    bunch = Bunch(
+        data=object_column(kept),
+        target=np.array(target)[keep],
+        target_names=np.array(names),
+        filenames=kept.astype(str),
+        skipped=pd.DataFrame(skipped, columns=["path", "reason"], dtype=object),
+    )
+    return result(bunch, return_X_y)
+
+
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes of the image formats that Pillow can open here."""
+    known = Image.registered_extensions()  # also loads all plugins
+    return frozenset(
+        suffix
+        for suffix, name in known.items()
+        if name in _FORMATS and name in Image.OPEN
+    )
+
+
+def _suffixes(extensions: Iterable[str] | None) -> frozenset[str]:
+    if extensions is None:
+        return image_suffixes()
+    if isinstance(extensions, str):
+        extensions = [extensions]
+    return frozenset("." + suffix.lower().lstrip(".") for suffix in extensions)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _is_image(name: str, wanted: frozenset[str]) -> bool:
+    return os.path.splitext(name)[1].lower() in wanted
+
+
+def _class_folders(
+    root: str, classes: Iterable[str] | None, wanted: frozenset[str]
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the sorted class folders, and the files that lie beside them."""
+    if not os.path.exists(root):
+        raise FileNotFoundError(f"No such folder: {root!r}.")
+    if not os.path.isdir(root):
+        raise NotADirectoryError(f"{root!r} is a file, not a folder of class folders.")
+    entries = sorted(name for name in os.listdir(root) if not _hidden(name))
+    folders = [name for name in entries if os.path.isdir(os.path.join(root, name))]
+    loose = [name for name in entries if name not in set(folders)]
+    if not folders:
+        images = [name for name in loose if _is_image(name, wanted)]
+        hint = (
+            f"{len(images)} images lie in it directly: put each in a subfolder named "
+            "after its class, or use load_image_frame with a table of their labels."
+            if images
+            else "One subfolder per class is expected."
+        )
+        raise ValueError(f"No class folders in {root!r}. {hint}")
+    if classes is not None:
+        chosen = sorted({classes} if isinstance(classes, str) else set(classes))
+        for name in chosen:
+            if name not in folders:
+                raise ValueError(
+                    f"No class folder {name!r} in {root!r}. "
+                    f"{did_you_mean(name, folders)}"
+                )
+        folders = chosen
+    skipped = [(os.path.join(root, name), "not in a class folder") for name in loose]
+    return folders, skipped
+
+
+def _images_below(
+    folder: str, wanted: frozenset[str], skipped: list[tuple[str, str]]
+) -> list[str]:
+    found = []
+    for parent, names in sorted(_walk(folder)):
+        for name in sorted(names):
+            path = os.path.join(parent, name)
+            if _is_image(name, wanted):
+                found.append(path)
+            else:
+                skipped.append((path, "not an image by its suffix"))
+    return found
+
+
+def _walk(folder: str) -> Iterable[tuple[str, list[str]]]:
+    """Walk a folder through links, entering no folder twice."""
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        yield parent, [name for name in names if not _hidden(name)]
+
+
+def _warn_about_splits(root: str, names: list[str]) -> None:
+    if len(names) > 1 and _SPLITS.issuperset(name.lower() for name in names):
+        warnings.warn(
+            f"The classes of {root!r} are {names}, which look like parts of a data "
+            f"set: load each by itself, such as {os.path.join(root, names[0])!r}.",
+            UserWarning,
+            stacklevel=3,
+        )

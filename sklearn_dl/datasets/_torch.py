@@ -1,0 +1,261 @@
+"""Any map-style dataset, such as those of torchvision."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from sklearn_dl.datasets._common import class_names, object_column, result
+from sklearn_dl.images import DatasetItem, ImageDecodeError
+
+_TARGETS = ("targets", "labels", "_labels", "y")
+_SAMPLES = ("samples", "imgs", "_samples")
+_FILES = (*_SAMPLES, "_image_files", "_images")
+_KEYS = ("label", "labels", "target", "targets", "class")
+
+
+def load_torch_dataset(dataset: Any, *, return_X_y: bool = False) -> Any:
+    """View any map-style torch dataset as lazy X and y.
+
+    Parameters
+    ----------
+    dataset : object with ``__len__`` and ``__getitem__``
+        A dataset of torchvision, a ``Subset``, ``ConcatDataset`` or ``TensorDataset``,
+        or one's own. An item is the image, a tuple (image, target, ...) or a mapping
+        with "image" and "label"; the image a PIL image, a path, encoded bytes, an
+        array (H, W[, C]) or a tensor (C, H, W), uint8 or float.
+    return_X_y : bool, default=False
+        Return ``(data, target)`` instead of the bunch.
+
+    Returns
+    -------
+    bunch : :class:`~sklearn.utils.Bunch`
+        ``data``, an (n, 1) object array of handles on the items, which are read when
+        an estimator needs them; ``target``, (n,) or (n, k), or None if items are images
+        alone; ``target_names``, the classes or None; ``filenames``, the (n,) paths or
+        None.
+
+    Raises
+    ------
+    TypeError
+        If the dataset has no length or cannot be indexed.
+    ImageDecodeError
+        If an item cannot be read; the error names its row.
+
+    Notes
+    -----
+    Targets come from the dataset's own list of them where it has one (``targets``,
+    ``labels``, ``samples``); otherwise every item is read once. Where the dataset has
+    ``classes``, integer targets become their names, unless it transforms its targets.
+
+    The dataset's own transform is kept, and called each time an item is read: with a
+    random one each reading differs. Floats are passed on as they are, so leave
+    normalisation to the estimator. Estimators read items in threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_dl.datasets import load_torch_dataset
+    >>> images = np.zeros((3, 8, 8, 3), dtype="uint8")
+    >>> dataset = list(zip(images, ["ant", "bee", "ant"]))
+    >>> X, y = load_torch_dataset(dataset, return_X_y=True)
+    >>> X.shape, y
+    ((3, 1), array(['ant', 'bee', 'ant'], dtype='<U3'))
+    """
+    _check_map_style(dataset)
+    n = len(dataset)
+    if n == 0:
+        raise ValueError("The dataset is empty.")
+    raw = _known_targets(dataset)
+    if raw is None:
+        raw = _read_targets(dataset)
+    names = _classes(dataset)
+    target = None if raw is None else _named(raw, names)
+    if names is None and target is not None:
+        names = class_names(target)
+    bunch = Bunch(
+        data=object_column([DatasetItem(dataset, row) for row in range(n)]),
+        target=target,
+        target_names=names,
+        filenames=_files(dataset),
+    )
+    return result(bunch, return_X_y)
+
+
+def _check_map_style(dataset: Any) -> None:
+    kind = type(dataset).__name__
+    if _is(dataset, "IterableDataset"):
+        raise TypeError(
+            f"{kind} is an iterable-style dataset: its items cannot be indexed. Use a "
+            "map-style one (with __len__ and __getitem__), or list(dataset)."
+        )
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise TypeError(f"A dataset has __len__ and __getitem__; {kind} has not.")
+
+
+def _is(dataset: Any, name: str) -> bool:
+    """Tell whether an object is of a class of torch.utils.data, if torch is loaded."""
+    data = sys.modules.get("torch.utils.data")
+    return data is not None and isinstance(dataset, getattr(data, name))
+
+
+def _inner(dataset: Any) -> list[Any] | None:
+    """Return the datasets a wrapper is made of, or None if it is none."""
+    if _is(dataset, "Subset"):
+        return [dataset.dataset]
+    return list(dataset.datasets) if _is(dataset, "ConcatDataset") else None
+
+
+def _gather(dataset: Any, parts: list[Any]) -> Any:
+    """Bring what the wrapped datasets have into the order of the wrapper."""
+    if any(part is None for part in parts):
+        return None
+    if _is(dataset, "Subset"):
+        return parts[0][np.asarray(dataset.indices, dtype=np.intp)]
+    return np.concatenate(parts)
+
+
+# ----------------------------------------------------------------------- targets
+
+
+def _known_targets(dataset: Any) -> np.ndarray | None:
+    """Return the targets without reading an item, or None."""
+    inner = _inner(dataset)
+    if inner is not None:
+        return _gather(dataset, [_known_targets(part) for part in inner])
+    values = _listed_targets(dataset)
+    if values is None:
+        return None
+    transform = getattr(dataset, "target_transform", None)
+    if transform is not None:
+        values = [transform(_scalar(value)) for value in values]
+    return _to_array(values)
+
+
+def _listed_targets(dataset: Any) -> Any:
+    if _is(dataset, "TensorDataset"):
+        return dataset.tensors[1] if len(dataset.tensors) > 1 else None
+    for name in _TARGETS:
+        values = _list_of(dataset, name)
+        if len(values) == len(dataset):
+            return values
+    for name in _SAMPLES:
+        values = _list_of(dataset, name)
+        if len(values) == len(dataset) and all(_is_sample(value) for value in values):
+            return [value[1] for value in values]
+    return None
+
+
+def _list_of(dataset: Any, name: str) -> Any:
+    """Return the list, array or tensor of that name, empty if there is none."""
+    values = getattr(dataset, name, None)
+    if not hasattr(values, "__len__") or isinstance(values, str | bytes | Mapping):
+        return []
+    return values
+
+
+def _is_sample(value: Any) -> bool:
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and isinstance(value[0], str | os.PathLike)
+    )
+
+
+def _read_targets(dataset: Any) -> np.ndarray | None:
+    values = []
+    for row in range(len(dataset)):
+        try:
+            item = dataset[row]
+            has_target, value = _target_of(item)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ImageDecodeError([(row, None, reason)]) from error
+        if not has_target:
+            return None
+        values.append(value)
+    return _to_array(values)
+
+
+def _target_of(item: Any) -> tuple[bool, Any]:
+    if isinstance(item, Mapping):
+        key = next((key for key in _KEYS if key in item), None)
+        return key is not None, None if key is None else item[key]
+    if isinstance(item, tuple | list) and len(item) > 1:
+        return True, item[1]
+    return False, None
+
+
+def _scalar(value: Any) -> Any:
+    """Return the Python number of a tensor or array of one, else the value."""
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        return value.item()
+    return value
+
+
+def _to_array(values: Any) -> np.ndarray:
+    if hasattr(values, "detach"):
+        return values.detach().cpu().numpy()
+    if isinstance(values, np.ndarray):
+        return values
+    plain = [_scalar(v.detach().cpu() if hasattr(v, "detach") else v) for v in values]
+    try:
+        array = np.array([v.numpy() if hasattr(v, "numpy") else v for v in plain])
+    except ValueError:  # of different lengths
+        array = np.empty(0, dtype=object)
+    texts = all(isinstance(value, str) for value in plain)
+    if array.dtype.kind in "biuf" or (array.dtype.kind == "U" and texts):
+        return array
+    array = np.empty(len(plain), dtype=object)
+    array[:] = plain
+    return array
+
+
+# ------------------------------------------------------------------ names, files
+
+
+def _classes(dataset: Any) -> np.ndarray | None:
+    """Return the names of classes that integer targets stand for, or None."""
+    inner = _inner(dataset)
+    if inner is not None:
+        found = [_classes(part) for part in inner]
+        first = found[0]
+        if first is None or any(f is None or list(f) != list(first) for f in found):
+            return None
+        return first
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
+    classes = _list_of(dataset, "classes")
+    if len(classes) == 0:
+        return None
+    # ImageNet's are tuples of synonyms
+    return np.array([c if isinstance(c, str) else _join(c) for c in classes])
+
+
+def _join(name: Any) -> str:
+    return ", ".join(map(str, name)) if isinstance(name, Sequence) else str(name)
+
+
+def _named(target: np.ndarray, names: np.ndarray | None) -> np.ndarray:
+    if names is None or target.ndim != 1 or target.dtype.kind not in "iu":
+        return target
+    if target.min() < 0 or target.max() >= len(names):
+        return target
+    return names[target]
+
+
+def _files(dataset: Any) -> np.ndarray | None:
+    inner = _inner(dataset)
+    if inner is not None:
+        return _gather(dataset, [_files(part) for part in inner])
+    for name in _FILES:
+        values = _list_of(dataset, name)
+        if len(values) != len(dataset):
+            continue
+        paths = [value[0] if _is_sample(value) else value for value in values]
+        if all(isinstance(path, str | os.PathLike) for path in paths):
+            return np.array([os.fspath(path) for path in paths])
+    return None

@@ -1,0 +1,20 @@
+"""Any X becomes a row-indexable source of images; decoding; verification."""
+
+from sklearn_dl.images._arrays import check_image_shape, row_shape
+from sklearn_dl.images._coerce import as_source
+from sklearn_dl.images._dataset_item import DatasetItem
+from sklearn_dl.images._decode import decode_image
+from sklearn_dl.images._errors import ImageDecodeError
+from sklearn_dl.images._source import ImageSource
+from sklearn_dl.images._verify import verify_images
+
+__all__ = [
+    "DatasetItem",
+    "ImageDecodeError",
+    "ImageSource",
+    "as_source",
+    "check_image_shape",
+    "decode_image",
+    "row_shape",
+    "verify_images",
+]

@@ -1,0 +1,289 @@
+"""Arrays of images: what their axes and numbers mean.
+
+What a number means is decided by the dtype alone, so that `fit` and `predict` agree
+whatever values the rows of one call happen to hold.
+"""
+
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+CHANNELS = (1, 3, 4)
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+_BLOCK_VALUES = 1 << 22  # values looked at together, so a memory-map is never copied
+
+
+def as_numpy(array: Any) -> np.ndarray:
+    """Return the array of a tensor, a view where possible, or the array itself."""
+    if not is_tensor(array):
+        return np.asarray(array)
+    tensor = array.detach().cpu()
+    if tensor.is_floating_point() and tensor.element_size() == 2:
+        tensor = tensor.float()  # numpy has no bfloat16
+    return tensor.numpy()
+
+
+def is_tensor(obj: Any) -> bool:
+    """Tell whether an object is a torch tensor, without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(obj, torch.Tensor)
+
+
+# ---------------------------------------------------------------- what axes mean
+
+
+def check_image_shape(image_shape: Any) -> tuple[int, ...] | None:
+    """Return `image_shape` as a tuple of two or three sizes, or None."""
+    if image_shape is None:
+        return None
+    try:
+        shape = tuple(int(size) for size in image_shape)
+        whole = all(
+            size == given for size, given in zip(shape, image_shape, strict=True)
+        )
+    except (TypeError, ValueError):
+        shape, whole = (), False
+    if not whole or len(shape) not in (2, 3) or min(shape) < 1:
+        raise ValueError(
+            "image_shape must be (height, width) or (height, width, channels), "
+            f"got {image_shape!r}."
+        )
+    if len(shape) == 3 and shape[2] not in CHANNELS:
+        hint = " Channels come last." if shape[0] in CHANNELS else ""
+        raise ValueError(
+            f"image_shape={shape} has {shape[2]} channels, not 1, 3 or 4.{hint}"
+        )
+    return shape
+
+
+def row_shape(n_features: int, image_shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return the (H, W, C) that rows of `n_features` pixels are read as."""
+    if image_shape is not None:
+        if math.prod(image_shape) != n_features:
+            product = " * ".join(map(str, image_shape))
+            raise ValueError(
+                f"image_shape={image_shape} is {product} = {math.prod(image_shape)} "
+                f"values a row, but X has {n_features} columns."
+            )
+        return image_shape if len(image_shape) == 3 else (*image_shape, 1)
+    side = math.isqrt(n_features)
+    if side * side == n_features:
+        return (side, side, 1)
+    colour = math.isqrt(n_features // 3)
+    if 3 * colour * colour == n_features:
+        return (colour, colour, 3)
+    return (side + 1, side + 1, 1)
+
+
+def warn_if_padded(n_features: int, shape: tuple[int, ...]) -> None:
+    """Say that rows are filled up with zeros to make a square."""
+    if math.prod(shape) != n_features:
+        warnings.warn(
+            f"X has {n_features} columns, which is neither a square (grey) nor three "
+            f"squares (RGB): rows are filled up with zeros to {shape[0]} x {shape[1]} "
+            "grey images. Give image_shape=(height, width[, channels]).",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def choose_layout(
+    shape: tuple[int, ...],
+    *,
+    channels_first: bool = False,
+    image_shape: tuple[int, ...] | None = None,
+) -> str:
+    """Return "grey", "last" or "first": where the channels of a stack of images are.
+
+    `channels_first` is the reading preferred where both are possible (torch's).
+    """
+    if len(shape) == 3:
+        if shape[2] in CHANNELS and image_shape != tuple(shape[1:]):
+            raise ValueError(
+                f"X of shape {tuple(shape)} looks like one image: pass X[None] for one "
+                "image, or image_shape=(height, width) if these are grey images "
+                f"{shape[2]} pixels wide."
+            )
+        return "grey"
+    possible = [
+        name for name, axis in (("last", 3), ("first", 1)) if shape[axis] in CHANNELS
+    ]
+    if not possible:
+        raise ValueError(
+            f"X of shape {tuple(shape)} has no axis of channels: (n, H, W, C) or "
+            "(n, C, H, W) with 1, 3 or 4 channels expected."
+        )
+    if image_shape is not None:
+        possible = [n for n in possible if _agrees(image_shape, shape, n)] or possible
+    return possible[-1 if channels_first else 0]
+
+
+def stack_shape(shape: tuple[int, ...], layout: str) -> tuple[int, int, int]:
+    """Return the (H, W, C) of each image of a stack."""
+    if layout == "grey":
+        return (shape[1], shape[2], 1)
+    if layout == "first":
+        return (shape[2], shape[3], shape[1])
+    return (shape[1], shape[2], shape[3])
+
+
+def _agrees(image_shape: tuple[int, ...], shape: tuple[int, ...], layout: str) -> bool:
+    return stack_shape(shape, layout)[: len(image_shape)] == image_shape
+
+
+def check_agreement(
+    image_shape: tuple[int, ...] | None, shape: tuple[int, ...], layout: str
+) -> None:
+    """Refuse an `image_shape` other than the one the images have."""
+    if image_shape is not None and not _agrees(image_shape, shape, layout):
+        raise ValueError(
+            f"image_shape={image_shape}, but X of shape {tuple(shape)} holds images of "
+            f"shape {stack_shape(shape, layout)}."
+        )
+
+
+def arrange(block: np.ndarray, layout: str) -> np.ndarray:
+    """Bring the axes of a stack into the order (n, H, W, C)."""
+    if layout == "grey":
+        return block[..., None]
+    return block.transpose(0, 2, 3, 1) if layout == "first" else block
+
+
+# ------------------------------------------------------------- what numbers mean
+
+
+def check_kind(dtype: np.dtype) -> None:
+    """Refuse numbers that no pixel can be."""
+    if dtype.kind == "c":
+        raise ValueError("Complex data not supported")
+    if dtype.kind not in "biuf":
+        raise TypeError(f"X of dtype {dtype} holds no pixels.")
+
+
+def value_range(data: Any) -> tuple[float, float]:
+    """Return the lowest and highest value, refusing NaN and infinity by their row."""
+    low, high = math.inf, -math.inf
+    for start, block in _blocks(data):
+        block_low, block_high = float(block.min()), float(block.max())
+        if not -FLOAT32_MAX <= block_low <= block_high <= FLOAT32_MAX:
+            _refuse_not_finite(block, start)
+        low, high = min(low, block_low), max(high, block_high)
+    return low, high
+
+
+def _blocks(data: Any) -> Iterator[tuple[int, np.ndarray]]:
+    step = max(1, _BLOCK_VALUES // max(1, math.prod(data.shape[1:])))
+    for start in range(0, data.shape[0], step):
+        yield start, np.asarray(data[start : start + step])
+
+
+def _refuse_not_finite(block: np.ndarray, start: int) -> None:
+    rows = block.reshape(len(block), -1)
+    with np.errstate(invalid="ignore"):
+        bad = ~(np.abs(rows) <= FLOAT32_MAX)
+    row = int(np.flatnonzero(bad.any(axis=1))[0])
+    what = (
+        "NaN"
+        if np.isnan(rows[row]).any()
+        else "infinity or a value too large for dtype('float32')"
+    )
+    raise ValueError(f"Input X contains {what}: first in row {start + row}.")
+
+
+Convert = Callable[[np.ndarray], np.ndarray]
+
+
+def pixel_rule(dtype: np.dtype, low: float, high: float, *, rows: bool) -> Convert:
+    """Return the function from values to pixels (uint8, or float32 in [0, 1]).
+
+    Integers in 0-255 become uint8, which means x / 255 as it does outside of it.
+    """
+    if dtype.kind == "f":
+        return _to_float32
+    if dtype == np.uint8:
+        return _to_uint8
+    if dtype.kind == "b":
+        return _from_bool
+    if dtype == np.uint16 and not rows:
+        return _from_uint16
+    return _to_uint8 if 0 <= low and high <= 255 else _from_integers
+
+
+def _to_float32(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32, copy=False)
+
+
+def _to_uint8(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.uint8, copy=False)
+
+
+def _from_bool(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.uint8) * np.uint8(255)
+
+
+def _from_uint16(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32) / np.float32(65535)
+
+
+def _from_integers(values: np.ndarray) -> np.ndarray:
+    return (values / 255.0).astype(np.float32)
+
+
+def warn_about_range(dtype: np.dtype, low: float, high: float, *, rows: bool) -> None:
+    """Warn, once for X, of values that hardly mean what their dtype says."""
+    message = None
+    span = f"from {low:g} to {high:g}"
+    if dtype.kind == "f" and not 0 <= low <= high <= 1:
+        message = f"X has float pixels {span}: floats are taken as [0, 1] as they are."
+        if low >= 0 and 2 < high <= 255:
+            message += (
+                " These look like 0-255: divide X by 255, or pass X.astype('uint8')."
+            )
+    elif dtype == np.uint16 and not rows:
+        if high <= 255:
+            message = (
+                f"X has 16-bit pixels {span}: they are divided by 65535 and nearly "
+                "black. If they are 8-bit, pass X.astype('uint8')."
+            )
+    elif dtype.kind in "iu" and not 0 <= low <= high <= 255:
+        message = (
+            f"X has integer pixels {span}, outside 0-255: they are divided by 255."
+        )
+    if message:
+        warnings.warn(message, UserWarning, stacklevel=2)
+
+
+def over_white(pixels: np.ndarray) -> np.ndarray:
+    """Lay RGBA pixels (..., 4) over white; other channels stay as they are."""
+    if pixels.shape[-1] != 4:
+        return pixels
+    colour, alpha = pixels[..., :3], pixels[..., 3:]
+    if pixels.dtype != np.uint8:
+        return colour * alpha + (1 - alpha)
+    colour, alpha = colour.astype(np.uint16), alpha.astype(np.uint16)
+    total = colour * alpha + 255 * (255 - alpha) + np.uint16(128)
+    # exact rounded division by 255: the arithmetic of Pillow's paste with a mask
+    return ((total + (total >> 8)) >> 8).astype(np.uint8)
+
+
+def image_array(array: Any) -> np.ndarray:
+    """Return one image, (H, W), (H, W, C) or (C, H, W), as (H, W, C) pixels.
+
+    Values outside [0, 1] pass as they are: a dataset may have normalised them.
+    """
+    stack = as_numpy(array)[None]
+    check_kind(stack.dtype)
+    if stack.ndim not in (3, 4) or 0 in stack.shape:
+        raise ValueError(
+            f"an image is (H, W), (H, W, C) or (C, H, W), got shape {stack.shape[1:]}"
+        )
+    layout = "grey"
+    if stack.ndim == 4:
+        layout = choose_layout(stack.shape, channels_first=is_tensor(array))
+    low, high = value_range(stack)
+    convert = pixel_rule(stack.dtype, low, high, rows=False)
+    return np.array(over_white(convert(arrange(stack, layout)))[0], order="C")

@@ -1,0 +1,330 @@
+"""Any X -> a source of images."""
+
+import math
+import numbers
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from sklearn.utils import check_array
+
+from sklearn_dl.images._arrays import (
+    as_numpy,
+    check_agreement,
+    check_image_shape,
+    check_kind,
+    choose_layout,
+    is_tensor,
+    pixel_rule,
+    row_shape,
+    stack_shape,
+    value_range,
+    warn_about_range,
+    warn_if_padded,
+)
+from sklearn_dl.images._dataset_item import DatasetItem
+from sklearn_dl.images._source import (
+    ArraySource,
+    ImageSource,
+    ObjectSource,
+    PathSource,
+    StackedList,
+)
+
+ImageShape = tuple[int, ...] | None
+
+_ACCEPTED = (
+    "X may be an array or tensor of images, rows of pixels, or a list, array or Series "
+    "of paths, PIL images, encoded bytes or arrays"
+)
+_PATH, _BYTES, _PIL, _ARRAY = "path", "byte string", "PIL image", "array"
+_ITEM, _NUMBER, _MISSING = "dataset item", "number", "missing value"
+_NESTED, _OTHER = "list", "other"
+_IMAGES = {_PATH, _BYTES, _PIL, _ARRAY, _ITEM}
+
+
+def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
+    """Read any accepted X as a row-indexable source of images.
+
+    Parameters
+    ----------
+    X : array, tensor, list, tuple, Series or DataFrame
+        Images: arrays (n, H, W), (n, H, W, C), (n, C, H, W) with 1, 3 or 4 channels;
+        rows of pixels (n, H*W*C); paths, PIL images, encoded bytes, arrays of
+        different sizes or dataset items, in one dimension or in one column. A source
+        is returned as it is.
+    image_shape : (H, W) or (H, W, C), default=None
+        What a row of pixels is, channels last. By default a square, grey or RGB; rows
+        that are neither are filled up with zeros, with a warning. Images that
+        have a shape of their own must agree with it; paths, PIL images and bytes are
+        not looked at.
+
+    Returns
+    -------
+    source : ImageSource
+        Its rows are decoded when they are asked for.
+
+    Raises
+    ------
+    ValueError
+        If X is empty, mixes forms, holds NaN, infinity or missing values, or
+        contradicts `image_shape`.
+    TypeError
+        If X is a single image or nothing that holds images.
+
+    Notes
+    -----
+    The dtype of numbers says what they mean: uint8 is 0-255; bool is black and white;
+    other integers are divided by 255; uint16 images (not rows of pixels) by 65535;
+    floats are taken as [0, 1] as they are. Transparency is laid over white.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_dl.images import as_source
+    >>> source = as_source(np.zeros((2, 3, 8, 6)))
+    >>> source.image_shape
+    (8, 6, 3)
+    >>> source[1].shape
+    (8, 6, 3)
+    """
+    if isinstance(X, ImageSource):
+        return X
+    if hasattr(X, "tocsr"):
+        check_array(X)  # raises scikit-learn's error for sparse data
+    _refuse_one_image(X)
+    image_shape = check_image_shape(image_shape)
+    if isinstance(X, pd.DataFrame):
+        return _from_frame(X, image_shape)
+    if isinstance(X, list | tuple):
+        return _from_sequence(X, image_shape)
+    if is_tensor(X):
+        return _from_numbers(as_numpy(X), image_shape, channels_first=True)
+    if hasattr(X, "__array__"):
+        return _from_array(np.asarray(X), image_shape)
+    hint = ""
+    if isinstance(X, dict):
+        hint = " Pass its `data`?" if "data" in X else ""
+    elif hasattr(X, "__getitem__"):
+        hint = " A dataset goes through sklearn_dl.datasets.load_torch_dataset."
+    raise TypeError(f"{_ACCEPTED}; got {type(X).__name__}.{hint}")
+
+
+def _refuse_one_image(X: Any) -> None:
+    if isinstance(X, str | os.PathLike):
+        raise TypeError(f"X is one path: put it in a list, [{str(X)!r}].")
+    form = _form(X)
+    if form in (_BYTES, _PIL, _ITEM):
+        raise TypeError(f"X is one {form}: put it in a list, [X].")
+
+
+def _from_frame(X: pd.DataFrame, image_shape: ImageShape) -> ImageSource:
+    if all(pd.api.types.is_numeric_dtype(dtype) for dtype in X.dtypes):
+        if any(pd.api.types.is_extension_array_dtype(dtype) for dtype in X.dtypes):
+            X = _without_nullable(X)
+        return _from_numbers(check_array(X, ensure_all_finite=False), image_shape)
+    return _from_objects(X.to_numpy(dtype=object), image_shape)
+
+
+def _without_nullable(X: pd.DataFrame) -> pd.DataFrame:
+    """Turn complete nullable columns into plain ones; check_array makes them floats."""
+    if X.isna().to_numpy().any():
+        return X
+    dtypes = [
+        getattr(dtype, "numpy_dtype", getattr(dtype, "subtype", dtype))
+        for dtype in X.dtypes
+    ]
+    return pd.DataFrame(X.to_numpy(dtype=np.result_type(*dtypes)))
+
+
+def _from_array(X: np.ndarray, image_shape: ImageShape) -> ImageSource:
+    if X.dtype.kind == "S":
+        raise ValueError(
+            f"X of dtype {X.dtype} drops the zero bytes at the end of encoded images: "
+            "use a list or an array of dtype object."
+        )
+    if X.dtype.kind in "OUT":
+        return _from_objects(X.astype(object, copy=False), image_shape)
+    return _from_numbers(X, image_shape)
+
+
+def _from_objects(X: np.ndarray, image_shape: ImageShape) -> ImageSource:
+    if X.ndim == 1:
+        return _from_sequence(X.tolist(), image_shape)
+    if X.ndim > 2:  # what numpy makes of a list of equal arrays with dtype=object
+        return _from_numbers(np.array(X.tolist()), image_shape)
+    if X.ndim == 2 and X.shape[1] == 1 and len(X):
+        forms = {_form(value) for value in X[:, 0]}
+        if forms & _IMAGES or not forms - {_MISSING}:
+            return _from_sequence(X[:, 0].tolist(), image_shape, n_features=1)
+    try:
+        numbers_of_X = check_array(X, ensure_all_finite=False)
+    except (TypeError, ValueError):
+        if X.ndim == 2:
+            _refuse_columns_of_images(X)
+        raise
+    return _from_numbers(numbers_of_X, image_shape)
+
+
+def _refuse_columns_of_images(X: np.ndarray) -> None:
+    for row, values in enumerate(X):
+        for column, value in enumerate(values):
+            if _form(value) in _IMAGES:
+                raise ValueError(
+                    f"X has {X.shape[1]} columns and a {_form(value)} in row {row}, "
+                    f"column {column}: images take one column, X[:, [{column}]]."
+                )
+
+
+def _from_sequence(
+    values: Sequence[Any], image_shape: ImageShape, n_features: int | None = None
+) -> ImageSource:
+    if len(values) == 0:
+        raise ValueError(_no_samples((0,)))
+    forms = [_form(value) for value in values]
+    kinds = set(forms)
+    if not kinds & _IMAGES:
+        return _from_plain_values(values, forms, image_shape)
+    _refuse_mixture(values, forms)
+    if kinds == {_PATH}:
+        return PathSource([os.fspath(value) for value in values], n_features)
+    if kinds == {_ARRAY}:
+        return _from_list_of_arrays(values, image_shape, n_features)
+    return ObjectSource(list(values), n_features)
+
+
+def _from_plain_values(
+    values: Sequence[Any], forms: list[str], image_shape: ImageShape
+) -> ImageSource:
+    if _OTHER in forms:
+        row = forms.index(_OTHER)
+        raise TypeError(f"{_ACCEPTED}; row {row} is a {type(values[row]).__name__}.")
+    if all(form == _MISSING for form in forms):
+        raise ValueError(_missing(values, 0))
+    if _NESTED in forms:
+        _refuse_mixture(values, forms)
+        try:
+            return _from_array(np.asarray(values), image_shape)
+        except ValueError as error:
+            if "inhomogeneous" not in str(error):
+                raise
+            raise ValueError(
+                f"The rows of X are of different lengths: {error}"
+            ) from None
+    return _from_numbers(np.asarray(values, dtype=float), image_shape)
+
+
+def _refuse_mixture(values: Sequence[Any], forms: list[str]) -> None:
+    if _MISSING in forms:
+        raise ValueError(_missing(values, forms.index(_MISSING)))
+    row = next((row for row, form in enumerate(forms) if form != forms[0]), None)
+    if row is not None:
+        what = type(values[row]).__name__ if forms[row] == _OTHER else forms[row]
+        raise ValueError(
+            f"X mixes forms: row 0 is a {forms[0]}, row {row} is a {what}."
+        )
+
+
+def _from_list_of_arrays(
+    values: Sequence[Any], image_shape: ImageShape, n_features: int | None
+) -> ImageSource:
+    tensors = any(is_tensor(value) for value in values)
+    arrays = [as_numpy(value) for value in values]
+    if len({(array.shape, array.dtype) for array in arrays}) == 1:
+        return _from_stack(
+            StackedList(arrays), image_shape, tensors, n_features=n_features
+        )
+    spans: dict[np.dtype, tuple[float, float]] = {}
+    for row, array in enumerate(arrays):
+        if array.ndim not in (2, 3) or array.size == 0:
+            raise ValueError(f"Row {row} of X is no image: its shape is {array.shape}.")
+        check_kind(array.dtype)
+        try:
+            low, high = value_range(array[None])
+        except ValueError as error:
+            text = str(error).replace("first in row 0", f"first in row {row}")
+            raise ValueError(text) from None
+        before = spans.get(array.dtype, (low, high))
+        spans[array.dtype] = (min(low, before[0]), max(high, before[1]))
+    for dtype, (low, high) in spans.items():
+        warn_about_range(dtype, low, high, rows=False)
+    return ObjectSource(list(values), n_features)
+
+
+def _from_numbers(
+    X: np.ndarray, image_shape: ImageShape, *, channels_first: bool = False
+) -> ImageSource:
+    if X.ndim in (3, 4):
+        return _from_stack(X, image_shape, channels_first)
+    if X.ndim > 4:
+        raise ValueError(f"X of shape {X.shape} has {X.ndim} axes: {_ACCEPTED}.")
+    # a memory-map passes uncopied; NaN and infinity are looked for in blocks below
+    X = check_array(X, ensure_all_finite=False, input_name="X")
+    check_kind(X.dtype)
+    shape = row_shape(X.shape[1], image_shape)
+    warn_if_padded(X.shape[1], shape)
+    low, high = _checked_range(X, rows=True)
+    convert = pixel_rule(X.dtype, low, high, rows=True)
+    return ArraySource(X, convert, "rows", shape, X.shape[1])
+
+
+def _from_stack(
+    X: Any,
+    image_shape: ImageShape,
+    channels_first: bool,
+    n_features: int | None = None,
+) -> ImageSource:
+    check_kind(X.dtype)
+    if X.shape[0] == 0:
+        raise ValueError(_no_samples(X.shape))
+    if math.prod(X.shape) == 0:
+        raise ValueError(f"X of shape {tuple(X.shape)} holds images without pixels.")
+    layout = choose_layout(
+        X.shape, channels_first=channels_first, image_shape=image_shape
+    )
+    check_agreement(image_shape, X.shape, layout)
+    low, high = _checked_range(X, rows=False)
+    convert = pixel_rule(X.dtype, low, high, rows=False)
+    return ArraySource(X, convert, layout, stack_shape(X.shape, layout), n_features)
+
+
+def _checked_range(X: Any, *, rows: bool) -> tuple[float, float]:
+    if X.dtype == np.uint8 or X.dtype.kind == "b":
+        return 0.0, 255.0
+    low, high = value_range(X)
+    warn_about_range(X.dtype, low, high, rows=rows)
+    return low, high
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, str | os.PathLike):
+        return _PATH
+    if isinstance(value, DatasetItem):
+        return _ITEM
+    if isinstance(value, Image.Image):
+        return _PIL
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _BYTES
+    if value is None or value is pd.NA or value is pd.NaT:
+        return _MISSING
+    if isinstance(value, numbers.Number | np.bool_):
+        return _MISSING if value != value else _NUMBER
+    if isinstance(value, np.ndarray) or is_tensor(value):
+        return (_NUMBER, _NESTED)[value.ndim] if value.ndim < 2 else _ARRAY
+    if isinstance(value, list | tuple | pd.Series):
+        return _NESTED
+    return _OTHER
+
+
+def _missing(values: Sequence[Any], row: int) -> str:
+    return f"X has a missing value ({values[row]!r}) in row {row}."
+
+
+def _no_samples(shape: tuple[int, ...]) -> str:
+    return (
+        f"Found array with 0 sample(s) (shape={tuple(shape)}) while a minimum of 1 is "
+        "required."
+    )

@@ -1,0 +1,179 @@
+"""Anything that is one image -> a PIL image in RGB."""
+
+import io
+import os
+import threading
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from sklearn_dl.images._arrays import image_array, is_tensor
+from sklearn_dl.images._errors import BOMB_ADVICE, ImageDecodeError, reason_of
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# A bootstrap sample holds the same PIL image twice, and two threads that load one
+# lazily opened file spoil it; the locks are striped so that images don't wait in line.
+_LOCKS = tuple(threading.Lock() for _ in range(64))
+
+
+def decode_image(image: Any) -> Image.Image:
+    """Decode one image to RGB.
+
+    The EXIF orientation is applied, transparency is laid over white, 16-bit grey is
+    scaled to 8 bits, and of an animation the first frame is taken.
+
+    Parameters
+    ----------
+    image : str, Path, bytes, PIL.Image.Image, ndarray or torch tensor
+        A path, an encoded image, or one that is decoded already. An array is
+        (H, W), (H, W, C) or (C, H, W), uint8 or float in [0, 1]. A PIL image that
+        is RGB already is returned as it is.
+
+    Returns
+    -------
+    image : PIL.Image.Image
+        In mode "RGB".
+
+    Raises
+    ------
+    ImageDecodeError
+        If the image cannot be decoded, or has more than ``PIL.Image.MAX_IMAGE_PIXELS``
+        pixels.
+
+    Notes
+    -----
+    Mode "I" is read as 16-bit, clipped to 0-65535. Mode "F" is read as [0, 1] where
+    no value is above 1, else as 0-255.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> from sklearn_dl.images import decode_image
+    >>> decode_image(Image.new("RGBA", (4, 3), (0, 0, 0, 0))).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    path = path_of(image)
+    try:
+        return read_image(image)
+    except (MemoryError, ImageDecodeError):
+        raise
+    except Exception as error:
+        raise ImageDecodeError([(None, path, reason_of(error, path))]) from error
+
+
+def path_of(image: Any) -> str | None:
+    """Return the path of an image, where it has one."""
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image)
+    if isinstance(image, Image.Image):
+        return os.fspath(getattr(image, "filename", "")) or None
+    return None
+
+
+def read_image(image: Any) -> Image.Image:
+    """Decode one image; errors are those of Pillow and the system."""
+    if isinstance(image, str | os.PathLike):
+        path = os.path.expanduser(os.fspath(image))
+        if os.path.isfile(path) and os.path.getsize(path) == 0:
+            raise ValueError("the file is empty (0 bytes)")
+        with Image.open(path) as opened:
+            return _to_rgb(opened)
+    if isinstance(image, bytes | bytearray | memoryview):
+        if len(image) == 0:
+            raise ValueError("empty (0 bytes)")
+        with io.BytesIO(image) as stream, Image.open(stream) as opened:
+            return _to_rgb(opened)
+    if isinstance(image, Image.Image):
+        with _LOCKS[(id(image) >> 6) % len(_LOCKS)]:
+            return _to_rgb(image)
+    if isinstance(image, np.ndarray) or is_tensor(image):
+        return _from_array(image)
+    raise TypeError(
+        "an image is a path, bytes, a PIL image or an array, got "
+        f"{type(image).__name__}"
+    )
+
+
+def _from_array(array: Any) -> Image.Image:
+    pixels = image_array(array)
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(np.repeat(pixels, 3 // pixels.shape[2], axis=2))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels, more than the limit of {limit}. "
+            f"{BOMB_ADVICE}"
+        )
+    image.load()
+    turn = _TRANSPOSE.get(_orientation(image))
+    rgb = _convert(image)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata don't make an image unreadable
+        return 1
+
+
+def _convert(image: Image.Image) -> Image.Image:
+    mode = image.mode
+    if mode == "I" or mode.startswith("I;16"):
+        return _from_16_bit(image)
+    if mode == "F":
+        return _from_float(image)
+    if mode in ("La", "LA", "PA", "RGBa", "RGBA") or _has_transparency(image):
+        return _over_white(image)
+    return image if mode == "RGB" else image.convert("RGB")
+
+
+def _has_transparency(image: Image.Image) -> bool:
+    if image.mode == "P" and image.palette is not None:
+        return "transparency" in image.info or image.palette.mode == "RGBA"
+    # an image that was converted from a palette keeps a stale transparent colour
+    stale = image.format is None
+    return (
+        image.mode in ("1", "L", "RGB") and "transparency" in image.info and not stale
+    )
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    if image.mode == "La":
+        image = image.convert("LA")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+    white = Image.new("RGB", rgba.size, (255, 255, 255))
+    # with a mask, paste weighs by alpha; the colours go in without it
+    white.paste(rgba.convert("RGB"), mask=rgba.getchannel("A"))
+    return white
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+    grey = ((values + 128) // 257).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[values == transparent] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _from_float(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise ValueError("NaN or infinite pixels")
+    scale = 255.0 if values.max() <= 1 else 1.0
+    grey = np.rint(np.clip(values * scale, 0, 255)).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")

@@ -1,0 +1,185 @@
+"""Any map-style dataset as lazy X and y."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.model_selection import train_test_split
+from torch.utils.data import (
+    ConcatDataset,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
+from torchvision import datasets, transforms
+
+from sklearn_dl.datasets import load_torch_dataset
+from sklearn_dl.images import ImageDecodeError, as_source, verify_images
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
+TARGETS = [0, 2, 1, 0, 2, 1]
+
+
+class Items(Dataset):
+    """Items that count how often they are read."""
+
+    def __init__(self, items=None, **attributes):
+        self.items = items or list(
+            zip(map(Image.fromarray, IMAGES), TARGETS, strict=True)
+        )
+        self.read = []
+        vars(self).update(attributes)
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        self.read.append(i)
+        if isinstance(self.items[i], Exception):
+            raise self.items[i]
+        return self.items[i]
+
+
+def images_of(data):
+    source = as_source(data)
+    return np.stack([np.asarray(source[row]) for row in range(len(source))])
+
+
+@pytest.mark.parametrize("name", ["targets", "labels", "_labels", "y"])
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor])
+def test_targets_that_the_dataset_lists_are_taken_without_reading(name, make):
+    dataset = Items(**{name: make(TARGETS)})
+    bunch = load_torch_dataset(dataset)
+    assert dataset.read == []
+    assert bunch.data.shape == (6, 1)
+    assert bunch.data.dtype == object
+    assert bunch.target.tolist() == TARGETS
+    np.testing.assert_array_equal(images_of(bunch.data[[4, 1]]), IMAGES[[4, 1]])
+    assert dataset.read == [4, 1]
+
+
+def test_targets_are_read_from_the_items_where_there_is_no_list():
+    dataset = Items(labels=["just", "class", "names"])
+    assert load_torch_dataset(dataset).target.tolist() == TARGETS
+    items = [
+        {"image": image, "label": t} for image, t in zip(IMAGES, "abcabc", strict=True)
+    ]
+    X, y = load_torch_dataset(Items(items), return_X_y=True)
+    assert y.tolist() == list("abcabc")
+    np.testing.assert_array_equal(images_of(X), IMAGES)
+    items = [(image, torch.tensor([1.0, k])) for k, image in enumerate(IMAGES)]
+    assert load_torch_dataset(Items(items)).target.shape == (6, 2)
+
+
+def test_images_alone_give_no_target():
+    bunch = load_torch_dataset(list(IMAGES))
+    assert bunch.target is None
+    assert bunch.target_names is None
+    np.testing.assert_array_equal(images_of(bunch.data), IMAGES)
+
+
+def test_classes_name_the_targets():
+    dataset = Items(targets=TARGETS, classes=["ant", "bee", ("wasp", "hornet")])
+    bunch = load_torch_dataset(dataset)
+    assert bunch.target_names.tolist() == ["ant", "bee", "wasp, hornet"]
+    assert bunch.target.tolist() == [bunch.target_names[k] for k in TARGETS]
+    unlabelled = Items(targets=[-1, *TARGETS[1:]], classes=["a", "b", "c"])
+    assert load_torch_dataset(unlabelled).target.tolist() == [-1, *TARGETS[1:]]
+
+
+def test_a_target_transform_is_kept():
+    dataset = Items(
+        targets=torch.tensor(TARGETS),
+        classes=["a", "b", "c"],
+        target_transform=lambda k: k * 10,
+    )
+    assert load_torch_dataset(dataset).target.tolist() == [k * 10 for k in TARGETS]
+
+
+def test_nested_subsets_and_concatenations_keep_rows_and_targets_together():
+    classes = ["a", "b", "c"]
+    first = Items(targets=TARGETS, classes=classes)
+    second = Items(targets=torch.tensor(TARGETS), classes=classes)
+    dataset = Subset(ConcatDataset([Subset(first, [5, 3, 1]), second]), [2, 0, 8])
+    bunch = load_torch_dataset(dataset)
+    assert first.read == second.read == []
+    np.testing.assert_array_equal(images_of(bunch.data), IMAGES[[1, 5, 5]])
+    assert bunch.target.tolist() == [classes[TARGETS[k]] for k in (1, 5, 5)]
+    assert bunch.target_names.tolist() == classes
+    assert first.read == [1, 5]
+    assert second.read == [5]
+    parts = random_split(first, [2, 4], generator=torch.Generator().manual_seed(0))
+    got = load_torch_dataset(parts[1]).target.tolist()
+    assert got == [classes[TARGETS[k]] for k in parts[1].indices]
+
+
+def test_tensor_datasets_are_views_of_their_tensors():
+    tensors = torch.from_numpy(IMAGES).permute(0, 3, 1, 2)
+    X, y = load_torch_dataset(
+        TensorDataset(tensors, torch.tensor(TARGETS)), return_X_y=True
+    )
+    np.testing.assert_array_equal(images_of(X), IMAGES)
+    assert y.tolist() == TARGETS
+    assert load_torch_dataset(TensorDataset(tensors)).target is None
+
+
+def test_torchvision_datasets_with_their_transform(tmp_path):
+    for name in ("ants/1.png", "bees/1.png", "bees/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(IMAGES[0]).save(tmp_path / name)
+    flip = transforms.Compose(
+        [transforms.RandomHorizontalFlip(1.0), transforms.ToTensor()]
+    )
+    folder = datasets.ImageFolder(tmp_path, transform=flip)
+    bunch = load_torch_dataset(folder)
+    assert bunch.target.tolist() == ["ants", "bees", "bees"]
+    assert bunch.filenames.tolist() == [path for path, _ in folder.samples]
+    np.testing.assert_allclose(
+        images_of(bunch.data)[0], IMAGES[0][:, ::-1] / 255, rtol=1e-6
+    )
+    part = load_torch_dataset(Subset(folder, [2]))
+    assert part.filenames.tolist() == [folder.samples[2][0]]
+    fake = datasets.FakeData(4, (3, 6, 6), num_classes=2)
+    bunch = load_torch_dataset(fake)
+    np.testing.assert_array_equal(images_of(bunch.data)[3], np.asarray(fake[3][0]))
+    assert bunch.target.tolist() == [int(fake[k][1]) for k in range(4)]
+    assert bunch.filenames is None
+
+
+def test_scikit_learn_indexes_the_view_and_pickles_share_the_dataset():
+    dataset = Items(targets=TARGETS)
+    X, y = load_torch_dataset(dataset, return_X_y=True)
+    X_train, X_test, _, y_test = train_test_split(X, y, test_size=2, random_state=0)
+    rows = [X.ravel().tolist().index(item) for item in X_test.ravel()]
+    assert y_test.tolist() == [TARGETS[row] for row in rows]
+    copy = pickle.loads(pickle.dumps(X_train))
+    assert len({id(item.dataset) for item in copy.ravel()}) == 1
+    np.testing.assert_array_equal(images_of(copy), images_of(X_train))
+
+
+def test_an_item_that_fails_is_named_by_row():
+    items = list(zip(IMAGES, TARGETS, strict=True))
+    items[3] = RuntimeError("lost")
+    with pytest.raises(ImageDecodeError, match="row 3: RuntimeError: lost"):
+        load_torch_dataset(Items(items))
+    X = load_torch_dataset(Items(items, targets=TARGETS)).data
+    with pytest.raises(ImageDecodeError, match="row 3: lost"):
+        as_source(X)[3]
+    assert verify_images(X)["row"].tolist() == [3]
+
+
+def test_what_cannot_be_indexed_is_refused():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(IMAGES)
+
+    with pytest.raises(TypeError, match="Stream is an iterable-style dataset"):
+        load_torch_dataset(Stream())
+    with pytest.raises(TypeError, match="__len__ and __getitem__; int has not"):
+        load_torch_dataset(3)
+    with pytest.raises(ValueError, match="empty"):
+        load_torch_dataset([])
