@@ -1,0 +1,21 @@
+"""Pretrained networks behind one contract: images in, features out.
+
+:func:`list_backbones` shows what there is, :func:`load_backbone` gives a
+:class:`Backbone`: the network without its last layer, its ordered stages (for freezing)
+and the :class:`Preprocessing` its weights were trained with.
+"""
+
+from sklearn_dl.backbones._backbone import Backbone
+from sklearn_dl.backbones._load import load_backbone
+from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
+from sklearn_dl.backbones._surgery import find_layers
+from sklearn_dl.backbones._zoo import list_backbones
+
+__all__ = [
+    "Backbone",
+    "CallablePreprocessing",
+    "Preprocessing",
+    "find_layers",
+    "list_backbones",
+    "load_backbone",
+]

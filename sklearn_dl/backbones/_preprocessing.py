@@ -1,0 +1,295 @@
+"""What is done to an image before it enters the network."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+from torchvision.transforms._presets import ImageClassification
+
+Size = tuple[int, int]
+
+
+def check_image_size(image_size: Any) -> Size:
+    """Return `image_size` (a side or (height, width)) as (height, width)."""
+    pair = image_size if isinstance(image_size, tuple | list) else (image_size,) * 2
+    if len(pair) != 2 or not all(
+        isinstance(side, int | np.integer) and not isinstance(side, bool) and side > 0
+        for side in pair
+    ):
+        raise ValueError(
+            f"image_size must be a positive int or (height, width), got {image_size!r}."
+        )
+    return int(pair[0]), int(pair[1])
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, centre crop and normalisation of the images of a network.
+
+    It equals torchvision's ``ImageClassification`` preset, in two steps: `geometry` for
+    each image, `normalize` for a batch, on any device.
+
+    Parameters
+    ----------
+    resize_size : int, (int, int) or None
+        The shorter side after resizing; or (height, width); or no resizing.
+    crop_size : (int, int) or None
+        Height and width of the centre crop; None for no crop.
+    mean, std : tuple of float
+        Mean and standard deviation of each channel, of values in [0, 1].
+    interpolation : str, default="bilinear"
+        A value of torchvision's ``InterpolationMode``.
+    antialias : bool, default=True
+        Whether resizing filters what the smaller image can't show.
+
+    Examples
+    --------
+    >>> from torchvision.models import ResNet18_Weights
+    >>> from sklearn_dl.backbones import Preprocessing
+    >>> preset = ResNet18_Weights.DEFAULT.transforms()
+    >>> preprocessing = Preprocessing.from_transforms(preset)
+    >>> preprocessing.resize_size, preprocessing.crop_size
+    (256, (224, 224))
+    >>> preprocessing.replace_image_size(64).resize_size
+    73
+    """
+
+    resize_size: int | Size | None
+    crop_size: Size | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bilinear"
+    antialias: bool = True
+
+    def __post_init__(self):
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(
+                "mean and std must hold three numbers each, std above zero; got "
+                f"mean={self.mean}, std={self.std}."
+            )
+        InterpolationMode(self.interpolation)  # raises when there is no such mode
+
+    @classmethod
+    def from_transforms(cls, preset: ImageClassification) -> "Preprocessing":
+        """Take the numbers of a torchvision preset (``weights.transforms()``)."""
+        resize, crop = preset.resize_size, preset.crop_size
+        return cls(
+            resize_size=resize[0] if len(resize) == 1 else tuple(resize),
+            crop_size=(crop[0], crop[-1]),
+            mean=tuple(preset.mean),
+            std=tuple(preset.std),
+            interpolation=preset.interpolation.value,
+            antialias=bool(preset.antialias),
+        )
+
+    @property
+    def output_size(self) -> Size | None:
+        """Height and width of what `geometry` returns; None when it varies."""
+        if self.crop_size is not None:
+            return self.crop_size
+        return self.resize_size if isinstance(self.resize_size, tuple) else None
+
+    def geometry(self, image):
+        """Resize and crop one image.
+
+        Parameters
+        ----------
+        image : PIL.Image or Tensor of shape (..., 1 or 3, H, W)
+            A tensor holds uint8 in 0-255 or floats in [0, 1].
+
+        Returns
+        -------
+        PIL.Image or Tensor
+            Of the kind and dtype that came in.
+        """
+        if self.resize_size is not None:
+            size = self.resize_size
+            image = F.resize(
+                image,
+                [size] if isinstance(size, int) else list(size),
+                interpolation=InterpolationMode(self.interpolation),
+                antialias=self.antialias,
+            )
+        if self.crop_size is not None:
+            image = F.center_crop(image, list(self.crop_size))
+        return image
+
+    def normalize(self, batch: torch.Tensor) -> torch.Tensor:
+        """Scale to [0, 1] if need be, subtract the mean, divide by the deviation.
+
+        Parameters
+        ----------
+        batch : Tensor of shape (n, 1 or 3, H, W)
+            uint8 in 0-255, or floats in [0, 1].
+
+        Returns
+        -------
+        Tensor of shape (n, 3, H, W)
+            On the batch's device; float32 for uint8, else of the batch's dtype.
+        """
+        if batch.ndim < 3 or batch.shape[-3] not in (1, 3):
+            raise ValueError(
+                f"Expected images (n, 1 or 3, H, W), got shape {tuple(batch.shape)}."
+            )
+        if batch.dtype == torch.uint8:
+            batch = batch.to(torch.float32).div_(255)
+        elif not batch.is_floating_point():
+            raise ValueError(f"Expected uint8 or float images, got {batch.dtype}.")
+        mean, std = (
+            torch.tensor(v, dtype=batch.dtype, device=batch.device).view(3, 1, 1)
+            for v in (self.mean, self.std)
+        )
+        return (batch - mean).div_(std)  # one channel broadcasts to three
+
+    def replace_image_size(self, image_size: int | Size) -> "Preprocessing":
+        """Return the same for images of another size.
+
+        Parameters
+        ----------
+        image_size : int or (int, int)
+            A side: the centre square of the image, with the old ratio of resize to
+            crop. (height, width): the whole image is resized to it, without a crop.
+        """
+        height, width = check_image_size(image_size)
+        if isinstance(image_size, tuple | list):
+            return replace(self, resize_size=(height, width), crop_size=None)
+        ratio = 1.0
+        if isinstance(self.resize_size, int) and self.crop_size is not None:
+            ratio = self.resize_size / min(self.crop_size)
+        return replace(
+            self, resize_size=round(height * ratio), crop_size=(height, height)
+        )
+
+    def replace_normalization(self, mean, std) -> "Preprocessing":
+        """Return the same with another mean and deviation of the channels."""
+        return replace(self, mean=_floats(mean), std=_floats(std))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as what JSON can hold."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> "Preprocessing":
+        """Build from what `to_dict` returned."""
+        names = {field.name for field in fields(cls)}
+        required = {"resize_size", "crop_size", "mean", "std"}
+        if not isinstance(state, dict) or not required <= set(state) <= names:
+            raise ValueError(
+                f"A preprocessing needs the fields {sorted(required)} and may have "
+                f"{sorted(names - required)}; got {state!r:.200}."
+            )
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in state.items()
+        }
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class CallablePreprocessing:
+    """A function from a PIL image to a normalised tensor, as a preprocessing.
+
+    Parameters
+    ----------
+    transform : callable
+        From an RGB ``PIL.Image`` to a float tensor (3, h, w), normalised; such as
+        timm's ``create_transform(...)``.
+
+    Examples
+    --------
+    >>> from torchvision.transforms import functional as F
+    >>> from PIL import Image
+    >>> from sklearn_dl.backbones import CallablePreprocessing
+    >>> preprocessing = CallablePreprocessing(F.to_tensor)
+    >>> preprocessing.geometry(Image.new("RGB", (8, 6))).shape
+    torch.Size([3, 6, 8])
+    """
+
+    transform: Callable[[Image.Image], torch.Tensor]
+
+    @property
+    def output_size(self) -> Size | None:
+        """Height and width of what the function returns for a square image."""
+        shape = self.geometry(Image.new("RGB", (512, 512))).shape
+        return shape[-2], shape[-1]
+
+    def geometry(self, image) -> torch.Tensor:
+        """Apply the function to an image, or to each of a batch."""
+        if isinstance(image, torch.Tensor):
+            if image.ndim > 3:
+                return torch.stack([self.geometry(one) for one in image])
+            image = F.to_pil_image(image)
+        out = self.transform(image.convert("RGB"))
+        if not isinstance(out, torch.Tensor) or out.ndim != 3 or out.shape[0] != 3:
+            found = tuple(out.shape) if hasattr(out, "shape") else type(out).__name__
+            raise TypeError(
+                "preprocessing must return a float tensor (3, height, width), got "
+                f"{found}."
+            )
+        return out
+
+    def normalize(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return the batch as it is: the function has normalised it."""
+        return batch
+
+    def replace_image_size(self, image_size):
+        """Refuse: the size is the function's own."""
+        raise ValueError(
+            "image_size cannot be changed when preprocessing is a function; let the "
+            "function return that size."
+        )
+
+    def replace_normalization(self, mean, std):
+        """Refuse: the normalisation is the function's own."""
+        raise ValueError(
+            "The normalisation cannot be changed when preprocessing is a function."
+        )
+
+    def to_dict(self):
+        """Refuse: a function cannot be written as JSON."""
+        raise TypeError(
+            "A preprocessing that is a function cannot be written down; give a "
+            "Preprocessing instead."
+        )
+
+
+def _floats(values) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
+
+
+def timm_config(module: torch.nn.Module) -> dict[str, Any]:
+    """Return the configuration that a timm model carries; empty without one."""
+    for name in ("pretrained_cfg", "default_cfg"):
+        config: Any = getattr(module, name, None)
+        if hasattr(config, "to_dict"):
+            config = config.to_dict()
+        if isinstance(config, dict) and config:
+            return config
+    return {}
+
+
+def preprocessing_from_timm(module: torch.nn.Module) -> Preprocessing | None:
+    """Take the numbers of a timm model's configuration; None without one."""
+    config = timm_config(module)
+    if not {"mean", "std", "input_size"} <= set(config):
+        return None
+    height, width = config["input_size"][-2:]
+    crop_pct = config.get("crop_pct") or 0.875
+    resize: int | Size = math.floor(min(height, width) / crop_pct)
+    if height != width or config.get("crop_mode") == "squash":
+        resize = (math.floor(height / crop_pct), math.floor(width / crop_pct))
+    return Preprocessing(
+        resize_size=resize,
+        crop_size=(height, width),
+        mean=_floats(config["mean"]),
+        std=_floats(config["std"]),
+        interpolation=config.get("interpolation") or "bilinear",
+    )

@@ -1,0 +1,252 @@
+"""Cut a network off at a layer, so that it gives features."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from sklearn_dl.backbones._names import unknown_name
+from sklearn_dl.backbones._zoo import build, check_backbone_name
+
+POOLINGS = (None, "avg", "max", "flatten", "cls")
+
+# Where each family's last feature map (or its tokens) can be taken, for a pooling other
+# than the network's own.
+_LAST_MAP = {
+    "AlexNet": "features",
+    "ConvNeXt": "features",
+    "DenseNet": "features",
+    "EfficientNet": "features",
+    "GoogLeNet": "inception5b",
+    "Inception3": "Mixed_7c",
+    "MNASNet": "layers",
+    "MaxVit": "blocks.3",
+    "MobileNetV2": "features",
+    "MobileNetV3": "features",
+    "RegNet": "trunk_output",
+    "ResNet": "layer4",
+    "ShuffleNetV2": "conv5",
+    "SqueezeNet": "features",
+    "SwinTransformer": "permute",
+    "VGG": "features",
+    "VisionTransformer": "encoder",
+}
+
+# Layers between the pooling and the last layer: those that go for "pooled".
+_AFTER_POOLING = {
+    "AlexNet": ("classifier",),
+    "ConvNeXt": ("classifier.0",),
+    "MaxVit": ("classifier.2", "classifier.3", "classifier.4"),
+    "MobileNetV3": ("classifier",),
+    "VGG": ("classifier",),
+}
+
+
+class Reached(Exception):
+    """Carries the output of the wanted layer out of the network's forward."""
+
+    def __init__(self, output):
+        super().__init__("layer reached")
+        self.output = output
+
+
+def _stop_here(module, inputs, output):
+    raise Reached(output)
+
+
+def run(module: nn.Module, x: torch.Tensor, call=None) -> torch.Tensor:
+    """Run the network up to where `tap` has cut it, or to its end."""
+    try:
+        out = module(x) if call is None else call(x)
+    except Reached as reached:
+        out = reached.output
+    if isinstance(out, tuple | list) and out and isinstance(out[0], torch.Tensor):
+        out = out[0]  # attention layers return (values, weights)
+    if not isinstance(out, torch.Tensor):
+        raise TypeError(f"The layer gives {type(out).__name__}, not a tensor.")
+    return out
+
+
+def pool(x: torch.Tensor, pooling: str | None, channels_last: bool) -> torch.Tensor:
+    """Make a vector per image of a map (n, C, h, w), tokens (n, t, D) or vectors."""
+    if x.ndim == 2 or pooling == "flatten":
+        return x.flatten(1)
+    if x.ndim == 3:
+        if pooling in (None, "cls"):
+            return x[:, 0]
+        return x.mean(1) if pooling == "avg" else x.amax(1)
+    if channels_last:
+        x = x.permute(0, 3, 1, 2)
+    if pooling == "max":
+        return F.adaptive_max_pool2d(x, 1).flatten(1)
+    return F.adaptive_avg_pool2d(x, 1).flatten(1)
+
+
+def looks_channels_last(shape: torch.Size, size: tuple[int, int]) -> bool:
+    """Tell (n, h, w, C) from (n, C, h, w) by the ratio of the input's sides."""
+    if len(shape) != 4:
+        return False
+    ratio = size[0] / size[1]
+    return abs(shape[1] / shape[2] - ratio) < abs(shape[2] / shape[3] - ratio)
+
+
+def find_head(module: nn.Module) -> str:
+    """Return the name of the last linear or convolutional layer."""
+    return [
+        name
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    ][-1]
+
+
+def replace_module(module: nn.Module, name: str, new: nn.Module) -> None:
+    """Put `new` where the submodule `name` was."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(parent), leaf, new)
+
+
+def remove_head(module: nn.Module, head: str) -> None:
+    """Make the last layer an identity, and a dropout just before it."""
+    leaves = [
+        n for n, m in module.named_modules() if not any(True for _ in m.children())
+    ]
+    before = leaves[leaves.index(head) - 1]
+    replace_module(module, head, nn.Identity())
+    if isinstance(module.get_submodule(before), nn.Dropout):
+        replace_module(module, before, nn.Identity())
+
+
+def cut(module: nn.Module, layer: str, pooling: str | None) -> str | None:
+    """Cut a torchvision network; return the name of the tapped layer, if any."""
+    family = type(module).__name__
+    after_pooling = _AFTER_POOLING.get(family, ())
+    if layer not in ("pre_logits", "pooled"):
+        return tap(module, layer)
+    remove_head(module, find_head(module))
+    if layer == "pooled":
+        for name in after_pooling:
+            replace_module(module, name, nn.Identity())
+    own_pooling = "cls" if family == "VisionTransformer" else None
+    if pooling in (None, own_pooling):
+        return None
+    if layer == "pre_logits" and after_pooling:
+        raise ValueError(
+            f"pooling={pooling!r} has nothing to pool: layers follow the pooling of "
+            f"this backbone. Use layer='pooled' or name a layer that gives a map."
+        )
+    if family == "DenseNet":  # its last activation is no layer
+        module.get_submodule("features").add_module("relu5", nn.ReLU(inplace=True))
+    return tap(module, _LAST_MAP[family])
+
+
+def find_layers(network: str | nn.Module) -> list[str]:
+    """Return the names that `layer` may take for a network.
+
+    Parameters
+    ----------
+    network : str or torch.nn.Module
+        The name of a torchvision classification model, or a network. By name nothing
+        is downloaded or drawn.
+
+    Returns
+    -------
+    list of str
+        The two named points, then the submodules from input to output.
+
+    Examples
+    --------
+    >>> from sklearn_dl.backbones import find_layers
+    >>> find_layers("resnet18")[:6]
+    ['pre_logits', 'pooled', 'conv1', 'bn1', 'relu', 'maxpool']
+    """
+    if isinstance(network, str):
+        network = build(check_backbone_name(network), shapes_only=True)
+    return ["pre_logits", "pooled", *(n for n, _ in network.named_modules() if n)]
+
+
+def tap(module: nn.Module, layer: str) -> str:
+    """End the network's forward where the submodule `layer` gives its output."""
+    names = find_layers(module)
+    if not isinstance(layer, str) or layer not in names:
+        raise ValueError(unknown_name("layer", layer, names))
+    module.get_submodule(layer).register_forward_hook(_stop_here)
+    return layer
+
+
+class Trace:
+    """What one forward pass uses and gives, found without computing anything.
+
+    The pass runs on tensors without memory, so parameters, buffers and generators are
+    left as they are, and even the largest network costs next to nothing.
+    """
+
+    def __init__(self, module: nn.Module, size: tuple[int, int], device: str = "meta"):
+        self.called: set[str] = set()
+        modes = {m: m.training for m in module.modules()}
+        handles = [
+            m.register_forward_pre_hook(self._recorder(name))
+            for name, m in module.named_modules()
+        ]
+        module.eval()
+        try:
+            with torch.random.fork_rng(devices=[]), torch.enable_grad():
+                self._run(module, size, device)
+        finally:
+            for handle in handles:
+                handle.remove()
+            for m, mode in modes.items():
+                m.training = mode
+
+    def _recorder(self, name: str):
+        def record(module, inputs):
+            self.called.add(name)
+
+        return record
+
+    def _run(self, module: nn.Module, size: tuple[int, int], device: str) -> None:
+        params = {n: _stand_in(p, device) for n, p in module.named_parameters()}
+        buffers = {n: _stand_in(b, device) for n, b in module.named_buffers()}
+        first = next(iter(params.values()), torch.zeros(()))
+        x = torch.zeros(1, 3, *size, dtype=first.dtype, device=first.device)
+        out = run(
+            module, x, lambda x: functional_call(module, {**params, **buffers}, (x,))
+        )
+        self.shape = out.shape
+        used = _leaves(out)
+        self.used = {name for name, p in params.items() if id(p) in used}
+
+
+def _stand_in(tensor: torch.Tensor, device: str) -> torch.Tensor:
+    like: dict[str, Any] = {} if device == "real" else {"device": device}
+    new = torch.empty_like(tensor, **like) if like else tensor.detach().clone()
+    return new.requires_grad_(
+        isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
+    )
+
+
+def _leaves(out: torch.Tensor) -> set[int]:
+    """Return the ids of the tensors that `out` was computed from."""
+    found, seen, stack = set(), set(), [out.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(id(node.variable))
+        stack.extend(parent for parent, _ in node.next_functions)
+    return found
+
+
+def drop_unused(module: nn.Module, trace: Trace) -> None:
+    """Remove the layers behind a tap: they would be saved, counted and optimised."""
+    gone: list[str] = []
+    for name, layer in list(module.named_modules()):
+        if not name or any(name.startswith(parent + ".") for parent in gone):
+            continue
+        inside = {f"{name}.{n}" for n, _ in layer.named_parameters()}
+        if inside and not inside & trace.used and name not in trace.called:
+            replace_module(module, name, nn.Identity())
+            gone.append(name)
