@@ -1,0 +1,182 @@
+"""What the three estimators share: reading X, the backbone, the tags."""
+
+import copy
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sklearn_dl.backbones import Backbone, load_backbone
+from sklearn_dl.extraction import PixelReader, channel_statistics, run_network
+from sklearn_dl.images import ImageSource, as_source
+from sklearn_dl.runtime import PRECISIONS, resolve_device
+
+try:  # scikit-learn 1.9 and later
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Stands in where scikit-learn has no callbacks."""
+
+    def with_callbacks(method):
+        """Return the method as it is."""
+        return method
+
+
+BACKBONE_CONSTRAINTS: dict[str, Any] = {
+    "backbone": [str, callable],
+    "weights": [str, os.PathLike, Enum, None],
+    "layer": [str],
+    "pooling": [StrOptions({"avg", "max", "flatten", "cls"}), None],
+    "preprocessing": "no_validation",
+    "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
+    "image_shape": [tuple, list, None],
+    "normalize": [StrOptions({"weights", "data"}), tuple, list],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "device": [str, torch.device],
+    "precision": [StrOptions(set(PRECISIONS))],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+
+
+class ImageEstimatorMixin(CallbackSupportMixin):
+    """Any X in, through one backbone."""
+
+    _doc_link_module = "sklearn_dl"
+    _doc_link_template = "https://sklearn-dl.readthedocs.io/en/stable/{estimator_name}"
+
+    def _doc_link_url_param_generator(self):
+        return {"estimator_name": type(self).__name__}
+
+    def __sklearn_tags__(self):
+        """Declare the forms of X: rows of pixels, stacks of images, paths."""
+        tags = super().__sklearn_tags__()
+        # There is no tag for stacks of colour images, (n, H, W, C).
+        tags.input_tags.two_d_array = True
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        return tags
+
+    @contextmanager
+    def _fit_task(self, X, y, n_tasks: int = 0, **metadata) -> Iterator[Any]:
+        """Run a fit as a task of scikit-learn's callbacks; undo it if it fails.
+
+        Yields the callbacks' context and what their hooks are given, or None where
+        scikit-learn has no callbacks.
+        """
+        context = None
+        data = {"X": X, "y": y, "metadata": metadata or None}
+        if hasattr(self, "_init_callback_context"):
+            context = self._init_callback_context(max_subtasks=n_tasks)
+            context.call_on_fit_task_begin(estimator=self, **data)
+        before = dict(self.__dict__)
+        try:
+            yield None if context is None else (context, data)
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+        if context is not None:
+            context.call_on_fit_task_end(
+                estimator=self, reconstruction_attributes=dict, **data
+            )
+
+    def _fit_source(self, X) -> ImageSource:
+        """Check the X of a fit, and remember its columns."""
+        source = as_source(X, image_shape=self.image_shape)
+        self.__dict__.pop("n_features_in_", None)
+        validate_data(self, X, skip_check_array=True, ensure_2d=False)
+        if source.n_features is not None:
+            self.n_features_in_ = source.n_features
+        self._fitted_kind = source.kind
+        return source
+
+    def _new_source(self, X) -> ImageSource:
+        """Check the X that a fitted estimator is given."""
+        check_is_fitted(self)
+        return self._checked_source(X)
+
+    def _checked_source(self, X) -> ImageSource:
+        """Check X against the one of the fit."""
+        source = as_source(X, image_shape=self.image_shape)
+        if not source.kind == self._fitted_kind == "pixels":
+            # Images are images: paths may follow arrays.
+            return source
+        validate_data(self, X, reset=False, skip_check_array=True, ensure_2d=False)
+        if source.n_features != self.n_features_in_:
+            raise ValueError(
+                f"X has {source.n_features} features, but {type(self).__name__} is "
+                f"expecting {self.n_features_in_} features as input: rows must have "
+                "as many pixels as in fit."
+            )
+        return source
+
+    def _load_backbone(self, source: ImageSource) -> Backbone:
+        """Build the backbone with its preprocessing for these training rows."""
+        backbone = load_backbone(
+            self.backbone,
+            self.weights,
+            layer=self.layer,
+            pooling=self.pooling,
+            preprocessing=self.preprocessing,
+            image_size=_size(self.image_size),
+        )
+        backbone.preprocessing = self._normalized(backbone.preprocessing, source)
+        return backbone
+
+    def _normalized(self, preprocessing, source: ImageSource):
+        if isinstance(self.normalize, str) and self.normalize == "weights":
+            return preprocessing
+        if isinstance(self.normalize, str):
+            device = resolve_device(self.device)
+            with PixelReader(source, preprocessing, device) as reader:
+                mean, std = channel_statistics(reader, self.batch_size)
+        else:
+            mean, std = _mean_and_std(self.normalize)
+        return preprocessing.replace_normalization(mean, std)
+
+    def _run(self, network, source, preprocessing, device, description) -> np.ndarray:
+        """Return the outputs of a network for all images."""
+        return run_network(
+            network,
+            source,
+            preprocessing,
+            device=device,
+            precision=self.precision,
+            batch_size=self.batch_size,
+            verbose=self.verbose,
+            description=description,
+        )
+
+
+def on_cpu(module: torch.nn.Module) -> torch.nn.Module:
+    """Return the module on the CPU, a copy where it is on another device."""
+    tensor = next(module.parameters(), None)
+    if tensor is None or tensor.device.type == "cpu":
+        return module
+    return copy.deepcopy(module).cpu()
+
+
+def _size(image_size) -> Any:
+    return tuple(image_size) if isinstance(image_size, list) else image_size
+
+
+def _mean_and_std(normalize) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    try:
+        mean, std = (tuple(float(v) for v in part) for part in normalize)
+    except (TypeError, ValueError):
+        mean, std = (), ()
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError(
+            f"normalize={normalize!r} is not a pair (mean, std) of three channels "
+            "each, with std > 0; or use 'weights' or 'data'."
+        )
+    return mean, std

@@ -1,0 +1,309 @@
+"""Images to features of a frozen backbone, and features to an SVM."""
+
+from numbers import Integral
+
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from sklearn_dl._base import (
+    BACKBONE_CONSTRAINTS,
+    ImageEstimatorMixin,
+    on_cpu,
+    with_callbacks,
+)
+from sklearn_dl.runtime import draw_seed, resolve_device, seeded
+
+
+class ImageFeatureExtractor(
+    ImageEstimatorMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
+):
+    """Features of images from a frozen pretrained backbone.
+
+    `fit` loads the backbone and trains nothing. `transform` gives one row of float32
+    features per image, for an SVM, a logistic regression or any other estimator.
+
+    Parameters
+    ----------
+    backbone : str or callable, default="mobilenet_v2"
+        Name of a torchvision classification model (see `list_backbones`), or a
+        callable that returns a ``torch.nn.Module`` from images to features.
+    weights : str, path, enum member or None, default="DEFAULT"
+        ``"DEFAULT"`` or the name of an entry such as ``"IMAGENET1K_V1"``: torchvision's
+        weights, downloaded on first use. A path to a state dict (``.pth``, ``.pt`` or
+        ``.safetensors``). None for random weights.
+    layer : str, default="pre_logits"
+        Where features are taken: ``"pre_logits"``, what enters the backbone's last
+        layer; ``"pooled"``, the pooled output of its last stage; or any node by name.
+    pooling : {"avg", "max", "flatten", "cls"} or None, default=None
+        How a layer's map or tokens become one row; None takes the layer's own way.
+    preprocessing : str, callable or None, default=None
+        Overrides the weights' own preprocessing: the name of an entry of weights
+        whose preprocessing is taken, or a callable from a PIL image to a tensor.
+    image_size : int, tuple of int or None, default=None
+        Input size of the network in pixels. An int keeps the proportions of the
+        weights' resize and crop; (height, width) resizes straight to that size. None
+        takes the weights' size.
+    image_shape : tuple of int or None, default=None
+        (height, width) or (height, width, channels) of rows of pixels; None infers
+        it where images are square.
+    normalize : {"weights", "data"} or (mean, std), default="weights"
+        Mean and deviation of the three channels, on the scale 0 to 1: those of the
+        weights, those of the training rows, or these.
+    batch_size : int, default=32
+        Images in one pass of the network.
+    device : str or torch.device, default="auto"
+        ``"auto"`` takes a GPU when there is one.
+    precision : {"auto", "bfloat16", "float16", "float32", "float64"}, \
+            default="float32"
+        Of the arithmetic; ``"auto"`` is the fastest that the hardware has natively.
+    random_state : int, RandomState instance or None, default=None
+        Of random weights (``weights=None``).
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    backbone_ : Backbone
+        The network, a ``torch.nn.Module``.
+    preprocessing_ : Preprocessing
+        How images are resized, cropped and normalised.
+    n_features_out_ : int
+        Number of features.
+    n_features_in_ : int
+        Number of columns of X in `fit`, where it had columns.
+    feature_names_in_ : ndarray of str
+        Names of the columns of X in `fit`, where they were strings.
+
+    See Also
+    --------
+    make_feature_classifier : A pipeline of this, a scaler and an SVM.
+    ImageClassifier : A new head trained on the backbone.
+
+    References
+    ----------
+    .. [1] A. S. Razavian, H. Azizpour, J. Sullivan and S. Carlsson, "CNN features
+       off-the-shelf: an astounding baseline for recognition", CVPR Workshops, 2014.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_dl import ImageFeatureExtractor
+    >>> images = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 3), "uint8")
+    >>> extractor = ImageFeatureExtractor(
+    ...     "squeezenet1_1", weights=None, image_size=48, random_state=0
+    ... )
+    >>> extractor.fit_transform(images).shape
+    (4, 512)
+    """
+
+    _parameter_constraints = BACKBONE_CONSTRAINTS
+
+    def __init__(
+        self,
+        backbone="mobilenet_v2",
+        *,
+        weights="DEFAULT",
+        layer="pre_logits",
+        pooling=None,
+        preprocessing=None,
+        image_size=None,
+        image_shape=None,
+        normalize="weights",
+        batch_size=32,
+        device="auto",
+        precision="float32",
+        random_state=None,
+        verbose=0,
+    ):
+        self.backbone = backbone
+        self.weights = weights
+        self.layer = layer
+        self.pooling = pooling
+        self.preprocessing = preprocessing
+        self.image_size = image_size
+        self.image_shape = image_shape
+        self.normalize = normalize
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self):
+        """Declare that features are float32."""
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    @with_callbacks
+    def fit(self, X, y=None):
+        """Load the backbone; images are read only for ``normalize="data"``.
+
+        Parameters
+        ----------
+        X : images
+            Any form that the library takes: arrays, tensors, rows of pixels, paths,
+            PIL images, encoded bytes.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : object
+            Fitted extractor.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or X is not valid, or weights don't fit the backbone.
+        OSError
+            If weights can't be downloaded.
+        """
+        self._validate_params()
+        resolve_device(self.device)
+        with self._fit_task(X, y):
+            source = self._fit_source(X)
+            with seeded(draw_seed(self.random_state)):
+                backbone = self._load_backbone(source)
+            backbone.freeze("head")
+            self.backbone_ = backbone.eval()
+            self.preprocessing_ = backbone.preprocessing
+            self.n_features_out_ = backbone.n_features
+        return self
+
+    def transform(self, X):
+        """Return the features of images.
+
+        Parameters
+        ----------
+        X : images
+            Any form that `fit` takes.
+
+        Returns
+        -------
+        ndarray of shape (n_images, n_features_out_)
+            float32; float64 with ``precision="float64"``.
+
+        Raises
+        ------
+        ImageDecodeError
+            Naming the rows and paths of images that can't be decoded.
+        """
+        source = self._new_source(X)
+        device = resolve_device(self.device, fall_back=True)
+        return self._run(
+            self.backbone_, source, self.preprocessing_, device, "features"
+        )
+
+    @property
+    def _n_features_out(self):
+        return self.n_features_out_
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        if "backbone_" in state:
+            state = {**state, "backbone_": on_cpu(state["backbone_"])}
+        return state
+
+
+def make_feature_classifier(
+    classifier=None,
+    *,
+    backbone="mobilenet_v2",
+    weights="DEFAULT",
+    layer="pre_logits",
+    pooling=None,
+    preprocessing=None,
+    image_size=None,
+    image_shape=None,
+    normalize="weights",
+    batch_size=32,
+    device="auto",
+    precision="float32",
+    probability=False,
+    random_state=None,
+    memory=None,
+    verbose=0,
+):
+    """Build the pipeline of features, scaler and classifier.
+
+    Features of a frozen backbone and a linear SVM are a strong first model where
+    images are few.
+
+    Parameters
+    ----------
+    classifier : classifier or None, default=None
+        Any scikit-learn classifier. None takes ``LinearSVC(C=1e-3)``: features are
+        many and scaled, so a small C serves.
+    backbone, weights, layer, pooling, preprocessing, image_size, image_shape, \
+            normalize, batch_size, device, precision
+        As in `ImageFeatureExtractor`.
+    probability : bool, default=False
+        Whether to calibrate the classifier (Platt's sigmoid, 5 folds), so that the
+        pipeline has ``predict_proba`` and soft voting takes it.
+    random_state : int, RandomState instance or None, default=None
+        Of random weights, and of the SVM.
+    memory : str, joblib.Memory or None, default=None
+        As in scikit-learn's ``Pipeline``. It keys on the paths, not on the images.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Returns
+    -------
+    sklearn.pipeline.Pipeline
+        With steps ``"features"``, ``"scaler"`` and ``"classifier"``.
+
+    References
+    ----------
+    .. [1] J. Platt, "Probabilistic outputs for support vector machines and comparisons
+       to regularized likelihood methods", 1999.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_dl import make_feature_classifier
+    >>> rng = np.random.default_rng(0)
+    >>> images = rng.integers(0, 128, (8, 32, 32, 3), "uint8")
+    >>> images[4:] += 100
+    >>> model = make_feature_classifier(
+    ...     backbone="squeezenet1_1", weights=None, image_size=32, random_state=0
+    ... )
+    >>> model.fit(images, ["dark"] * 4 + ["light"] * 4).predict(images[[0, 7]])
+    array(['dark', 'light'], dtype='<U5')
+    """
+    if classifier is None:
+        seed = random_state if isinstance(random_state, Integral) else None
+        classifier = LinearSVC(C=1e-3, random_state=seed)
+    if probability:
+        classifier = CalibratedClassifierCV(classifier, ensemble=False)
+    extractor = ImageFeatureExtractor(
+        backbone,
+        weights=weights,
+        layer=layer,
+        pooling=pooling,
+        preprocessing=preprocessing,
+        image_size=image_size,
+        image_shape=image_shape,
+        normalize=normalize,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        random_state=random_state,
+        verbose=verbose,
+    )
+    steps = [
+        ("features", extractor),
+        ("scaler", StandardScaler()),
+        ("classifier", classifier),
+    ]
+    return Pipeline(steps, memory=memory)

@@ -1,0 +1,180 @@
+"""Rows of an image source as batches of pixels at the network's input size."""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from sklearn_dl.images import ImageDecodeError, ImageSource
+from sklearn_dl.runtime import decoding_threads
+
+# Batches that are being decoded while the network works on one.
+_AHEAD = 2
+
+
+class PixelReader:
+    """Reads rows of a source, decoded, resized and cropped.
+
+    Arrays of one size are resized together, on the device; everything else is
+    decoded and resized row by row, in threads. The reader is a context manager: on
+    leaving it no thread stays behind.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The images.
+    preprocessing : Preprocessing
+        Its ``geometry`` is applied here; ``normalize`` is the network's first step.
+    device : torch.device
+        Where the batches go.
+    """
+
+    def __init__(self, source: ImageSource, preprocessing, device: torch.device):
+        self.source = source
+        self.preprocessing = preprocessing
+        self.device = device
+        self._executor: ThreadPoolExecutor | None = None
+        self._owner = 0
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __enter__(self) -> "PixelReader":
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        if self._executor is not None and self._owner == os.getpid():
+            self._executor.shutdown(cancel_futures=True)
+        self._executor = None
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_executor": None}
+
+    def read(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """Return the pixels of some rows.
+
+        Parameters
+        ----------
+        rows : sequence of int
+            Positions in the source.
+
+        Returns
+        -------
+        torch.Tensor of shape (n_rows, 1 or 3, height, width)
+            uint8, or float for images given as floats.
+
+        Raises
+        ------
+        ImageDecodeError
+            Naming every row of the batch that can't be decoded.
+        """
+        return self._collect(self._submit(rows))
+
+    def batches(self, batch_size: int) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yield all rows in order, decoding ahead of the consumer."""
+        starts = iter(range(0, len(self), batch_size))
+        pending: deque = deque()
+        while True:
+            while len(pending) <= _AHEAD and (start := next(starts, None)) is not None:
+                rows = slice(start, min(start + batch_size, len(self)))
+                pending.append((rows, self._submit(range(rows.start, rows.stop))))
+            if not pending:
+                return
+            rows, work = pending.popleft()
+            yield rows, self._collect(work)
+
+    def _submit(self, rows):
+        """Start on a batch: futures of its images, or the rows of an array."""
+        if self.source.stackable:
+            return np.asarray(rows)
+        executor = self._threads()
+        return [executor.submit(self._one, int(row)) for row in rows]
+
+    def _collect(self, work: np.ndarray | list[Future]) -> torch.Tensor:
+        if isinstance(work, np.ndarray):
+            return self._stacked(work)
+        images, failures = [], []
+        for future in work:
+            try:
+                images.append(future.result())
+            except ImageDecodeError as error:
+                failures.append(error)
+        if failures:
+            raise ImageDecodeError.join(failures)
+        return _stack(images).to(self.device, non_blocking=True)
+
+    def _stacked(self, rows: np.ndarray) -> torch.Tensor:
+        pixels = torch.from_numpy(self.source.batch(rows)).to(self.device)
+        return self.preprocessing.geometry(pixels.permute(0, 3, 1, 2))
+
+    def _one(self, row: int) -> torch.Tensor:
+        image: Any = self.source[row]
+        if isinstance(image, np.ndarray):
+            image = torch.from_numpy(image).permute(2, 0, 1)
+        image = self.preprocessing.geometry(image)
+        if isinstance(image, torch.Tensor):
+            return image
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        # A worker process that was forked inherits the object but not its threads.
+        if self._executor is None or self._owner != os.getpid():
+            self._executor = ThreadPoolExecutor(
+                decoding_threads(), thread_name_prefix="sklearn_dl-decode"
+            )
+            self._owner = os.getpid()
+        return self._executor
+
+
+def _stack(images: list[torch.Tensor]) -> torch.Tensor:
+    """Stack images that may differ in dtype or in the number of channels."""
+    if len({(image.dtype, image.shape) for image in images}) > 1:
+        images = [_as_float_rgb(image) for image in images]
+    return torch.stack(images)
+
+
+def _as_float_rgb(image: torch.Tensor) -> torch.Tensor:
+    if image.dtype == torch.uint8:
+        image = image.float() / 255
+    return image.expand(3, *image.shape[1:])
+
+
+def channel_statistics(
+    reader: PixelReader, batch_size: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and standard deviation of each colour channel.
+
+    Over all pixels of all rows at the network's input size, on the scale 0 to 1. A
+    channel without variation gets deviation 1.
+
+    Parameters
+    ----------
+    reader : PixelReader
+        The images.
+    batch_size : int
+        Rows read at a time.
+
+    Returns
+    -------
+    mean, std : tuple of 3 floats
+    """
+    n_pixels = 0
+    mean, scatter = np.zeros(3), np.zeros(3)
+    for _, pixels in reader.batches(batch_size):
+        values = pixels.double() / (255 if pixels.dtype == torch.uint8 else 1)
+        values = values.expand(-1, 3, -1, -1).transpose(0, 1).flatten(1)
+        # Chan, Golub and LeVeque's update: batches merge without cancellation.
+        n_batch = values.shape[1]
+        batch_mean = values.mean(1).cpu().numpy()
+        delta, total = batch_mean - mean, n_pixels + n_batch
+        scatter += values.var(1, correction=0).cpu().numpy() * n_batch
+        scatter += delta**2 * n_pixels * n_batch / total
+        mean += delta * n_batch / total
+        n_pixels = total
+    std = np.sqrt(scatter / n_pixels)
+    std[std < 1e-6] = 1.0
+    return tuple(mean.tolist()), tuple(std.tolist())

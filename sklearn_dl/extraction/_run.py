@@ -1,0 +1,84 @@
+"""All rows of a source through a network, in mini-batches."""
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from sklearn_dl.extraction._pixels import PixelReader
+from sklearn_dl.images import ImageSource
+from sklearn_dl.runtime import (
+    autocast,
+    keep_large_blocks,
+    module_dtype,
+    release_memory,
+    resolve_precision,
+)
+
+
+def run_network(
+    network: torch.nn.Module,
+    source: ImageSource,
+    preprocessing,
+    *,
+    device: torch.device,
+    precision: str = "float32",
+    batch_size: int = 32,
+    verbose: int = 0,
+    description: str = "images",
+) -> np.ndarray:
+    """Return the outputs of a network for every image, in input order.
+
+    Decoding runs ahead of the network, and only a few batches are in memory at any
+    time, the output aside.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps a normalised batch of shape (b, 3, height, width) to (b, n_outputs).
+        It is moved to the device, in evaluation mode.
+    source : ImageSource of n images
+    preprocessing : Preprocessing
+    device : torch.device
+    precision : {"auto", "bfloat16", "float16", "float32", "float64"}, default="float32"
+    batch_size : int, default=32
+    verbose : int, default=0
+        Above 0, a progress bar is shown.
+    description : str, default="images"
+        What the progress bar is called.
+
+    Returns
+    -------
+    ndarray of shape (n, n_outputs)
+        float32, or float64 where that is the precision.
+    """
+    keep_large_blocks()
+    dtype = resolve_precision(precision, device)
+    network.to(device, module_dtype(dtype))
+    network.to(memory_format=torch.channels_last).eval()
+    output = None
+    with (
+        PixelReader(source, preprocessing, device) as reader,
+        torch.inference_mode(),
+        tqdm(
+            total=len(reader), desc=description, unit="img", disable=verbose < 1
+        ) as bar,
+    ):
+        for rows, pixels in reader.batches(batch_size):
+            values = _forward(network, pixels, preprocessing, device, dtype)
+            if output is None:
+                shape = (len(reader), *values.shape[1:])
+                output = np.empty(shape, dtype=values.numpy().dtype)
+            output[rows] = values
+            bar.update(rows.stop - rows.start)
+    release_memory()
+    assert output is not None  # a source is never empty
+    return output
+
+
+def _forward(network, pixels, preprocessing, device, dtype) -> torch.Tensor:
+    batch = preprocessing.normalize(pixels).to(
+        dtype=module_dtype(dtype), memory_format=torch.channels_last
+    )
+    with autocast(device, dtype):
+        values = network(batch)
+    return values.to("cpu", module_dtype(dtype))

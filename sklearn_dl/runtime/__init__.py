@@ -1,0 +1,25 @@
+"""Where and how computation runs: device, precision, threads, memory, seeds."""
+
+from sklearn_dl.runtime._allocator import keep_large_blocks, release_memory
+from sklearn_dl.runtime._device import (
+    PRECISIONS,
+    autocast,
+    module_dtype,
+    resolve_device,
+    resolve_precision,
+)
+from sklearn_dl.runtime._random import draw_seed, seeded
+from sklearn_dl.runtime._threads import decoding_threads
+
+__all__ = [
+    "PRECISIONS",
+    "autocast",
+    "decoding_threads",
+    "draw_seed",
+    "keep_large_blocks",
+    "module_dtype",
+    "release_memory",
+    "resolve_device",
+    "resolve_precision",
+    "seeded",
+]

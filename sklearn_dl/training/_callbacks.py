@@ -1,0 +1,178 @@
+"""Callbacks of the net that the estimators' own parameters stand for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+from tqdm.auto import tqdm
+
+
+class ValidationScore(Callback):
+    """Records a score of the validation rows, from the outputs of the epoch's pass.
+
+    Parameters
+    ----------
+    score : callable
+        Maps the outputs, an ndarray of shape (n_validation, n_outputs), to a float.
+    """
+
+    def __init__(self, score: Callable[[np.ndarray], float]):
+        self.score = score
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Forget the outputs of the epoch before."""
+        self.outputs_: list[np.ndarray] = []
+
+    def on_batch_end(self, net, *, training=False, y_pred=None, **kwargs):
+        """Keep the outputs of a validation batch."""
+        if not training:
+            self.outputs_.append(y_pred.cpu().numpy())
+
+    def on_epoch_end(self, net, **kwargs):
+        """Score the epoch."""
+        net.history.record("valid_score", self.score(np.concatenate(self.outputs_)))
+        self.outputs_ = []
+
+
+class EarlyStopping(Callback):
+    """Ends training when a value of the history stops improving; keeps the best.
+
+    An epoch improves when its value is better than the best so far by more than
+    `tol`. After `n_iter_no_change` epochs in a row without improvement training
+    ends. The weights of the best epoch are put back at the end of training, also
+    where it ended for another reason.
+
+    Parameters
+    ----------
+    monitor : str
+        A key of the net's history.
+    lower_is_better : bool
+    n_iter_no_change : int
+    tol : float
+        Absolute.
+
+    Attributes
+    ----------
+    best_epoch_ : int
+        Counted from 1.
+    """
+
+    def __init__(
+        self, monitor: str, *, lower_is_better: bool, n_iter_no_change: int, tol: float
+    ):
+        self.monitor = monitor
+        self.lower_is_better = lower_is_better
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+
+    def on_train_begin(self, net, **kwargs):
+        """Start from nothing."""
+        self.best_ = -np.inf  # the best value, the threshold for stopping
+        self.kept_ = -np.inf  # the value of the weights kept
+        self.weights_: dict[str, torch.Tensor] = {}
+        self.best_epoch_ = 0
+        self.misses_ = 0
+
+    def on_epoch_end(self, net, **kwargs):
+        """Compare the epoch with the best one."""
+        value = net.history[-1, self.monitor] * (-1 if self.lower_is_better else 1)
+        if value > self.kept_:
+            self.kept_ = value
+            self.weights_ = _learned_state(net)
+            self.best_epoch_ = net.history[-1, "epoch"]
+        if value > self.best_ + self.tol:
+            self.best_ = value
+            self.misses_ = 0
+        else:
+            self.misses_ += 1
+        if self.misses_ >= self.n_iter_no_change:
+            net.stop_ = True
+
+    def on_train_end(self, net, **kwargs):
+        """Put the best weights back."""
+        net.module_.load_state_dict(self.weights_, strict=False)
+        self.weights_ = {}
+
+
+def _learned_state(net) -> dict[str, torch.Tensor]:
+    """Return copies of what training changes: learnable tensors, and buffers."""
+    module = net.module_
+    frozen = {name for name, p in module.named_parameters() if not p.requires_grad}
+    return {
+        name: tensor.clone()
+        for name, tensor in module.state_dict().items()
+        if name not in frozen
+    }
+
+
+class EpochProgress(Callback):
+    """Shows one progress bar for the whole training, in images."""
+
+    def on_train_begin(self, net, **kwargs):
+        """Open the bar when the first epoch tells how many rows there are."""
+        self.bar_: Any = None
+
+    def on_epoch_begin(self, net, dataset_train=None, **kwargs):
+        """Name the epoch."""
+        if self.bar_ is None:
+            total = len(dataset_train) * net.max_epochs
+            self.bar_ = tqdm(total=total, unit="img", desc="training")
+        self.bar_.set_description(f"epoch {len(net.history)}")
+
+    def on_batch_end(self, net, *, batch=None, training=False, **kwargs):
+        """Count the rows of a training batch."""
+        if training:
+            self.bar_.update(len(batch[1]))
+
+    def on_epoch_end(self, net, **kwargs):
+        """Show the losses."""
+        row = net.history[-1]
+        shown = {
+            name: f"{row[name]:.4g}"
+            for name in ("train_loss", "valid_loss", "valid_score")
+            if name in row
+        }
+        self.bar_.set_postfix(shown)
+
+    def on_train_end(self, net, **kwargs):
+        """Close the bar."""
+        if self.bar_ is not None:
+            self.bar_.close()
+        self.bar_ = None
+
+
+class TaskContexts(Callback):
+    """Tells scikit-learn's callbacks (1.9 and later) of each epoch.
+
+    Parameters
+    ----------
+    context : sklearn.callback.CallbackContext
+        Of the whole fit.
+    estimator : estimator being fitted
+    data : dict
+        ``X``, ``y`` and ``metadata`` for the hooks.
+    reconstruct : callable
+        Maps the net to the attributes of an estimator fitted so far.
+    """
+
+    def __init__(self, context, estimator, data: dict, reconstruct: Callable):
+        self.context = context
+        self.estimator = estimator
+        self.data = data
+        self.reconstruct = reconstruct
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Open the epoch's context."""
+        self.epoch_ = self.context.subcontext(task_name="epoch")
+        self.epoch_.call_on_fit_task_begin(estimator=self.estimator, **self.data)
+
+    def on_epoch_end(self, net, **kwargs):
+        """Close it, and stop when a callback says so."""
+        stop = self.epoch_.call_on_fit_task_end(
+            estimator=self.estimator,
+            reconstruction_attributes=lambda: self.reconstruct(net),
+            **self.data,
+        )
+        net.stop_ = net.stop_ or bool(stop)

@@ -1,0 +1,60 @@
+"""Optimisers by name, and the groups of parameters they work on."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+# name: (class, arguments, learning rate that suits it)
+OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict, float]] = {
+    "sgd": (torch.optim.SGD, {}, 1e-2),
+    "momentum": (torch.optim.SGD, {"momentum": 0.9}, 1e-2),
+    "nesterov": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}, 1e-2),
+    "adagrad": (torch.optim.Adagrad, {}, 1e-2),
+    "rmsprop": (torch.optim.RMSprop, {}, 1e-3),
+    "adam": (torch.optim.Adam, {}, 1e-3),
+    "adamw": (torch.optim.AdamW, {}, 1e-3),
+}
+
+
+def resolve_optimizer(optimizer: str | Callable) -> tuple[Callable, dict]:
+    """Return the class and the arguments that an `optimizer` parameter stands for."""
+    if isinstance(optimizer, str):
+        cls, arguments, _ = OPTIMIZERS[optimizer]
+        return cls, arguments
+    return optimizer, {}
+
+
+def default_lr(optimizer: str | Callable) -> float:
+    """Return the learning rate of an optimiser whose user gave none.
+
+    Examples
+    --------
+    >>> from sklearn_dl.training import default_lr
+    >>> default_lr("momentum"), default_lr("adamw")
+    (0.01, 0.001)
+    """
+    return OPTIMIZERS[optimizer][2] if isinstance(optimizer, str) else 1e-3
+
+
+def parameter_groups(
+    network: nn.Module, *, lr: float, backbone_lr: float, weight_decay: float
+) -> list[dict]:
+    """Return the groups of trainable parameters of a `BackboneWithHead`.
+
+    Weights decay; biases, norms and other vectors don't.
+    """
+    groups = []
+    for part, rate in ((network.head, lr), (network.backbone, backbone_lr)):
+        trainable = [p for p in part.parameters() if p.requires_grad]
+        for decay, chosen in (
+            (weight_decay, _matrices(trainable, True)),
+            (0.0, _matrices(trainable, False)),
+        ):
+            if chosen:
+                groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
+    return groups
+
+
+def _matrices(parameters: Iterable[nn.Parameter], wanted: bool) -> list[nn.Parameter]:
+    return [p for p in parameters if (p.ndim > 1) == wanted]
