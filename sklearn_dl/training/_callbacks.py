@@ -119,7 +119,7 @@ class EpochProgress(Callback):
         if self.bar_ is None:
             total = len(dataset_train) * net.max_epochs
             self.bar_ = tqdm(total=total, unit="img", desc="training")
-        self.bar_.set_description(f"epoch {len(net.history)}")
+        self.bar_.set_description(f"epoch {len(net.history)}", refresh=False)
 
     def on_batch_end(self, net, *, batch=None, training=False, **kwargs):
         """Count the rows of a training batch."""
@@ -134,7 +134,7 @@ class EpochProgress(Callback):
             for name in ("train_loss", "valid_loss", "valid_score")
             if name in row
         }
-        self.bar_.set_postfix(shown)
+        self.bar_.set_postfix(shown, refresh=False)
 
     def on_train_end(self, net, **kwargs):
         """Close the bar."""

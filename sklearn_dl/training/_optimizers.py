@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from sklearn_dl.training._module import BackboneWithHead
+
 # name: (class, arguments, learning rate that suits it)
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict, float]] = {
     "sgd": (torch.optim.SGD, {}, 1e-2),
@@ -38,14 +40,16 @@ def default_lr(optimizer: str | Callable) -> float:
 
 
 def parameter_groups(
-    network: nn.Module, *, lr: float, backbone_lr: float, weight_decay: float
+    network: BackboneWithHead, *, lr: float, backbone_lr: float, weight_decay: float
 ) -> list[dict]:
     """Return the groups of trainable parameters of a `BackboneWithHead`.
 
     Weights decay; biases, norms and other vectors don't.
     """
     groups = []
-    for part, rate in ((network.head, lr), (network.backbone, backbone_lr)):
+    parts: list[tuple[nn.Module, float]]
+    parts = [(network.head, lr), (network.backbone, backbone_lr)]
+    for part, rate in parts:
         trainable = [p for p in part.parameters() if p.requires_grad]
         for decay, chosen in (
             (weight_decay, _matrices(trainable, True)),

@@ -1,0 +1,179 @@
+"""The rules of the code, checked by the tools that stand for them."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "sklearn_dl"
+
+# A room may import the rooms of the rows below its own, never those beside or above.
+LAYERS = [
+    ("__main__",),
+    ("persistence", "inspection", "model_selection", "ensemble"),
+    ("_classifier", "_regressor", "_features"),
+    ("_neural",),
+    ("_base",),
+    ("training",),
+    ("extraction",),
+    ("augmentation",),
+    ("backbones", "datasets"),
+    ("images",),
+    ("runtime",),
+]
+RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
+
+
+def run(*command):
+    return subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)],
+    ids=["lint", "format", "types"],
+)
+def test_tools_find_nothing(command):
+    result = run(*command)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def room_of(module: str) -> str | None:
+    """Return the room of a module of the package, None for the package itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else None
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield path, ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path):
+    """Return the modules that a file imports from the package, at any depth."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] == "sklearn_dl")
+
+
+def test_every_module_has_a_room():
+    rooms = {room_of(module) for _, module in modules()} - {None}
+    assert rooms <= RANK.keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "module"),
+    [(p, m) for p, m in modules() if room_of(m)],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_imports_go_down(path, module):
+    here = room_of(module)
+    for imported in imports_of(path):
+        room = room_of(imported)
+        assert room is not None, f"{module} imports the package's public names"
+        assert room == here or RANK[room] > RANK[here], f"{module} imports {imported}"
+
+
+def test_only_training_imports_skorch():
+    users = {room_of(module) for path, module in modules() if "skorch" in _roots(path)}
+    assert users == {"training"}
+
+
+def _roots(path):
+    tree = ast.parse(path.read_text())
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+def test_files_stay_readable():
+    lengths = {str(p): len(p.read_text().splitlines()) for p, _ in modules()}
+    assert {path: n for path, n in lengths.items() if n > 400} == {}
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sorted(sys.modules))"
+    output = subprocess.check_output([sys.executable, "-c", code], text=True)
+    return set(output.split())
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    loaded = loaded_after("import sklearn_dl; dir(sklearn_dl)")
+    heavy = {"torch", "torchvision", "skorch", "sklearn", "pandas", "numpy", "PIL"}
+    assert loaded & heavy == set()
+
+
+def test_loading_data_needs_no_torch():
+    loaded = loaded_after("from sklearn_dl.datasets import load_image_folder")
+    assert "sklearn_dl.images" in loaded
+    assert loaded & {"torch", "torchvision", "skorch", "matplotlib"} == set()
+
+
+def test_public_names_are_there_and_a_wrong_one_is_an_attribute_error():
+    import sklearn_dl
+
+    for name in sklearn_dl.__all__:
+        assert getattr(sklearn_dl, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'ImageClasifier'"):
+        _ = sklearn_dl.ImageClasifier
+
+
+def test_the_version_stands_in_one_form():
+    import sklearn_dl
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert sklearn_dl.__version__ == project["version"]
+
+
+def test_constructors_only_assign():
+    """What `__init__` does beyond assigning its parameters would escape `clone`."""
+    for path, _ in modules():
+        for cls in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(cls, ast.ClassDef) or cls.name not in {
+                "ImageClassifier",
+                "ImageFeatureExtractor",
+                "ImageRegressor",
+            }:
+                continue
+            init = next(f for f in cls.body if getattr(f, "name", "") == "__init__")
+            arguments = {a.arg for a in init.args.args + init.args.kwonlyargs}
+            assigned = {
+                node.targets[0].attr
+                for node in init.body
+                if isinstance(node, ast.Assign)
+                and isinstance(node.value, ast.Name)
+                and node.targets[0].attr == node.value.id
+            }
+            assert len(init.body) == len(assigned)
+            assert assigned == arguments - {"self"}
+
+
+def test_the_quickstart_and_the_benchmarks_have_help():
+    scripts = [ROOT / "examples" / "quickstart.py"]
+    scripts += sorted((ROOT / "examples" / "benchmarks").glob("*.py"))
+    assert len(scripts) >= 2
+    for script in scripts:
+        spec = importlib.util.spec_from_file_location(script.stem, script)
+        assert spec is not None
+        output = subprocess.run(
+            [sys.executable, script, "--help"], capture_output=True, text=True
+        )
+        assert output.returncode == 0, output.stderr
+        assert "usage:" in output.stdout

@@ -1,0 +1,89 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from sklearn_dl import runtime
+
+
+def test_auto_takes_the_cpu_where_there_is_nothing_else(monkeypatch):
+    for backend in (torch.cuda, torch.xpu, torch.backends.mps):
+        monkeypatch.setattr(backend, "is_available", lambda: False)
+    assert runtime.resolve_device("auto") == torch.device("cpu")
+
+
+def test_auto_prefers_cuda(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert runtime.resolve_device("auto").type == "cuda"
+    assert runtime.resolve_device("cuda:0") == torch.device("cuda:0")
+    with pytest.raises(ValueError, match="cuda:1' is not available"):
+        runtime.resolve_device("cuda:1")
+
+
+def test_a_device_that_is_not_there_is_an_error_or_a_fallback(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="'cuda' is not available on this machine"):
+        runtime.resolve_device("cuda")
+    with pytest.warns(UserWarning, match="the CPU is used"):
+        device = runtime.resolve_device("cuda", fall_back=True)
+    assert device == torch.device("cpu")
+    with pytest.raises(ValueError, match="'gpu' is not a device of torch"):
+        runtime.resolve_device("gpu")
+
+
+@pytest.mark.parametrize(
+    ("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)]
+)
+def test_auto_precision_follows_the_hardware(monkeypatch, native, expected):
+    capabilities = {"avx512_bf16": native}
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: capabilities, raising=False
+    )
+    assert runtime.resolve_precision("auto", torch.device("cpu")) == expected
+
+
+def test_half_precision_computes_under_autocast():
+    cpu = torch.device("cpu")
+    x = torch.ones(2, 3)
+    with runtime.autocast(cpu, torch.bfloat16):
+        assert torch.nn.Linear(3, 1)(x).dtype == torch.bfloat16
+    with runtime.autocast(cpu, torch.float32):
+        assert torch.nn.Linear(3, 1)(x).dtype == torch.float32
+    assert runtime.module_dtype(torch.float16) == torch.float32
+
+
+def test_a_seeded_block_repeats_and_leaves_the_generator_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    with runtime.seeded(0):
+        first = torch.rand(4)
+    with runtime.seeded(0):
+        assert torch.equal(first, torch.rand(4))
+    with runtime.seeded(1):
+        assert not torch.equal(first, torch.rand(4))
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_decoding_takes_as_many_threads_as_torch():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert runtime.decoding_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is on Linux")
+@pytest.mark.parametrize(("setting", "kept"), [("", True), ("system", False)])
+def test_the_allocator_setting_can_be_switched_off(setting, kept):
+    code = "from sklearn_dl.runtime import keep_large_blocks as k; print(k())"
+    output = subprocess.check_output(
+        [sys.executable, "-c", code],
+        env=os.environ | {"SKLEARN_DL_ALLOCATOR": setting},
+        text=True,
+    )
+    assert output.strip() == str(kept)
