@@ -105,10 +105,10 @@ class PixelReader:
                 failures.append(error)
         if failures:
             raise ImageDecodeError.join(failures)
-        return _stack(images).to(self.device, non_blocking=True)
+        return _stack(images).to(self._target(), non_blocking=True)
 
     def _stacked(self, rows: np.ndarray) -> torch.Tensor:
-        pixels = torch.from_numpy(self.source.batch(rows)).to(self.device)
+        pixels = torch.from_numpy(self.source.batch(rows)).to(self._target())
         return self.preprocessing.geometry(pixels.permute(0, 3, 1, 2))
 
     def _one(self, row: int) -> torch.Tensor:
@@ -119,6 +119,11 @@ class PixelReader:
         if isinstance(image, torch.Tensor):
             return image
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def _target(self) -> torch.device:
+        # A loader's worker process can't use the device of its parent.
+        in_worker = torch.utils.data.get_worker_info() is not None
+        return torch.device("cpu") if in_worker else self.device
 
     def _threads(self) -> ThreadPoolExecutor:
         # A worker process that was forked inherits the object but not its threads.

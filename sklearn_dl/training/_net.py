@@ -170,6 +170,20 @@ class _Ready:
         return network
 
 
+# What the estimators set, and by which of their parameters where the name differs.
+_OURS = {
+    "batch_size",
+    "callbacks",
+    "device",
+    "lr",
+    "max_epochs",
+    "module",
+    "optimizer",
+    "train_split",
+}
+_OURS_BY_NAME = {"module": "backbone", "train_split": "early_stopping or X_val"}
+
+
 def build_net(
     network: BackboneWithHead,
     *,
@@ -189,8 +203,14 @@ def build_net(
 ) -> EstimatorNet:
     """Return a skorch net, initialised and ready for ``partial_fit``.
 
-    `net_params` comes last: it can set everything that skorch takes.
+    `net_params` can set everything that skorch takes and the estimator has no
+    parameter for.
     """
+    if taken := sorted(_OURS & net_params.keys()):
+        raise ValueError(
+            f"net_params={taken} belongs to parameters of the estimator itself: "
+            f"set {', '.join(_OURS_BY_NAME.get(name, name) for name in taken)}."
+        )
     optimizer_class, optimizer_arguments = resolve_optimizer(optimizer)
     arguments: dict[str, Any] = {
         "criterion": criterion,
