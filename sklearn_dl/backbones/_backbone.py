@@ -76,8 +76,7 @@ class Backbone(nn.Module):
         self.layer = layer
         self.pooling = pooling
         self._channels_last = channels_last  # the layer gives (n, h, w, C)
-        self._frozen: frozenset[str] = frozenset()
-        self._freeze_batch_norm = False
+        self._fixed: list[str] = []  # submodules that stay in evaluation mode
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the features (n, n_features) of normalised images (n, 3, h, w)."""
@@ -112,8 +111,16 @@ class Backbone(nn.Module):
         for stage, names in self.stages.items():
             for name in names:
                 params[name].requires_grad_(stage in chosen)
-        self._frozen = frozenset(self.stages) - chosen
-        self._freeze_batch_norm = freeze_batch_norm
+        frozen = frozenset(self.stages) - chosen
+        self._fixed = [
+            name
+            for name, stages in modules_by_stage(self.module, self.stages).items()
+            if (stages and stages <= frozen)
+            or (
+                freeze_batch_norm
+                and isinstance(self.module.get_submodule(name), _BATCH_NORM)
+            )
+        ]
         self.train(self.training)
 
     def _trainable_stages(self, trainable) -> frozenset[str]:
@@ -142,12 +149,8 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> "Backbone":
         """Set training mode, except for the frozen part."""
         super().train(mode)
-        if mode and (self._frozen or self._freeze_batch_norm):
-            for name, stages in modules_by_stage(self.module, self.stages).items():
-                part = self.module.get_submodule(name)
-                fixed_norm = self._freeze_batch_norm and isinstance(part, _BATCH_NORM)
-                if stages <= self._frozen or fixed_norm:
-                    part.training = False
+        for name in self._fixed:
+            self.module.get_submodule(name).training = False
         return self
 
     def extra_repr(self) -> str:

@@ -109,7 +109,8 @@ class EstimatorNet(NeuralNet):
 
     def train_step_single(self, batch, **fit_params) -> dict[str, torch.Tensor]:
         """Compute the gradients of one batch, scaled in half precision."""
-        self._set_training(True)
+        if not self.module_.training:  # once an epoch: it visits every submodule
+            self._set_training(True)
         inputs, target = batch
         y_pred = self.infer(inputs, **fit_params)
         loss = self.get_loss(y_pred, target, X=inputs, training=True)
