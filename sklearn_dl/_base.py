@@ -1,6 +1,7 @@
 """What the three estimators share: reading X, the backbone, the tags."""
 
 import copy
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,7 +120,9 @@ class ImageEstimatorMixin(CallbackSupportMixin):
             )
         return source
 
-    def _load_backbone(self, source: ImageSource) -> Backbone:
+    def _load_backbone(
+        self, source: ImageSource, rows: np.ndarray | None = None
+    ) -> Backbone:
         """Build the backbone with its preprocessing for these training rows."""
         backbone = load_backbone(
             self.backbone,
@@ -129,27 +132,30 @@ class ImageEstimatorMixin(CallbackSupportMixin):
             preprocessing=self.preprocessing,
             image_size=_size(self.image_size),
         )
-        backbone.preprocessing = self._normalized(backbone.preprocessing, source)
+        backbone.preprocessing = self._normalized(backbone.preprocessing, source, rows)
         return backbone
 
-    def _normalized(self, preprocessing, source: ImageSource):
+    def _normalized(self, preprocessing, source: ImageSource, rows):
         if isinstance(self.normalize, str) and self.normalize == "weights":
             return preprocessing
         if isinstance(self.normalize, str):
             device = resolve_device(self.device)
-            with PixelReader(source, preprocessing, device) as reader:
+            with PixelReader(source, preprocessing, device, rows) as reader:
                 mean, std = channel_statistics(reader, self.batch_size)
         else:
             mean, std = _mean_and_std(self.normalize)
         return preprocessing.replace_normalization(mean, std)
 
-    def _run(self, network, source, preprocessing, device, description) -> np.ndarray:
-        """Return the outputs of a network for all images."""
+    def _run(
+        self, network, source, preprocessing, device, description, rows=None
+    ) -> np.ndarray:
+        """Return the outputs of a network for all images, or for some rows."""
         return run_network(
             network,
             source,
             preprocessing,
             device=device,
+            rows=rows,
             precision=self.precision,
             batch_size=self.batch_size,
             verbose=self.verbose,
@@ -174,9 +180,10 @@ def _mean_and_std(normalize) -> tuple[tuple[float, ...], tuple[float, ...]]:
         mean, std = (tuple(float(v) for v in part) for part in normalize)
     except (TypeError, ValueError):
         mean, std = (), ()
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+    finite = all(math.isfinite(value) for value in (*mean, *std))
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not finite:
         raise ValueError(
             f"normalize={normalize!r} is not a pair (mean, std) of three channels "
-            "each, with std > 0; or use 'weights' or 'data'."
+            "each, finite and with std > 0; or use 'weights' or 'data'."
         )
     return mean, std

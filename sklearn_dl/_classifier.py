@@ -7,7 +7,7 @@ import torch
 from scipy.special import softmax
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import LabelEncoder
-from sklearn.utils import column_or_1d, compute_sample_weight
+from sklearn.utils import column_or_1d, compute_class_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -245,11 +245,23 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     def _decode_target(self, target: torch.Tensor) -> np.ndarray:
         return self.classes_[target.numpy()]
 
-    def _row_weight(self, target: torch.Tensor, weight: np.ndarray) -> np.ndarray:
-        if self.class_weight is None:
-            return weight
-        labels = self._decode_target(target)
-        return weight * compute_sample_weight(self.class_weight, labels)
+    def _target_weight(self, target: torch.Tensor, weight: np.ndarray):
+        if isinstance(self.class_weight, str):
+            totals = np.bincount(target, weights=weight, minlength=len(self.classes_))
+            per_class = weight.sum() / np.where(totals > 0, totals, np.inf)
+        else:
+            per_class = compute_class_weight(
+                self.class_weight, classes=self.classes_, y=self.classes_
+            )
+        if not (np.isfinite(per_class) & (per_class >= 0)).all():
+            raise ValueError(
+                f"class_weight={self.class_weight!r} must hold finite weights of at "
+                "least 0."
+            )
+        return lambda target: per_class[target.numpy()]
+
+    def _guessing_loss(self, n_outputs: int) -> float:
+        return float(np.log(n_outputs))
 
     def _strata(self, target: torch.Tensor) -> np.ndarray:
         return target.numpy()

@@ -35,14 +35,16 @@ from sklearn_dl.training import (
     EarlyStopping,
     EpochProgress,
     EstimatorNet,
+    Rows,
     TaskContexts,
     TrainingRows,
     ValidationScore,
     build_net,
-    check_batch_norm,
+    check_callbacks,
     continue_training,
     default_lr,
     history_frame,
+    hold_back,
 )
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -68,6 +70,10 @@ TRAINING_CONSTRAINTS: dict[str, list] = {
 }
 
 
+# What a network is built from: a warm start can't change it.
+_NETWORK_PARAMETERS = ("backbone", "weights", "layer", "pooling", "image_size")
+
+
 class NeuralImageEstimator(ImageEstimatorMixin, BaseEstimator):
     """Base of `ImageClassifier` and `ImageRegressor`."""
 
@@ -76,6 +82,7 @@ class NeuralImageEstimator(ImageEstimatorMixin, BaseEstimator):
         **TRAINING_CONSTRAINTS,
     }
     _criterion: type[torch.nn.Module]
+    _origin: dict[str, Any]
 
     # What a subclass says of its targets.
 
@@ -87,13 +94,17 @@ class NeuralImageEstimator(ImageEstimatorMixin, BaseEstimator):
     def _new_target(self, y) -> torch.Tensor:
         """Return the y of validation rows for the loss."""
 
-    def _row_weight(self, target: torch.Tensor, weight: np.ndarray) -> np.ndarray:
-        """Return the weights of the training rows."""
-        return weight
-
     @abstractmethod
     def _decode_target(self, target: torch.Tensor) -> np.ndarray:
         """Return y as the user gave it."""
+
+    @abstractmethod
+    def _guessing_loss(self, n_outputs: int) -> float:
+        """Return the loss of a prediction that doesn't look at the image."""
+
+    def _target_weight(self, target: torch.Tensor, weight: np.ndarray):
+        """Return a function from targets to their weights."""
+        return lambda target: np.ones(len(target))
 
     def _strata(self, target: torch.Tensor) -> np.ndarray | None:
         """Return the classes that a validation split is balanced over."""
@@ -145,58 +156,62 @@ class NeuralImageEstimator(ImageEstimatorMixin, BaseEstimator):
                 sample_weight, np.empty((len(source), 0)), ensure_non_negative=True
             )
             target, n_outputs = self._fit_target(y, weight)
-            weight = self._row_weight(target, weight)
+            target_weight = self._target_weight(target, weight)
+            training = Rows(source, target, weight * target_weight(target))
             validation = None
             if X_val is not None:
                 val_source = self._checked_source(X_val)
                 check_consistent_length(val_source, y_val)
-                validation = val_source, self._new_target(y_val)
-            self._train(source, target, weight, n_outputs, validation, task)
+                val_target = self._new_target(y_val)
+                validation = Rows(val_source, val_target, target_weight(val_target))
+            self._train(training, validation, n_outputs, task)
         if self.net_.interrupted_:
             # The estimator is usable; a search over it must still stop.
             raise KeyboardInterrupt
         return self
 
-    def _train(self, source, target, weight, n_outputs, validation, task) -> None:
+    def _train(self, training, validation, n_outputs: int, task) -> None:
         """Build the network and the rows, run the net, and keep what it learned."""
         device = resolve_device(self.device)
         seed = draw_seed(self.random_state)
         previous = getattr(self, "net_", None) if self.warm_start else None
+        training = training.weighted()
+        if validation is not None:
+            validation = validation.weighted()
+        elif self.early_stopping:
+            strata = self._strata(training.target)
+            parts = hold_back(len(training), self.validation_fraction, strata, seed)
+            training, validation = (training.take(part) for part in parts)
         keep_large_blocks()
         with seeded(seed, device), ExitStack() as stack:
-            network = self._network(source, n_outputs, previous)
-            rows = self._rows(source, target, network.backbone, device, stack)
-            rows = rows.weighted(weight)
+            network = self._network(training, n_outputs, previous)
+            train_rows = self._inputs(training, network.backbone, device, stack)
             held_back = None
             if validation is not None:
-                val_source, val_target = validation
-                held_back = self._rows(
-                    val_source, val_target, network.backbone, device, stack
-                )
-            elif self.early_stopping:
-                strata = self._strata(rows.target)
-                rows, held_back = rows.split(self.validation_fraction, strata, seed)
-            check_batch_norm(network, len(rows))
-            net = self._build_net(network, rows, held_back, device, task)
+                held_back = self._inputs(validation, network.backbone, device, stack)
+            net = self._build_net(network, train_rows, held_back, device, task)
             if previous is not None:
                 continue_training(net, previous)
-            net.partial_fit(rows, None)
-        self._finish(net)
+            net.partial_fit(train_rows, None)
+        self._finish(net, self._guessing_loss(n_outputs))
         release_memory()
 
-    def _network(self, source, n_outputs: int, previous) -> BackboneWithHead:
-        """Return a new network, or the one that a warm start goes on with."""
+    def _network(self, training, n_outputs: int, previous) -> BackboneWithHead:
+        """Return a new network, or a copy of the one a warm start goes on with."""
+        origin = {name: getattr(self, name) for name in _NETWORK_PARAMETERS}
         if previous is None:
-            backbone = self._load_backbone(source)
+            backbone = self._load_backbone(training.source, training.rows)
             head = torch.nn.Linear(backbone.n_features, n_outputs)
             network = BackboneWithHead(backbone, head)
+        elif changed := [n for n in origin if origin[n] != self._origin[n]]:
+            raise ValueError(
+                f"warm_start=True goes on with the network of the fit before, but "
+                f"{', '.join(changed)} changed since; use warm_start=False."
+            )
         else:
-            network = previous.module_
-            if network.head.out_features != n_outputs:
-                raise ValueError(
-                    f"warm_start=True goes on with {network.head.out_features} "
-                    f"outputs, but y asks for {n_outputs}."
-                )
+            # A copy: if this fit fails, the estimator is as it was.
+            network = copy.deepcopy(previous.module_)
+        self._origin = origin
         # Small batches spoil the statistics of good weights; random ones need theirs.
         keep_statistics = self.freeze_batch_norm
         if keep_statistics == "auto":
@@ -204,18 +219,20 @@ class NeuralImageEstimator(ImageEstimatorMixin, BaseEstimator):
         network.backbone.freeze(self.trainable, freeze_batch_norm=keep_statistics)
         return network
 
-    def _rows(self, source, target, backbone, device, stack) -> TrainingRows:
+    def _inputs(self, rows, backbone, device, stack) -> TrainingRows:
         """Return rows of pixels, or of the features of a frozen backbone.
 
         Such features are the same in every epoch: one pass gives them.
         """
+        weight = torch.from_numpy(rows.weight)
+        preprocessing = backbone.preprocessing
         if any(parameter.requires_grad for parameter in backbone.parameters()):
-            reader = PixelReader(source, backbone.preprocessing, device)
-            return TrainingRows(stack.enter_context(reader), target)
+            reader = PixelReader(rows.source, preprocessing, device, rows.rows)
+            return TrainingRows(stack.enter_context(reader), rows.target, weight)
         features = self._run(
-            backbone, source, backbone.preprocessing, device, "features"
+            backbone, rows.source, preprocessing, device, "features", rows.rows
         )
-        return TrainingRows(torch.from_numpy(features), target)
+        return TrainingRows(torch.from_numpy(features), rows.target, weight)
 
     def _build_net(self, network, rows, held_back, device, task) -> EstimatorNet:
         lr = default_lr(self.optimizer) if self.lr is None else self.lr
@@ -240,13 +257,15 @@ class NeuralImageEstimator(ImageEstimatorMixin, BaseEstimator):
         )
 
     def _net_callbacks(self, held_back: TrainingRows | None, task) -> list:
-        """Return the callbacks of the net: scores, the user's, stopping, reports."""
+        """Return the callbacks of the net.
+
+        The user's come last: one that ends training hides nothing from the others.
+        """
         callbacks: list[Any] = []
         if held_back is not None:
             y_val = self._decode_target(held_back.target)
             score = ValidationScore(lambda outputs: self._score(outputs, y_val))
             callbacks.append(("valid_score", score))
-        callbacks.extend(self.callbacks or ())
         if self.early_stopping:
             watched = "valid_loss" if self.scoring is None else "valid_score"
             stopping = EarlyStopping(
@@ -262,14 +281,20 @@ class NeuralImageEstimator(ImageEstimatorMixin, BaseEstimator):
             context, data = task
             report = TaskContexts(context, self, data, self._so_far)
             callbacks.append(("task_contexts", report))
-        return callbacks
+        return [*callbacks, *check_callbacks(self.callbacks or ())]
 
     def _score(self, outputs: np.ndarray, y_val: np.ndarray) -> float:
         """Score outputs of the validation rows, as the fitted estimator would."""
         predictor = copy.copy(self)
         predictor.__dict__["_outputs"] = lambda X: outputs
         scorer = check_scoring(predictor, self.scoring)
-        return float(scorer(predictor, np.empty((len(outputs), 1)), y_val))
+        try:
+            return float(scorer(predictor, np.empty((len(outputs), 1)), y_val))
+        except ValueError as error:
+            raise ValueError(
+                f"scoring={self.scoring!r} can't score the {len(y_val)} validation "
+                f"rows: {error} Choose them with X_val and y_val."
+            ) from error
 
     def _so_far(self, net: EstimatorNet) -> dict[str, Any]:
         """Return the attributes of the estimator if training ended now."""
@@ -280,17 +305,19 @@ class NeuralImageEstimator(ImageEstimatorMixin, BaseEstimator):
             "history_": history_frame(net),
         }
 
-    def _finish(self, net: EstimatorNet) -> None:
+    def _finish(self, net: EstimatorNet, guessing_loss: float) -> None:
         self.__dict__.pop("best_epoch_", None)
         stopping = dict(net.callbacks_).get("early_stopping")
         if isinstance(stopping, EarlyStopping):
             self.best_epoch_ = stopping.best_epoch_
-        if not np.isfinite(net.history[-1, "train_loss"]):
+        loss = net.history[-1, "train_loss"] if len(net.history) else 0.0
+        if not loss <= 10 * guessing_loss:
             warnings.warn(
-                f"Training diverged: the loss is {net.history[-1, 'train_loss']} "
-                f"after {len(net.history)} epochs. Lower lr, or check the pixels.",
+                f"Training diverged: the loss is {loss:.3g} after {len(net.history)} "
+                f"epochs, against {guessing_loss:.3g} of guessing. Lower lr, or check "
+                "the pixels.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         net.forget_training(keep_optimizer=self.warm_start)
         self.__dict__.update(self._so_far(net))

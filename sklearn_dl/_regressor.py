@@ -210,15 +210,27 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         y = self._checked_target(y)
         self._single = y.ndim == 1
         y = y.reshape(len(y), -1)
-        goes_on = self.warm_start and hasattr(self, "net_")
-        if not goes_on:
+        if not (self.warm_start and hasattr(self, "net_")):
             self._target_scaler = StandardScaler().fit(y, sample_weight=weight)
-        self.n_targets_ = y.shape[1]
+            self.n_targets_ = y.shape[1]
+        elif y.shape[1] != self.n_targets_:
+            raise ValueError(
+                f"warm_start=True goes on with {self.n_targets_} outputs, but y has "
+                f"{y.shape[1]}."
+            )
         return self._scaled(y), self.n_targets_
+
+    def _guessing_loss(self, n_outputs: int) -> float:
+        return 1.0  # the variance of scaled targets
 
     def _new_target(self, y) -> torch.Tensor:
         y = self._checked_target(y)
-        return self._scaled(y.reshape(len(y), -1))
+        y = y.reshape(len(y), -1)
+        if y.shape[1] != self.n_targets_:
+            raise ValueError(
+                f"y_val has {y.shape[1]} targets, but y has {self.n_targets_}."
+            )
+        return self._scaled(y)
 
     def _checked_target(self, y) -> np.ndarray:
         """Return y as float64, (n,) or (n, n_targets)."""

@@ -95,6 +95,12 @@ class Preprocessing:
             return self.crop_size
         return self.resize_size if isinstance(self.resize_size, tuple) else None
 
+    def resizes(self, height: int, width: int) -> bool:
+        """Tell whether an image of this size would be resized."""
+        if isinstance(self.resize_size, int):
+            return min(height, width) != self.resize_size
+        return self.resize_size not in (None, (height, width))
+
     def geometry(self, image):
         """Resize and crop one image.
 
@@ -220,6 +226,10 @@ class CallablePreprocessing:
         """Height and width of what the function returns for a square image."""
         shape = self.geometry(Image.new("RGB", (512, 512))).shape
         return shape[-2], shape[-1]
+
+    def resizes(self, height: int, width: int) -> bool:
+        """Return True: what the function does isn't known."""
+        return True
 
     def geometry(self, image) -> torch.Tensor:
         """Apply the function to an image, or to each of a batch."""

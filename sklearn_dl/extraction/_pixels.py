@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from sklearn_dl.images import ImageDecodeError, ImageSource
 from sklearn_dl.runtime import decoding_threads
@@ -19,9 +20,10 @@ _AHEAD = 2
 class PixelReader:
     """Reads rows of a source, decoded, resized and cropped.
 
-    Arrays of one size are resized together, on the device; everything else is
-    decoded and resized row by row, in threads. The reader is a context manager: on
-    leaving it no thread stays behind.
+    Images are decoded and resized one by one, in threads, by Pillow: a path, its bytes
+    and its pixels as uint8 array give the same features. Arrays of one size that need
+    no resizing, or that another device resizes, are read together. The reader is a
+    context manager: on leaving it no thread stays behind.
 
     Parameters
     ----------
@@ -31,17 +33,27 @@ class PixelReader:
         Its ``geometry`` is applied here; ``normalize`` is the network's first step.
     device : torch.device
         Where the batches go.
+    rows : ndarray of int, default=None
+        Positions of the images to read; None for all of them, in order.
     """
 
-    def __init__(self, source: ImageSource, preprocessing, device: torch.device):
+    def __init__(
+        self,
+        source: ImageSource,
+        preprocessing,
+        device: torch.device,
+        rows: np.ndarray | None = None,
+    ):
         self.source = source
         self.preprocessing = preprocessing
         self.device = device
+        self.rows = np.arange(len(source)) if rows is None else rows
+        self._together = _read_together(source, preprocessing, device)
         self._executor: ThreadPoolExecutor | None = None
         self._owner = 0
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.rows)
 
     def __enter__(self) -> "PixelReader":
         return self
@@ -60,7 +72,7 @@ class PixelReader:
         Parameters
         ----------
         rows : sequence of int
-            Positions in the source.
+            Positions among the rows of the reader.
 
         Returns
         -------
@@ -72,7 +84,7 @@ class PixelReader:
         ImageDecodeError
             Naming every row of the batch that can't be decoded.
         """
-        return self._collect(self._submit(rows))
+        return self._collect(self._submit(np.asarray(rows)))
 
     def batches(self, batch_size: int) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield all rows in order, decoding ahead of the consumer."""
@@ -81,31 +93,33 @@ class PixelReader:
         while True:
             while len(pending) <= _AHEAD and (start := next(starts, None)) is not None:
                 rows = slice(start, min(start + batch_size, len(self)))
-                pending.append((rows, self._submit(range(rows.start, rows.stop))))
+                pending.append((rows, self._submit(rows)))
             if not pending:
                 return
             rows, work = pending.popleft()
             yield rows, self._collect(work)
 
-    def _submit(self, rows):
-        """Start on a batch: futures of its images, or the rows of an array."""
-        if self.source.stackable:
-            return np.asarray(rows)
+    def _submit(self, index) -> tuple[np.ndarray, list[Future]]:
+        """Start on a batch: the rows of X, and futures where they go one by one."""
+        rows = self.rows[index]
+        if self._together:
+            return rows, []
         executor = self._threads()
-        return [executor.submit(self._one, int(row)) for row in rows]
+        return rows, [executor.submit(self._one, int(row)) for row in rows]
 
-    def _collect(self, work: np.ndarray | list[Future]) -> torch.Tensor:
-        if isinstance(work, np.ndarray):
-            return self._stacked(work)
+    def _collect(self, work: tuple[np.ndarray, list[Future]]) -> torch.Tensor:
+        rows, futures = work
+        if self._together:
+            return self._stacked(rows)
         images, failures = [], []
-        for future in work:
+        for future in futures:
             try:
                 images.append(future.result())
             except ImageDecodeError as error:
                 failures.append(error)
         if failures:
             raise ImageDecodeError.join(failures)
-        return _stack(images).to(self._target(), non_blocking=True)
+        return _stack(images, rows).to(self._target(), non_blocking=True)
 
     def _stacked(self, rows: np.ndarray) -> torch.Tensor:
         pixels = torch.from_numpy(self.source.batch(rows)).to(self._target())
@@ -114,11 +128,16 @@ class PixelReader:
     def _one(self, row: int) -> torch.Tensor:
         image: Any = self.source[row]
         if isinstance(image, np.ndarray):
-            image = torch.from_numpy(image).permute(2, 0, 1)
+            if image.dtype == np.uint8:
+                grey = image.shape[2] == 1
+                image = Image.fromarray(image[..., 0] if grey else image)
+            else:  # Pillow has no colour images of floats
+                image = torch.from_numpy(image).permute(2, 0, 1)
         image = self.preprocessing.geometry(image)
         if isinstance(image, torch.Tensor):
             return image
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        pixels = torch.from_numpy(np.array(image))
+        return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
     def _target(self) -> torch.device:
         # A loader's worker process can't use the device of its parent.
@@ -135,8 +154,24 @@ class PixelReader:
         return self._executor
 
 
-def _stack(images: list[torch.Tensor]) -> torch.Tensor:
+def _read_together(source: ImageSource, preprocessing, device: torch.device) -> bool:
+    """Tell whether images can be stacked before they are resized."""
+    if not source.stackable or source.image_shape is None:
+        return False
+    height, width, _ = source.image_shape
+    exact = device.type != "cpu" or not preprocessing.resizes(height, width)
+    return exact or np.asarray(source[0]).dtype != np.uint8
+
+
+def _stack(images: list[torch.Tensor], rows: np.ndarray) -> torch.Tensor:
     """Stack images that may differ in dtype or in the number of channels."""
+    for row, image in zip(rows, images, strict=True):
+        if image.shape[1:] != images[0].shape[1:]:
+            raise ValueError(
+                "Preprocessing must give images of one size: row "
+                f"{rows[0]} is {tuple(images[0].shape[1:])}, row {row} is "
+                f"{tuple(image.shape[1:])}."
+            )
     if len({(image.dtype, image.shape) for image in images}) > 1:
         images = [_as_float_rgb(image) for image in images]
     return torch.stack(images)

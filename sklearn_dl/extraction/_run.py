@@ -21,6 +21,7 @@ def run_network(
     preprocessing,
     *,
     device: torch.device,
+    rows: np.ndarray | None = None,
     precision: str = "float32",
     batch_size: int = 32,
     verbose: int = 0,
@@ -39,6 +40,8 @@ def run_network(
     source : ImageSource of n images
     preprocessing : Preprocessing
     device : torch.device
+    rows : ndarray of int, default=None
+        Positions of the images wanted; None for all n.
     precision : {"auto", "bfloat16", "float16", "float32", "float64"}, default="float32"
     batch_size : int, default=32
     verbose : int, default=0
@@ -48,7 +51,7 @@ def run_network(
 
     Returns
     -------
-    ndarray of shape (n, n_outputs)
+    ndarray of shape (n or n_rows, n_outputs)
         float32, or float64 where that is the precision.
     """
     keep_large_blocks()
@@ -57,19 +60,19 @@ def run_network(
     network.to(memory_format=torch.channels_last).eval()
     output = None
     with (
-        PixelReader(source, preprocessing, device) as reader,
+        PixelReader(source, preprocessing, device, rows) as reader,
         torch.inference_mode(),
         tqdm(
             total=len(reader), desc=description, unit="img", disable=verbose < 1
         ) as bar,
     ):
-        for rows, pixels in reader.batches(batch_size):
+        for part, pixels in reader.batches(batch_size):
             values = _forward(network, pixels, preprocessing, device, dtype)
             if output is None:
                 shape = (len(reader), *values.shape[1:])
                 output = np.empty(shape, dtype=values.numpy().dtype)
-            output[rows] = values
-            bar.update(rows.stop - rows.start)
+            output[part] = values
+            bar.update(part.stop - part.start)
     release_memory()
     assert output is not None  # a source is never empty
     return output

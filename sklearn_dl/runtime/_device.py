@@ -68,7 +68,7 @@ def _is_available(kind: str, index: int = 0) -> bool:
         return torch.xpu.is_available() and index < torch.xpu.device_count()
     if kind == "mps":
         return torch.backends.mps.is_available()
-    return kind in ("cpu", "meta")
+    return kind == "cpu"
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:

@@ -5,9 +5,10 @@ from sklearn_dl.training._callbacks import (
     EpochProgress,
     TaskContexts,
     ValidationScore,
+    check_callbacks,
 )
-from sklearn_dl.training._data import TrainingRows
-from sklearn_dl.training._module import BackboneWithHead, check_batch_norm
+from sklearn_dl.training._data import Rows, TrainingRows, hold_back
+from sklearn_dl.training._module import BackboneWithHead
 from sklearn_dl.training._net import (
     EstimatorNet,
     build_net,
@@ -22,12 +23,14 @@ __all__ = [
     "EarlyStopping",
     "EpochProgress",
     "EstimatorNet",
+    "Rows",
     "TaskContexts",
     "TrainingRows",
     "ValidationScore",
     "build_net",
-    "check_batch_norm",
+    "check_callbacks",
     "continue_training",
     "default_lr",
     "history_frame",
+    "hold_back",
 ]

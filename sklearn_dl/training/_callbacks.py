@@ -1,12 +1,26 @@
 """Callbacks of the net that the estimators' own parameters stand for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
+
+
+def check_callbacks(callbacks: Iterable) -> list:
+    """Return the user's callbacks as a list; raise where one isn't skorch's."""
+    for callback in callbacks:
+        candidate = callback[1] if isinstance(callback, tuple) else callback
+        kind = candidate if isinstance(candidate, type) else type(candidate)
+        if not issubclass(kind, Callback):
+            raise ValueError(
+                f"callbacks has {callback!r}, which is neither a callback of skorch "
+                "nor a pair (name, callback). Callbacks of scikit-learn go to "
+                "set_callbacks."
+            )
+    return list(callbacks)
 
 
 class ValidationScore(Callback):

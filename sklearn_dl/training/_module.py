@@ -35,14 +35,8 @@ class BackboneWithHead(nn.Module):
         return self.head(self.backbone(x) if features is None else features)
 
 
-def check_batch_norm(network: BackboneWithHead, n_rows: int) -> None:
-    """Raise where BatchNorm would have to train on a single row."""
+def trains_batch_norm(network: BackboneWithHead) -> bool:
+    """Tell whether training moves the statistics of some BatchNorm."""
     network.train()
     norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    if n_rows == 1 and any(
-        isinstance(module, norms) and module.training for module in network.modules()
-    ):
-        raise ValueError(
-            "n_samples=1 is too few to train BatchNorm; "
-            "use trainable='head' or freeze_batch_norm=True."
-        )
+    return any(isinstance(m, norms) and m.training for m in network.modules())

@@ -1,5 +1,8 @@
 """The skorch net that an estimator composes."""
 
+import copy
+import dis
+import multiprocessing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +14,7 @@ from torch import nn
 
 from sklearn_dl.runtime import autocast, module_dtype
 from sklearn_dl.training._data import TrainingRows, whole_batch
-from sklearn_dl.training._module import BackboneWithHead
+from sklearn_dl.training._module import BackboneWithHead, trains_batch_norm
 from sklearn_dl.training._optimizers import parameter_groups, resolve_optimizer
 
 
@@ -138,21 +141,40 @@ class EstimatorNet(NeuralNet):
         """Call a hook of all callbacks, then stop if one of them asked for it."""
         try:
             super().notify(method_name, **kwargs)
-        except KeyboardInterrupt as request:
-            # This is how a skorch callback ends training.
-            raise StopTraining from request
+        except KeyboardInterrupt as interrupt:
+            if not _raised_by_statement(interrupt):
+                raise
+            self.stop_ = True  # this is how a skorch callback ends training
+            if method_name in ("on_train_begin", "on_train_end"):
+                return  # outside of the loop
+            raise StopTraining from interrupt
         if method_name == "on_epoch_end" and self.stop_:
             raise StopTraining
 
     def fit_loop(self, X, y=None, epochs=None, **kwargs):
         """Train, and remember whether the user interrupted it."""
+        if self.stop_:
+            return self
         try:
             return super().fit_loop(X, y, epochs, **kwargs)
         except StopTraining:
-            return self
+            pass
         except KeyboardInterrupt:
             self.interrupted_ = True
-            return self
+        if len(self.history) and "train_loss" not in self.history[-1]:
+            del self.history[-1]  # an epoch that didn't come to its end
+        return self
+
+
+def _raised_by_statement(error: BaseException) -> bool:
+    """Tell whether a ``raise`` statement raised an error, not a signal (Ctrl-C)."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return False
+    code = traceback.tb_frame.f_code.co_code
+    return code[traceback.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
 class _Ready:
@@ -180,9 +202,16 @@ _OURS = {
     "max_epochs",
     "module",
     "optimizer",
+    "optimizer__lr",
+    "optimizer__weight_decay",
     "train_split",
 }
-_OURS_BY_NAME = {"module": "backbone", "train_split": "early_stopping or X_val"}
+_OURS_BY_NAME = {
+    "module": "backbone",
+    "optimizer__lr": "lr",
+    "optimizer__weight_decay": "weight_decay",
+    "train_split": "early_stopping or X_val",
+}
 
 
 def build_net(
@@ -213,6 +242,13 @@ def build_net(
             f"set {', '.join(_OURS_BY_NAME.get(name, name) for name in taken)}."
         )
     optimizer_class, optimizer_arguments = resolve_optimizer(optimizer)
+    size = net_params.get("iterator_train__batch_size", batch_size)
+    drop_last = _drops_last(network, n_samples, n_samples if size == -1 else size)
+    if net_params.get("iterator_train__drop_last") and size > n_samples:
+        raise ValueError(
+            f"iterator_train__drop_last=True with {n_samples} rows and a batch of "
+            f"{size} leaves nothing to train on."
+        )
     arguments: dict[str, Any] = {
         "criterion": criterion,
         "criterion__reduction": "none",
@@ -224,15 +260,19 @@ def build_net(
         "iterator_train__shuffle": True,
         "iterator_train__collate_fn": whole_batch,
         "iterator_valid__collate_fn": whole_batch,
-        # BatchNorm can't train on a single row.
-        "iterator_train__drop_last": n_samples > batch_size
-        and n_samples % batch_size == 1,
+        "iterator_train__drop_last": drop_last,
         "train_split": None if validation is None else predefined_split(validation),
         "callbacks": callbacks,
         "callbacks__print_log": None,
         "device": str(device),
         "verbose": 0,
     }
+    for iterator in ("iterator_train", "iterator_valid"):
+        if net_params.get(f"{iterator}__num_workers"):
+            # The system's own way: joblib's processes make it theirs, which fails.
+            way = multiprocessing.get_all_start_methods()[0]
+            context = multiprocessing.get_context(way)
+            arguments[f"{iterator}__multiprocessing_context"] = context
     arguments.update(net_params)
     net = EstimatorNet(
         _Ready(network),
@@ -245,18 +285,37 @@ def build_net(
     return net.initialize()
 
 
+def _drops_last(network: BackboneWithHead, n_rows: int, batch_size: int) -> bool:
+    """Tell whether a last batch is left out: BatchNorm can't train on one row."""
+    if not trains_batch_norm(network):
+        return False
+    if n_rows == 1 or batch_size == 1:
+        raise ValueError(
+            f"BatchNorm can't train on one row at a time (n_samples={n_rows}, "
+            f"batch_size={batch_size}); use trainable='head' or freeze_batch_norm=True."
+        )
+    return n_rows % batch_size == 1
+
+
 def continue_training(net: EstimatorNet, previous: EstimatorNet) -> None:
     """Let a net go on from another one over the same network.
 
     The history goes on, and so does the optimiser's state where it fits.
     """
-    net.history = previous.history
-    old, new = previous.optimizer_.state_dict(), net.optimizer_.state_dict()
-    fits = type(net.optimizer_) is type(previous.optimizer_) and [
-        len(group["params"]) for group in old["param_groups"]
-    ] == [len(group["params"]) for group in new["param_groups"]]
-    if fits:
-        net.optimizer_.load_state_dict({**new, "state": old["state"]})
+    net.history = copy.deepcopy(previous.history)
+    if type(net.optimizer_) is type(previous.optimizer_) and _named(net) == _named(
+        previous
+    ):
+        state = copy.deepcopy(previous.optimizer_.state_dict()["state"])
+        new = net.optimizer_.state_dict()
+        net.optimizer_.load_state_dict({**new, "state": state})
+
+
+def _named(net: EstimatorNet) -> list[list[str]]:
+    """Return the names of the parameters in each of the optimiser's groups."""
+    names = {id(p): name for name, p in net.module_.named_parameters()}
+    groups = net.optimizer_.param_groups
+    return [[names[id(p)] for p in group["params"]] for group in groups]
 
 
 def history_frame(net: EstimatorNet) -> pd.DataFrame:

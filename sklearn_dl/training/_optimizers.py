@@ -1,6 +1,6 @@
 """Optimisers by name, and the groups of parameters they work on."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -44,7 +44,8 @@ def parameter_groups(
 ) -> list[dict]:
     """Return the groups of trainable parameters of a `BackboneWithHead`.
 
-    Weights decay; biases, norms and other vectors don't.
+    Weights decay; biases, norms and other vectors don't, nor do class tokens,
+    position embeddings and layer scales.
     """
     groups = []
     parts: list[tuple[nn.Module, float]]
@@ -52,13 +53,15 @@ def parameter_groups(
     for part, rate in parts:
         trainable = [p for p in part.parameters() if p.requires_grad]
         for decay, chosen in (
-            (weight_decay, _matrices(trainable, True)),
-            (0.0, _matrices(trainable, False)),
+            (weight_decay, [p for p in trainable if _is_weight(p)]),
+            (0.0, [p for p in trainable if not _is_weight(p)]),
         ):
             if chosen:
                 groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
     return groups
 
 
-def _matrices(parameters: Iterable[nn.Parameter], wanted: bool) -> list[nn.Parameter]:
-    return [p for p in parameters if (p.ndim > 1) == wanted]
+def _is_weight(parameter: nn.Parameter) -> bool:
+    # (1, 1, D), (1, tokens, D) and (C, 1, 1) are vectors, laid out to be broadcast.
+    broadcast = parameter.ndim == 3 and 1 in (parameter.shape[0], parameter.shape[2])
+    return parameter.ndim > 1 and not broadcast

@@ -2,11 +2,14 @@ import numpy as np
 import pytest
 import torch
 
+from sklearn_dl.images import as_source
 from sklearn_dl.training import (
     OPTIMIZERS,
     EarlyStopping,
+    Rows,
     TrainingRows,
     default_lr,
+    hold_back,
 )
 from sklearn_dl.training._optimizers import parameter_groups, resolve_optimizer
 
@@ -59,35 +62,49 @@ def test_frozen_parameters_are_in_no_group():
     }
 
 
-def rows(n=10):
-    return TrainingRows(torch.arange(n, dtype=torch.float32)[:, None], torch.arange(n))
-
-
 def test_rows_without_weight_are_dropped_and_the_others_weigh_one_in_the_mean():
-    weighted = rows(4).weighted(np.array([0.0, 1.0, 0.0, 3.0]))
-    batch, target = weighted.__getitems__([0, 1])
-    assert len(weighted) == 2
-    assert target.tolist() == [1, 3]
-    assert batch["features"].flatten().tolist() == [1, 3]
-    assert batch["sample_weight"].tolist() == [0.5, 1.5]
+    source = np.zeros((4, 2, 2), "uint8")
+    rows = Rows(as_source(source), torch.arange(4), np.array([0.0, 1.0, 0.0, 3.0]))
+    weighted = rows.weighted()
+    assert weighted.target.tolist() == weighted.rows.tolist() == [1, 3]
+    assert weighted.weight.tolist() == [0.5, 1.5]
+    again = weighted.take(np.array([1]))
+    assert (again.rows.tolist(), again.target.tolist()) == ([3], [3])
     with pytest.raises(ValueError, match="sample_weight is zero for every row"):
-        rows(2).weighted(np.zeros(2))
+        Rows(as_source(source), torch.arange(4), np.zeros(4)).weighted()
+
+
+def test_a_batch_holds_the_rows_asked_for():
+    features = torch.arange(6.0)[:, None]
+    rows = TrainingRows(features, torch.arange(6), torch.ones(6))
+    batch, target = rows.__getitems__([4, 1])
+    assert target.tolist() == [4, 1]
+    assert batch["features"].flatten().tolist() == [4.0, 1.0]
+    assert len(rows) == 6
 
 
 def test_a_split_keeps_proportions_and_loses_no_row():
     strata = np.repeat([0, 1], [12, 8])
-    train, held_back = rows(20).split(0.25, strata, seed=0)
-    assert sorted([*train.target.tolist(), *held_back.target.tolist()]) == list(
-        range(20)
-    )
-    assert strata[held_back.target].tolist().count(0) == 3
+    train, held_back = hold_back(20, 0.25, strata, seed=0)
+    assert sorted([*train, *held_back]) == list(range(20))
+    assert strata[held_back].tolist().count(0) == 3
     assert len(held_back) == 5
 
 
 def test_a_split_of_tiny_classes_warns_and_goes_on():
     with pytest.warns(UserWarning, match="validation rows are not stratified"):
-        train, held_back = rows(5).split(0.2, np.arange(5), seed=0)
+        train, held_back = hold_back(5, 0.2, np.arange(5), seed=0)
     assert (len(train), len(held_back)) == (4, 1)
+
+
+def test_a_token_a_position_and_a_layer_scale_do_not_decay():
+    parts = Parts()
+    loose = [torch.zeros(shape) for shape in ((1, 1, 8), (1, 5, 8), (8, 1, 1))]
+    for i, tensor in enumerate(loose):
+        parts.backbone.register_parameter(f"loose{i}", torch.nn.Parameter(tensor))
+    groups = parameter_groups(parts, lr=0.1, backbone_lr=0.01, weight_decay=0.5)
+    decaying = [p.shape for g in groups if g["weight_decay"] for p in g["params"]]
+    assert decaying == [parts.head.weight.shape, parts.backbone[0].weight.shape]
 
 
 class FakeNet:
