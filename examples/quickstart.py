@@ -16,9 +16,11 @@ import argparse
 import os
 import socket
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, train_test_split
@@ -38,19 +40,18 @@ RIGHT, WRONG = "#0072b2", "#d55e00"  # told apart by colour-blind readers
 def main() -> None:
     """Run the whole comparison."""
     args = parse_arguments()
-    name, images, options = load_data(args.data, args.image_size)
-    X_train, X_test, y_train, y_test = images
-    classes = np.unique(y_train)
+    try:
+        name, images, options = load_data(args.data, args.image_size)
+        X_train, X_test, y_train, y_test = images
+        options["backbone"] = args.backbone
+        options["weights"] = choose_weights(args.weights, options)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"quickstart: {error}") from error
     print(
         f"{name}: {len(X_train)} images to learn from, {len(X_test)} to test on, "
-        f"{len(classes)} classes"
+        f"{len(np.unique(y_train))} classes"
     )
-    options |= {
-        "backbone": args.backbone,
-        "weights": choose_weights(args.backbone, args.weights),
-        "random_state": 0,
-        "verbose": 1,
-    }
+    options |= {"random_state": 0, "verbose": 1}
     models = {
         "raw pixels": PixelBaseline(),
         "features + SVM": make_feature_classifier(**options),
@@ -62,7 +63,7 @@ def main() -> None:
         start = time.perf_counter()
         predicted = model.fit(X_train, y_train).predict(X_test)
         scores[label] = np.mean(predicted == y_test), time.perf_counter() - start
-    report(scores, options["weights"], len(y_test))
+    report(scores, options["weights"], len(y_test), args.data)
     draw(X_test, y_test, predicted, f"{name}, trained head", args.output)
 
 
@@ -82,7 +83,12 @@ def parse_arguments() -> argparse.Namespace:
         "--image-size", type=int, help="input size in pixels (digits: 64)"
     )
     parser.add_argument("--output", type=Path, default=Path("predictions.png"))
-    return parser.parse_args()
+    args = parser.parse_args()
+    if find_spec("matplotlib") is None:
+        parser.error("the picture needs matplotlib: pip install 'sklearn_dl[plots]'")
+    if not args.output.parent.is_dir():
+        parser.error(f"--output: there is no folder {args.output.parent}")
+    return args
 
 
 def load_data(folder: Path | None, image_size: int | None):
@@ -98,23 +104,43 @@ def load_data(folder: Path | None, image_size: int | None):
     options = {} if image_size is None else {"image_size": image_size}
     for held_out in ("val", "test"):
         if (folder / "train").is_dir() and (folder / held_out).is_dir():
-            train = load_image_folder(folder / "train")
-            test = load_image_folder(folder / held_out)
-            split = [train.data, test.data, train.target, test.target]
-            return folder.name, split, options
-    X, y = load_image_folder(folder, return_X_y=True)
+            X_train, y_train = load_folder(folder / "train")
+            X_test, y_test = load_folder(folder / held_out)
+            return folder.name, (X_train, X_test, y_train, y_test), options
+    X, y = load_folder(folder)
+    counts = pd.Series(y).value_counts()
+    if counts.min() < 4:
+        raise ValueError(
+            f"class {counts.idxmin()!r} of {folder} has {counts.min()} images; each "
+            "needs at least 4, to hold some back for the test."
+        )
     return folder.name, train_test_split(X, y, stratify=y, random_state=0), options
 
 
-def choose_weights(backbone: str, weights: str) -> str | None:
+def load_folder(folder: Path):
+    """Return paths and class names; leave out what can't be decoded, and say so."""
+    data = load_image_folder(folder, verify="skip")
+    for path, reason in data.skipped.itertuples(index=False):
+        print(f"Left out: {path} ({reason})")
+    if len(data.target_names) < 2:
+        raise ValueError(f"{folder} has one class; give at least 2 subfolders.")
+    return data.data, data.target
+
+
+def choose_weights(weights: str, options: dict) -> str | None:
     """Return the weights that can be had, and say which they are."""
+    backbone = options["backbone"]
+    size = options.get("image_size")
     if weights.lower() == "none":
+        load_backbone(backbone, None, image_size=size)
         print("Weights: random, as asked for.")
         return None
     socket.setdefaulttimeout(20)  # a firewall may swallow the connection
     try:
-        load_backbone(backbone, weights)
+        load_backbone(backbone, weights, image_size=size)
     except OSError as error:
+        if Path(weights).suffix:  # a file that was named: no network is missing
+            raise
         print(f"\n{error}\n\nWeights: RANDOM, so nothing is transferred below.")
         return None
     print(f"Weights: {weights} of {backbone}.")
@@ -163,7 +189,7 @@ class PixelBaseline:
         return self.best_.predict(pixels(X))
 
 
-def report(scores: dict, weights: str | None, n_test: int) -> None:
+def report(scores: dict, weights: str | None, n_test: int, data: Path | None) -> None:
     """Print the table, and what it does and doesn't say."""
     width = max(map(len, scores))
     print(f"\n{'':{width}}  accuracy  seconds")
@@ -171,13 +197,15 @@ def report(scores: dict, weights: str | None, n_test: int) -> None:
         print(f"{label:{width}}  {accuracy:8.3f}  {seconds:7.1f}")
     baseline, *ours = (accuracy for accuracy, _ in scores.values())
     print(f"One image of the {n_test} is {1 / n_test:.3f}.")
-    if baseline >= max(ours):
+    if baseline < max(ours):
+        print(f"Above the baseline by {max(ours) - baseline:.3f}.")
+    elif data is None:
         print(
             "The baseline wins here: on small, centred, clean images raw pixels are "
             "hard to beat. Photographs are another matter: try --data."
         )
     else:
-        print(f"Above the baseline by {max(ours) - baseline:.3f}.")
+        print("The baseline on raw pixels wins here.")
     if weights is None:
         print("The weights were random: with pretrained ones the last two rows change.")
 

@@ -108,10 +108,12 @@ class ImageEstimatorMixin(CallbackSupportMixin):
     def _checked_source(self, X) -> ImageSource:
         """Check X against the one of the fit."""
         source = as_source(X, image_shape=self.image_shape)
-        if not source.kind == self._fitted_kind == "pixels":
-            # Images are images: paths may follow arrays.
+        rows_of_pixels = source.kind == self._fitted_kind == "pixels"
+        if rows_of_pixels or (hasattr(X, "columns") and source.n_features == 1):
+            validate_data(self, X, reset=False, skip_check_array=True, ensure_2d=False)
+        # Images are images: paths may follow arrays.
+        if not rows_of_pixels:
             return source
-        validate_data(self, X, reset=False, skip_check_array=True, ensure_2d=False)
         if source.n_features != self.n_features_in_:
             raise ValueError(
                 f"X has {source.n_features} features, but {type(self).__name__} is "

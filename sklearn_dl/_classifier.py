@@ -4,7 +4,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import column_or_1d, compute_class_weight
@@ -31,12 +30,15 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         ``.safetensors``). None for random weights.
     layer : str, default="pre_logits"
         Where the head starts: ``"pre_logits"``, in place of the backbone's last layer;
-        ``"pooled"``, after the pooled output of its last stage; or any node by name.
+        ``"pooled"``, after the pooled output of its last stage; or any submodule by
+        name (see `sklearn_dl.backbones.find_layers`).
     pooling : {"avg", "max", "flatten", "cls"} or None, default=None
         How a layer's map or tokens become one row; None takes the layer's own way.
-    preprocessing : str, callable or None, default=None
-        Overrides the weights' own preprocessing: the name of an entry of weights
-        whose preprocessing is taken, or a callable from a PIL image to a tensor.
+    preprocessing : str, enum member, Preprocessing, preset, callable or None, \
+            default=None
+        Overrides the weights' own preprocessing: an entry of weights, by name or as
+        enum member, whose preprocessing is taken; a `Preprocessing`; a preset of
+        torchvision; or a callable from a PIL image to a normalised tensor.
     image_size : int, tuple of int or None, default=None
         Input size of the network in pixels. An int keeps the proportions of the
         weights' resize and crop; (height, width) resizes straight to that size. None
@@ -110,7 +112,8 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     preprocessing_ : Preprocessing
         How images are resized, cropped and normalised.
     history_ : pandas.DataFrame
-        One row per epoch: ``train_loss``, ``valid_loss``, ``valid_score``, seconds.
+        One row per epoch: ``epoch`` (from 1), ``dur`` (seconds), ``train_loss`` and,
+        where there are validation rows, ``valid_loss`` and ``valid_score``.
     n_iter_ : int
         Epochs trained.
     best_epoch_ : int
@@ -221,8 +224,8 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         classes = encoder.classes_
         if len(classes) < 2:
             raise ValueError(
-                f"y has one class, {classes[0]!r}; a classifier needs at least 2 "
-                "classes."
+                f"y has one class, {classes.tolist()[0]!r}; a classifier needs at "
+                "least 2 classes."
             )
         if self.warm_start and hasattr(self, "net_"):
             if not np.array_equal(classes, self.classes_):
@@ -281,12 +284,17 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
 
         Raises
         ------
+        ValueError
+            If X is not of a form that `fit` takes, or of another number of pixels.
         ImageDecodeError
             Naming the rows and paths of images that can't be decoded.
+        NotFittedError
+            If `fit` was not called.
         """
         outputs = self._outputs(X)
         # In float64, so that the rows of float32 sum to 1 as nearly as they can.
-        return softmax(outputs.astype(np.float64), axis=1).astype(outputs.dtype)
+        probabilities = torch.softmax(torch.from_numpy(outputs).double(), dim=1)
+        return probabilities.numpy().astype(outputs.dtype, copy=False)
 
     def predict(self, X):
         """Return the most probable class of each image.
@@ -300,6 +308,15 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         -------
         ndarray of shape (n_images,)
             Labels.
+
+        Raises
+        ------
+        ValueError
+            If X is not of a form that `fit` takes, or of another number of pixels.
+        ImageDecodeError
+            Naming the rows and paths of images that can't be decoded.
+        NotFittedError
+            If `fit` was not called.
         """
         most_probable = self._outputs(X).argmax(axis=1)
         return self.classes_[most_probable]

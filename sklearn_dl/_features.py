@@ -43,12 +43,15 @@ class ImageFeatureExtractor(
         ``.safetensors``). None for random weights.
     layer : str, default="pre_logits"
         Where features are taken: ``"pre_logits"``, what enters the backbone's last
-        layer; ``"pooled"``, the pooled output of its last stage; or any node by name.
+        layer; ``"pooled"``, the pooled output of its last stage; or any submodule by
+        name (see `sklearn_dl.backbones.find_layers`).
     pooling : {"avg", "max", "flatten", "cls"} or None, default=None
         How a layer's map or tokens become one row; None takes the layer's own way.
-    preprocessing : str, callable or None, default=None
-        Overrides the weights' own preprocessing: the name of an entry of weights
-        whose preprocessing is taken, or a callable from a PIL image to a tensor.
+    preprocessing : str, enum member, Preprocessing, preset, callable or None, \
+            default=None
+        Overrides the weights' own preprocessing: an entry of weights, by name or as
+        enum member, whose preprocessing is taken; a `Preprocessing`; a preset of
+        torchvision; or a callable from a PIL image to a normalised tensor.
     image_size : int, tuple of int or None, default=None
         Input size of the network in pixels. An int keeps the proportions of the
         weights' resize and crop; (height, width) resizes straight to that size. None
@@ -196,8 +199,12 @@ class ImageFeatureExtractor(
 
         Raises
         ------
+        ValueError
+            If X is not of a form that `fit` takes, or of another number of pixels.
         ImageDecodeError
             Naming the rows and paths of images that can't be decoded.
+        NotFittedError
+            If `fit` was not called.
         """
         source = self._new_source(X)
         device = resolve_device(self.device, fall_back=True)

@@ -45,6 +45,7 @@ from sklearn_dl.training import (
     default_lr,
     history_frame,
     hold_back,
+    noted,
 )
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -71,7 +72,20 @@ TRAINING_CONSTRAINTS: dict[str, list] = {
 
 
 # What a network is built from: a warm start can't change it.
-_NETWORK_PARAMETERS = ("backbone", "weights", "layer", "pooling", "image_size")
+_NETWORK_PARAMETERS = (
+    "backbone",
+    "weights",
+    "layer",
+    "pooling",
+    "preprocessing",
+    "image_size",
+    "normalize",
+)
+
+
+def _same(one, other) -> bool:
+    # Arrays and networks have no plain equality.
+    return one is other or repr(one) == repr(other)
 
 
 class NeuralImageEstimator(ImageEstimatorMixin, BaseEstimator):
@@ -139,6 +153,9 @@ class NeuralImageEstimator(ImageEstimatorMixin, BaseEstimator):
             Naming the rows and paths of images that can't be decoded.
         OSError
             If weights can't be downloaded.
+        KeyboardInterrupt
+            After Ctrl-C during training: the estimator keeps what it learned so far
+            and is fitted.
         """
         self._validate_params()
         if y is None:
@@ -160,9 +177,10 @@ class NeuralImageEstimator(ImageEstimatorMixin, BaseEstimator):
             training = Rows(source, target, weight * target_weight(target))
             validation = None
             if X_val is not None:
-                val_source = self._checked_source(X_val)
-                check_consistent_length(val_source, y_val)
-                val_target = self._new_target(y_val)
+                with noted("This is about X_val and y_val."):
+                    val_source = self._checked_source(X_val)
+                    check_consistent_length(val_source, y_val)
+                    val_target = self._new_target(y_val)
                 validation = Rows(val_source, val_target, target_weight(val_target))
             self._train(training, validation, n_outputs, task)
         if self.net_.interrupted_:
@@ -181,14 +199,19 @@ class NeuralImageEstimator(ImageEstimatorMixin, BaseEstimator):
         elif self.early_stopping:
             strata = self._strata(training.target)
             parts = hold_back(len(training), self.validation_fraction, strata, seed)
-            training, validation = (training.take(part) for part in parts)
+            training, validation = (training.take(p).weighted() for p in parts)
         keep_large_blocks()
         with seeded(seed, device), ExitStack() as stack:
             network = self._network(training, n_outputs, previous)
             train_rows = self._inputs(training, network.backbone, device, stack)
             held_back = None
             if validation is not None:
-                held_back = self._inputs(validation, network.backbone, device, stack)
+                note = "" if validation.source is training.source else "A row of X_val."
+                with noted(note):
+                    held_back = self._inputs(
+                        validation, network.backbone, device, stack
+                    )
+                held_back.note = note
             net = self._build_net(network, train_rows, held_back, device, task)
             if previous is not None:
                 continue_training(net, previous)
@@ -203,7 +226,7 @@ class NeuralImageEstimator(ImageEstimatorMixin, BaseEstimator):
             backbone = self._load_backbone(training.source, training.rows)
             head = torch.nn.Linear(backbone.n_features, n_outputs)
             network = BackboneWithHead(backbone, head)
-        elif changed := [n for n in origin if origin[n] != self._origin[n]]:
+        elif changed := [n for n in origin if not _same(origin[n], self._origin[n])]:
             raise ValueError(
                 f"warm_start=True goes on with the network of the fit before, but "
                 f"{', '.join(changed)} changed since; use warm_start=False."
@@ -285,8 +308,8 @@ class NeuralImageEstimator(ImageEstimatorMixin, BaseEstimator):
 
     def _score(self, outputs: np.ndarray, y_val: np.ndarray) -> float:
         """Score outputs of the validation rows, as the fitted estimator would."""
-        predictor = copy.copy(self)
-        predictor.__dict__["_outputs"] = lambda X: outputs
+        predictor = object.__new__(type(self))
+        predictor.__dict__.update(self.__dict__, _outputs=lambda X: outputs)
         scorer = check_scoring(predictor, self.scoring)
         try:
             return float(scorer(predictor, np.empty((len(outputs), 1)), y_val))
@@ -321,6 +344,12 @@ class NeuralImageEstimator(ImageEstimatorMixin, BaseEstimator):
             )
         net.forget_training(keep_optimizer=self.warm_start)
         self.__dict__.update(self._so_far(net))
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        if "net_" in state:
+            state = {**state, "net_": state["net_"].on_cpu()}
+        return state
 
     def _outputs(self, X) -> np.ndarray:
         """Return the outputs of the head for images."""

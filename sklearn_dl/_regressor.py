@@ -27,12 +27,15 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         ``.safetensors``). None for random weights.
     layer : str, default="pre_logits"
         Where the head starts: ``"pre_logits"``, in place of the backbone's last layer;
-        ``"pooled"``, after the pooled output of its last stage; or any node by name.
+        ``"pooled"``, after the pooled output of its last stage; or any submodule by
+        name (see `sklearn_dl.backbones.find_layers`).
     pooling : {"avg", "max", "flatten", "cls"} or None, default=None
         How a layer's map or tokens become one row; None takes the layer's own way.
-    preprocessing : str, callable or None, default=None
-        Overrides the weights' own preprocessing: the name of an entry of weights
-        whose preprocessing is taken, or a callable from a PIL image to a tensor.
+    preprocessing : str, enum member, Preprocessing, preset, callable or None, \
+            default=None
+        Overrides the weights' own preprocessing: an entry of weights, by name or as
+        enum member, whose preprocessing is taken; a `Preprocessing`; a preset of
+        torchvision; or a callable from a PIL image to a normalised tensor.
     image_size : int, tuple of int or None, default=None
         Input size of the network in pixels. An int keeps the proportions of the
         weights' resize and crop; (height, width) resizes straight to that size. None
@@ -104,7 +107,8 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     preprocessing_ : Preprocessing
         How images are resized, cropped and normalised.
     history_ : pandas.DataFrame
-        One row per epoch: ``train_loss``, ``valid_loss``, ``valid_score``, seconds.
+        One row per epoch: ``epoch`` (from 1), ``dur`` (seconds), ``train_loss`` and,
+        where there are validation rows, ``valid_loss`` and ``valid_score``.
     n_iter_ : int
         Epochs trained.
     best_epoch_ : int
@@ -258,11 +262,16 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         Returns
         -------
         ndarray of shape (n_images,) or (n_images, n_targets)
-            float64 for several targets, as scikit-learn asks; float32 for one.
+            float64 for several targets, as scikit-learn asks; float32 for one, so
+            with 7 significant digits.
 
         Raises
         ------
+        ValueError
+            If X is not of a form that `fit` takes, or of another number of pixels.
         ImageDecodeError
             Naming the rows and paths of images that can't be decoded.
+        NotFittedError
+            If `fit` was not called.
         """
         return self._unscaled(self._outputs(X))

@@ -132,9 +132,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
 
 
 def _damaged(path: Path, error: Exception) -> str:
+    # What torch says of a pickle it can't read is advice to run the code in it.
+    unsafe = isinstance(error, pickle.UnpicklingError)
+    reason = "" if unsafe else f" ({_first_line(error)})"
     return (
         f"{path} ({path.stat().st_size} bytes) cannot be read as weights: it is empty, "
-        f"cut off or of another format ({_first_line(error)})."
+        f"cut off or of another format{reason}."
     )
 
 

@@ -101,6 +101,11 @@ class Preprocessing:
             return min(height, width) != self.resize_size
         return self.resize_size not in (None, (height, width))
 
+    @property
+    def resizes_tensors(self) -> bool:
+        """Whether `geometry` takes batches of tensors that have to be resized."""
+        return self.interpolation in ("nearest", "bilinear", "bicubic")
+
     def geometry(self, image):
         """Resize and crop one image.
 
@@ -220,6 +225,7 @@ class CallablePreprocessing:
     """
 
     transform: Callable[[Image.Image], torch.Tensor]
+    resizes_tensors = False
 
     @property
     def output_size(self) -> Size | None:

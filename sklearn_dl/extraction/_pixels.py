@@ -159,8 +159,12 @@ def _read_together(source: ImageSource, preprocessing, device: torch.device) -> 
     if not source.stackable or source.image_shape is None:
         return False
     height, width, _ = source.image_shape
-    exact = device.type != "cpu" or not preprocessing.resizes(height, width)
-    return exact or np.asarray(source[0]).dtype != np.uint8
+    if not preprocessing.resizes(height, width):
+        return True
+    # Other devices don't resize with a filter in every release of torch.
+    if device.type not in ("cpu", "cuda") or not preprocessing.resizes_tensors:
+        return False
+    return device.type == "cuda" or np.asarray(source[0]).dtype != np.uint8
 
 
 def _stack(images: list[torch.Tensor], rows: np.ndarray) -> torch.Tensor:
@@ -205,13 +209,13 @@ def channel_statistics(
     n_pixels = 0
     mean, scatter = np.zeros(3), np.zeros(3)
     for _, pixels in reader.batches(batch_size):
-        values = pixels.double() / (255 if pixels.dtype == torch.uint8 else 1)
+        values = pixels.cpu().double() / (255 if pixels.dtype == torch.uint8 else 1)
         values = values.expand(-1, 3, -1, -1).transpose(0, 1).flatten(1)
         # Chan, Golub and LeVeque's update: batches merge without cancellation.
         n_batch = values.shape[1]
-        batch_mean = values.mean(1).cpu().numpy()
+        batch_mean = values.mean(1).numpy()
         delta, total = batch_mean - mean, n_pixels + n_batch
-        scatter += values.var(1, correction=0).cpu().numpy() * n_batch
+        scatter += values.var(1, correction=0).numpy() * n_batch
         scatter += delta**2 * n_pixels * n_batch / total
         mean += delta * n_batch / total
         n_pixels = total

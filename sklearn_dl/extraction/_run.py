@@ -1,5 +1,7 @@
 """All rows of a source through a network, in mini-batches."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import torch
 from tqdm.auto import tqdm
@@ -62,9 +64,7 @@ def run_network(
     with (
         PixelReader(source, preprocessing, device, rows) as reader,
         torch.inference_mode(),
-        tqdm(
-            total=len(reader), desc=description, unit="img", disable=verbose < 1
-        ) as bar,
+        _progress(len(reader), description, verbose) as bar,
     ):
         for part, pixels in reader.batches(batch_size):
             values = _forward(network, pixels, preprocessing, device, dtype)
@@ -72,10 +72,18 @@ def run_network(
                 shape = (len(reader), *values.shape[1:])
                 output = np.empty(shape, dtype=values.numpy().dtype)
             output[part] = values
-            bar.update(part.stop - part.start)
+            if bar is not None:
+                bar.update(part.stop - part.start)
     release_memory()
     assert output is not None  # a source is never empty
     return output
+
+
+def _progress(n_images: int, description: str, verbose: int) -> AbstractContextManager:
+    # A disabled bar would start tqdm's monitor thread all the same.
+    if verbose < 1:
+        return nullcontext()
+    return tqdm(total=n_images, desc=description, unit="img")
 
 
 def _forward(network, pixels, preprocessing, device, dtype) -> torch.Tensor:

@@ -201,7 +201,9 @@ def _from_plain_values(
 ) -> ImageSource:
     if _OTHER in forms:
         row = forms.index(_OTHER)
-        raise TypeError(f"{_ACCEPTED}; row {row} is a {type(values[row]).__name__}.")
+        raise TypeError(
+            f"{_ACCEPTED}; row {row} is of type {type(values[row]).__name__}."
+        )
     if all(form == _MISSING for form in forms):
         raise ValueError(_missing(values, 0))
     if _NESTED in forms:

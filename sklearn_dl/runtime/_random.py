@@ -36,10 +36,12 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     ...     torch.equal(first, torch.rand(2))
     True
     """
-    on_cuda = device is not None and device.type == "cuda"
-    index = (device.index or 0) if on_cuda and device is not None else None
-    with torch.random.fork_rng(devices=[] if index is None else [index]):
+    devices = []
+    if device is not None and device.type == "cuda":
+        current = torch.cuda.current_device()
+        devices = [current if device.index is None else device.index]
+    with torch.random.fork_rng(devices=devices):
         torch.random.default_generator.manual_seed(seed)
-        if index is not None:
-            torch.cuda.manual_seed(seed)
+        for index in devices:
+            torch.cuda.default_generators[index].manual_seed(seed)
         yield

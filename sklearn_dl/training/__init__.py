@@ -7,7 +7,7 @@ from sklearn_dl.training._callbacks import (
     ValidationScore,
     check_callbacks,
 )
-from sklearn_dl.training._data import Rows, TrainingRows, hold_back
+from sklearn_dl.training._data import Rows, TrainingRows, hold_back, noted
 from sklearn_dl.training._module import BackboneWithHead
 from sklearn_dl.training._net import (
     EstimatorNet,
@@ -33,4 +33,5 @@ __all__ = [
     "default_lr",
     "history_frame",
     "hold_back",
+    "noted",
 ]

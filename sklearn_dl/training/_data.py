@@ -1,7 +1,8 @@
 """Training and validation rows as a dataset that hands out whole batches."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +39,7 @@ class TrainingRows(Dataset):
         self.inputs = inputs
         self.target = target
         self.weight = weight
+        self.note = ""  # what an error of these rows adds
 
     def __len__(self) -> int:
         return len(self.target)
@@ -48,12 +50,24 @@ class TrainingRows(Dataset):
         if isinstance(self.inputs, torch.Tensor):
             batch["features"] = self.inputs[index]
         else:
-            batch["x"] = self.inputs.read(index.numpy())
+            with noted(self.note):
+                batch["x"] = self.inputs.read(index.numpy())
         return batch, self.target[index]
 
     def __getitem__(self, index: int) -> tuple[dict[str, Any], Any]:
         batch, target = self.__getitems__([index])
         return {name: value[0] for name, value in batch.items()}, target[0]
+
+
+@contextmanager
+def noted(note: str) -> Iterator[None]:
+    """Add a note to errors of a block, such as which of two X they are about."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if note:
+            error.add_note(note)
+        raise
 
 
 def whole_batch(batch):

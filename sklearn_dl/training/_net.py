@@ -104,7 +104,8 @@ class EstimatorNet(NeuralNet):
         Weights have mean 1 over the training rows, so the mean is over rows, not
         over weights: a heavy batch pulls harder than a light one.
         """
-        y_true = y_true.to(y_pred.device, non_blocking=True)
+        dtype = y_pred.dtype if y_true.is_floating_point() else y_true.dtype
+        y_true = y_true.to(y_pred.device, dtype, non_blocking=True)
         losses = self.criterion_(y_pred, y_true)
         losses = losses.reshape(len(losses), -1).mean(1)
         weight = X["sample_weight"].to(losses.device, losses.dtype)
@@ -134,8 +135,23 @@ class EstimatorNet(NeuralNet):
         self.callbacks_: list = []
         self.callbacks = None
         self.train_split = None
+        self.scaler_ = None
+        self.optimizer_.zero_grad(set_to_none=True)
         if not keep_optimizer:
             self.optimizer_.state.clear()
+
+    def on_cpu(self) -> "EstimatorNet":
+        """Return the net on the CPU, a copy where it is on another device."""
+        if torch.device(self.device).type == "cpu":
+            return self
+        net = copy.deepcopy(self)
+        net.device = "cpu"
+        net.module_.cpu()
+        for state in net.optimizer_.state.values():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor):
+                    state[name] = value.cpu()
+        return net
 
     def notify(self, method_name: str, **kwargs) -> None:
         """Call a hook of all callbacks, then stop if one of them asked for it."""
@@ -195,18 +211,25 @@ class _Ready:
 
 # What the estimators set, and by which of their parameters where the name differs.
 _OURS = {
+    "backbone_lr",
     "batch_size",
     "callbacks",
+    "criterion__reduction",
     "device",
+    "dtype",
     "lr",
     "max_epochs",
     "module",
     "optimizer",
     "optimizer__lr",
     "optimizer__weight_decay",
+    "preprocessing",
     "train_split",
+    "weight_decay",
 }
 _OURS_BY_NAME = {
+    "criterion__reduction": "sample_weight in fit",
+    "dtype": "precision",
     "module": "backbone",
     "optimizer__lr": "lr",
     "optimizer__weight_decay": "weight_decay",
@@ -236,10 +259,12 @@ def build_net(
     `net_params` can set everything that skorch takes and the estimator has no
     parameter for.
     """
-    if taken := sorted(_OURS & net_params.keys()):
+    ours = _OURS & net_params.keys()
+    if taken := sorted(ours | {n for n in net_params if n.startswith("module__")}):
+        instead = [_OURS_BY_NAME.get(name, name) for name in taken]
         raise ValueError(
             f"net_params={taken} belongs to parameters of the estimator itself: "
-            f"set {', '.join(_OURS_BY_NAME.get(name, name) for name in taken)}."
+            f"set {', '.join(instead)}."
         )
     optimizer_class, optimizer_arguments = resolve_optimizer(optimizer)
     size = net_params.get("iterator_train__batch_size", batch_size)
@@ -268,7 +293,13 @@ def build_net(
         "verbose": 0,
     }
     for iterator in ("iterator_train", "iterator_valid"):
-        if net_params.get(f"{iterator}__num_workers"):
+        workers = net_params.get(f"{iterator}__num_workers")
+        if net_params.get(f"{iterator}__pin_memory") and not workers:
+            raise ValueError(
+                f"{iterator}__pin_memory=True needs {iterator}__num_workers: without "
+                "workers, images may be on the device already."
+            )
+        if workers:
             # The system's own way: joblib's processes make it theirs, which fails.
             way = multiprocessing.get_all_start_methods()[0]
             context = multiprocessing.get_context(way)

@@ -61,7 +61,7 @@ def _fit_twice(make, data, weights, **parameters):
     return once, repeated
 
 
-PRECISIONS = [("float32", 1e-5), ("float64", 1e-7)]
+PRECISIONS = [("float32", 1e-5), ("float64", 1e-13)]
 WAYS = [
     {"trainable": "head"},
     {"trainable": "all", "backbone": "resnet18", "freeze_batch_norm": True},

@@ -1,4 +1,4 @@
-"""Any X in every method: the table of DESIGN.md."""
+"""Any X in every method: the table in README."""
 
 import io
 from pathlib import Path
@@ -9,6 +9,9 @@ import pytest
 import torch
 from estimator_cases import EASY, classifier, extractor, two_brightnesses
 from PIL import Image
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 from torchvision import models
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor
@@ -239,7 +242,13 @@ def test_photographs_as_arrays_differ_by_the_rounding_of_the_resize(real, val_fe
     assert cosine.min() >= 0.998
 
 
-@pytest.mark.slow
+def test_features_and_a_linear_svm_on_photographs(real):
+    parameters, train, val = real
+    extractor = ImageFeatureExtractor(**parameters)
+    model = make_pipeline(extractor, StandardScaler(), LinearSVC(C=1e-3))
+    assert model.fit(train.data, train.target).score(val.data, val.target) >= 0.95
+
+
 def test_a_trained_head_on_photographs(real):
     parameters, train, val = real
     scores = [

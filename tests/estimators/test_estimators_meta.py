@@ -291,7 +291,7 @@ def test_threads(path_column, y):
 
 
 def test_loader_workers_inside_joblib_processes(data):
-    # FINDINGS: 'Process' object has no attribute 'env'
+    # Else: 'Process' object has no attribute 'env'
     search = GridSearchCV(
         classifier(
             trainable="all",

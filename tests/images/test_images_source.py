@@ -280,7 +280,7 @@ def test_a_wrong_image_shape_names_both_products():
             TypeError,
             "load_torch_dataset",
         ),
-        ([{}, {}], TypeError, "row 0 is a dict"),
+        ([{}, {}], TypeError, "row 0 is of type dict"),
         (np.array([b"ab\0", b"cd"]), ValueError, "zero bytes"),
         (["a.jpg", b"x"], ValueError, "row 0 is a path, row 1 is a byte string"),
         (["a.jpg", "b.jpg", 3], ValueError, "mixes forms: .*row 2 is a number"),

@@ -70,3 +70,24 @@ def test_the_quickstart_runs_on_a_folder_without_a_network(machine):
         assert re.search(rf"^{re.escape(row)} +[01]\.\d{{3}} ", result.stdout, re.M)
     with Image.open(output) as picture:
         assert min(picture.size) > 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights", "gone.pth"], "gone.pth"),
+        (["--data", "photos/ants"], "photos/ants"),
+        (["--data", "few"], "class 'a' of few has 1 images"),
+        (["--output", "no/such/folder.png"], "no folder no/such"),
+        (["--backbone", "inception_v3", "--weights", "none"], "image_size.* too small"),
+    ],
+)
+def test_the_quickstart_says_in_a_line_what_it_cannot_do(machine, arguments, message):
+    for name in "ab":
+        (machine / "few" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(machine / "few" / name / "1.png")
+    command = [sys.executable, ROOT / "examples" / "quickstart.py", *arguments]
+    result = subprocess.run(command, cwd=machine, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert re.search(message, result.stderr.splitlines()[-1]), result.stderr
+    assert "Traceback" not in result.stderr
