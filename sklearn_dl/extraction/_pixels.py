@@ -148,7 +148,8 @@ class PixelReader:
         # A worker process that was forked inherits the object but not its threads.
         if self._executor is None or self._owner != os.getpid():
             self._executor = ThreadPoolExecutor(
-                decoding_threads(), thread_name_prefix="sklearn_dl-decode"
+                decoding_threads() if self.source.thread_safe else 1,
+                thread_name_prefix="sklearn_dl-decode",
             )
             self._owner = os.getpid()
         return self._executor

@@ -23,8 +23,7 @@ class ImageSource:
     """The images of X, one row each, decoded when they are asked for.
 
     ``source[i]`` is a PIL image in RGB or an array (H, W, C) with 1 or 3 channels, of
-    uint8 or of float32 in [0, 1]. Reading is thread-safe as far as X is: paths,
-    bytes, PIL images and arrays are, a dataset is what its author made it.
+    uint8 or of float32 in [0, 1].
 
     Attributes
     ----------
@@ -33,6 +32,9 @@ class ImageSource:
         sizes and dataset items.
     stackable : bool
         Whether every row is an array of one shape and dtype, so that `batch` works.
+    thread_safe : bool
+        Whether rows can be read in several threads at once: paths, bytes, PIL images
+        and arrays can, a dataset is what its author made it.
     image_shape : tuple (H, W, C) or None
         Shape of every row, where `stackable`.
     n_features : int or None
@@ -49,6 +51,7 @@ class ImageSource:
 
     kind: str
     stackable: bool = False
+    thread_safe: bool = True
     image_shape: tuple[int, int, int] | None = None
     n_features: int | None = None
 
@@ -184,6 +187,7 @@ class ObjectSource(ImageSource):
     def __init__(self, objects: Sequence[Any], n_features: int | None = None):
         self._objects = objects
         self.n_features = n_features
+        self.thread_safe = not isinstance(objects[0], DatasetItem)
 
     def __len__(self) -> int:
         return len(self._objects)

@@ -1,5 +1,6 @@
 import pickle
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from PIL import Image
 
 from sklearn_dl.backbones import Preprocessing
+from sklearn_dl.datasets import load_torch_dataset
 from sklearn_dl.extraction import PixelReader, channel_statistics, run_network
 from sklearn_dl.images import ImageDecodeError, as_source
 
@@ -81,6 +83,7 @@ def test_only_a_few_batches_are_decoded_ahead(paths):
 
     class Counting:
         stackable = False
+        thread_safe = True
 
         def __len__(self):
             return 40
@@ -161,3 +164,33 @@ def test_the_network_is_left_in_evaluation_mode(paths):
     second = run_network(network, as_source(paths), SMALL, device=CPU)
     assert not network.training
     np.testing.assert_array_equal(first, second)
+
+
+class OneAtATime(torch.utils.data.Dataset):
+    """A dataset that can't be read from two threads, with a random transform."""
+
+    def __init__(self):
+        self.busy = False
+
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, i):
+        assert not self.busy
+        self.busy = True
+        value = int(torch.randint(256, ()))
+        time.sleep(0.001)
+        self.busy = False
+        return Image.new("RGB", (8, 8), (value, i, 0)), 0
+
+
+def test_a_dataset_is_read_by_one_thread_at_a_time_so_its_seed_holds():
+    dataset = OneAtATime()
+    source = as_source(load_torch_dataset(dataset).data)
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        outputs = run_network(MeanOfChannels(), source, SMALL, device=CPU, batch_size=8)
+        runs.append(outputs)
+    np.testing.assert_array_equal(*runs)
+    assert len(np.unique(runs[0][:, 0])) > 10
