@@ -204,9 +204,8 @@ def test_warning_filters_are_left_as_they_were(tmp_path):
     assert warnings.filters == before
 
 
+@pytest.mark.parametrize("parts", [1 << 21], indirect=True)
 def test_memory_stays_near_one_byte_a_pixel(tmp_path, parts):
-    if _csv._PART_VALUES == 50:
-        pytest.skip("once is enough")
     path = tmp_path / "large.csv"
     line = ",".join(["200"] * 1000) + "\n"
     path.write_text(line * 12_000)  # 12 MB as uint8, 96 MB as int64
@@ -238,12 +237,11 @@ def test_digits_survive_the_round_trip(tmp_path):
     assert bunch.image_shape == (8, 8)
 
 
+@pytest.mark.parametrize("parts", [1 << 21], indirect=True)
 def test_mnist_as_a_sheet(tmp_path, parts):
     assets = os.environ.get("SKLEARN_DL_ASSETS")
     if not assets:
-        pytest.skip("SKLEARN_DL_ASSETS is not set")
-    if _csv._PART_VALUES == 50:
-        pytest.skip("once is enough")
+        pytest.skip("SKLEARN_DL_ASSETS is not set: no images of MNIST")
     folder = Path(assets, "mnist_t10k")
     raw = gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())
     images = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 784)[:200]
