@@ -1,6 +1,7 @@
 """Sources of images: row-indexable, lazy, read-only."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from sklearn_dl.images._decode import path_of, read_image
 from sklearn_dl.images._errors import ImageDecodeError, reason_of
 
 
-class ImageSource:
+class ImageSource(ABC):
     """The images of X, one row each, decoded when they are asked for.
 
     ``source[i]`` is a PIL image in RGB or an array (H, W, C) with 1 or 3 channels, of
@@ -55,8 +56,8 @@ class ImageSource:
     image_shape: tuple[int, int, int] | None = None
     n_features: int | None = None
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> Image.Image | np.ndarray:
         row = self._row(i)
@@ -93,8 +94,8 @@ class ImageSource:
             raise IndexError(f"row {i} of a source of {n} images")
         return int(i) % n
 
-    def _load(self, row: int) -> Image.Image | np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def _load(self, row: int) -> Image.Image | np.ndarray: ...
 
 
 class ArraySource(ImageSource):

@@ -140,7 +140,7 @@ def test_a_folder_is_verified_only_when_asked(folder):
 def test_the_ants_and_bees_folder_is_whole():
     assets = os.environ.get("SKLEARN_DL_ASSETS")
     if not assets:
-        pytest.skip("SKLEARN_DL_ASSETS is not set")
+        pytest.skip("SKLEARN_DL_ASSETS is not set: no real photographs")
     bunch = load_image_folder(Path(assets, "hymenoptera_data", "train"))
     names, counts = np.unique(bunch.target, return_counts=True)
     assert dict(zip(names, counts, strict=True)) == {"ants": 124, "bees": 121}
