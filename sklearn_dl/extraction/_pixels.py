@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -35,6 +35,10 @@ class PixelReader:
         Where the batches go.
     rows : ndarray of int, default=None
         Positions of the images to read; None for all of them, in order.
+    view : callable, default=None
+        What is read of an image in place of ``preprocessing.geometry``: maps a PIL
+        image or float tensor, and its position in the source, to a tensor. Its
+        attribute ``thread_safe`` tells whether threads may call it.
     """
 
     def __init__(
@@ -43,12 +47,14 @@ class PixelReader:
         preprocessing,
         device: torch.device,
         rows: np.ndarray | None = None,
+        view: Callable[[Any, int], torch.Tensor] | None = None,
     ):
         self.source = source
         self.preprocessing = preprocessing
         self.device = device
         self.rows = np.arange(len(source)) if rows is None else rows
-        self._together = _read_together(source, preprocessing, device)
+        self.view = view
+        self._together = view is None and _read_together(source, preprocessing, device)
         self._executor: ThreadPoolExecutor | None = None
         self._owner = 0
 
@@ -77,7 +83,8 @@ class PixelReader:
         Returns
         -------
         torch.Tensor of shape (n_rows, 1 or 3, height, width)
-            uint8, or float for images given as floats.
+            uint8, or float for images given as floats; what the view returns where
+            there is one.
 
         Raises
         ------
@@ -105,18 +112,24 @@ class PixelReader:
         if self._together:
             return rows, []
         executor = self._threads()
-        return rows, [executor.submit(self._one, int(row)) for row in rows]
+        threaded = self.view is None or getattr(self.view, "thread_safe", False)
+        read = self._one if threaded else self._decoded
+        return rows, [executor.submit(read, int(row)) for row in rows]
 
     def _collect(self, work: tuple[np.ndarray, list[Future]]) -> torch.Tensor:
         rows, futures = work
         if self._together:
             return self._stacked(rows)
         images, failures = [], []
-        for future in futures:
+        for row, future in zip(rows, futures, strict=True):
             try:
-                images.append(future.result())
+                image = future.result()
             except ImageDecodeError as error:
                 failures.append(error)
+                continue
+            if self.view is not None and not getattr(self.view, "thread_safe", False):
+                image = self.view(image, int(row))
+            images.append(image)
         if failures:
             raise ImageDecodeError.join(failures)
         return _stack(images, rows).to(self._target(), non_blocking=True)
@@ -125,7 +138,8 @@ class PixelReader:
         pixels = torch.from_numpy(self.source.batch(rows)).to(self._target())
         return self.preprocessing.geometry(pixels.permute(0, 3, 1, 2))
 
-    def _one(self, row: int) -> torch.Tensor:
+    def _decoded(self, row: int) -> Any:
+        """Return an image as Pillow has it, or a float tensor."""
         image: Any = self.source[row]
         if isinstance(image, np.ndarray):
             if image.dtype == np.uint8:
@@ -133,6 +147,12 @@ class PixelReader:
                 image = Image.fromarray(image[..., 0] if grey else image)
             else:  # Pillow has no colour images of floats
                 image = torch.from_numpy(image).permute(2, 0, 1)
+        return image
+
+    def _one(self, row: int) -> torch.Tensor:
+        image = self._decoded(row)
+        if self.view is not None:
+            return self.view(image, row)
         image = self.preprocessing.geometry(image)
         if isinstance(image, torch.Tensor):
             return image
@@ -171,11 +191,11 @@ def _read_together(source: ImageSource, preprocessing, device: torch.device) -> 
 def _stack(images: list[torch.Tensor], rows: np.ndarray) -> torch.Tensor:
     """Stack images that may differ in dtype or in the number of channels."""
     for row, image in zip(rows, images, strict=True):
-        if image.shape[1:] != images[0].shape[1:]:
+        if image.shape[-2:] != images[0].shape[-2:]:
             raise ValueError(
                 "Preprocessing must give images of one size: row "
-                f"{rows[0]} is {tuple(images[0].shape[1:])}, row {row} is "
-                f"{tuple(image.shape[1:])}."
+                f"{rows[0]} is {tuple(images[0].shape[-2:])}, row {row} is "
+                f"{tuple(image.shape[-2:])}."
             )
     if len({(image.dtype, image.shape) for image in images}) > 1:
         images = [_as_float_rgb(image) for image in images]
@@ -185,7 +205,7 @@ def _stack(images: list[torch.Tensor], rows: np.ndarray) -> torch.Tensor:
 def _as_float_rgb(image: torch.Tensor) -> torch.Tensor:
     if image.dtype == torch.uint8:
         image = image.float() / 255
-    return image.expand(3, *image.shape[1:])
+    return image.expand(*image.shape[:-3], 3, *image.shape[-2:])
 
 
 def channel_statistics(

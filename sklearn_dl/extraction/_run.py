@@ -1,5 +1,6 @@
 """All rows of a source through a network, in mini-batches."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -28,6 +29,8 @@ def run_network(
     batch_size: int = 32,
     verbose: int = 0,
     description: str = "images",
+    views=None,
+    combine: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> np.ndarray:
     """Return the outputs of a network for every image, in input order.
 
@@ -50,6 +53,11 @@ def run_network(
         Above 0, a progress bar is shown.
     description : str, default="images"
         What the progress bar is called.
+    views : Views, default=None
+        Several views of each image are taken through the network.
+    combine : callable, default=None
+        Maps the outputs of the views (b, n_views, n_outputs) to one output each,
+        (b, n_outputs). None takes the mean.
 
     Returns
     -------
@@ -61,13 +69,22 @@ def run_network(
     network.to(device, module_dtype(dtype))
     network.to(memory_format=torch.channels_last).eval()
     output = None
+    view = None if views is None else SameViews(views)
+    # A batch of images in all their views is as large as one without.
+    images = batch_size if views is None else max(1, batch_size // views.n_views)
     with (
-        PixelReader(source, preprocessing, device, rows) as reader,
+        PixelReader(source, preprocessing, device, rows, view) as reader,
         torch.inference_mode(),
         _progress(len(reader), description, verbose) as bar,
     ):
-        for part, pixels in reader.batches(batch_size):
-            values = _forward(network, pixels, preprocessing, device, dtype)
+        for part, pixels in reader.batches(images):
+            if views is None:
+                values = _forward(network, pixels, preprocessing, device, dtype)
+            else:
+                every = pixels.flatten(0, 1)
+                values = _forward(network, every, preprocessing, device, dtype)
+                values = values.unflatten(0, pixels.shape[:2])
+                values = values.mean(1) if combine is None else combine(values)
             if output is None:
                 shape = (len(reader), *values.shape[1:])
                 output = np.empty(shape, dtype=values.numpy().dtype)
@@ -77,6 +94,24 @@ def run_network(
     release_memory()
     assert output is not None  # a source is never empty
     return output
+
+
+class SameViews:
+    """Views of an image that don't depend on its row.
+
+    Parameters
+    ----------
+    views : callable
+        Maps an image to a tensor (n_views, c, height, width).
+    """
+
+    def __init__(self, views):
+        self.views = views
+        self.thread_safe = views.thread_safe
+
+    def __call__(self, image, row: int) -> torch.Tensor:
+        """Return the views of an image."""
+        return self.views(image)
 
 
 def _progress(n_images: int, description: str, verbose: int) -> AbstractContextManager:

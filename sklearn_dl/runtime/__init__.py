@@ -8,7 +8,7 @@ from sklearn_dl.runtime._device import (
     resolve_device,
     resolve_precision,
 )
-from sklearn_dl.runtime._random import draw_seed, seeded
+from sklearn_dl.runtime._random import draw_seed, keyed_generator, reseed, seeded
 from sklearn_dl.runtime._threads import decoding_threads
 
 __all__ = [
@@ -17,8 +17,10 @@ __all__ = [
     "decoding_threads",
     "draw_seed",
     "keep_large_blocks",
+    "keyed_generator",
     "module_dtype",
     "release_memory",
+    "reseed",
     "resolve_device",
     "resolve_precision",
     "seeded",

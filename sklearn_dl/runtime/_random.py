@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
@@ -36,12 +37,42 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     ...     torch.equal(first, torch.rand(2))
     True
     """
-    devices = []
-    if device is not None and device.type == "cuda":
-        current = torch.cuda.current_device()
-        devices = [current if device.index is None else device.index]
-    with torch.random.fork_rng(devices=devices):
-        torch.random.default_generator.manual_seed(seed)
-        for index in devices:
-            torch.cuda.default_generators[index].manual_seed(seed)
+    with torch.random.fork_rng(devices=_cuda_index(device)):
+        reseed(seed, device)
         yield
+
+
+def reseed(seed: int, device: torch.device | None = None) -> None:
+    """Seed torch's generator of the CPU, and that of the device.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_dl.runtime import reseed, seeded
+    >>> with seeded(0):
+    ...     first = torch.rand(2)
+    ...     reseed(0)
+    ...     torch.equal(first, torch.rand(2))
+    True
+    """
+    torch.random.default_generator.manual_seed(seed)
+    for index in _cuda_index(device):
+        torch.cuda.default_generators[index].manual_seed(seed)
+
+
+def _cuda_index(device: torch.device | None) -> list[int]:
+    if device is None or device.type != "cuda":
+        return []
+    return [torch.cuda.current_device() if device.index is None else device.index]
+
+
+def keyed_generator(*key: int) -> np.random.Generator:
+    """Return a generator that depends on the key alone.
+
+    Examples
+    --------
+    >>> from sklearn_dl.runtime import keyed_generator
+    >>> keyed_generator(0, 3, 7).random() == keyed_generator(0, 3, 7).random()
+    True
+    """
+    return np.random.default_rng(key)

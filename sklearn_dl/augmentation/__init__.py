@@ -1,0 +1,24 @@
+"""Random changes of training images, mixtures of them, and views for prediction."""
+
+from sklearn_dl.augmentation._augmenter import Augmenter
+from sklearn_dl.augmentation._mix import mix_batch
+from sklearn_dl.augmentation._plot import plot_augmentations
+from sklearn_dl.augmentation._presets import (
+    AUGMENTATIONS,
+    PRESETS,
+    Augment,
+    resolve_augment,
+)
+from sklearn_dl.augmentation._views import Views, resolve_views
+
+__all__ = [
+    "AUGMENTATIONS",
+    "PRESETS",
+    "Augment",
+    "Augmenter",
+    "Views",
+    "mix_batch",
+    "plot_augmentations",
+    "resolve_augment",
+    "resolve_views",
+]

@@ -1,0 +1,230 @@
+"""Random changes of one image, at the network's input size."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+
+from sklearn_dl.augmentation._colour import COLOURS, ColourMap
+from sklearn_dl.augmentation._damage import DAMAGE
+from sklearn_dl.augmentation._foreign import Foreign
+from sklearn_dl.augmentation._geometry import (
+    GEOMETRIC,
+    crop_box,
+    elastic_field,
+    padding_shift,
+    warp,
+)
+from sklearn_dl.augmentation._images import (
+    plain_view,
+    size_of,
+    to_bytes,
+    to_floats,
+    to_image,
+    to_pixels,
+)
+from sklearn_dl.backbones import CallablePreprocessing
+
+# Longer side up to which an image is small: a part of it is no longer the same thing,
+# and the padding, a border that the network learns to see past.
+_SMALL = 64
+
+# All names, in the order in which they act.
+NAMES = ("crop", *GEOMETRIC, "elastic", *COLOURS, *DAMAGE)
+
+
+class Named:
+    """Some of the named transforms, as one step of an `Augmenter`.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Out of `NAMES`; they act in that order whatever their order here.
+    strength : float
+    """
+
+    def __init__(self, names: tuple[str, ...], strength: float):
+        self.names = tuple(name for name in NAMES if name in names)
+        self.strength = strength
+
+    def __repr__(self) -> str:
+        return ", ".join(self.names)
+
+    def __call__(
+        self, pixels: np.ndarray, rng: np.random.Generator, small: bool = False
+    ) -> np.ndarray:
+        """Apply the transforms to pixels (c, H, W), uint8 or float32 in [0, 1]."""
+        if not self.strength:
+            return pixels
+        pixels = self._moved(pixels, rng, small)
+        pixels = self._coloured(pixels, rng)
+        for name, transform in DAMAGE.items():
+            if name in self.names:
+                pixels = transform(pixels, rng, self.strength)
+        return pixels
+
+    def _moved(
+        self, pixels: np.ndarray, rng: np.random.Generator, small: bool
+    ) -> np.ndarray:
+        draw = (rng, self.strength, *pixels.shape[1:])
+        matrices = [padding_shift(*draw)] if small and "crop" in self.names else []
+        matrices += [GEOMETRIC[name](*draw) for name in self.names if name in GEOMETRIC]
+        field = elastic_field(*draw) if "elastic" in self.names else None
+        if not matrices and field is None:
+            return pixels
+        total = np.eye(3)
+        for matrix in matrices:
+            total = matrix @ total
+        return warp(pixels, total, field)
+
+    def _coloured(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        names = [name for name in self.names if name in COLOURS]
+        if not names:
+            return pixels
+        scale = 255 if pixels.dtype == np.uint8 else 1
+        colours = ColourMap(pixels.mean((1, 2), dtype=np.float64) / scale)
+        for name in names:
+            COLOURS[name](colours, rng, self.strength)
+        return colours.apply(to_floats(pixels))
+
+
+class Augmenter:
+    """Random changes of one image, up to the network's input size.
+
+    `resolve_augment` builds it. The order is: ``crop``; then resizing as
+    `preprocessing` has it; then all else, at the network's size. Where `preprocessing`
+    is a function, everything happens to the image before the function. A step that
+    crops or resizes by itself (its name or a part's says so) and stands first gets the
+    image as it was decoded. What another library's step returns at another size is
+    resized.
+
+    Parameters
+    ----------
+    steps : list of Named or Foreign
+        What is done, in order.
+    preprocessing : Preprocessing or CallablePreprocessing
+        Its ``geometry`` gives the network's input size.
+
+    Attributes
+    ----------
+    thread_safe : bool
+        Whether calls in several threads at once give what they give one by one. True
+        for the named transforms, which draw from the given generator alone. Transforms
+        of other libraries draw from generators of the process, which are seeded for
+        the call and put back; such calls wait for each other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from sklearn_dl.augmentation import resolve_augment
+    >>> from sklearn_dl.backbones import Preprocessing
+    >>> preprocessing = Preprocessing(36, (32, 32), mean=(0.5,) * 3, std=(0.2,) * 3)
+    >>> augmenter = resolve_augment("standard", preprocessing)
+    >>> augmenter
+    Augmenter(crop, flip, color)
+    >>> image = Image.linear_gradient("L")
+    >>> augmenter(image, np.random.default_rng(0)).shape
+    torch.Size([1, 32, 32])
+    """
+
+    def __init__(self, steps: list, preprocessing):
+        self.steps = steps
+        self.preprocessing = preprocessing
+        self.thread_safe = not any(isinstance(step, Foreign) for step in steps)
+
+    def __repr__(self) -> str:
+        return f"Augmenter({', '.join(map(repr, self.steps))})"
+
+    def __call__(self, image, rng: np.random.Generator) -> torch.Tensor:
+        """Return the image as the network sees it this time.
+
+        Parameters
+        ----------
+        image : PIL.Image in RGB or L, or Tensor of shape (1 or 3, H, W)
+            As it was decoded; a tensor holds floats in [0, 1].
+        rng : numpy.random.Generator
+            All that is random is drawn from it: the same state gives the same result.
+
+        Returns
+        -------
+        Tensor of shape (1 or 3, h, w)
+            uint8 for a PIL image, else of the dtype that came in; what the function
+            returns where `preprocessing` is one.
+        """
+        pixels, small = self._start(image, rng)
+        size = None if self._by_function else pixels.shape[1:]
+        if self._sizes_first:
+            size = None
+        for step in self.steps:
+            if isinstance(step, Named):
+                pixels = step(pixels, rng, small)
+                continue
+            pixels = step(pixels, rng)
+            if not self._by_function:
+                pixels, size = self._sized(pixels, size)
+        if self._by_function:
+            whole = to_bytes(pixels) if isinstance(image, Image.Image) else pixels
+            return self.preprocessing.geometry(to_image(whole))
+        if isinstance(image, Image.Image):
+            return torch.from_numpy(to_bytes(pixels))
+        if image.dtype == torch.uint8:
+            return torch.from_numpy(to_bytes(pixels))
+        return torch.from_numpy(to_floats(pixels)).to(image.dtype)
+
+    @property
+    def _by_function(self) -> bool:
+        return isinstance(self.preprocessing, CallablePreprocessing)
+
+    @property
+    def _crop(self) -> float:
+        """Strength of the random crop, 0 for none."""
+        first = self.steps[0]
+        named = isinstance(first, Named) and "crop" in first.names
+        return first.strength if named else 0.0
+
+    @property
+    def _sizes_first(self) -> bool:
+        first = self.steps[0]
+        return isinstance(first, Foreign) and first.sizes and not self._by_function
+
+    def _start(self, image, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
+        """Return the pixels that the steps begin with, and whether they are small."""
+        height, width = size_of(image)
+        small = max(height, width) <= _SMALL
+        if not self._crop or small:
+            if self._by_function or self._sizes_first:
+                return to_pixels(image), small
+            return to_pixels(self.preprocessing.geometry(image)), small
+        ratio, size = self._target(image)
+        box = crop_box(rng, self._crop, height, width, ratio)
+        if self._by_function:
+            return to_pixels(F.crop(image, *box)), small
+        image = F.resized_crop(
+            image,
+            *box,
+            list(size),
+            interpolation=InterpolationMode(self.preprocessing.interpolation),
+            antialias=self.preprocessing.antialias,
+        )
+        return to_pixels(image), small
+
+    def _target(self, image) -> tuple[float, tuple[int, int]]:
+        """Return width by height of what prediction sees, and the size it gets."""
+        height, width = size_of(image)
+        if self._by_function:
+            return 1.0, (0, 0)
+        output = self.preprocessing.output_size
+        if output is None:
+            output = size_of(self.preprocessing.geometry(image))
+        whole = not isinstance(self.preprocessing.resize_size, int)
+        return (width / height if whole else output[1] / output[0]), output
+
+    def _sized(self, pixels: np.ndarray, size) -> tuple[np.ndarray, tuple[int, int]]:
+        """Return pixels at the network's size, and this size."""
+        if size is None:
+            size = self.preprocessing.output_size
+        if pixels.shape[1:] != size:
+            pixels = plain_view(to_image(pixels), self.preprocessing).numpy()
+        return pixels, pixels.shape[1:]

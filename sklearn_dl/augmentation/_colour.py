@@ -1,0 +1,122 @@
+"""Changes of light and colour, in one matrix."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+# Of red, green and blue (ITU-R BT.601), as Pillow converts to grey.
+_LUMA = np.array([0.299, 0.587, 0.114])
+# Luma and two colour differences, the planes in which hue is an angle.
+_YIQ = np.array(
+    [_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]],
+)
+
+
+class ColourMap:
+    """An affine map of the channels, built up step by step.
+
+    Brightness, contrast, saturation, hue and shifts are affine, so any number of them
+    is one, applied and clipped once.
+
+    Parameters
+    ----------
+    means : ndarray of shape (c,)
+        Mean of each channel of the image, on the scale of 0 to 1.
+    """
+
+    def __init__(self, means: np.ndarray):
+        self.means = means
+        self.matrix = np.eye(len(means))
+        self.offset = np.zeros(len(means))
+
+    def _then(self, matrix: np.ndarray, offset: float | np.ndarray = 0.0) -> None:
+        self.matrix = matrix @ self.matrix
+        self.offset = matrix @ self.offset + offset
+
+    @property
+    def _luma(self) -> np.ndarray:
+        return _LUMA if len(self.means) == 3 else np.ones(1)
+
+    def brightness(self, factor: float) -> None:
+        """Multiply all values."""
+        self._then(factor * np.eye(len(self.means)))
+
+    def contrast(self, factor: float) -> None:
+        """Multiply the distance to the mean grey of the image."""
+        grey = self._luma @ (self.matrix @ self.means + self.offset)
+        self._then(factor * np.eye(len(self.means)), (1 - factor) * grey)
+
+    def saturation(self, factor: float) -> None:
+        """Multiply the distance of each pixel to its grey."""
+        grey = np.tile(self._luma, (len(self.means), 1))
+        self._then(factor * np.eye(len(self.means)) + (1 - factor) * grey)
+
+    def hue(self, turns: float) -> None:
+        """Turn the colours round the axis of greys; nothing for one channel."""
+        if len(self.means) == 1:
+            return
+        cos, sin = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns)
+        turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+        self._then(np.linalg.inv(_YIQ) @ turn @ _YIQ)
+
+    def shift(self, offset: np.ndarray) -> None:
+        """Add a number to each channel."""
+        self._then(np.eye(len(self.means)), offset)
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Return the image, clipped to [0, 1].
+
+        Parameters
+        ----------
+        values : ndarray of shape (c, H, W)
+            float32 in [0, 1].
+        """
+        # Sums of planes rather than a matrix product, which would use all cores.
+        matrix, offset = self.matrix.astype(np.float32), self.offset.astype(np.float32)
+        out = np.empty_like(values)
+        for i, row in enumerate(matrix):
+            np.multiply(values[0], row[0], out=out[i])
+            for j in range(1, len(row)):
+                if row[j]:
+                    out[i] += row[j] * values[j]
+            out[i] += offset[i]
+        return np.clip(out, 0, 1, out=out)
+
+
+def _factor(rng: np.random.Generator, spread: float) -> float:
+    return max(1 + spread * rng.uniform(-1, 1), 0.05)
+
+
+def _brightness(colours: ColourMap, rng, strength: float) -> None:
+    colours.brightness(_factor(rng, 0.4 * strength))
+
+
+def _contrast(colours: ColourMap, rng, strength: float) -> None:
+    colours.contrast(_factor(rng, 0.4 * strength))
+
+
+def _color(colours: ColourMap, rng, strength: float) -> None:
+    colours.brightness(_factor(rng, 0.2 * strength))
+    colours.contrast(_factor(rng, 0.2 * strength))
+    colours.saturation(_factor(rng, 0.3 * strength))
+    colours.hue(min(0.02 * strength, 0.5) * rng.uniform(-1, 1))
+
+
+def _channel_shift(colours: ColourMap, rng, strength: float) -> None:
+    colours.shift(min(0.1 * strength, 1) * rng.uniform(-1, 1, len(colours.means)))
+
+
+def _grayscale(colours: ColourMap, rng, strength: float) -> None:
+    if rng.random() < 0.2 * strength:
+        colours.saturation(0.0)
+
+
+# In the order in which they act.
+COLOURS: dict[str, Callable[..., None]] = {
+    "brightness": _brightness,
+    "contrast": _contrast,
+    "color": _color,
+    "channel_shift": _channel_shift,
+    "grayscale": _grayscale,
+}

@@ -1,0 +1,113 @@
+"""Transforms of other libraries, which draw from generators of the process."""
+
+import copy
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+
+from sklearn_dl.augmentation._images import result_pixels, to_image
+from sklearn_dl.runtime import seeded
+
+_lock = threading.RLock()
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+# A forked process would wait for ever for a thread that it doesn't have.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
+
+
+@contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Seed the generators of the process for a block, and put them back after it.
+
+    Those of random, numpy and torch (on the CPU). One block runs at a time.
+
+    Parameters
+    ----------
+    seed : int
+        In [0, 2**32).
+    """
+    with _lock:
+        python, legacy = random.getstate(), np.random.get_state()
+        try:
+            random.seed(seed)
+            np.random.seed(seed)
+            with seeded(seed):
+                yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
+
+
+class Foreign:
+    """A transform that somebody else wrote, as a step of an `Augmenter`.
+
+    Parameters
+    ----------
+    transform : callable
+        Albumentations get an array (H, W[, c]) as `image`; transforms of
+        ``torchvision.transforms.v2`` get an ``Image`` tensor; any other callable gets a
+        PIL image, or a tensor (c, H, W) where the image is of floats.
+    name : str, default=None
+        The name that stood for the transform; such a transform gets PIL images.
+
+    Attributes
+    ----------
+    sizes : bool
+        Whether the transform crops or resizes, and so wants the image as it was.
+    """
+
+    def __init__(self, transform: Callable[..., Any], name: str | None = None):
+        homes = [cls.__module__ for cls in type(transform).__mro__]
+        self.albumentations = any(h.split(".")[0] == "albumentations" for h in homes)
+        # Their generators are seeded in place: not in the user's object.
+        self.transform = copy.deepcopy(transform) if self.albumentations else transform
+        self.takes_tensors = name is None and any(
+            home.startswith("torchvision.transforms.v2") for home in homes
+        )
+        self.name = name or _name_of(transform)
+        self.sizes = _sizes(transform)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __call__(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Apply the transform to pixels (c, H, W), its draws seeded from `rng`."""
+        seed = int(rng.integers(2**32))
+        with global_seed(seed):
+            result = self._apply(pixels, seed)
+        return result_pixels(result, self.name)
+
+    def _apply(self, pixels: np.ndarray, seed: int) -> Any:
+        if self.albumentations:
+            array = pixels.transpose(1, 2, 0)
+            if hasattr(self.transform, "set_random_seed"):
+                self.transform.set_random_seed(seed)
+            return self.transform(image=np.ascontiguousarray(array))["image"]
+        if self.takes_tensors:
+            return self.transform(tv_tensors.Image(torch.from_numpy(pixels)))
+        return self.transform(to_image(pixels))
+
+
+def _name_of(transform: Any) -> str:
+    return getattr(transform, "__name__", type(transform).__name__)
+
+
+def _sizes(transform: Any) -> bool:
+    """Tell whether a transform, or one that it holds, crops or resizes."""
+    if any(word in _name_of(transform) for word in ("Crop", "Resize", "MaxSize")):
+        return True
+    parts = getattr(transform, "transforms", None)
+    return isinstance(parts, list | tuple) and any(_sizes(part) for part in parts)

@@ -1,0 +1,182 @@
+"""A picture of what the network sees in training."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sklearn_dl.augmentation._images import plain_view, to_floats
+from sklearn_dl.augmentation._mix import mix_batch
+from sklearn_dl.augmentation._presets import resolve_augment
+from sklearn_dl.backbones import Preprocessing
+from sklearn_dl.images import as_source
+from sklearn_dl.runtime import draw_seed
+
+# The preset of most weights; values are shown as they are before normalisation.
+_PRESET = Preprocessing(256, (224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def plot_augmentations(
+    X,
+    augment: Any = "standard",
+    *,
+    n_images: int = 4,
+    n_draws: int = 6,
+    image_size: int | tuple[int, int] = 224,
+    mix: str | None = None,
+    mix_alpha: float | None = None,
+    random_state=0,
+    figure=None,
+):
+    """Show what the network will see of some images in training.
+
+    Each row is an image: as it is in prediction, then as it was drawn. With `mix`, a
+    column of draws is a batch: each image is mixed with another one of its column, and
+    the share of its own is written on it.
+
+    Parameters
+    ----------
+    X : array, tensor, list, tuple, Series or DataFrame
+        Images in any form that the estimators take.
+    augment : None, str, callable, sequence of them or Augment, default="standard"
+        See `Augment`.
+    n_images : int, default=4
+        The first images of X are shown, at most as many.
+    n_draws : int, default=6
+        Draws of each image.
+    image_size : int or (int, int), default=224
+        The network's input size, in pixels. An int is a side: the shorter side is
+        resized to 256/224 of it, and the centre cropped. (height, width) resizes.
+    mix : {None, "mixup", "cutmix", "both"}, default=None
+        See `mix_batch`.
+    mix_alpha : float, default=None
+        See `mix_batch`.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the draws.
+    figure : matplotlib.figure.Figure or SubFigure, default=None
+        Where to draw; None makes a new figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure or SubFigure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from matplotlib.figure import Figure
+    >>> from sklearn_dl.augmentation import plot_augmentations
+    >>> X = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), "uint8")
+    >>> figure = plot_augmentations(
+    ...     X, "light", n_draws=3, image_size=16, figure=Figure()
+    ... )
+    >>> len(figure.axes)
+    8
+    """
+    for name, value in (("n_images", n_images), ("n_draws", n_draws)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
+    source = as_source(X)
+    preprocessing = _PRESET.replace_image_size(image_size)
+    augmenter = resolve_augment(augment, preprocessing)
+    seed = draw_seed(random_state)
+    images = [_image(source[row]) for row in range(min(n_images, len(source)))]
+    plain = [plain_view(image, preprocessing) for image in images]
+    columns = []
+    for draw in range(n_draws):
+        views = [
+            augmenter(image, np.random.default_rng([seed, draw, row]))
+            if augmenter is not None
+            else plain[row]
+            for row, image in enumerate(images)
+        ]
+        columns.append(_mixed(views, mix, mix_alpha, [seed, draw]))
+    return _draw(plain, columns, figure)
+
+
+def _image(image: Image.Image | np.ndarray) -> Any:
+    if isinstance(image, Image.Image):
+        return image
+    if image.dtype != np.uint8:
+        return torch.from_numpy(image).permute(2, 0, 1)
+    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+
+
+def _mixed(views, mix, alpha, key) -> list[tuple[torch.Tensor, str]]:
+    """Return a column of images, each with its title."""
+    if mix is None:
+        return [(view, "") for view in views]
+    channels = max(len(view) for view in views)
+    batch = torch.stack(
+        [
+            torch.from_numpy(to_floats(view.numpy())).expand(channels, -1, -1)
+            for view in views
+        ]
+    )
+    rows = torch.arange(len(views))
+    mixed = mix_batch(
+        batch,
+        rows,
+        torch.ones(len(views)),
+        mix=mix,
+        alpha=alpha,
+        rng=np.random.default_rng(key),
+    )
+    share, other = mixed["mix_share"], mixed["mix_target"]
+    assert share is not None
+    assert other is not None
+    assert mixed["x"] is not None
+    titles = [
+        f"{s:.0%} + {1 - s:.0%} of {o + 1}"
+        for s, o in zip(share.tolist(), other.tolist(), strict=True)
+    ]
+    return list(zip(mixed["x"], titles, strict=True))
+
+
+def _draw(plain, columns, figure):
+    rows, n = len(plain), 1 + len(columns)
+    height, width = plain[0].shape[-2:]
+    titled = any(title for column in columns for _, title in column)
+    if figure is None:
+        try:
+            from matplotlib import pyplot
+        except ImportError as error:
+            raise ImportError(
+                "plot_augmentations needs matplotlib: pip install 'sklearn_dl[plots]'."
+            ) from error
+        side = 1.6
+        per_row = side * height / width + (0.2 if titled else 0.0)
+        size = (0.2 + side * n, 0.4 + per_row * rows)
+        figure = pyplot.figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, n, squeeze=False)
+    for row in range(rows):
+        column = [(plain[row], ""), *(column[row] for column in columns)]
+        for axis, (view, title) in zip(axes[row], column, strict=True):
+            _show(axis, view)
+            # Below the image: above the first row stand the headings.
+            axis.set_xlabel(title, fontsize=7, labelpad=2)
+        axes[row, 0].set_ylabel(str(row + 1), rotation=0, va="center", labelpad=8)
+    axes[0, 0].set_title("prediction", fontsize=9)
+    for number, axis in enumerate(axes[0, 1:], 1):
+        axis.set_title(f"draw {number}", fontsize=9)
+    return figure
+
+
+def _show(axis, view: torch.Tensor) -> None:
+    values = to_floats(view.numpy())
+    grey = len(values) == 1
+    axis.imshow(
+        np.clip(values[0] if grey else values.transpose(1, 2, 0), 0, 1),
+        cmap="gray" if grey else None,
+        vmin=0,
+        vmax=1,
+    )
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)

@@ -1,0 +1,249 @@
+"""What an `augment` parameter may say, and the augmenter that it stands for."""
+
+import difflib
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sklearn.base import BaseEstimator
+from torchvision.transforms import v2
+
+from sklearn_dl.augmentation._augmenter import NAMES, Augmenter, Named
+from sklearn_dl.augmentation._foreign import Foreign
+
+#: Names of the transforms, in the order in which neighbours in a list act.
+AUGMENTATIONS: tuple[str, ...] = NAMES
+
+#: What the presets contain; each is the same as its names in a list.
+PRESETS: dict[str, tuple[str, ...]] = {
+    "light": ("scale", "rotation", "translation"),
+    "standard": ("crop", "flip", "color"),
+    "strong": (
+        "crop",
+        "flip",
+        "rotation",
+        "shear",
+        "perspective",
+        "color",
+        "channel_shift",
+        "grayscale",
+        "blur",
+        "erase",
+    ),
+}
+
+# torchvision's own recipes, by two spellings each.
+_RECIPES = {
+    "trivial": "trivial",
+    "trivialaugment": "trivial",
+    "rand": "rand",
+    "randaugment": "rand",
+}
+
+
+class Augment(BaseEstimator):
+    """Random changes of training images, with their strength.
+
+    For grids, which reach inside: ``augment=Augment("standard")`` and
+    ``augment__strength``. Without a strength to set, give `transforms` itself as
+    ``augment``.
+
+    Parameters
+    ----------
+    transforms : str, callable or sequence of them, default="standard"
+        A preset, ``"trivial"`` (TrivialAugment), ``"rand"`` (RandAugment), names out of
+        `AUGMENTATIONS`, or transforms of other libraries; see Notes.
+    strength : float, default=1.0
+        Factor of how far the named transforms go, and of the magnitude of RandAugment
+        (9 at 1). At 0 images stay as in prediction. TrivialAugment and the transforms
+        of other libraries keep their own strength.
+
+    Notes
+    -----
+    Presets:
+
+    - ``"light"``: scale, rotation, translation. Nothing is mirrored and hardly anything
+      cut off: for digits, letters and signs.
+    - ``"standard"``: crop, flip, color. For photographs.
+    - ``"strong"``: crop, flip, rotation, shear, perspective, color, channel_shift,
+      grayscale, blur, erase. For long training on photographs.
+
+    None flips vertically. Names, at strength 1, each drawn anew for each image:
+
+    ================  ==============================================================
+    crop              of the original, 35-100 % of the area and 3/4 to 4/3 of the ratio
+                      of the sides [1]_. An image of at most 64 x 64 pixels is resized,
+                      padded by an eighth and cropped instead, as CIFAR's are.
+    flip              mirrors left and right, half of the time
+    vertical_flip     mirrors top and bottom, half of the time
+    scale             makes things up to 1.25 times smaller or larger
+    rotation          up to 15 degrees
+    shear             up to 10 degrees, each way
+    perspective       corners moved inwards by up to an eighth of the side
+    translation       up to a tenth of the side
+    elastic           smooth displacements, 3 % of the side in the mean [2]_
+    brightness        times 0.6 to 1.4
+    contrast          times 0.6 to 1.4
+    color             brightness and contrast times 0.8 to 1.2, saturation times 0.7
+                      to 1.3, hue 7 degrees
+    channel_shift     a colour cast: up to 0.1 of the scale, each channel its own
+    grayscale         no colour, a fifth of the time
+    blur              by a Gaussian of up to 0.6 pixels and 0.75 % of the side, half of
+                      the time
+    noise             Gaussian, of a deviation up to 0.06 of the scale
+    jpeg              written with a quality of 30 to 95 and read again
+    erase             noise in a rectangle of 2-33 % of the area, half of the time [3]_
+    ================  ==============================================================
+
+    Neighbouring names act in this order, whatever their order in the list: all changes
+    of place but ``crop`` in one interpolation, then all changes of colour in one
+    matrix. What a change of place brings in from outside is more of the ground where
+    most of the border has one colour, else the image's reflection. Where a mirror image
+    means something else, leave ``flip`` out.
+
+    Other libraries: any callable from image to image. Transforms of
+    ``torchvision.transforms.v2`` get an ``Image`` tensor, Albumentations an array, any
+    other callable a PIL image (a tensor where X holds floats). They act in their place
+    in the list, at the network's size; a first one that crops or resizes by itself
+    gets the original. They must return floats in [0, 1] or uint8: normalisation is the
+    network's. ``["crop", "flip", "trivial"]`` is torchvision's own recipe for training.
+
+    References
+    ----------
+    .. [1] Szegedy et al., "Going deeper with convolutions", CVPR 2015.
+    .. [2] Simard, Steinkraus and Platt, "Best practices for convolutional neural
+       networks applied to visual document analysis", ICDAR 2003.
+    .. [3] Zhong et al., "Random erasing data augmentation", AAAI 2020.
+    .. [4] Müller and Hutter, "TrivialAugment", ICCV 2021.
+    .. [5] Cubuk et al., "RandAugment", NeurIPS 2020.
+
+    Examples
+    --------
+    >>> from sklearn_dl.augmentation import Augment
+    >>> Augment(["rotation", "noise"]).set_params(strength=0.5)
+    Augment(strength=0.5, transforms=['rotation', 'noise'])
+    """
+
+    def __init__(
+        self,
+        transforms: str | Callable | Sequence[str | Callable] = "standard",
+        *,
+        strength: float = 1.0,
+    ):
+        self.transforms = transforms
+        self.strength = strength
+
+
+def resolve_augment(augment: Any, preprocessing) -> Augmenter | None:
+    """Build what an `augment` parameter stands for.
+
+    Parameters
+    ----------
+    augment : None, str, callable, sequence of them or Augment
+        See `Augment`.
+    preprocessing : Preprocessing or CallablePreprocessing
+        Resizing and cropping of the network.
+
+    Returns
+    -------
+    augmenter : Augmenter or None
+        None where nothing is to be done: `augment` is None or empty.
+
+    Raises
+    ------
+    ValueError
+        For a name that isn't one, or a strength that is negative or without effect.
+    TypeError
+        For anything that is neither a name nor an instance one can call.
+
+    Examples
+    --------
+    >>> from sklearn_dl.augmentation import resolve_augment
+    >>> from sklearn_dl.backbones import Preprocessing
+    >>> preprocessing = Preprocessing(36, (32, 32), mean=(0.5,) * 3, std=(0.2,) * 3)
+    >>> resolve_augment(["erase", "rotation"], preprocessing)
+    Augmenter(rotation, erase)
+    >>> resolve_augment(None, preprocessing) is None
+    True
+    """
+    transforms, strength = augment, 1.0
+    if isinstance(augment, Augment):
+        transforms, strength = augment.transforms, _checked(augment.strength)
+    if transforms is None:
+        return None
+    items = list(transforms) if isinstance(transforms, list | tuple) else [transforms]
+    steps: list[Named | Foreign] = []
+    names: list[str] = []
+    for item in items:
+        found = _lookup(item, strength)
+        if isinstance(found, tuple):
+            names += found
+            continue
+        if names:
+            steps.append(Named(tuple(names), strength))
+            names = []
+        steps.append(found)
+    if names:
+        steps.append(Named(tuple(names), strength))
+    if strength != 1 and not any(
+        isinstance(step, Named) or step.name == "rand" for step in steps
+    ):
+        raise ValueError(
+            f"strength={strength!r} has no effect on {transforms!r}: it is for named "
+            "transforms and 'rand'."
+        )
+    return Augmenter(_crop_first(steps, strength), preprocessing) if steps else None
+
+
+def _checked(strength: Any) -> float:
+    real = isinstance(strength, numbers.Real) and not isinstance(strength, bool)
+    if not (real and 0 <= strength <= 10):
+        raise ValueError(f"strength must be a number from 0 to 10, got {strength!r}.")
+    return float(strength)
+
+
+def _lookup(item: Any, strength: float) -> tuple[str, ...] | Foreign:
+    """Return the names, or the step, that one item stands for."""
+    if isinstance(item, str):
+        if item in PRESETS:
+            return PRESETS[item]
+        if item in NAMES:
+            return (item,)
+        if item not in _RECIPES:
+            raise ValueError(_unknown(item))
+        name = _RECIPES[item]
+        if name == "trivial":
+            return Foreign(v2.TrivialAugmentWide(), name)
+        # 31 bins: torchvision's default is the tenth.
+        return Foreign(v2.RandAugment(magnitude=min(round(9 * strength), 30)), name)
+    if isinstance(item, type) or not callable(item):
+        hint = f"; write {item.__name__}(...)" if isinstance(item, type) else ""
+        raise TypeError(
+            "augment must be None, a name, a callable, a list of names and callables, "
+            f"or an Augment; got {item!r}{hint}."
+        )
+    return Foreign(item)
+
+
+def _unknown(name: str) -> str:
+    known = [*PRESETS, "trivial", "rand", *NAMES]
+    near = difflib.get_close_matches(name.lower(), [*known, *_RECIPES], 1)
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    return f"Unknown augment {name!r}.{guess} The names are {', '.join(known)}."
+
+
+def _crop_first(steps: list, strength: float) -> list:
+    """Return the steps with the crop, which needs the original, in the first one."""
+    if not any(isinstance(step, Named) and "crop" in step.names for step in steps):
+        return steps
+    rest = [
+        Named(tuple(name for name in step.names if name != "crop"), strength)
+        if isinstance(step, Named)
+        else step
+        for step in steps
+    ]
+    if isinstance(rest[0], Named):
+        rest[0] = Named(("crop", *rest[0].names), strength)
+    else:
+        rest.insert(0, Named(("crop",), strength))
+    return [step for step in rest if not (isinstance(step, Named) and not step.names)]

@@ -1,0 +1,223 @@
+"""Several views of one image, whose predictions are averaged."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+
+from sklearn_dl.augmentation._foreign import global_seed
+from sklearn_dl.augmentation._images import (
+    plain_view,
+    result_pixels,
+    size_of,
+    to_image,
+    to_pixels,
+)
+from sklearn_dl.augmentation._presets import resolve_augment
+from sklearn_dl.backbones import CallablePreprocessing
+
+# Room round the crop, as in most presets, where a preprocessing leaves none.
+_MARGIN = 256 / 224
+
+
+class Views:
+    """Views of one image, each at the network's input size.
+
+    `resolve_views` builds it. What it returns for an image depends on nothing but the
+    image.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    make : callable
+        From an image to its views, tensors (c, h, w).
+    n_views : int
+        How many it returns.
+    thread_safe : bool
+        Whether several threads may call it at once.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> from sklearn_dl.augmentation import resolve_views
+    >>> from sklearn_dl.backbones import Preprocessing
+    >>> preprocessing = Preprocessing(36, (32, 32), mean=(0.5,) * 3, std=(0.2,) * 3)
+    >>> views = resolve_views("five_crop", preprocessing)
+    >>> views(Image.new("RGB", (50, 40))).shape
+    torch.Size([5, 3, 32, 32])
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[Any], list[torch.Tensor]],
+        n_views: int,
+        thread_safe: bool,
+    ):
+        self.name = name
+        self.n_views = n_views
+        self.thread_safe = thread_safe
+        self._make = make
+
+    def __repr__(self) -> str:
+        return f"Views({self.name}, n_views={self.n_views})"
+
+    def __call__(self, image) -> torch.Tensor:
+        """Return the views of an image.
+
+        Parameters
+        ----------
+        image : PIL.Image in RGB or L, or Tensor of shape (1 or 3, H, W)
+            As it was decoded; a tensor holds floats in [0, 1].
+
+        Returns
+        -------
+        Tensor of shape (n_views, 1 or 3, h, w)
+            uint8 or float, as one view of the image is in prediction without `tta`.
+        """
+        views = self._make(image)
+        if len(views) != self.n_views:
+            raise ValueError(
+                f"tta={self.name} returned {len(views)} images; for a first one it "
+                f"returned {self.n_views}, and all must have as many."
+            )
+        return torch.stack(views)
+
+
+def resolve_views(tta: Any, preprocessing, augment: Any = None) -> Views | None:
+    """Build what a `tta` parameter (test-time augmentation) stands for.
+
+    Parameters
+    ----------
+    tta : None, {"flip", "five_crop", "ten_crop"}, int or callable
+        ``"flip"``: the image and its mirror image. ``"five_crop"``: the four corners
+        and the centre of the resized image; it is resized 256/224 larger than the
+        network's input where the preprocessing leaves no margin. ``"ten_crop"``: these
+        and their mirror images [1]_. An int from 2: the image, and random views of it
+        by `augment`, the same draws for each image. A callable: from a PIL image (a
+        tensor where X holds floats) to a sequence of images, each resized as for
+        prediction unless it has the network's size.
+    preprocessing : Preprocessing or CallablePreprocessing
+        Resizing and cropping of the network.
+    augment : None, str, callable, sequence of them or Augment, default=None
+        How an int's random views are drawn; see `Augment`. None is ``"standard"``,
+        which mirrors: give another for digits.
+
+    Returns
+    -------
+    views : Views or None
+        None where `tta` is None.
+
+    Raises
+    ------
+    ValueError
+        If `tta` is none of these.
+
+    References
+    ----------
+    .. [1] Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep
+       convolutional neural networks", NeurIPS 2012.
+
+    Examples
+    --------
+    >>> from sklearn_dl.augmentation import resolve_views
+    >>> from sklearn_dl.backbones import Preprocessing
+    >>> preprocessing = Preprocessing(36, (32, 32), mean=(0.5,) * 3, std=(0.2,) * 3)
+    >>> resolve_views("ten_crop", preprocessing)
+    Views('ten_crop', n_views=10)
+    """
+    if tta is None:
+        return None
+    if isinstance(tta, str) and tta in ("flip", "five_crop", "ten_crop"):
+        n_views = {"flip": 2, "five_crop": 5, "ten_crop": 10}[tta]
+        make = partial(_crops, preprocessing, tta == "ten_crop")
+        if tta == "flip":
+            make = partial(_mirrored, preprocessing)
+        return Views(repr(tta), make, n_views, True)
+    if isinstance(tta, int | np.integer) and not isinstance(tta, bool) and tta >= 2:
+        augmenter = resolve_augment(augment, preprocessing)
+        if augmenter is None:
+            augmenter = resolve_augment("standard", preprocessing)
+        assert augmenter is not None
+        make = partial(_random, preprocessing, augmenter, int(tta))
+        return Views(repr(int(tta)), make, int(tta), augmenter.thread_safe)
+    if not callable(tta) or isinstance(tta, type):
+        raise ValueError(
+            "tta must be None, 'flip', 'five_crop', 'ten_crop', an int from 2 or a "
+            f"callable; got {tta!r}."
+        )
+    name = getattr(tta, "__name__", type(tta).__name__)
+    make = partial(_called, preprocessing, tta, name)
+    return Views(name, make, len(make(Image.new("RGB", (512, 512)))), False)
+
+
+def _mirrored(preprocessing, image) -> list[torch.Tensor]:
+    if isinstance(preprocessing, CallablePreprocessing):
+        return [plain_view(view, preprocessing) for view in (image, F.hflip(image))]
+    view = plain_view(image, preprocessing)
+    return [view, view.flip(-1)]
+
+
+def _crops(preprocessing, ten: bool, image) -> list[torch.Tensor]:
+    crop = F.ten_crop if ten else F.five_crop
+    if isinstance(preprocessing, CallablePreprocessing):
+        size = [max(round(side / _MARGIN), 1) for side in size_of(image)]
+        return [plain_view(part, preprocessing) for part in crop(image, size)]
+    output = preprocessing.output_size or size_of(preprocessing.geometry(image))
+    resized = F.resize(
+        image,
+        _with_margin(preprocessing, output, *size_of(image)),
+        interpolation=InterpolationMode(preprocessing.interpolation),
+        antialias=preprocessing.antialias,
+    )
+    return [_tensor(part) for part in crop(resized, list(output))]
+
+
+def _with_margin(preprocessing, crop, height: int, width: int) -> list[int]:
+    """Return the size to resize an image to, so that crops of it differ."""
+    resize = preprocessing.resize_size
+    if isinstance(resize, int):
+        if resize <= max(crop):
+            resize = round(max(crop) * _MARGIN)
+        return [resize]
+    size = (height, width) if resize is None else resize
+    if all(side > part for side, part in zip(size, crop, strict=True)):
+        return list(size)
+    grown = max(part / side for side, part in zip(size, crop, strict=True)) * _MARGIN
+    return [math.ceil(round(side * grown, 6)) for side in size]
+
+
+def _random(preprocessing, augmenter, n_views: int, image) -> list[torch.Tensor]:
+    # By the number of the view alone: no row depends on another, or on its place.
+    return [plain_view(image, preprocessing)] + [
+        augmenter(image, np.random.default_rng(k)) for k in range(1, n_views)
+    ]
+
+
+def _called(preprocessing, tta: Callable, name: str, image) -> list[torch.Tensor]:
+    with global_seed(0):  # a random function, too, gives each row the same views
+        results = list(tta(image))
+    if not results:
+        raise ValueError(f"tta={name} returned no image.")
+    size = preprocessing.output_size
+    views = []
+    for result in results:
+        view = to_image(result_pixels(result, f"tta={name}"))
+        resized = not isinstance(preprocessing, CallablePreprocessing) and (
+            size_of(view) == size
+        )
+        views.append(_tensor(view) if resized else plain_view(view, preprocessing))
+    return views
+
+
+def _tensor(image) -> torch.Tensor:
+    if isinstance(image, torch.Tensor):
+        return image
+    return torch.from_numpy(to_pixels(image))
