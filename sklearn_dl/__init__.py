@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from sklearn_dl import datasets
+    from sklearn_dl import augmentation, datasets, inspection, model_selection, training
     from sklearn_dl._classifier import ImageClassifier
     from sklearn_dl._features import ImageFeatureExtractor, make_feature_classifier
     from sklearn_dl._regressor import ImageRegressor
@@ -16,9 +16,13 @@ __all__ = [
     "ImageClassifier",
     "ImageFeatureExtractor",
     "ImageRegressor",
+    "augmentation",
     "datasets",
+    "inspection",
     "list_backbones",
     "make_feature_classifier",
+    "model_selection",
+    "training",
 ]
 
 # Where each public name lives: torch is imported when a name that needs it is used.

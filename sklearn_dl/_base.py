@@ -2,22 +2,18 @@
 
 import copy
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_dl.backbones import Backbone, load_backbone
 from sklearn_dl.extraction import PixelReader, channel_statistics, run_network
 from sklearn_dl.images import ImageSource, as_source
-from sklearn_dl.runtime import PRECISIONS, resolve_device
+from sklearn_dl.runtime import resolve_device
 
 try:  # scikit-learn 1.9 and later
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -29,23 +25,6 @@ except ImportError:
     def with_callbacks(method):
         """Return the method as it is."""
         return method
-
-
-BACKBONE_CONSTRAINTS: dict[str, Any] = {
-    "backbone": [str, callable],
-    "weights": [str, os.PathLike, Enum, None],
-    "layer": [str],
-    "pooling": [StrOptions({"avg", "max", "flatten", "cls"}), None],
-    "preprocessing": "no_validation",
-    "image_size": [Interval(Integral, 1, None, closed="left"), tuple, list, None],
-    "image_shape": [tuple, list, None],
-    "normalize": [StrOptions({"weights", "data"}), tuple, list],
-    "batch_size": [Interval(Integral, 1, None, closed="left")],
-    "device": [str, torch.device],
-    "precision": [StrOptions(set(PRECISIONS))],
-    "random_state": ["random_state"],
-    "verbose": ["verbose"],
-}
 
 
 class ImageEstimatorMixin(CallbackSupportMixin):
@@ -149,7 +128,15 @@ class ImageEstimatorMixin(CallbackSupportMixin):
         return preprocessing.replace_normalization(mean, std)
 
     def _run(
-        self, network, source, preprocessing, device, description, rows=None
+        self,
+        network,
+        source,
+        preprocessing,
+        device,
+        description,
+        rows=None,
+        views=None,
+        combine=None,
     ) -> np.ndarray:
         """Return the outputs of a network for all images, or for some rows."""
         return run_network(
@@ -162,6 +149,8 @@ class ImageEstimatorMixin(CallbackSupportMixin):
             batch_size=self.batch_size,
             verbose=self.verbose,
             description=description,
+            views=views,
+            combine=combine,
         )
 
 

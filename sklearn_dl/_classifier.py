@@ -1,23 +1,27 @@
 """Classification of images: a new head on a pretrained backbone."""
 
+from numbers import Real
 from typing import ClassVar
 
-import numpy as np
-import torch
 from sklearn.base import ClassifierMixin
-from sklearn.preprocessing import LabelEncoder
-from sklearn.utils import column_or_1d, compute_class_weight
-from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
 
 from sklearn_dl._neural import NeuralImageEstimator
+from sklearn_dl._targets import ClassTargets, LabelTargets, class_targets
+from sklearn_dl.training import gives_margins
 
 
 class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
-    """Classifier of images: a linear head trained on a pretrained backbone.
+    """Classifier of images: a new head trained on a pretrained backbone.
 
     With the backbone frozen (``trainable="head"``, the default) each image passes
     through it once per fit, and the head is trained on the features.
+
+    Parameters go in groups: the backbone and its images (`backbone` to `normalize`),
+    the head and the loss (`head` to `class_weight`), the regime (`trainable` to
+    `backbone_lr`), changes of images (`augment` to `tta`), optimisation (`max_epochs`
+    to `weight_decay`), stopping (`early_stopping` to `scoring`), and how it runs.
 
     Parameters
     ----------
@@ -49,29 +53,62 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     normalize : {"weights", "data"} or (mean, std), default="weights"
         Mean and deviation of the three channels, on the scale 0 to 1: those of the
         weights, those of the training rows, or these.
+    head : Head or None, default=None
+        Layers of the head: hidden layers, dropout, initialisation (see
+        `sklearn_dl.training.Head`). None is one linear layer. A grid reaches in:
+        ``head__dropout``.
+    loss : {"log_loss", "hinge"} or torch module, default="log_loss"
+        What training minimises. ``"hinge"`` gives `decision_function` in place of
+        `predict_proba`.
+    label_smoothing : float, default=0.0
+        Share of each target that is spread over all classes [2]_.
+    class_weight : dict, list of dict, "balanced" or None, default=None
+        Weights of the classes; for indicators, of 0 and 1 of each label.
     trainable : {"head", "all"}, int, str or list of str, default="head"
         What is trained: the new head alone, everything, the head and the last k
         stages, or the head and the stages named (see the backbone's ``stages``).
+    warmup_epochs : int, default=0
+        Epochs in which the head is trained alone, before the rest is unfrozen with a
+        fresh optimiser. They count among `max_epochs`.
     freeze_batch_norm : bool or "auto", default="auto"
         Whether the BatchNorm statistics of trained stages keep still; ``"auto"``: of
         pretrained weights yes, of random ones no. What isn't trained never moves.
-    max_epochs : int, default=20
-        Passes over the training rows.
     lr : float or None, default=None
         Learning rate of the head. None takes one that suits the optimiser: 1e-2 for
         SGD and its kin and Adagrad, 1e-3 for the others.
-    backbone_lr : float or None, default=None
-        Learning rate of the trained stages of the backbone. None takes ``lr / 100``
-        for pretrained weights, ``lr`` for random ones.
+    backbone_lr : float, (float, float) or None, default=None
+        Learning rate of the trained stages of the backbone; or of the first and the
+        last of them, with a geometric scale between. None takes ``lr / 100`` for
+        pretrained weights, ``lr`` for random ones.
+    augment : str, list, callable, Augment or None, default=None
+        Random changes of the training images: ``"light"``, ``"standard"``,
+        ``"strong"``, ``"trivial"``, ``"rand"``, a list of names such as ``["flip",
+        "rotation"]``, a transform of torchvision or Albumentations (see
+        `sklearn_dl.augmentation`).
+    mix : {"mixup", "cutmix", "both"} or None, default=None
+        Whether pairs of training images are blended [3]_ or patched together [4]_.
+    mix_alpha : float or None, default=None
+        Both parameters of the Beta distribution of their shares. None takes 0.2 for
+        mixup, 1.0 for cutmix.
+    tta : {"flip", "five_crop", "ten_crop"}, int, callable or None, default=None
+        Views of an image over which predictions are averaged; an int adds random ones
+        of `augment` (or "standard") to the plain one; a callable maps a PIL image to
+        several.
+    max_epochs : int, default=20
+        Passes over the training rows.
     batch_size : int, default=32
         Images in one step, and in one pass of prediction.
     optimizer : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"} \
-            or class, default="momentum"
-        By name, or a class of torch. ``"momentum"`` is SGD with momentum 0.9.
+            or class or Optimizer, default="momentum"
+        ``"momentum"`` is SGD with momentum 0.9. `sklearn_dl.training.Optimizer` has
+        the L1 penalty and gradient clipping.
+    schedule : {"constant", "step", "exponential", "cosine", "one_cycle", "plateau"}, \
+            callable or Schedule, default="constant"
+        How the rates change after the warm-up of the head (see
+        `sklearn_dl.training.Schedule`); a callable maps (step, number of steps) to a
+        factor.
     weight_decay : float, default=1e-4
-        Torch's ``weight_decay``, for weights; biases and norms don't decay.
-    class_weight : dict, "balanced" or None, default=None
-        Weights of the classes in the loss.
+        Torch's, of weights; biases and norms don't decay.
     early_stopping : bool, default=False
         Whether to end training when the validation rows stop improving, and put the
         best weights back.
@@ -83,13 +120,13 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     tol : float, default=1e-4
         An improvement is larger than this, against the best epoch so far.
     scoring : str, callable or None, default=None
-        The metric that early stopping watches on the validation rows; None watches
-        their loss. ``history_`` records it as ``valid_score`` (accuracy with None).
+        What early stopping watches; None watches the validation loss. ``history_`` has
+        it as ``valid_score`` (accuracy with None).
     warm_start : bool, default=False
         Whether `fit` goes on from the network of the fit before.
     random_state : int, RandomState instance or None, default=None
         Of the head's initial weights, random weights of the backbone, the order of
-        the rows and the validation split.
+        the rows, augmentation, mixing and the validation split.
     device : str or torch.device, default="auto"
         ``"auto"`` takes a GPU when there is one.
     precision : {"auto", "bfloat16", "float16", "float32", "float64"}, \
@@ -98,7 +135,8 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     verbose : int, default=0
         1 shows progress bars.
     callbacks : list or None, default=None
-        Callbacks of skorch.
+        Callbacks of skorch, or of `sklearn_dl.training`: `Checkpoint`,
+        `StoppingRules`, `TensorBoard`, `WeightAveraging` and others.
     net_params : dict or None, default=None
         Anything else that skorch's ``NeuralNet`` takes, such as
         ``{"iterator_train__num_workers": 2}``.
@@ -106,14 +144,16 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Labels, sorted.
+        Labels, sorted; for indicators, the positions of their columns.
     net_ : skorch net
         With the network in ``net_.module_``.
     preprocessing_ : Preprocessing
         How images are resized, cropped and normalised.
     history_ : pandas.DataFrame
-        One row per epoch: ``epoch`` (from 1), ``dur`` (seconds), ``train_loss`` and,
-        where there are validation rows, ``valid_loss`` and ``valid_score``.
+        One row per epoch: ``epoch`` (from 1), ``dur`` (seconds), ``lr``,
+        ``train_loss``, ``train_top1`` and, where there are validation rows,
+        ``valid_loss``, ``valid_score``, ``valid_top1`` and, above 5 classes,
+        ``valid_top5``; and what callbacks record.
     n_iter_ : int
         Epochs trained.
     best_epoch_ : int
@@ -132,6 +172,12 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     ----------
     .. [1] J. Yosinski, J. Clune, Y. Bengio and H. Lipson, "How transferable are
        features in deep neural networks?", NIPS, 2014.
+    .. [2] C. Szegedy et al., "Rethinking the Inception architecture for computer
+       vision", CVPR, 2016.
+    .. [3] H. Zhang, M. Cisse, Y. Dauphin and D. Lopez-Paz, "mixup: beyond empirical
+       risk minimization", ICLR, 2018.
+    .. [4] S. Yun et al., "CutMix: regularization strategy to train strong classifiers
+       with localizable features", ICCV, 2019.
 
     Examples
     --------
@@ -149,10 +195,10 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
 
     _parameter_constraints: ClassVar[dict] = {
         **NeuralImageEstimator._parameter_constraints,
-        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+        "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
-    classes_: np.ndarray
-    _criterion = torch.nn.CrossEntropyLoss
+    _targets: ClassTargets | LabelTargets
 
     def __init__(
         self,
@@ -165,15 +211,24 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         image_size=None,
         image_shape=None,
         normalize="weights",
+        head=None,
+        loss="log_loss",
+        label_smoothing=0.0,
+        class_weight=None,
         trainable="head",
+        warmup_epochs=0,
         freeze_batch_norm="auto",
-        max_epochs=20,
         lr=None,
         backbone_lr=None,
+        augment=None,
+        mix=None,
+        mix_alpha=None,
+        tta=None,
+        max_epochs=20,
         batch_size=32,
         optimizer="momentum",
+        schedule="constant",
         weight_decay=1e-4,
-        class_weight=None,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=5,
@@ -195,15 +250,24 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         self.image_size = image_size
         self.image_shape = image_shape
         self.normalize = normalize
+        self.head = head
+        self.loss = loss
+        self.label_smoothing = label_smoothing
+        self.class_weight = class_weight
         self.trainable = trainable
+        self.warmup_epochs = warmup_epochs
         self.freeze_batch_norm = freeze_batch_norm
-        self.max_epochs = max_epochs
         self.lr = lr
         self.backbone_lr = backbone_lr
+        self.augment = augment
+        self.mix = mix
+        self.mix_alpha = mix_alpha
+        self.tta = tta
+        self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.optimizer = optimizer
+        self.schedule = schedule
         self.weight_decay = weight_decay
-        self.class_weight = class_weight
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -217,60 +281,49 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         self.callbacks = callbacks
         self.net_params = net_params
 
-    def _fit_target(self, y, weight) -> tuple[torch.Tensor, int]:
-        y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
-        encoder = LabelEncoder().fit(y)
-        classes = encoder.classes_
-        if len(classes) < 2:
-            raise ValueError(
-                f"y has one class, {classes.tolist()[0]!r}; a classifier needs at "
-                "least 2 classes."
-            )
-        if self.warm_start and hasattr(self, "net_"):
-            if not np.array_equal(classes, self.classes_):
-                raise ValueError(
-                    f"warm_start=True goes on with the classes {self.classes_!r}, "
-                    f"but y has {classes!r}."
-                )
-        self.classes_ = classes
-        return torch.from_numpy(encoder.transform(y)).long(), len(classes)
+    def __sklearn_tags__(self):
+        """Declare that images may have several labels."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
-    def _new_target(self, y) -> torch.Tensor:
-        y = column_or_1d(y, warn=True)
-        unknown = np.setdiff1d(y, self.classes_)
-        if len(unknown):
-            raise ValueError(
-                f"y_val has classes that y has not: {unknown.tolist()[:10]!r}."
-            )
-        return torch.from_numpy(np.searchsorted(self.classes_, y)).long()
+    def _new_targets(self, y, weight, classes=None):
+        targets = class_targets(y, classes)
+        self.classes_ = targets.classes
+        return targets
 
-    def _decode_target(self, target: torch.Tensor) -> np.ndarray:
-        return self.classes_[target.numpy()]
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Train one epoch on these images, going on from what was learned.
 
-    def _target_weight(self, target: torch.Tensor, weight: np.ndarray):
-        if isinstance(self.class_weight, str):
-            totals = np.bincount(target, weights=weight, minlength=len(self.classes_))
-            per_class = weight.sum() / np.where(totals > 0, totals, np.inf)
-        else:
-            per_class = compute_class_weight(
-                self.class_weight, classes=self.classes_, y=self.classes_
-            )
-        if not (np.isfinite(per_class) & (per_class >= 0)).all():
-            raise ValueError(
-                f"class_weight={self.class_weight!r} must hold finite weights of at "
-                "least 0."
-            )
-        return lambda target: per_class[target.numpy()]
+        Parameters
+        ----------
+        X : images
+            Any form that `fit` takes.
+        y : array-like of shape (n,) or indicators of shape (n, n_labels)
+            Classes.
+        classes : array-like of shape (n_classes,), default=None
+            All classes that will come, in the first call. None takes those in `y`.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the rows.
 
-    def _guessing_loss(self, n_outputs: int) -> float:
-        return float(np.log(n_outputs))
+        Returns
+        -------
+        self : object
+            Fitted estimator.
 
-    def _strata(self, target: torch.Tensor) -> np.ndarray:
-        return target.numpy()
+        Raises
+        ------
+        ValueError
+            As in `fit`, if y has a class that the first call didn't know, and with
+            ``early_stopping=True``.
+        """
+        return self._partial_fit(X, y, sample_weight, classes)
 
+    @available_if(lambda self: not gives_margins(self.loss))
     def predict_proba(self, X):
-        """Return the probability of each class.
+        """Return the probability of each class, or of each label.
+
+        With `tta`, the mean over the views. Not there with ``loss="hinge"``.
 
         Parameters
         ----------
@@ -291,13 +344,11 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         NotFittedError
             If `fit` was not called.
         """
-        outputs = self._outputs(X)
-        # In float64, so that the rows of float32 sum to 1 as nearly as they can.
-        probabilities = torch.softmax(torch.from_numpy(outputs).double(), dim=1)
-        return probabilities.numpy().astype(outputs.dtype, copy=False)
+        return self._outputs(X)
 
-    def predict(self, X):
-        """Return the most probable class of each image.
+    @available_if(lambda self: gives_margins(self.loss))
+    def decision_function(self, X):
+        """Return the score of each class; there with ``loss="hinge"``.
 
         Parameters
         ----------
@@ -306,8 +357,8 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
 
         Returns
         -------
-        ndarray of shape (n_images,)
-            Labels.
+        ndarray of shape (n_images,) or (n_images, n_classes)
+            float32; of two classes the score of the second one.
 
         Raises
         ------
@@ -318,5 +369,33 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         NotFittedError
             If `fit` was not called.
         """
-        most_probable = self._outputs(X).argmax(axis=1)
-        return self.classes_[most_probable]
+        scores = self._outputs(X, activated=False)
+        if self._targets.kind == "classes" and scores.shape[1] == 2:
+            return scores[:, 1] - scores[:, 0]
+        return scores
+
+    def predict(self, X):
+        """Return the most probable class of each image, or its labels.
+
+        Parameters
+        ----------
+        X : images
+            Any form that `fit` takes.
+
+        Returns
+        -------
+        ndarray of shape (n_images,) or (n_images, n_labels)
+            Classes; or 1 where a label is more probable than not, else 0.
+
+        Raises
+        ------
+        ValueError
+            If X is not of a form that `fit` takes, or of another number of pixels.
+        ImageDecodeError
+            Naming the rows and paths of images that can't be decoded.
+        NotFittedError
+            If `fit` was not called.
+        """
+        margins = gives_margins(self.loss)
+        scores = self._outputs(X, activated=not margins)
+        return self._targets.most_likely(scores, 0.0 if margins else 0.5)

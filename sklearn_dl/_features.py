@@ -12,12 +12,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from sklearn_dl._base import (
-    BACKBONE_CONSTRAINTS,
-    ImageEstimatorMixin,
-    on_cpu,
-    with_callbacks,
-)
+from sklearn_dl._base import ImageEstimatorMixin, on_cpu, with_callbacks
+from sklearn_dl._parameters import BACKBONE_CONSTRAINTS
+from sklearn_dl.augmentation import resolve_views
 from sklearn_dl.runtime import draw_seed, resolve_device, seeded
 
 
@@ -62,6 +59,10 @@ class ImageFeatureExtractor(
     normalize : {"weights", "data"} or (mean, std), default="weights"
         Mean and deviation of the three channels, on the scale 0 to 1: those of the
         weights, those of the training rows, or these.
+    tta : {"flip", "five_crop", "ten_crop"}, int, callable or None, default=None
+        Views of an image over which features are averaged; an int adds random views
+        to the plain one (``augment="standard"`` of `sklearn_dl.augmentation`); a
+        callable maps a PIL image to several.
     batch_size : int, default=32
         Images in one pass of the network.
     device : str or torch.device, default="auto"
@@ -122,6 +123,7 @@ class ImageFeatureExtractor(
         image_size=None,
         image_shape=None,
         normalize="weights",
+        tta=None,
         batch_size=32,
         device="auto",
         precision="float32",
@@ -136,6 +138,7 @@ class ImageFeatureExtractor(
         self.image_size = image_size
         self.image_shape = image_shape
         self.normalize = normalize
+        self.tta = tta
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
@@ -209,7 +212,12 @@ class ImageFeatureExtractor(
         source = self._new_source(X)
         device = resolve_device(self.device, fall_back=True)
         return self._run(
-            self.backbone_, source, self.preprocessing_, device, "features"
+            self.backbone_,
+            source,
+            self.preprocessing_,
+            device,
+            "features",
+            views=resolve_views(self.tta, self.preprocessing_),
         )
 
     @property
@@ -234,6 +242,7 @@ def make_feature_classifier(
     image_size=None,
     image_shape=None,
     normalize="weights",
+    tta=None,
     batch_size=32,
     device="auto",
     precision="float32",
@@ -253,7 +262,7 @@ def make_feature_classifier(
         Any scikit-learn classifier. None takes ``LinearSVC(C=1e-3)``: features are
         many and scaled, so a small C serves.
     backbone, weights, layer, pooling, preprocessing, image_size, image_shape, \
-            normalize, batch_size, device, precision
+            normalize, tta, batch_size, device, precision
         As in `ImageFeatureExtractor`.
     probability : bool, default=False
         Whether to calibrate the classifier (Platt's sigmoid, 5 folds), so that the
@@ -302,6 +311,7 @@ def make_feature_classifier(
         image_size=image_size,
         image_shape=image_shape,
         normalize=normalize,
+        tta=tta,
         batch_size=batch_size,
         device=device,
         precision=precision,

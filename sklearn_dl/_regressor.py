@@ -1,20 +1,23 @@
 """Regression on images: a new head on a pretrained backbone."""
 
-import numpy as np
 import torch
 from sklearn.base import RegressorMixin
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_array
 
 from sklearn_dl._neural import NeuralImageEstimator
+from sklearn_dl._targets import ContinuousTargets
 
 
 class ImageRegressor(RegressorMixin, NeuralImageEstimator):
-    """Regressor of images: a linear head trained on a pretrained backbone.
+    """Regressor of images: a new head trained on a pretrained backbone.
 
-    The loss is the squared error of the targets, scaled to mean 0 and deviation 1.
+    The loss is of the targets scaled to mean 0 and deviation 1.
     With the backbone frozen (``trainable="head"``, the default) each image passes
     through it once per fit, and the head is trained on the features.
+
+    Parameters go in groups: the backbone and its images (`backbone` to `normalize`),
+    the head and the loss (`head` to `loss`), the transfer regime (`trainable` to
+    `backbone_lr`), changes of images (`augment` to `tta`), optimisation (`max_epochs`
+    to `weight_decay`), stopping (`early_stopping` to `scoring`), and how it runs.
 
     Parameters
     ----------
@@ -46,25 +49,56 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     normalize : {"weights", "data"} or (mean, std), default="weights"
         Mean and deviation of the three channels, on the scale 0 to 1: those of the
         weights, those of the training rows, or these.
+    head : Head or None, default=None
+        Layers of the head: hidden layers, dropout, initialisation (see
+        `sklearn_dl.training.Head`). None is one linear layer. A grid reaches in:
+        ``head__dropout``.
+    loss : {"squared_error", "absolute_error", "huber", "epsilon_insensitive"} or \
+            torch module, default="squared_error"
+        What training minimises, over targets scaled to deviation 1.
     trainable : {"head", "all"}, int, str or list of str, default="head"
         What is trained: the new head alone, everything, the head and the last k
         stages, or the head and the stages named (see the backbone's ``stages``).
+    warmup_epochs : int, default=0
+        Epochs in which the head is trained alone, before the rest is unfrozen with a
+        fresh optimiser. They count among `max_epochs`.
     freeze_batch_norm : bool or "auto", default="auto"
         Whether the BatchNorm statistics of trained stages keep still; ``"auto"``: of
         pretrained weights yes, of random ones no. What isn't trained never moves.
-    max_epochs : int, default=20
-        Passes over the training rows.
     lr : float or None, default=None
         Learning rate of the head. None takes one that suits the optimiser: 1e-2 for
         SGD and its kin and Adagrad, 1e-3 for the others.
-    backbone_lr : float or None, default=None
-        Learning rate of the trained stages of the backbone. None takes ``lr / 100``
-        for pretrained weights, ``lr`` for random ones.
+    backbone_lr : float, (float, float) or None, default=None
+        Learning rate of the trained stages of the backbone; or of the first and the
+        last of them, with a geometric scale between. None takes ``lr / 100`` for
+        pretrained weights, ``lr`` for random ones.
+    augment : str, list, callable, Augment or None, default=None
+        Random changes of the training images: ``"light"``, ``"standard"``,
+        ``"strong"``, ``"trivial"``, ``"rand"``, a list of names such as ``["flip",
+        "rotation"]``, a transform of torchvision or Albumentations (see
+        `sklearn_dl.augmentation`).
+    mix : {"mixup", "cutmix", "both"} or None, default=None
+        Whether pairs of training images are blended [2]_ or patched together [3]_,
+        and their targets averaged by their shares.
+    mix_alpha : float or None, default=None
+        Both parameters of the Beta distribution of their shares. None takes 0.2 for
+        mixup, 1.0 for cutmix.
+    tta : {"flip", "five_crop", "ten_crop"}, int, callable or None, default=None
+        Views of an image over which predictions are averaged; an int adds random views
+        of `augment` to the plain one; a callable maps a PIL image to several.
+    max_epochs : int, default=20
+        Passes over the training rows.
     batch_size : int, default=32
         Images in one step, and in one pass of prediction.
     optimizer : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"} \
-            or class, default="momentum"
+            or class or Optimizer, default="momentum"
         By name, or a class of torch. ``"momentum"`` is SGD with momentum 0.9.
+        `sklearn_dl.training.Optimizer` has the L1 penalty and gradient clipping.
+    schedule : {"constant", "step", "exponential", "cosine", "one_cycle", "plateau"}, \
+            callable or Schedule, default="constant"
+        How the rates change after the warm-up of the head (see
+        `sklearn_dl.training.Schedule`); a callable maps (step, number of steps) to a
+        factor.
     weight_decay : float, default=1e-4
         Torch's ``weight_decay``, for weights; biases and norms don't decay.
     early_stopping : bool, default=False
@@ -84,7 +118,7 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         Whether `fit` goes on from the network of the fit before.
     random_state : int, RandomState instance or None, default=None
         Of the head's initial weights, random weights of the backbone, the order of
-        the rows and the validation split.
+        the rows, augmentation, mixing and the validation split.
     device : str or torch.device, default="auto"
         ``"auto"`` takes a GPU when there is one.
     precision : {"auto", "bfloat16", "float16", "float32", "float64"}, \
@@ -93,7 +127,8 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     verbose : int, default=0
         1 shows progress bars.
     callbacks : list or None, default=None
-        Callbacks of skorch.
+        Callbacks of skorch, or of `sklearn_dl.training`: `Checkpoint`,
+        `StoppingRules`, `TensorBoard`, `WeightAveraging` and others.
     net_params : dict or None, default=None
         Anything else that skorch's ``NeuralNet`` takes, such as
         ``{"iterator_train__num_workers": 2}``.
@@ -107,8 +142,9 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     preprocessing_ : Preprocessing
         How images are resized, cropped and normalised.
     history_ : pandas.DataFrame
-        One row per epoch: ``epoch`` (from 1), ``dur`` (seconds), ``train_loss`` and,
-        where there are validation rows, ``valid_loss`` and ``valid_score``.
+        One row per epoch: ``epoch`` (from 1), ``dur`` (seconds), ``lr``,
+        ``train_loss`` and, where there are validation rows, ``valid_loss`` and
+        ``valid_score``; and what callbacks record.
     n_iter_ : int
         Epochs trained.
     best_epoch_ : int
@@ -126,6 +162,10 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     ----------
     .. [1] J. Yosinski, J. Clune, Y. Bengio and H. Lipson, "How transferable are
        features in deep neural networks?", NIPS, 2014.
+    .. [2] H. Zhang, M. Cisse, Y. Dauphin and D. Lopez-Paz, "mixup: beyond empirical
+       risk minimization", ICLR, 2018.
+    .. [3] S. Yun et al., "CutMix: regularization strategy to train strong classifiers
+       with localizable features", ICCV, 2019.
 
     Examples
     --------
@@ -141,8 +181,6 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     True
     """
 
-    _criterion = torch.nn.MSELoss
-
     def __init__(
         self,
         backbone="mobilenet_v2",
@@ -154,13 +192,21 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         image_size=None,
         image_shape=None,
         normalize="weights",
+        head=None,
+        loss="squared_error",
         trainable="head",
+        warmup_epochs=0,
         freeze_batch_norm="auto",
-        max_epochs=20,
         lr=None,
         backbone_lr=None,
+        augment=None,
+        mix=None,
+        mix_alpha=None,
+        tta=None,
+        max_epochs=20,
         batch_size=32,
         optimizer="momentum",
+        schedule="constant",
         weight_decay=1e-4,
         early_stopping=False,
         validation_fraction=0.1,
@@ -183,13 +229,21 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         self.image_size = image_size
         self.image_shape = image_shape
         self.normalize = normalize
+        self.head = head
+        self.loss = loss
         self.trainable = trainable
+        self.warmup_epochs = warmup_epochs
         self.freeze_batch_norm = freeze_batch_norm
-        self.max_epochs = max_epochs
         self.lr = lr
         self.backbone_lr = backbone_lr
+        self.augment = augment
+        self.mix = mix
+        self.mix_alpha = mix_alpha
+        self.tta = tta
+        self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.optimizer = optimizer
+        self.schedule = schedule
         self.weight_decay = weight_decay
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -210,49 +264,41 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def _fit_target(self, y, weight) -> tuple[torch.Tensor, int]:
-        y = self._checked_target(y)
-        self._single = y.ndim == 1
-        y = y.reshape(len(y), -1)
-        if not (self.warm_start and hasattr(self, "net_")):
-            self._target_scaler = StandardScaler().fit(y, sample_weight=weight)
-            self.n_targets_ = y.shape[1]
-        elif y.shape[1] != self.n_targets_:
-            raise ValueError(
-                f"warm_start=True goes on with {self.n_targets_} outputs, but y has "
-                f"{y.shape[1]}."
-            )
-        return self._scaled(y), self.n_targets_
+    def _new_targets(self, y, weight, classes=None) -> ContinuousTargets:
+        targets = ContinuousTargets(y, weight)
+        self.n_targets_ = targets.n_outputs
+        return targets
 
-    def _guessing_loss(self, n_outputs: int) -> float:
-        return 1.0  # the variance of scaled targets
+    def partial_fit(self, X, y, sample_weight=None):
+        """Train one epoch on these images, going on from what was learned.
 
-    def _new_target(self, y) -> torch.Tensor:
-        y = self._checked_target(y)
-        y = y.reshape(len(y), -1)
-        if y.shape[1] != self.n_targets_:
-            raise ValueError(
-                f"y_val has {y.shape[1]} targets, but y has {self.n_targets_}."
-            )
-        return self._scaled(y)
+        The first call sets the scale of the targets.
 
-    def _checked_target(self, y) -> np.ndarray:
-        """Return y as float64, (n,) or (n, n_targets)."""
-        return check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        Parameters
+        ----------
+        X : images
+            Any form that `fit` takes.
+        y : array-like of shape (n,) or (n, n_targets)
+            Targets.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the rows.
 
-    def _scaled(self, y: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(self._target_scaler.transform(y))
+        Returns
+        -------
+        self : object
+            Fitted estimator.
 
-    def _decode_target(self, target: torch.Tensor) -> np.ndarray:
-        return self._unscaled(target.numpy())
-
-    def _unscaled(self, outputs: np.ndarray) -> np.ndarray:
-        if self._single:
-            return self._target_scaler.inverse_transform(outputs)[:, 0]
-        return self._target_scaler.inverse_transform(outputs.astype(np.float64))
+        Raises
+        ------
+        ValueError
+            As in `fit`, and with ``early_stopping=True``.
+        """
+        return self._partial_fit(X, y, sample_weight)
 
     def predict(self, X):
         """Return the targets of each image.
+
+        With `tta`, the mean over the views.
 
         Parameters
         ----------
@@ -274,4 +320,5 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         NotFittedError
             If `fit` was not called.
         """
-        return self._unscaled(self._outputs(X))
+        outputs = torch.from_numpy(self._outputs(X))
+        return self._targets.decode(outputs)

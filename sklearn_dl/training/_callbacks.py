@@ -8,6 +8,8 @@ import torch
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
+from sklearn_dl.training._regime import learned_state
+
 
 def check_callbacks(callbacks: Iterable) -> list:
     """Return the user's callbacks as a list; raise where one isn't skorch's."""
@@ -24,15 +26,16 @@ def check_callbacks(callbacks: Iterable) -> list:
 
 
 class ValidationScore(Callback):
-    """Records a score of the validation rows, from the outputs of the epoch's pass.
+    """Records scores of the validation rows, from the outputs of the epoch's pass.
 
     Parameters
     ----------
     score : callable
-        Maps the outputs, an ndarray of shape (n_validation, n_outputs), to a float.
+        Maps the outputs, an ndarray of shape (n_validation, n_outputs), to a dict of
+        floats by name.
     """
 
-    def __init__(self, score: Callable[[np.ndarray], float]):
+    def __init__(self, score: Callable[[np.ndarray], dict[str, float]]):
         self.score = score
 
     def on_epoch_begin(self, net, **kwargs):
@@ -46,8 +49,39 @@ class ValidationScore(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         """Score the epoch."""
-        net.history.record("valid_score", self.score(np.concatenate(self.outputs_)))
+        for name, value in self.score(np.concatenate(self.outputs_)).items():
+            net.history.record(name, value)
         self.outputs_ = []
+
+
+class TrainingAccuracy(Callback):
+    """Records the accuracy on the training batches, as ``train_top1``.
+
+    Of the images as the network saw them, augmented, before the step that learned
+    from them. The class of a mixed image is the one with the larger share.
+    """
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Count from nothing."""
+        self.right_: list[torch.Tensor] = []
+        self.rows_ = 0
+
+    def on_batch_end(self, net, *, batch=None, training=False, y_pred=None, **kwargs):
+        """Count the right answers of a batch; the sum stays on the device."""
+        if not training:
+            return
+        inputs, target = batch
+        if "mix_target" in inputs:
+            first = inputs["mix_share"] >= 0.5
+            target = torch.where(first, target, inputs["mix_target"])
+        right = y_pred.argmax(1) == target.to(y_pred.device)
+        self.right_.append(right.sum())
+        self.rows_ += len(target)
+
+    def on_epoch_end(self, net, **kwargs):
+        """Record the share of right answers."""
+        right = torch.stack(self.right_).sum().item()
+        net.history.record("train_top1", right / self.rows_)
 
 
 class EarlyStopping(Callback):
@@ -94,31 +128,35 @@ class EarlyStopping(Callback):
         value = net.history[-1, self.monitor] * (-1 if self.lower_is_better else 1)
         if value > self.kept_:
             self.kept_ = value
-            self.weights_ = _learned_state(net)
+            self.weights_ = learned_state(net)
             self.best_epoch_ = net.history[-1, "epoch"]
         if value > self.best_ + self.tol:
             self.best_ = value
             self.misses_ = 0
-        else:
+        elif not net.warming_up_:  # what comes after the warm-up has its own chance
             self.misses_ += 1
         if self.misses_ >= self.n_iter_no_change:
             net.stop_ = True
+            net.stop_reason_ = (
+                f"{self.monitor} didn't improve by more than {self.tol:g} in "
+                f"{self.misses_} epochs; the best was epoch {self.best_epoch_}"
+            )
 
     def on_train_end(self, net, **kwargs):
         """Put the best weights back."""
         net.module_.load_state_dict(self.weights_, strict=False)
         self.weights_ = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run that is resumed needs."""
+        return {name: getattr(self, name) for name in self._state}
 
-def _learned_state(net) -> dict[str, torch.Tensor]:
-    """Return copies of what training changes: learnable tensors, and buffers."""
-    module = net.module_
-    frozen = {name for name, p in module.named_parameters() if not p.requires_grad}
-    return {
-        name: tensor.clone()
-        for name, tensor in module.state_dict().items()
-        if name not in frozen
-    }
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        for name in self._state:
+            setattr(self, name, state[name])
+
+    _state = ("best_", "kept_", "weights_", "best_epoch_", "misses_")
 
 
 class EpochProgress(Callback):
@@ -131,9 +169,10 @@ class EpochProgress(Callback):
     def on_epoch_begin(self, net, dataset_train=None, **kwargs):
         """Name the epoch."""
         if self.bar_ is None:
-            total = len(dataset_train) * net.max_epochs
+            total = len(dataset_train) * net.epochs_left_
             self.bar_ = tqdm(total=total, unit="img", desc="training")
-        self.bar_.set_description(f"epoch {len(net.history)}", refresh=False)
+        phase = " (head)" if net.warming_up_ else ""
+        self.bar_.set_description(f"epoch {len(net.history)}{phase}", refresh=False)
 
     def on_batch_end(self, net, *, batch=None, training=False, **kwargs):
         """Count the rows of a training batch."""

@@ -11,52 +11,124 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch.utils.data import Dataset
 
+from sklearn_dl.augmentation import mix_batch
 from sklearn_dl.extraction import PixelReader
 from sklearn_dl.images import ImageSource
+from sklearn_dl.runtime import keyed_generator
+
+# The first number of a key after (seed, epoch): what is drawn.
+_VIEW, _MIX = 0, 1
 
 
 class TrainingRows(Dataset):
     """Inputs, targets and weights, indexed by row.
 
     A batch is fetched by one call, so that images are decoded in threads and arrays
-    are resized together.
+    are resized together. What is random in it depends on the seed, the epoch and the
+    row alone: workers, threads and an interruption change nothing.
 
     Parameters
     ----------
-    inputs : PixelReader or torch.Tensor of shape (n, n_features)
-        Images, or the features that a frozen backbone gave for them.
     target : torch.Tensor of shape (n,) or (n, n_targets)
     weight : torch.Tensor of shape (n,)
         With mean 1.
+    pixels : PixelReader, default=None
+        The images; its view may be an `AugmentedView`.
+    features : torch.Tensor of shape (n, n_features), default=None
+        What a frozen backbone gave for the images; taken in their place until
+        `use_pixels`.
+    mix : {"mixup", "cutmix", "both"} or None, default=None
+        How the images of a batch are mixed.
+    mix_alpha : float or None, default=None
+        See `mix_batch`.
+    seed : int, default=0
     """
 
     def __init__(
         self,
-        inputs: PixelReader | torch.Tensor,
         target: torch.Tensor,
         weight: torch.Tensor,
+        *,
+        pixels: PixelReader | None = None,
+        features: torch.Tensor | None = None,
+        mix: str | None = None,
+        mix_alpha: float | None = None,
+        seed: int = 0,
     ):
-        self.inputs = inputs
         self.target = target
         self.weight = weight
+        self.pixels = pixels
+        self.features = features
+        self.mix = mix
+        self.mix_alpha = mix_alpha
+        self.seed = seed
+        self.epoch = 0
         self.note = ""  # what an error of these rows adds
 
     def __len__(self) -> int:
         return len(self.target)
 
+    @property
+    def random(self) -> bool:
+        """Whether epochs differ in more than the order of the rows."""
+        view = None if self.pixels is None else self.pixels.view
+        return self.mix is not None or view is not None
+
+    def use_pixels(self) -> None:
+        """Hand out pixels from now on: the backbone is no longer frozen."""
+        if self.pixels is not None:
+            self.features = None
+
+    def start_epoch(self, epoch: int) -> None:
+        """Draw anew, as this epoch does."""
+        self.epoch = epoch
+        if self.pixels is not None and isinstance(self.pixels.view, AugmentedView):
+            self.pixels.view.epoch = epoch
+
     def __getitems__(self, indices: Sequence[int]) -> tuple[dict[str, Any], Any]:
         index = torch.as_tensor(indices)
-        batch: dict[str, torch.Tensor] = {"sample_weight": self.weight[index]}
-        if isinstance(self.inputs, torch.Tensor):
-            batch["features"] = self.inputs[index]
-        else:
-            with noted(self.note):
-                batch["x"] = self.inputs.read(index.numpy())
-        return batch, self.target[index]
+        target, weight = self.target[index], self.weight[index]
+        if self.features is not None:
+            return {"features": self.features[index], "sample_weight": weight}, target
+        assert self.pixels is not None
+        with noted(self.note):
+            pixels = self.pixels.read(index.numpy())
+        if self.mix is None:
+            return {"x": pixels, "sample_weight": weight}, target
+        rng = keyed_generator(self.seed, self.epoch, _MIX, int(index[0]))
+        mixed = mix_batch(
+            pixels, target, weight, mix=self.mix, alpha=self.mix_alpha, rng=rng
+        )
+        batch = {"x": mixed["x"], "sample_weight": mixed["weight"]}
+        for name in ("mix_target", "mix_weight", "mix_share"):
+            if mixed.get(name) is not None:
+                batch[name] = mixed[name]
+        return batch, mixed["target"]
 
     def __getitem__(self, index: int) -> tuple[dict[str, Any], Any]:
         batch, target = self.__getitems__([index])
         return {name: value[0] for name, value in batch.items()}, target[0]
+
+
+class AugmentedView:
+    """Random changes of each image, drawn from (seed, epoch, row).
+
+    Parameters
+    ----------
+    augmenter : Augmenter
+    seed : int
+    """
+
+    def __init__(self, augmenter, seed: int):
+        self.augmenter = augmenter
+        self.seed = seed
+        self.epoch = 0
+        self.thread_safe = augmenter.thread_safe
+
+    def __call__(self, image, row: int) -> torch.Tensor:
+        """Return the image as the network sees it in this epoch."""
+        rng = keyed_generator(self.seed, self.epoch, _VIEW, row)
+        return self.augmenter(image, rng)
 
 
 @contextmanager

@@ -16,14 +16,14 @@ class BackboneWithHead(nn.Module):
     ----------
     backbone : Backbone
         Maps (b, 3, height, width) to (b, n_features).
-    head : nn.Linear
-        Maps (b, n_features) to (b, n_outputs).
+    head : nn.Module
+        Maps (b, n_features) to (b, n_outputs); see `Head`.
     """
 
     backbone: Backbone
-    head: nn.Linear
+    head: nn.Module
 
-    def __init__(self, backbone: Backbone, head: nn.Linear):
+    def __init__(self, backbone: Backbone, head: nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -33,6 +33,11 @@ class BackboneWithHead(nn.Module):
     ) -> torch.Tensor:
         """Return the head's outputs, (b, n_outputs), for pixels or for features."""
         return self.head(self.backbone(x) if features is None else features)
+
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether training changes some parameter of the backbone."""
+        return any(p.requires_grad for p in self.backbone.parameters())
 
 
 def trains_batch_norm(network: BackboneWithHead) -> bool:

@@ -2,20 +2,18 @@
 
 import copy
 import dis
-import multiprocessing
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
 import torch
 from skorch import NeuralNet
-from skorch.helper import predefined_split
+from skorch.history import History
 from torch import nn
 
-from sklearn_dl.runtime import autocast, module_dtype
-from sklearn_dl.training._data import TrainingRows, whole_batch
-from sklearn_dl.training._module import BackboneWithHead, trains_batch_norm
-from sklearn_dl.training._optimizers import parameter_groups, resolve_optimizer
+from sklearn_dl.runtime import autocast, keyed_generator, module_dtype, reseed
+from sklearn_dl.training._optimizers import Optimizer, parameter_groups
+from sklearn_dl.training._regime import Regime
 
 
 class StopTraining(Exception):
@@ -31,10 +29,22 @@ class EstimatorNet(NeuralNet):
         Returns the network; see `build_net`.
     preprocessing : Preprocessing
         Its ``normalize`` is applied to pixels on the device.
+    regime : Regime
+        What is trained when, and at which rates.
+    update : Optimizer
+        Shapes the gradients before each step.
+    weight_decay : float
+        Of weights; see `parameter_groups`.
     dtype : torch.dtype
         Of the arithmetic.
-    backbone_lr, weight_decay : float
-        See `parameter_groups`.
+    kind : {"classes", "labels", "targets"}
+        What the outputs are of.
+    seed : int
+        Of everything random in training.
+    resumable : bool
+        Whether a later run has the same seed.
+    run_id : callable
+        Returns a digest of parameters and data.
     **kwargs : dict
         Everything that skorch's ``NeuralNet`` takes.
 
@@ -42,74 +52,189 @@ class EstimatorNet(NeuralNet):
     ----------
     stop_ : bool
         Set by a callback to end training after the epoch.
+    stop_reason_ : str
+        Why a callback ended training; empty where none did.
     interrupted_ : bool
         Whether the user interrupted training (Ctrl-C).
+    warming_up_ : bool
+        Whether the head is trained alone, before the rest.
+    phase_epoch_, phase_epochs_ : int
+        Epochs done in this phase (the warm-up, or what follows), and planned for it.
+    steps_per_epoch_ : int
+        Training batches of an epoch.
+    epochs_left_ : int
+        Epochs that are still to run, when training begins.
+    learned_ : frozenset of str
+        Names of the parameters that some phase trains.
     """
 
     def __init__(
         self,
         module: Callable[[], nn.Module],
         *args,
-        preprocessing=None,
-        dtype: torch.dtype = torch.float32,
-        backbone_lr: float = 1e-4,
+        preprocessing,
+        regime: Regime,
+        update: Optimizer,
         weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+        kind: str = "classes",
+        seed: int = 0,
+        resumable: bool = False,
+        run_id: Callable[[], str] | None = None,
         **kwargs,
     ):
         self.preprocessing = preprocessing
-        self.dtype = dtype
-        self.backbone_lr = backbone_lr
+        self.regime = regime
+        self.update = update
         self.weight_decay = weight_decay
+        self.dtype = dtype
+        self.kind = kind
+        self.seed = seed
+        self.resumable = resumable
+        self.run_id = run_id
         self.stop_ = False
+        self.stop_reason_ = ""
         self.interrupted_ = False
+        self.warming_up_ = False
+        self.start_ = 0  # epochs of fits before
         super().__init__(module, *args, **kwargs)
 
     def initialize_module(self):
         """Take the network, in the precision and layout it computes in."""
         super().initialize_module()
         self.module_.to(module_dtype(self.dtype), memory_format=torch.channels_last)
+        self.learned_ = self.regime.learned(self.module_)
+        self.warming_up_ = self.regime.warmup_epochs > 0
+        self.regime.set_phase(self.module_, self.warming_up_)
         return self
 
     def initialize_optimizer(self, *args, **kwargs):
         """Give the optimiser the trainable parameters, in their groups."""
         _, arguments = self.get_params_for_optimizer("optimizer", [])
+        lr = self.regime.lr
+        if self.warming_up_ and self.regime.warmup_lr is not None:
+            lr = self.regime.warmup_lr
         groups = parameter_groups(
             self.module_,
-            lr=arguments["lr"],
-            backbone_lr=self.backbone_lr,
+            lr=lr,
+            backbone_lr=self.regime.backbone_lr,
             weight_decay=self.weight_decay,
         )
-        self.optimizer_ = self.optimizer(groups, **arguments)
+        self.optimizer_ = self.optimizer(groups, **{**arguments, "lr": lr})
         # Gradients of half precision underflow unless the loss is scaled up.
         self.scaler_ = torch.amp.GradScaler(
             torch.device(self.device).type, enabled=self.dtype == torch.float16
         )
         return self
 
+    @property
+    def resumable_(self) -> bool:
+        """Whether a later run can go on from a checkpoint of this one."""
+        return self.resumable
+
+    @property
+    def fingerprint_(self) -> str:
+        """Digest of the parameters, the data and the seed of this training."""
+        assert self.run_id is not None
+        return self.run_id()
+
+    @property
+    def phase_epoch_(self) -> int:
+        """Epochs done in this phase."""
+        return self._epochs_done - (
+            0 if self.warming_up_ else self.regime.warmup_epochs
+        )
+
+    @property
+    def phase_epochs_(self) -> int:
+        """Epochs planned for this phase."""
+        warmup = self.regime.warmup_epochs
+        return warmup if self.warming_up_ else self.max_epochs - warmup
+
+    @property
+    def epochs_left_(self) -> int:
+        """Epochs still to run."""
+        return self.max_epochs - self._epochs_done
+
+    @property
+    def _epochs_done(self) -> int:
+        """Epochs of this training that came to their end."""
+        done = len(self.history) - self.start_
+        running = done > 0 and "train_loss" not in self.history[-1]
+        return done - running
+
+    def on_train_begin(self, net, X=None, y=None, **kwargs):
+        """Count from the epochs of earlier fits."""
+        self.start_ = len(self.history)
+        self._open_phase()
+
+    def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
+        """Unfreeze after the warm-up, and draw what this epoch draws."""
+        super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
+        self._open_phase()
+        epoch = len(self.history)
+        for rows in (dataset_train, dataset_valid):
+            if rows is not None:
+                rows.start_epoch(epoch)
+                if not self.warming_up_ and self.module_.trains_backbone:
+                    rows.use_pixels()
+        key = int(keyed_generator(self.seed, epoch).integers(2**62))
+        reseed(key, torch.device(self.device))
+
+    def _open_phase(self) -> None:
+        """Train what this epoch trains, with an optimiser of its own."""
+        warming_up = self._epochs_done < self.regime.warmup_epochs
+        if warming_up == self.warming_up_:
+            return
+        self.warming_up_ = warming_up
+        self.regime.set_phase(self.module_, warming_up)
+        self.initialize_optimizer()
+
+    def get_iterator(self, dataset, training=False):
+        """Return the batches of a dataset; remember how many training has."""
+        iterator = super().get_iterator(dataset, training=training)
+        if training:
+            self.steps_per_epoch_ = len(iterator)
+        return iterator
+
+    def prepared(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return what the module takes for one batch: normalised, on the device."""
+        device = torch.device(self.device)
+        name = "features" if "features" in inputs else "x"
+        values = inputs[name].to(device, non_blocking=True)
+        dtype = module_dtype(self.dtype)
+        if name == "features":
+            return {name: values.to(dtype)}
+        values = self.preprocessing.normalize(values)
+        return {name: values.to(dtype=dtype, memory_format=torch.channels_last)}
+
     def infer(self, x: Mapping[str, torch.Tensor], **fit_params) -> torch.Tensor:
         """Return the outputs for one batch of pixels or of features."""
-        device = torch.device(self.device)
-        dtype = module_dtype(self.dtype)
-        name = "features" if "features" in x else "x"
-        values = x[name].to(device, non_blocking=True)
-        if name == "x":
-            values = self.preprocessing.normalize(values)
-            values = values.to(dtype=dtype, memory_format=torch.channels_last)
-        with autocast(device, self.dtype):
-            return self.module_(**{name: values.to(dtype)}).to(dtype)
+        values = self.prepared(x)
+        with autocast(torch.device(self.device), self.dtype):
+            return self.module_(**values).to(module_dtype(self.dtype))
 
     def get_loss(self, y_pred, y_true, X=None, training=False) -> torch.Tensor:
         """Return the mean over the batch of the weighted losses of the rows.
 
         Weights have mean 1 over the training rows, so the mean is over rows, not
-        over weights: a heavy batch pulls harder than a light one.
+        over weights: a heavy batch pulls harder than a light one. A mixed image has
+        the losses of both its classes, by their shares.
         """
+        losses = self._losses(y_pred, y_true, X["sample_weight"])
+        if "mix_target" in X:
+            share = X["mix_share"].to(losses.device, losses.dtype)
+            other = self._losses(y_pred, X["mix_target"], X["mix_weight"])
+            losses = share * losses + (1 - share) * other
+        return losses.mean()
+
+    def _losses(self, y_pred, y_true, weight) -> torch.Tensor:
+        """Return the weighted loss of each row."""
         dtype = y_pred.dtype if y_true.is_floating_point() else y_true.dtype
         y_true = y_true.to(y_pred.device, dtype, non_blocking=True)
         losses = self.criterion_(y_pred, y_true)
         losses = losses.reshape(len(losses), -1).mean(1)
-        weight = X["sample_weight"].to(losses.device, losses.dtype)
-        return (losses * weight).mean()
+        return losses * weight.to(losses.device, losses.dtype)
 
     def train_step_single(self, batch, **fit_params) -> dict[str, torch.Tensor]:
         """Compute the gradients of one batch, scaled in half precision."""
@@ -118,23 +243,66 @@ class EstimatorNet(NeuralNet):
         inputs, target = batch
         y_pred = self.infer(inputs, **fit_params)
         loss = self.get_loss(y_pred, target, X=inputs, training=True)
+        for _, callback in self.callbacks_:
+            if hasattr(callback, "loss_term"):
+                loss = loss + callback.loss_term(self, inputs, y_pred)
         self.scaler_.scale(loss).backward()
         self.scaler_.unscale_(self.optimizer_)
         return {"loss": loss, "y_pred": y_pred}
 
     def _step_optimizer(self, step_fn):
+        def shaped():
+            loss = step_fn()
+            self.update.shape_gradients(self.optimizer_)
+            return loss
+
         if not self.scaler_.is_enabled():
-            return super()._step_optimizer(step_fn)
-        step_fn()
+            return super()._step_optimizer(shaped)
+        shaped()
         self.scaler_.step(self.optimizer_)
         self.scaler_.update()
         return None
+
+    def training_state(self) -> dict[str, Any]:
+        """Return what a run that is resumed needs: tensors and plain values."""
+        callbacks = {
+            name: callback.state_dict()
+            for name, callback in self.callbacks_
+            if hasattr(callback, "state_dict")
+        }
+        return {
+            "module": self.module_.state_dict(),
+            "optimizer": self.optimizer_.state_dict(),
+            "scaler": self.scaler_.state_dict(),
+            "history": self.history.to_list(),
+            "start": self.start_,
+            "warming_up": self.warming_up_,
+            "seed": self.seed,
+            "callbacks": callbacks,
+        }
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `training_state` returned."""
+        self.history = History(copy.deepcopy(state["history"]))
+        self.start_ = state["start"]
+        self.seed = state["seed"]
+        # The phase of the last step: the next epoch's may be another.
+        self.warming_up_ = state["warming_up"]
+        self.regime.set_phase(self.module_, self.warming_up_)
+        self.initialize_optimizer()
+        self.module_.load_state_dict(state["module"])
+        self.optimizer_.load_state_dict(state["optimizer"])
+        self.scaler_.load_state_dict(state["scaler"])
+        for name, callback in self.callbacks_:
+            if name in state["callbacks"]:
+                callback.load_state_dict(state["callbacks"][name])
 
     def forget_training(self, *, keep_optimizer: bool) -> None:
         """Drop what only training needs: data, callbacks, the optimiser's state."""
         self.callbacks_: list = []
         self.callbacks = None
         self.train_split = None
+        self.run_id = None
         self.scaler_ = None
         self.optimizer_.zero_grad(set_to_none=True)
         if not keep_optimizer:
@@ -147,11 +315,18 @@ class EstimatorNet(NeuralNet):
         net = copy.deepcopy(self)
         net.device = "cpu"
         net.module_.cpu()
+        net.criterion_.cpu()
         for state in net.optimizer_.state.values():
             for name, value in state.items():
                 if isinstance(value, torch.Tensor):
                     state[name] = value.cpu()
         return net
+
+    def stop_now(self, reason: str = "") -> None:
+        """End training at once, from a callback: the epoch is left unfinished."""
+        self.stop_ = True
+        self.stop_reason_ = reason or self.stop_reason_
+        raise StopTraining
 
     def notify(self, method_name: str, **kwargs) -> None:
         """Call a hook of all callbacks, then stop if one of them asked for it."""
@@ -172,7 +347,7 @@ class EstimatorNet(NeuralNet):
         if self.stop_:
             return self
         try:
-            return super().fit_loop(X, y, epochs, **kwargs)
+            return super().fit_loop(X, y, self.epochs_left_, **kwargs)
         except StopTraining:
             pass
         except KeyboardInterrupt:
@@ -193,164 +368,8 @@ def _raised_by_statement(error: BaseException) -> bool:
     return code[traceback.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
-class _Ready:
-    """Hands over a network once, so that the net doesn't hold it twice."""
-
-    def __init__(self, network: nn.Module):
-        self.network: nn.Module | None = network
-
-    def __call__(self) -> nn.Module:
-        if self.network is None:
-            raise RuntimeError(
-                "The net of a fitted estimator can't be initialised again; "
-                "fit the estimator instead."
-            )
-        network, self.network = self.network, None
-        return network
-
-
-# What the estimators set, and by which of their parameters where the name differs.
-_OURS = {
-    "backbone_lr",
-    "batch_size",
-    "callbacks",
-    "criterion__reduction",
-    "device",
-    "dtype",
-    "lr",
-    "max_epochs",
-    "module",
-    "optimizer",
-    "optimizer__lr",
-    "optimizer__weight_decay",
-    "preprocessing",
-    "train_split",
-    "weight_decay",
-}
-_OURS_BY_NAME = {
-    "criterion__reduction": "sample_weight in fit",
-    "dtype": "precision",
-    "module": "backbone",
-    "optimizer__lr": "lr",
-    "optimizer__weight_decay": "weight_decay",
-    "train_split": "early_stopping or X_val",
-}
-
-
-def build_net(
-    network: BackboneWithHead,
-    *,
-    criterion: type[nn.Module],
-    optimizer: str | Callable,
-    lr: float,
-    backbone_lr: float,
-    weight_decay: float,
-    batch_size: int,
-    n_samples: int,
-    max_epochs: int,
-    validation: TrainingRows | None,
-    callbacks: list,
-    device: torch.device,
-    dtype: torch.dtype,
-    net_params: Mapping[str, Any],
-) -> EstimatorNet:
-    """Return a skorch net, initialised and ready for ``partial_fit``.
-
-    `net_params` can set everything that skorch takes and the estimator has no
-    parameter for.
-    """
-    ours = _OURS & net_params.keys()
-    if taken := sorted(ours | {n for n in net_params if n.startswith("module__")}):
-        instead = [_OURS_BY_NAME.get(name, name) for name in taken]
-        raise ValueError(
-            f"net_params={taken} belongs to parameters of the estimator itself: "
-            f"set {', '.join(instead)}."
-        )
-    optimizer_class, optimizer_arguments = resolve_optimizer(optimizer)
-    size = net_params.get("iterator_train__batch_size", batch_size)
-    drop_last = _drops_last(network, n_samples, n_samples if size == -1 else size)
-    if net_params.get("iterator_train__drop_last") and size > n_samples:
-        raise ValueError(
-            f"iterator_train__drop_last=True with {n_samples} rows and a batch of "
-            f"{size} leaves nothing to train on."
-        )
-    arguments: dict[str, Any] = {
-        "criterion": criterion,
-        "criterion__reduction": "none",
-        "optimizer": optimizer_class,
-        **{f"optimizer__{name}": v for name, v in optimizer_arguments.items()},
-        "lr": lr,
-        "max_epochs": max_epochs,
-        "batch_size": batch_size,
-        "iterator_train__shuffle": True,
-        "iterator_train__collate_fn": whole_batch,
-        "iterator_valid__collate_fn": whole_batch,
-        "iterator_train__drop_last": drop_last,
-        "train_split": None if validation is None else predefined_split(validation),
-        "callbacks": callbacks,
-        "callbacks__print_log": None,
-        "device": str(device),
-        "verbose": 0,
-    }
-    for iterator in ("iterator_train", "iterator_valid"):
-        workers = net_params.get(f"{iterator}__num_workers")
-        if net_params.get(f"{iterator}__pin_memory") and not workers:
-            raise ValueError(
-                f"{iterator}__pin_memory=True needs {iterator}__num_workers: without "
-                "workers, images may be on the device already."
-            )
-        if workers:
-            # The system's own way: joblib's processes make it theirs, which fails.
-            way = multiprocessing.get_all_start_methods()[0]
-            context = multiprocessing.get_context(way)
-            arguments[f"{iterator}__multiprocessing_context"] = context
-    arguments.update(net_params)
-    net = EstimatorNet(
-        _Ready(network),
-        preprocessing=network.backbone.preprocessing,
-        dtype=dtype,
-        backbone_lr=backbone_lr,
-        weight_decay=weight_decay,
-        **arguments,
-    )
-    return net.initialize()
-
-
-def _drops_last(network: BackboneWithHead, n_rows: int, batch_size: int) -> bool:
-    """Tell whether a last batch is left out: BatchNorm can't train on one row."""
-    if not trains_batch_norm(network):
-        return False
-    if n_rows == 1 or batch_size == 1:
-        raise ValueError(
-            f"BatchNorm can't train on one row at a time (n_samples={n_rows}, "
-            f"batch_size={batch_size}); use trainable='head' or freeze_batch_norm=True."
-        )
-    return n_rows % batch_size == 1
-
-
-def continue_training(net: EstimatorNet, previous: EstimatorNet) -> None:
-    """Let a net go on from another one over the same network.
-
-    The history goes on, and so does the optimiser's state where it fits.
-    """
-    net.history = copy.deepcopy(previous.history)
-    if type(net.optimizer_) is type(previous.optimizer_) and _named(net) == _named(
-        previous
-    ):
-        state = copy.deepcopy(previous.optimizer_.state_dict()["state"])
-        new = net.optimizer_.state_dict()
-        net.optimizer_.load_state_dict({**new, "state": state})
-
-
-def _named(net: EstimatorNet) -> list[list[str]]:
-    """Return the names of the parameters in each of the optimiser's groups."""
-    names = {id(p): name for name, p in net.module_.named_parameters()}
-    groups = net.optimizer_.param_groups
-    return [[names[id(p)] for p in group["params"]] for group in groups]
-
-
 def history_frame(net: EstimatorNet) -> pd.DataFrame:
-    """Return the history as one row per epoch: losses, scores, seconds."""
+    """Return the history as one row per epoch: losses, scores, rates, seconds."""
     skipped = ("batches", "_batch_count", "_best")
     rows = [
         {name: value for name, value in epoch.items() if not name.endswith(skipped)}

@@ -1,8 +1,11 @@
 """Optimisers by name, and the groups of parameters they work on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from numbers import Real
+from typing import Any
 
 import torch
+from sklearn.base import BaseEstimator
 from torch import nn
 
 from sklearn_dl.training._module import BackboneWithHead
@@ -19,49 +22,170 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict, float]] = {
 }
 
 
-def resolve_optimizer(optimizer: str | Callable) -> tuple[Callable, dict]:
-    """Return the class and the arguments that an `optimizer` parameter stands for."""
-    if isinstance(optimizer, str):
-        cls, arguments, _ = OPTIMIZERS[optimizer]
-        return cls, arguments
-    return optimizer, {}
+class Optimizer(BaseEstimator):
+    """An optimiser with the rarer settings of its step.
 
+    A value of the estimators' `optimizer` that a grid reaches into, as in
+    ``optimizer__max_grad_norm``. The rates stay with the estimator: `lr`,
+    `backbone_lr`, `weight_decay`.
 
-def default_lr(optimizer: str | Callable) -> float:
-    """Return the learning rate of an optimiser whose user gave none.
+    Parameters
+    ----------
+    method : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"} \
+            or callable, default="momentum"
+        By name; or a class such as `SAM` or one of torch's, called with groups of
+        parameters and ``lr=``.
+    l1 : float, default=0.0
+        Strength of the L1 penalty: its subgradient, ``l1 * sign(w)``, is added to the
+        gradient of each weight; biases, norms and other vectors have none. Reported
+        losses don't hold it.
+    max_grad_norm : float or None, default=None
+        The gradient of all parameters together is scaled down to this norm where it
+        is longer [1]_.
+    max_grad_value : float or None, default=None
+        Each element of the gradient is clipped to this size; before the norm.
+    options : dict or None, default=None
+        Arguments of the class, such as ``{"betas": (0.9, 0.99)}``.
+
+    References
+    ----------
+    .. [1] R. Pascanu, T. Mikolov and Y. Bengio, "On the difficulty of training
+       recurrent neural networks", ICML, 2013.
 
     Examples
     --------
-    >>> from sklearn_dl.training import default_lr
-    >>> default_lr("momentum"), default_lr("adamw")
-    (0.01, 0.001)
+    >>> from sklearn_dl import ImageClassifier
+    >>> from sklearn_dl.training import Optimizer
+    >>> ImageClassifier(optimizer=Optimizer("adamw", max_grad_norm=1.0)).get_params()[
+    ...     "optimizer__max_grad_norm"
+    ... ]
+    1.0
     """
-    return OPTIMIZERS[optimizer][2] if isinstance(optimizer, str) else 1e-3
+
+    def __init__(
+        self,
+        method="momentum",
+        *,
+        l1=0.0,
+        max_grad_norm=None,
+        max_grad_value=None,
+        options=None,
+    ):
+        self.method = method
+        self.l1 = l1
+        self.max_grad_norm = max_grad_norm
+        self.max_grad_value = max_grad_value
+        self.options = options
+
+    @classmethod
+    def of(cls, optimizer: "str | Callable | Optimizer") -> "Optimizer":
+        """Return any value of the estimators' `optimizer` as one of these.
+
+        Raises
+        ------
+        ValueError
+            Naming the setting that is not valid.
+        """
+        chosen = optimizer if isinstance(optimizer, cls) else cls(optimizer)
+        method = chosen.method
+        if not (callable(method) or method in OPTIMIZERS):
+            raise ValueError(
+                f"optimizer={method!r} is not a class, nor one of: "
+                f"{', '.join(OPTIMIZERS)}."
+            )
+        if not _is_number(chosen.l1) or chosen.l1 < 0:
+            raise ValueError(f"l1={chosen.l1!r} must be a number of at least 0.")
+        for name in ("max_grad_norm", "max_grad_value"):
+            limit = getattr(chosen, name)
+            if limit is not None and not (_is_number(limit) and limit > 0):
+                raise ValueError(f"{name}={limit!r} must be above 0, or None.")
+        if not isinstance(chosen.options, dict | None):
+            raise ValueError(f"options={chosen.options!r} must be a dict or None.")
+        ours = {"params", "lr", "weight_decay"} & set(chosen.options or ())
+        if ours:
+            raise ValueError(
+                f"options={sorted(ours)} belongs to parameters of the estimator itself."
+            )
+        return chosen
+
+    @property
+    def default_lr(self) -> float:
+        """Learning rate of the head for a user who gave none."""
+        if isinstance(self.method, str):
+            return OPTIMIZERS[self.method][2]
+        cls = getattr(self.method, "func", self.method)  # of a functools.partial
+        return 1e-2 if getattr(cls, "sgd_like", False) else 1e-3
+
+    def factory(self) -> tuple[Callable, dict[str, Any]]:
+        """Return the class and its arguments."""
+        if isinstance(self.method, str):
+            cls, arguments, _ = OPTIMIZERS[self.method]
+            return cls, {**arguments, **(self.options or {})}
+        return self.method, dict(self.options or {})
+
+    def shape_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        """Add the L1 penalty to the gradients of an optimiser, then clip them."""
+        parameters = [p for g in optimizer.param_groups for p in g["params"]]
+        parameters = [p for p in parameters if p.grad is not None]
+        if self.l1:
+            for parameter in filter(is_weight, parameters):
+                parameter.grad.add_(parameter.detach().sign(), alpha=self.l1)
+        if self.max_grad_value is not None:
+            nn.utils.clip_grad_value_(parameters, self.max_grad_value)
+        if self.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def parameter_groups(
-    network: BackboneWithHead, *, lr: float, backbone_lr: float, weight_decay: float
+    network: BackboneWithHead,
+    *,
+    lr: float,
+    backbone_lr: float | tuple[float, float],
+    weight_decay: float,
 ) -> list[dict]:
     """Return the groups of trainable parameters of a `BackboneWithHead`.
 
     Weights decay; biases, norms and other vectors don't, nor do class tokens,
-    position embeddings and layer scales.
+    position embeddings and layer scales. Each group has a name: "head", "backbone",
+    or "backbone/<stage>" where each stage has a rate of its own.
     """
     groups = []
-    parts: list[tuple[nn.Module, float]]
-    parts = [(network.head, lr), (network.backbone, backbone_lr)]
-    for part, rate in parts:
-        trainable = [p for p in part.parameters() if p.requires_grad]
+    for name, parameters, rate in _parts(network, lr, backbone_lr):
+        trainable = [p for p in parameters if p.requires_grad]
         for decay, chosen in (
-            (weight_decay, [p for p in trainable if _is_weight(p)]),
-            (0.0, [p for p in trainable if not _is_weight(p)]),
+            (weight_decay, [p for p in trainable if is_weight(p)]),
+            (0.0, [p for p in trainable if not is_weight(p)]),
         ):
             if chosen:
-                groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
+                group = {"params": chosen, "lr": rate, "weight_decay": decay}
+                groups.append({**group, "name": name})
     return groups
 
 
-def _is_weight(parameter: nn.Parameter) -> bool:
+def _parts(network, lr, backbone_lr) -> Iterator[tuple[str, list, float]]:
+    yield "head", list(network.head.parameters()), lr
+    if not isinstance(backbone_lr, tuple):
+        yield "backbone", list(network.backbone.parameters()), backbone_lr
+        return
+    by_name = dict(network.backbone.module.named_parameters())
+    stages = {
+        stage: [by_name[name] for name in names]
+        for stage, names in network.backbone.stages.items()
+    }
+    trained = [s for s, ps in stages.items() if any(p.requires_grad for p in ps)]
+    first, last = backbone_lr
+    for position, stage in enumerate(trained):
+        # One stage alone is the last one.
+        share = position / (len(trained) - 1) if len(trained) > 1 else 1.0
+        yield f"backbone/{stage}", stages[stage], first * (last / first) ** share
+
+
+def is_weight(parameter: torch.Tensor) -> bool:
+    """Tell whether a parameter is a weight, which decays: no bias, norm or vector."""
     # (1, 1, D), (1, tokens, D) and (C, 1, 1) are vectors, laid out to be broadcast.
     broadcast = parameter.ndim == 3 and 1 in (parameter.shape[0], parameter.shape[2])
     return parameter.ndim > 1 and not broadcast

@@ -171,7 +171,7 @@ BAD_Y = {
     "NaN": (classifier, [0, 1, np.nan] * 2 + [0, 1], "NaN"),
     "NaN targets": (regressor, [0, 1, np.nan] * 2 + [0, 1], "y contains NaN"),
     "infinite targets": (regressor, [0, 1, np.inf] * 2 + [0, 1], "y contains inf"),
-    "several columns": (classifier, np.eye(8), "1d array"),
+    "several columns": (classifier, np.arange(16).reshape(8, 2), "1d array"),
     "words": (regressor, ["a"] * 8, "could not convert|dtype"),
 }
 

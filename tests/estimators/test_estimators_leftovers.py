@@ -78,7 +78,7 @@ def test_errors_of_training_rows_do_not_speak_of_validation(tmp_path):
     [
         ("batch_size", "batch_size"),
         ("callbacks", "callbacks"),
-        ("criterion__reduction", "sample_weight"),
+        ("criterion__reduction", "loss"),
         ("device", "device"),
         ("dtype", "precision"),
         ("module", "backbone"),
@@ -134,7 +134,7 @@ def test_a_renamed_column_of_paths_is_an_error(tmp_path):
 
 def test_a_regressor_takes_validation_rows_of_its_own_width(data):
     X, _ = data
-    with pytest.raises(ValueError, match="y_val has 2 targets, but y has 1"):
+    with pytest.raises(ValueError, match="y_val has 2 targets, but the fit had 1"):
         regressor().fit(X, np.arange(24.0), X_val=X, y_val=np.zeros((24, 2)))
 
 

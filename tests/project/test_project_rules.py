@@ -19,6 +19,7 @@ LAYERS = [
     ("_classifier", "_regressor", "_features"),
     ("_neural",),
     ("_base",),
+    ("_parameters", "_targets"),
     ("training",),
     ("extraction",),
     ("augmentation",),
@@ -165,9 +166,8 @@ def test_constructors_only_assign():
             assert assigned == arguments - {"self"}
 
 
-def test_the_quickstart_and_the_benchmarks_have_help():
-    scripts = [ROOT / "examples" / "quickstart.py"]
-    scripts += sorted((ROOT / "examples" / "benchmarks").glob("*.py"))
+def test_the_examples_and_the_benchmarks_have_help():
+    scripts = sorted((ROOT / "examples").rglob("*.py"))
     assert len(scripts) >= 2
     for script in scripts:
         spec = importlib.util.spec_from_file_location(script.stem, script)

@@ -6,12 +6,12 @@ from sklearn_dl.images import as_source
 from sklearn_dl.training import (
     OPTIMIZERS,
     EarlyStopping,
+    Optimizer,
     Rows,
     TrainingRows,
-    default_lr,
     hold_back,
 )
-from sklearn_dl.training._optimizers import parameter_groups, resolve_optimizer
+from sklearn_dl.training._optimizers import parameter_groups
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ from sklearn_dl.training._optimizers import parameter_groups, resolve_optimizer
     ],
 )
 def test_optimisers_by_name_are_torchs(name, expected, arguments):
-    assert resolve_optimizer(name) == (expected, arguments)
-    assert default_lr(name) > 0
+    assert Optimizer.of(name).factory() == (expected, arguments)
+    assert Optimizer.of(name).default_lr > 0
     assert name in OPTIMIZERS
 
 
@@ -76,7 +76,7 @@ def test_rows_without_weight_are_dropped_and_the_others_weigh_one_in_the_mean():
 
 def test_a_batch_holds_the_rows_asked_for():
     features = torch.arange(6.0)[:, None]
-    rows = TrainingRows(features, torch.arange(6), torch.ones(6))
+    rows = TrainingRows(torch.arange(6), torch.ones(6), features=features)
     batch, target = rows.__getitems__([4, 1])
     assert target.tolist() == [4, 1]
     assert batch["features"].flatten().tolist() == [4.0, 1.0]
@@ -114,6 +114,8 @@ class FakeNet:
         self.module_ = torch.nn.Linear(1, 1)
         self.history = {}
         self.stop_ = False
+        self.warming_up_ = False
+        self.learned_ = {"weight", "bias"}
 
     def epoch(self, callback, number, value):
         torch.nn.init.constant_(self.module_.weight, number)

@@ -1,0 +1,274 @@
+"""What y is: classes, labels or numbers, and how the network's outputs become them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+from sklearn.preprocessing import LabelEncoder, StandardScaler
+from sklearn.utils import check_array, column_or_1d, compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+
+
+class Targets(ABC):
+    """The y of a fit: how it becomes tensors for the loss, and back.
+
+    Attributes
+    ----------
+    kind : {"classes", "labels", "targets"}
+        For the loss.
+    n_outputs : int
+    classes : ndarray
+        Labels, where there are any.
+    label_weight : ndarray of shape (n_outputs, 2) or None
+        Weights of absent and present labels in the loss.
+    """
+
+    kind: str
+    n_outputs: int
+    classes: np.ndarray
+    label_weight: np.ndarray | None = None
+
+    @abstractmethod
+    def encode(self, y, name: str = "y") -> torch.Tensor:
+        """Return y for the loss; raise where it is not like the y of the fit."""
+
+    @abstractmethod
+    def decode(self, target: torch.Tensor) -> np.ndarray:
+        """Return what `encode` returned as the user gave it."""
+
+    def check_same(self, other: "Targets") -> None:
+        """Raise where a warm start is given a y of another kind than the fit before."""
+        if (self.kind, self.n_outputs) != (other.kind, other.n_outputs):
+            raise ValueError(
+                f"warm_start=True goes on with {self.n_outputs} outputs, but y has "
+                f"{other.n_outputs}."
+            )
+
+    def activate(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the network's outputs as probabilities or targets."""
+        return outputs
+
+    def weigh(self, target: torch.Tensor, weight: np.ndarray, class_weight) -> None:
+        """Take the weights of the classes from the training rows."""
+        return
+
+    def row_weight(self, target: torch.Tensor) -> np.ndarray:
+        """Return the weights that the rows' classes give them."""
+        return np.ones(len(target))
+
+    def strata(self, target: torch.Tensor) -> np.ndarray | None:
+        """Return the classes that a validation split is balanced over."""
+        return None
+
+    def accuracies(self, outputs: np.ndarray, target: torch.Tensor) -> dict[str, float]:
+        """Return further scores of the validation rows."""
+        return {}
+
+
+class ClassTargets(Targets):
+    """One class per image.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+        Labels, sorted.
+    """
+
+    kind = "classes"
+
+    def __init__(self, classes: np.ndarray):
+        self.classes = classes
+        self.n_outputs = len(classes)
+        self.class_weight = np.ones(len(classes))
+
+    def check_same(self, other: Targets) -> None:
+        """Raise where a warm start is given other classes than the fit before."""
+        super().check_same(other)
+        if not np.array_equal(self.classes, other.classes):
+            raise ValueError(
+                f"warm_start=True goes on with the classes {self.classes!r}, but y has "
+                f"{other.classes!r}."
+            )
+
+    def encode(self, y, name: str = "y") -> torch.Tensor:
+        """Return the positions of the labels among the classes."""
+        y = column_or_1d(y, warn=True)
+        unknown = np.setdiff1d(y, self.classes)
+        if len(unknown):
+            raise ValueError(
+                f"{name} has classes that the fit doesn't know: "
+                f"{unknown.tolist()[:10]!r}; it knows {self.classes.tolist()[:10]!r}."
+            )
+        return torch.from_numpy(np.searchsorted(self.classes, y)).long()
+
+    def decode(self, target: torch.Tensor) -> np.ndarray:
+        """Return labels."""
+        return self.classes[target.numpy()]
+
+    def activate(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return probabilities."""
+        return torch.softmax(outputs, dim=-1)
+
+    def most_likely(self, scores: np.ndarray, threshold: float) -> np.ndarray:
+        """Return the class of the highest score."""
+        return self.classes[scores.argmax(axis=1)]
+
+    def weigh(self, target: torch.Tensor, weight: np.ndarray, class_weight) -> None:
+        """Take the weights of the classes."""
+        if isinstance(class_weight, str):
+            totals = np.bincount(target, weights=weight, minlength=len(self.classes))
+            per_class = weight.sum() / np.where(totals > 0, totals, np.inf)
+        else:
+            per_class = compute_class_weight(
+                class_weight, classes=self.classes, y=self.classes
+            )
+        self.class_weight = _checked_weights(per_class, class_weight)
+
+    def row_weight(self, target: torch.Tensor) -> np.ndarray:
+        """Return the weights of the rows' classes."""
+        return self.class_weight[target.numpy()]
+
+    def strata(self, target: torch.Tensor) -> np.ndarray:
+        """Return the classes."""
+        return target.numpy()
+
+    def accuracies(self, outputs: np.ndarray, target: torch.Tensor) -> dict[str, float]:
+        """Return top-1 and, above 5 classes, top-5 accuracy."""
+        top = torch.from_numpy(outputs).topk(min(5, self.n_outputs)).indices
+        hits = (top == target[:, None]).double()
+        scores = {"valid_top1": hits[:, 0].mean().item()}
+        if self.n_outputs > 5:
+            scores["valid_top5"] = hits.sum(1).mean().item()
+        return scores
+
+
+class LabelTargets(Targets):
+    """Any number of labels per image: an indicator matrix.
+
+    Parameters
+    ----------
+    n_labels : int
+    """
+
+    kind = "labels"
+
+    def __init__(self, n_labels: int):
+        self.n_outputs = n_labels
+        self.classes = np.arange(n_labels)
+
+    def encode(self, y, name: str = "y") -> torch.Tensor:
+        """Return the indicators as floats."""
+        y = y.toarray() if issparse(y) else np.asarray(y)
+        if y.ndim != 2 or y.shape[1] != self.n_outputs:
+            raise ValueError(
+                f"{name} has shape {y.shape}, but the fit had {self.n_outputs} labels."
+            )
+        if not np.isin(y, (0, 1)).all():
+            raise ValueError(f"{name} must hold 0 and 1 only: it marks labels.")
+        return torch.from_numpy(y.astype(np.float64))
+
+    def decode(self, target: torch.Tensor) -> np.ndarray:
+        """Return indicators."""
+        return target.numpy().astype(int)
+
+    def activate(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the probability of each label."""
+        return torch.sigmoid(outputs)
+
+    def most_likely(self, scores: np.ndarray, threshold: float) -> np.ndarray:
+        """Return 1 where a score is above the threshold."""
+        return (scores > threshold).astype(int)
+
+    def weigh(self, target: torch.Tensor, weight: np.ndarray, class_weight) -> None:
+        """Take the weights of absent and present labels."""
+        if class_weight is None:
+            return
+        if isinstance(class_weight, str):
+            present = weight @ target.numpy()
+            counts = np.stack([weight.sum() - present, present], axis=1)
+            per_class = weight.sum() / (2 * np.where(counts > 0, counts, np.inf))
+        else:
+            of_each: Sequence[Any] = class_weight
+            if isinstance(class_weight, dict):
+                of_each = [class_weight] * self.n_outputs
+            if len(of_each) != self.n_outputs:
+                raise ValueError(
+                    f"class_weight has {len(of_each)} dicts, but y has "
+                    f"{self.n_outputs} labels."
+                )
+            per_class = np.array([[w.get(0, 1), w.get(1, 1)] for w in of_each], float)
+        self.label_weight = _checked_weights(per_class, class_weight)
+
+
+class ContinuousTargets(Targets):
+    """Numbers, one or several per image; the network learns them standardised.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,) or (n, n_targets)
+    weight : ndarray of shape (n,)
+    """
+
+    kind = "targets"
+
+    def __init__(self, y, weight: np.ndarray):
+        y = _numbers(y)
+        self.single = y.ndim == 1
+        y = y.reshape(len(y), -1)
+        self.n_outputs = y.shape[1]
+        self.scaler = StandardScaler().fit(y, sample_weight=weight)
+
+    def encode(self, y, name: str = "y") -> torch.Tensor:
+        """Return y with mean 0 and deviation 1 over the training rows."""
+        y = _numbers(y)
+        y = y.reshape(len(y), -1)
+        if y.shape[1] != self.n_outputs:
+            raise ValueError(
+                f"{name} has {y.shape[1]} targets, but the fit had {self.n_outputs}."
+            )
+        return torch.from_numpy(self.scaler.transform(y))
+
+    def decode(self, target: torch.Tensor) -> np.ndarray:
+        """Return the numbers in their own units."""
+        outputs = target.numpy()
+        if self.single:
+            return self.scaler.inverse_transform(outputs)[:, 0]
+        return self.scaler.inverse_transform(outputs.astype(np.float64))
+
+
+def _numbers(y) -> np.ndarray:
+    return check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+
+
+def _checked_weights(weights: np.ndarray, class_weight) -> np.ndarray:
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ValueError(
+            f"class_weight={class_weight!r} must hold finite weights of at least 0."
+        )
+    return weights
+
+
+def class_targets(y, classes=None) -> ClassTargets | LabelTargets:
+    """Return the kind of classes that y holds.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,) or indicators of shape (n, n_labels)
+    classes : array-like of shape (n_classes,), default=None
+        All classes there are; None takes those in y.
+    """
+    check_classification_targets(y)
+    if type_of_target(y) == "multilabel-indicator":
+        n_labels = y.shape[1] if hasattr(y, "shape") else np.asarray(y).shape[1]
+        return LabelTargets(n_labels)
+    y = column_or_1d(y, warn=True)
+    found = LabelEncoder().fit(y if classes is None else column_or_1d(classes))
+    if len(found.classes_) < 2:
+        raise ValueError(
+            f"y has one class, {found.classes_.tolist()[0]!r}; a classifier needs at "
+            "least 2 classes."
+        )
+    return ClassTargets(found.classes_)

@@ -1,0 +1,181 @@
+"""Virtual adversarial training."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from numbers import Integral, Real
+
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+from torch.nn import functional as F
+
+
+class VirtualAdversarialLoss(Callback):
+    """Adds to the loss how much small changes of the input can change the outputs.
+
+    For each training image the change of length `epsilon` that moves the outputs
+    most is found (by power iteration), and the distance that it moves them is added
+    to the loss [1]_: of classes the divergence ``KL(p(x) || p(x + r))``, of labels
+    its mean over labels, of targets the mean squared distance. What is changed are
+    the normalised pixels, or the features where the backbone is frozen. Each step
+    takes ``2 + n_power`` more forward and ``1 + n_power`` more backward passes, in
+    float32 also under half precision: the differences would drown in its rounding.
+
+    Dropout is the same in all passes of a step; BatchNorm takes the batch's
+    statistics as in training, and its running statistics don't move.
+
+    Parameters
+    ----------
+    weight : float, default=1.0
+        Weight of the term in the loss.
+    epsilon : float or None, default=None
+        Length (L2 norm over a row) of the change, in the units of normalised pixels
+        or of features. None takes 0.05 times the length of the row itself.
+    xi : float or None, default=None
+        Length of the step by which the power iteration takes its differences; None
+        takes a tenth of `epsilon`. Far smaller ones are lost to rounding.
+    n_power : int, default=1
+        Steps of the power iteration.
+
+    References
+    ----------
+    .. [1] T. Miyato, S. Maeda, M. Koyama and S. Ishii, "Virtual adversarial training:
+       a regularization method for supervised and semi-supervised learning", IEEE
+       TPAMI 41(8), 2019; arXiv:1704.03976.
+
+    Examples
+    --------
+    >>> from sklearn_dl import ImageClassifier
+    >>> from sklearn_dl.training import VirtualAdversarialLoss
+    >>> model = ImageClassifier(callbacks=[VirtualAdversarialLoss(0.5)])
+    """
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        *,
+        epsilon: float | None = None,
+        xi: float | None = None,
+        n_power: int = 1,
+    ):
+        self.weight = weight
+        self.epsilon = epsilon
+        self.xi = xi
+        self.n_power = n_power
+
+    def initialize(self) -> "VirtualAdversarialLoss":
+        """Check the parameters."""
+        if not isinstance(self.weight, Real) or not self.weight >= 0:
+            raise ValueError(f"weight={self.weight!r} must be a number of at least 0.")
+        for name in ("epsilon", "xi"):
+            length = getattr(self, name)
+            if length is not None and not (isinstance(length, Real) and length > 0):
+                raise ValueError(f"{name}={length!r} must be above 0, or None.")
+        if not isinstance(self.n_power, Integral) or self.n_power < 1:
+            raise ValueError(f"n_power={self.n_power!r} must be an int of at least 1.")
+        return self
+
+    def loss_term(
+        self, net, inputs: Mapping[str, torch.Tensor], y_pred: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the term of one batch, weighted.
+
+        Parameters
+        ----------
+        net : EstimatorNet
+        inputs : dict of torch.Tensor
+            Pixels or features of the batch, as the net takes them.
+        y_pred : torch.Tensor of shape (b, k)
+            Outputs for them. Not used: its dropout was another.
+
+        Returns
+        -------
+        torch.Tensor of shape ()
+        """
+        ((name, rows),) = net.prepared(inputs).items()
+        epsilon, xi = self._lengths(rows)
+        distance = _DISTANCES[net.kind]
+        direction = _unit(torch.randn_like(rows))
+        full_precision = torch.autocast(rows.device.type, enabled=False)
+        with _still_statistics(net.module_), full_precision:
+            with _same_draws(rows), torch.no_grad():
+                outputs = net.module_(**{name: rows})
+            for _ in range(self.n_power):
+                direction.requires_grad_()
+                with _same_draws(rows):
+                    moved = net.module_(**{name: rows + xi * direction})
+                total = distance(outputs, moved).sum()
+                (gradient,) = torch.autograd.grad(total, direction)
+                direction = _unit(gradient)
+            moved = net.module_(**{name: rows + epsilon * direction})
+            return self.weight * distance(outputs, moved).mean()
+
+    def _lengths(
+        self, rows: torch.Tensor
+    ) -> tuple[torch.Tensor | float, torch.Tensor | float]:
+        """Return `epsilon` and `xi`, as numbers or one for each row."""
+        epsilon = 0.05 * _length(rows) if self.epsilon is None else self.epsilon
+        return epsilon, epsilon / 10 if self.xi is None else self.xi
+
+
+def _length(rows: torch.Tensor) -> torch.Tensor:
+    """Return the L2 norms of rows, (b, 1, ...)."""
+    return torch.linalg.vector_norm(rows, dim=tuple(range(1, rows.ndim)), keepdim=True)
+
+
+def _unit(rows: torch.Tensor) -> torch.Tensor:
+    """Return rows of length 1; what is zero stays."""
+    # In two steps, or the squares of a tiny gradient would vanish.
+    tiny = torch.finfo(rows.dtype).tiny
+    largest = rows.abs().amax(dim=tuple(range(1, rows.ndim)), keepdim=True)
+    rows = rows / largest.clamp_min(tiny)
+    return rows / _length(rows).clamp_min(tiny)
+
+
+def _divergence(outputs: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+    log_p = F.log_softmax(outputs, dim=1)
+    log_q = F.log_softmax(moved, dim=1)
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+def _label_divergence(outputs: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+    present = F.logsigmoid(outputs) - F.logsigmoid(moved)
+    absent = F.logsigmoid(-outputs) - F.logsigmoid(-moved)
+    return (outputs.sigmoid() * present + (-outputs).sigmoid() * absent).mean(1)
+
+
+def _squared(outputs: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+    return (outputs - moved).square().mean(1)
+
+
+_DISTANCES = {
+    "classes": _divergence,
+    "labels": _label_divergence,
+    "targets": _squared,
+}
+
+
+def _same_draws(rows: torch.Tensor) -> AbstractContextManager:
+    """Put the generators back after a pass, so that the next one draws the same."""
+    kind = rows.device.type
+    if kind in ("cuda", "xpu"):
+        return torch.random.fork_rng([rows.device], device_type=kind)
+    return torch.random.fork_rng([])
+
+
+@contextmanager
+def _still_statistics(module: nn.Module) -> Iterator[None]:
+    """Keep BatchNorm's running statistics, where it takes those of the batch."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    moving = [
+        part
+        for part in module.modules()
+        if isinstance(part, kinds) and part.training and part.track_running_stats
+    ]
+    for norm in moving:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in moving:
+            norm.track_running_stats = True

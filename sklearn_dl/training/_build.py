@@ -1,0 +1,258 @@
+"""From an estimator's parameters to a skorch net."""
+
+import copy
+import multiprocessing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from skorch.helper import predefined_split
+from torch import nn
+
+from sklearn_dl.training._averaging import WeightAveraging
+from sklearn_dl.training._callbacks import (
+    EarlyStopping,
+    EpochProgress,
+    TaskContexts,
+    TrainingAccuracy,
+    ValidationScore,
+    check_callbacks,
+)
+from sklearn_dl.training._checkpoint import Checkpoint
+from sklearn_dl.training._data import TrainingRows, whole_batch
+from sklearn_dl.training._module import BackboneWithHead
+from sklearn_dl.training._net import EstimatorNet
+from sklearn_dl.training._optimizers import Optimizer
+from sklearn_dl.training._regime import Regime
+from sklearn_dl.training._schedule import LearningRates, Schedule
+
+
+class Ready:
+    """Hands over what was built before once, so that the net doesn't hold it twice."""
+
+    def __init__(self, module: nn.Module):
+        self.module: nn.Module | None = module
+
+    def __call__(self) -> nn.Module:
+        if self.module is None:
+            raise RuntimeError(
+                "The net of a fitted estimator can't be initialised again; "
+                "fit the estimator instead."
+            )
+        module, self.module = self.module, None
+        return module
+
+
+# What the estimators set, and by which of their parameters where the name differs.
+_OURS = {
+    "batch_size",
+    "callbacks",
+    "criterion",
+    "device",
+    "dtype",
+    "kind",
+    "lr",
+    "max_epochs",
+    "module",
+    "optimizer",
+    "optimizer__lr",
+    "optimizer__weight_decay",
+    "preprocessing",
+    "regime",
+    "resumable",
+    "run_id",
+    "seed",
+    "train_split",
+    "update",
+    "weight_decay",
+}
+_OURS_BY_NAME = {
+    "criterion": "loss",
+    "dtype": "precision",
+    "kind": "y in fit",
+    "module": "backbone",
+    "optimizer__lr": "lr",
+    "optimizer__weight_decay": "weight_decay",
+    "regime": "trainable",
+    "resumable": "random_state",
+    "run_id": "random_state",
+    "seed": "random_state",
+    "train_split": "early_stopping or X_val",
+    "update": "optimizer",
+}
+
+
+def build_net(
+    network: BackboneWithHead,
+    *,
+    criterion: nn.Module,
+    optimizer: Optimizer,
+    regime: Regime,
+    weight_decay: float,
+    kind: str,
+    batch_size: int,
+    n_samples: int,
+    max_epochs: int,
+    validation: TrainingRows | None,
+    callbacks: list,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int,
+    resumable: bool,
+    run_id: Callable[[], str] | None,
+    random_rows: bool,
+    net_params: Mapping[str, Any],
+) -> EstimatorNet:
+    """Return a skorch net, initialised and ready for ``partial_fit``.
+
+    `net_params` can set everything that skorch takes and the estimator has no
+    parameter for. `random_rows` tells whether the rows change from epoch to epoch.
+    """
+    _check_net_params(net_params, n_samples, batch_size)
+    optimizer_class, optimizer_arguments = optimizer.factory()
+    size = net_params.get("iterator_train__batch_size", batch_size)
+    drop_last = _drops_last(
+        network, regime, n_samples, n_samples if size == -1 else size
+    )
+    arguments: dict[str, Any] = {
+        "optimizer": optimizer_class,
+        **{f"optimizer__{name}": v for name, v in optimizer_arguments.items()},
+        "lr": regime.lr,
+        "max_epochs": max_epochs,
+        "batch_size": batch_size,
+        "iterator_train__shuffle": True,
+        "iterator_train__collate_fn": whole_batch,
+        "iterator_valid__collate_fn": whole_batch,
+        "iterator_train__drop_last": drop_last,
+        "train_split": None if validation is None else predefined_split(validation),
+        "callbacks": callbacks,
+        "callbacks__print_log": None,
+        "device": str(device),
+        "verbose": 0,
+    }
+    for iterator in ("iterator_train", "iterator_valid"):
+        if net_params.get(f"{iterator}__num_workers"):
+            # The system's own way: joblib's processes make it theirs, which fails.
+            way = multiprocessing.get_all_start_methods()[0]
+            context = multiprocessing.get_context(way)
+            arguments[f"{iterator}__multiprocessing_context"] = context
+    if net_params.get("iterator_train__persistent_workers") and random_rows:
+        raise ValueError(
+            "iterator_train__persistent_workers=True would repeat the first epoch's "
+            "rows: leave it out with augment, mix or warmup_epochs."
+        )
+    arguments.update(net_params)
+    net = EstimatorNet(
+        Ready(network),
+        criterion=Ready(criterion),
+        preprocessing=network.backbone.preprocessing,
+        regime=regime,
+        update=optimizer,
+        weight_decay=weight_decay,
+        dtype=dtype,
+        kind=kind,
+        seed=seed,
+        resumable=resumable,
+        run_id=run_id,
+        **arguments,
+    )
+    return net.initialize()
+
+
+def build_callbacks(
+    users: Iterable,
+    *,
+    schedule: Schedule,
+    score: Callable[[np.ndarray], dict[str, float]] | None,
+    count_right: bool,
+    early_stopping: EarlyStopping | None,
+    progress: bool,
+    report: TaskContexts | None,
+) -> list:
+    """Return the callbacks of a net, by name where they are ours.
+
+    The user's come last: one that ends training hides nothing from the others. But
+    averages of weights come first, so that early stopping sees them and has the last
+    word, and checkpoints after all: they keep what the others know.
+    """
+    ours = {
+        "valid_score": None if score is None else ValidationScore(score),
+        "train_top1": TrainingAccuracy() if count_right else None,
+        "learning_rates": LearningRates(schedule),
+        "early_stopping": early_stopping,
+        "progress": EpochProgress() if progress else None,
+        "task_contexts": report,
+    }
+    chosen = [(name, callback) for name, callback in ours.items() if callback]
+    return sorted([*chosen, *check_callbacks(users)], key=_place)
+
+
+def _place(callback) -> int:
+    kind = callback[1] if isinstance(callback, tuple) else callback
+    kind = kind if isinstance(kind, type) else type(kind)
+    if issubclass(kind, WeightAveraging):
+        return -1
+    return int(issubclass(kind, Checkpoint))
+
+
+def _check_net_params(net_params, n_samples: int, batch_size: int) -> None:
+    ours = _OURS & net_params.keys()
+    parts = ("module__", "criterion__")
+    if taken := sorted(ours | {n for n in net_params if n.startswith(parts)}):
+        names = [name.split("__")[0] if name[:9] in parts else name for name in taken]
+        names = ["criterion" if n.startswith("criterion") else n for n in names]
+        instead = [_OURS_BY_NAME.get(name, name) for name in names]
+        raise ValueError(
+            f"net_params={taken} belongs to parameters of the estimator itself: "
+            f"set {', '.join(instead)}."
+        )
+    size = net_params.get("iterator_train__batch_size", batch_size)
+    if net_params.get("iterator_train__drop_last") and size > n_samples:
+        raise ValueError(
+            f"iterator_train__drop_last=True with {n_samples} rows and a batch of "
+            f"{size} leaves nothing to train on."
+        )
+    for iterator in ("iterator_train", "iterator_valid"):
+        workers = net_params.get(f"{iterator}__num_workers")
+        if net_params.get(f"{iterator}__pin_memory") and not workers:
+            raise ValueError(
+                f"{iterator}__pin_memory=True needs {iterator}__num_workers: without "
+                "workers, images may be on the device already."
+            )
+
+
+def _drops_last(
+    network: BackboneWithHead, regime: Regime, n_rows: int, batch_size: int
+) -> bool:
+    """Tell whether a last batch is left out: BatchNorm can't train on one row."""
+    if not regime.trains_batch_norm(network):
+        return False
+    if n_rows == 1 or batch_size == 1:
+        raise ValueError(
+            f"BatchNorm can't train on one row at a time (n_samples={n_rows}, "
+            f"batch_size={batch_size}); use trainable='head' or freeze_batch_norm=True "
+            "and no BatchNorm in the head."
+        )
+    return n_rows % batch_size == 1
+
+
+def continue_training(net: EstimatorNet, previous: EstimatorNet) -> None:
+    """Let a net go on from another one over the same network.
+
+    The history goes on, and so does the optimiser's state where it fits.
+    """
+    net.history = copy.deepcopy(previous.history)
+    if type(net.optimizer_) is type(previous.optimizer_) and _named(net) == _named(
+        previous
+    ):
+        state = copy.deepcopy(previous.optimizer_.state_dict()["state"])
+        new = net.optimizer_.state_dict()
+        net.optimizer_.load_state_dict({**new, "state": state})
+
+
+def _named(net: EstimatorNet) -> list[list[str]]:
+    """Return the names of the parameters in each of the optimiser's groups."""
+    names = {id(p): name for name, p in net.module_.named_parameters()}
+    groups = net.optimizer_.param_groups
+    return [[names[id(p)] for p in group["params"]] for group in groups]

@@ -1,0 +1,276 @@
+"""Checkpoints of a training: after a crash, it goes on where it was."""
+
+import hashlib
+import io
+import os
+import time
+import uuid
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback, EpochScoring, PassthroughScoring
+
+_FORMAT = "sklearn_dl checkpoint"
+_VERSION = 1
+# No write takes as long, so what is older was left behind by a killed process.
+_STALE_SECONDS = 3600
+
+
+class Checkpoint(Callback):
+    """Writes the state of training after its epochs, and goes on from it.
+
+    For ``callbacks=[Checkpoint("runs")]`` of an estimator. When a fit is killed, the
+    same fit in a new process loads the last checkpoint and trains the epochs that are
+    left: on one machine's CPU the result is, bit for bit, that of an unbroken run.
+    The file holds weights, optimizer, schedule, early stopping and every other
+    callback with a ``state_dict`` (one without, as most of skorch's, begins anew);
+    random numbers depend on `random_state` and the epoch alone.
+
+    Files are named by the parameters, the data and the `random_state` of a fit, and
+    by the callbacks that take part in training. So the fits of a grid search share a
+    directory, and a changed parameter starts anew.
+    Each file is replaced as a whole; loading one runs no code from it.
+
+    A training that comes to its end removes its file. One that was interrupted
+    (Ctrl-C, an error, a crash) leaves it.
+
+    Parameters
+    ----------
+    directory : str or path-like
+        Where the files go; created when it is missing.
+    every : int, default=1
+        Epochs from one file to the next.
+    keep : bool, default=False
+        Whether a training that came to its end keeps its file: the same fit then
+        returns what is in it, without training.
+
+    Attributes
+    ----------
+    path_ : pathlib.Path
+        File of the fit.
+    resumed_epoch_ : int
+        Epochs that were done when this fit began; 0 where it began anew.
+
+    Raises
+    ------
+    ValueError
+        When training begins: if `random_state` isn't an int, so that no later run is
+        the same; or if a newer version of sklearn_dl wrote the file.
+
+    Warns
+    -----
+    UserWarning
+        If a file can't be written, and training goes on without it; or if one isn't
+        a whole checkpoint of this fit: it is renamed ``*.broken``, and training
+        begins anew.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from sklearn_dl import ImageClassifier
+    >>> from sklearn_dl.training import Checkpoint
+    >>> X = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     model = ImageClassifier(
+    ...         "squeezenet1_1", weights=None, image_size=32, max_epochs=2,
+    ...         random_state=0, callbacks=[Checkpoint(directory)],
+    ...     ).fit(X, [0, 1] * 4)
+    >>> model.n_iter_
+    2
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike, *, every: int = 1, keep: bool = False
+    ):
+        self.directory = directory
+        self.every = every
+        self.keep = keep
+
+    def initialize(self):
+        """Check the parameters."""
+        if not isinstance(self.every, int) or self.every < 1:
+            raise ValueError(
+                f"every={self.every!r} of Checkpoint must be an int, 1 or more: epochs "
+                "from one file to the next."
+            )
+        return self
+
+    def on_train_begin(self, net, **kwargs):
+        """Go on from a checkpoint of the same fit, if there is one."""
+        if not net.resumable_:
+            raise ValueError(
+                "Checkpoint can't find the files of a fit again that draws new random "
+                "numbers each time: give the estimator an int, such as "
+                "random_state=0."
+            )
+        self.fingerprint_ = f"{net.fingerprint_[:32]}-{_digest(net)}"
+        self.path_ = Path(self.directory) / f"{self.fingerprint_}.checkpoint"
+        self.resumed_epoch_ = 0
+        self._remove_stale()
+        state = self._read()
+        if state is None:
+            return
+        done = len(net.history)
+        net.load_training_state(state["training"])
+        for name, callback in _scorings(net).items():
+            callback.best_score_ = state["best_scores"].get(name, callback.best_score_)
+        self.resumed_epoch_ = len(net.history) - done
+        net.stop_ = state["ended"]
+        net.stop_reason_ = state["reason"]
+
+    def on_epoch_end(self, net, **kwargs):
+        """Write the state."""
+        if len(net.history) % self.every == 0:
+            self._write(net, ended=bool(net.stop_))
+
+    def on_train_end(self, net, **kwargs):
+        """Remove the file of a training that came to its end, or complete it."""
+        if net.interrupted_:
+            return
+        if self.keep:
+            self._write(net, ended=True)
+            return
+        try:
+            self.path_.unlink(missing_ok=True)
+        except OSError as error:
+            if self.path_.exists():
+                self._warn(f"can't be removed ({error}); delete it before the next fit")
+
+    def _write(self, net, *, ended: bool) -> None:
+        """Replace the file by one of the state now; warn where that fails."""
+        state = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "fingerprint": self.fingerprint_,
+            "ended": ended,
+            "reason": net.stop_reason_,
+            "best_scores": _plain(
+                {name: c.best_score_ for name, c in _scorings(net).items()}, "best"
+            ),
+            "training": _plain(net.training_state(), "training state"),
+        }
+        temporary = self.path_.with_name(f".{self.path_.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            self.path_.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path_)
+            _sync_directory(self.path_.parent)
+        except (OSError, RuntimeError) as error:  # torch raises both for a full disk
+            self._warn(f"can't be written ({error}); training goes on without it")
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, Any] | None:
+        """Return what the file holds; None where there is none, or not a whole one."""
+        if not self.path_.is_file():
+            return None
+        file = io.BytesIO(self.path_.read_bytes())  # an OSError says nothing of it
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file raises errors of many kinds
+            # torch's advice, to load it by running its code, is no advice here.
+            self._move_aside(f"can't be read ({type(error).__name__})")
+            return None
+        if not isinstance(state, dict) or state.get("format") != _FORMAT:
+            self._move_aside("is not a checkpoint of sklearn_dl")
+            return None
+        if state["version"] > _VERSION:
+            raise ValueError(
+                f"The checkpoint {self.path_} has format {state['version']}, from a "
+                f"newer sklearn_dl; this one reads formats up to {_VERSION}. Update, "
+                "or give Checkpoint another directory."
+            )
+        if state["fingerprint"] != self.fingerprint_:
+            self._move_aside("is of another fit")
+            return None
+        return state
+
+    def _move_aside(self, what: str) -> None:
+        broken = self.path_.with_name(f"{self.path_.name}.broken")
+        with suppress(OSError):
+            self.path_.replace(broken)
+            what += f", and is now {broken.name}"
+        self._warn(f"{what}; training begins anew")
+
+    def _remove_stale(self) -> None:
+        """Remove temporaries of processes that were killed as they wrote."""
+        with suppress(OSError):
+            for temporary in self.path_.parent.glob(".*.checkpoint.*.tmp"):
+                if time.time() - temporary.stat().st_mtime > _STALE_SECONDS:
+                    temporary.unlink(missing_ok=True)
+
+    def _warn(self, what: str) -> None:
+        warnings.warn(f"The checkpoint {self.path_} {what}.", UserWarning, stacklevel=2)
+
+
+def _scorings(net) -> dict[str, Any]:
+    """Return skorch's callbacks that mark the best epochs; they have no state_dict."""
+    kinds = (EpochScoring, PassthroughScoring)
+    return {name: c for name, c in net.callbacks_ if isinstance(c, kinds)}
+
+
+def _plain(value: Any, where: str) -> Any:
+    """Return a state as tensors and plain containers, which load without code."""
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return torch.tensor(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(v, f"{where}[{key!r}]") for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    raise TypeError(
+        f"{where} is of {type(value).__name__}: a checkpoint holds tensors, numbers, "
+        "strings, lists and dicts. This is about a callback's state_dict, or an "
+        "optimizer's."
+    )
+
+
+def _digest(net) -> str:
+    """Return a digest of what a fit is, beside its parameters and its data.
+
+    That is the callbacks that take part in training, by their settings; and the
+    weights of a warm start.
+    """
+    digest = hashlib.sha256()
+    for name, callback in net.callbacks_:
+        if hasattr(callback, "state_dict") or hasattr(callback, "loss_term"):
+            settings = sorted(
+                (key, value)
+                for key, value in callback.get_params().items()
+                if value is None or isinstance(value, bool | int | float | str)
+            )
+            digest.update(f"{name} {type(callback).__name__} {settings};".encode())
+    if len(net.history):
+        for tensor in net.module_.state_dict().values():
+            values = tensor.cpu().contiguous().view(-1)
+            digest.update(values.view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _sync_directory(directory: Path) -> None:
+    """Let a renaming survive a loss of power, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,298 @@
+"""The head: what is put on a backbone's features."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, StrOptions
+from torch import nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "leaky_relu": nn.LeakyReLU,
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+    "swish": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+def _groups(width: int) -> int:
+    # A group of few values normalises to almost nothing but signs.
+    most = max(1, min(32, width // 16))
+    return max(groups for groups in range(1, most + 1) if width % groups == 0)
+
+
+_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm1d,
+    "group": lambda width: nn.GroupNorm(_groups(width), width),
+    "layer": nn.LayerNorm,
+}
+
+_INITS: dict[str, Callable[[torch.Tensor, float], Any]] = {
+    "he_normal": lambda weight, gain: nn.init.kaiming_normal_(
+        weight, nonlinearity="relu"
+    ),
+    "he_uniform": lambda weight, gain: nn.init.kaiming_uniform_(
+        weight, nonlinearity="relu"
+    ),
+    "lsuv": lambda weight, gain: nn.init.orthogonal_(weight),
+    "xavier_normal": nn.init.xavier_normal_,
+    "xavier_uniform": nn.init.xavier_uniform_,
+}
+
+
+class Head(BaseEstimator):
+    """The layers between a backbone's features and the outputs.
+
+    A value of the estimators' `head` that a grid reaches into, as in
+    ``head__dropout``. Each hidden layer is Linear, normalisation, activation,
+    dropout, in this order; a Linear layer to the outputs follows. With the defaults
+    the head is that Linear layer alone.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or sequence of int, default=()
+        Widths of the hidden layers, from the features to the outputs.
+    dropout : float, default=0.0
+        Share of the values that are set to zero in training, from 0 to below 1; the
+        others are scaled by ``1 / (1 - dropout)``. Of the values of each hidden
+        layer, or, without hidden layers, of the features. Off in prediction.
+    activation : {"sigmoid", "tanh", "softplus", "relu", "leaky_relu", "elu", "swish", \
+            "gelu"}, default="relu"
+        Of the hidden layers.
+    normalization : {"batch", "layer", "group"} or None, default=None
+        Of the hidden layers. Groups have 16 values or more: their number is the
+        largest that divides the width and is at most ``width / 16`` and 32, so 8 for
+        a width of 128, 5 for 100, and 1 (as "layer") below 32 or for a prime width.
+    init : {"default", "xavier_uniform", "xavier_normal", "he_uniform", "he_normal", \
+            "lsuv"}, default="default"
+        First weights of all Linear layers, the last included. ``"default"``: torch's
+        own, weights and biases uniform within ``1 / sqrt(n_in)``. With the others
+        biases are zero, and weights have a deviation of ``sqrt(2 / (n_in + n_out))``
+        (Xavier [1]_) or ``sqrt(2 / n_in)`` (He [2]_), normal or uniform, for every
+        activation, but for tanh: there Xavier's weights of hidden layers are
+        multiplied by its gain, 5/3. ``"lsuv"`` [3]_: orthonormal weights, scaled so
+        that the outputs of each layer for one batch of training images have
+        variance 1.
+    normalize_features : bool, default=False
+        Whether the features pass a `FeatureNorm`, a BatchNorm without parameters,
+        before all else. Features of a random backbone differ by little from image to
+        image: a head learns from them with it, or hardly at all. Normalised features
+        are long, and the squared error may diverge unless `lr` is well below
+        ``1 / n_features``.
+
+    See Also
+    --------
+    sklearn_dl.ImageClassifier : Takes a head.
+
+    References
+    ----------
+    .. [1] X. Glorot and Y. Bengio, "Understanding the difficulty of training deep
+       feedforward neural networks", AISTATS, 2010.
+    .. [2] K. He, X. Zhang, S. Ren and J. Sun, "Delving deep into rectifiers:
+       surpassing human-level performance on ImageNet classification", ICCV, 2015.
+    .. [3] D. Mishkin and J. Matas, "All you need is a good init", ICLR, 2016.
+
+    Examples
+    --------
+    >>> from sklearn_dl.training import Head
+    >>> Head().build(1280, 10)
+    Linear(in_features=1280, out_features=10, bias=True)
+    >>> Head(64, dropout=0.5, normalization="batch").build(1280, 10)
+    Sequential(
+      (linear1): Linear(in_features=1280, out_features=64, bias=True)
+      (norm1): BatchNorm1d(64, eps=1e-05, ...)
+      (activation1): ReLU()
+      (dropout1): Dropout(p=0.5, inplace=False)
+      (output): Linear(in_features=64, out_features=10, bias=True)
+    )
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "hidden_layer_sizes": [
+            Interval(Integral, 1, None, closed="left"),
+            "array-like",
+        ],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "activation": [StrOptions(set(ACTIVATIONS))],
+        "normalization": [StrOptions(set(_NORMS)), None],
+        "init": [StrOptions({"default", *_INITS})],
+        "normalize_features": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        hidden_layer_sizes=(),
+        *,
+        dropout=0.0,
+        activation="relu",
+        normalization=None,
+        init="default",
+        normalize_features=False,
+    ):
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.dropout = dropout
+        self.activation = activation
+        self.normalization = normalization
+        self.init = init
+        self.normalize_features = normalize_features
+
+    def build(self, n_features: int, n_outputs: int) -> nn.Module:
+        """Return a new head; its weights are drawn from torch's global generator.
+
+        Parameters
+        ----------
+        n_features : int
+        n_outputs : int
+
+        Returns
+        -------
+        torch.nn.Module
+            Maps (b, n_features) to (b, n_outputs): a ``torch.nn.Sequential`` with
+            named layers, or, where there is but one layer, that ``torch.nn.Linear``.
+
+        Raises
+        ------
+        ValueError
+            Naming the parameter that is not valid.
+        """
+        self._validate_params()
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if self.normalize_features:
+            layers["feature_norm"] = FeatureNorm(n_features)
+        widths = self._widths()
+        if self.dropout and not widths:
+            layers["dropout"] = nn.Dropout(self.dropout)
+        gain = 5 / 3 if self.activation == "tanh" else 1.0
+        n_in = n_features
+        for number, width in enumerate(widths, 1):
+            layers[f"linear{number}"] = self._linear(n_in, width, gain)
+            if self.normalization is not None:
+                layers[f"norm{number}"] = _NORMS[self.normalization](width)
+            layers[f"activation{number}"] = ACTIVATIONS[self.activation]()
+            if self.dropout:
+                layers[f"dropout{number}"] = nn.Dropout(self.dropout)
+            n_in = width
+        layers["output"] = self._linear(n_in, n_outputs, 1.0)
+        return nn.Sequential(layers) if len(layers) > 1 else layers["output"]
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether `fit_init` has something to do before training."""
+        return self.init == "lsuv" or self.normalize_features
+
+    @torch.no_grad()
+    def fit_init(self, module: nn.Module, features: torch.Tensor) -> None:
+        """Set what depends on data: layers scaled by LSUV, norms of features.
+
+        Dropout is off meanwhile and BatchNorm of hidden layers normalises by this
+        batch, in whatever mode the module is; no mode and no running statistics of
+        hidden layers change.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            What `build` returned.
+        features : torch.Tensor of shape (b, n_features)
+            Features of one batch of training images; the larger the better.
+        """
+        values = features.to(next(module.parameters()))
+        for layer in [module] if isinstance(module, nn.Linear) else module.children():
+            if isinstance(layer, FeatureNorm):
+                layer.fit(values)
+                values = layer.normalized(values)
+            elif isinstance(layer, nn.Linear):
+                if self.init == "lsuv":
+                    _scale_to_unit_variance(layer, values)
+                values = layer(values)
+            elif isinstance(layer, nn.BatchNorm1d):
+                mean, var = values.mean(0), values.var(0, correction=0)
+                values = (values - mean) / (var + layer.eps).sqrt()
+            elif not isinstance(layer, nn.Dropout):
+                values = layer(values)
+
+    def _widths(self) -> list[int]:
+        sizes = self.hidden_layer_sizes
+        widths = list(sizes) if isinstance(sizes, Iterable) else [sizes]
+        for width in widths:
+            if not isinstance(width, Integral) or isinstance(width, bool) or width < 1:
+                raise ValueError(
+                    f"hidden_layer_sizes={sizes!r} must hold widths, ints of at "
+                    f"least 1; got {width!r}."
+                )
+        return [int(width) for width in widths]
+
+    def _linear(self, n_in: int, n_out: int, gain: float) -> nn.Linear:
+        layer = nn.Linear(n_in, n_out)
+        if self.init != "default":
+            _INITS[self.init](layer.weight, gain)
+            nn.init.zeros_(layer.bias)
+        return layer
+
+
+def _scale_to_unit_variance(layer: nn.Linear, values: torch.Tensor) -> None:
+    # The paper repeats this step until the variance is 1 within a tolerance: with a
+    # bias of zero the outputs are linear in the weights, and once is exact.
+    deviation = layer(values).std(correction=0)
+    if deviation > 0 and deviation.isfinite():
+        layer.weight.div_(deviation)
+
+
+class FeatureNorm(nn.BatchNorm1d):
+    """BatchNorm of features of any scale, without parameters.
+
+    The features are divided by one number first, their mean deviation in a batch of
+    training images: so BatchNorm's ``eps`` is small against them also where their
+    spread is tiny, and large against those that are nearly always the same.
+
+    Parameters
+    ----------
+    n_features : int
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_dl.training import FeatureNorm
+    >>> norm = FeatureNorm(2)
+    >>> features = torch.tensor([[1e-6, 0.0], [3e-6, 4e-6]])
+    >>> norm.fit(features)
+    >>> norm(features).round(decimals=1)
+    tensor([[-1., -1.],
+            [ 1.,  1.]])
+    """
+
+    scale: torch.Tensor
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+
+    def __init__(self, n_features: int):
+        super().__init__(n_features, eps=1e-3, affine=False)
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return the features (b, n_features), normalised."""
+        return super().forward(input / self.scale)
+
+    @torch.no_grad()
+    def fit(self, features: torch.Tensor) -> None:
+        """Start the scale and the running statistics from one batch, (b, n_features).
+
+        A batch of one row has no spread, and changes nothing.
+        """
+        scale = features.var(0, correction=0).mean().sqrt()
+        if len(features) > 1 and scale > 0 and scale.isfinite():
+            self.scale.copy_(scale)
+            scaled = features / scale
+            self.running_mean.copy_(scaled.mean(0))
+            self.running_var.copy_(scaled.var(0))
+
+    def normalized(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the features normalised by the running statistics."""
+        scaled = features / self.scale
+        return (scaled - self.running_mean) / (self.running_var + self.eps).sqrt()

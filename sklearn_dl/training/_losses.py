@@ -1,0 +1,333 @@
+"""Losses by name, of torch and of the user, one value for each row or output."""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+CLASSIFIER_LOSSES = frozenset({"log_loss", "hinge"})
+REGRESSOR_LOSSES = frozenset(
+    {"squared_error", "absolute_error", "huber", "epsilon_insensitive"}
+)
+
+
+class HingeLoss(nn.Module):
+    """Hinge loss of classes, as Crammer and Singer have it, or of each label.
+
+    Of classes [1]_: ``max(0, 1 + max(other outputs) - output of the class)``, what
+    `sklearn.metrics.hinge_loss` means over rows. Of labels, 0 or 1: ``max(0, 1 - z)``
+    of a label that is there, ``max(0, 1 + z)`` of one that is not.
+
+    Parameters
+    ----------
+    label_smoothing : float, default=0.0
+        The loss is the expected one where, with this probability, the class is drawn
+        anew among all classes (or the label among 0 and 1).
+    reduction : {"mean", "sum", "none"}, default="mean"
+        As in torch's losses; the estimators take the losses of rows.
+
+    References
+    ----------
+    .. [1] K. Crammer and Y. Singer, "On the algorithmic implementation of multiclass
+       kernel-based vector machines", JMLR 2, 2001.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_dl.training import HingeLoss
+    >>> outputs = torch.tensor([[2.0, 0.5], [0.2, 0.0]])
+    >>> HingeLoss(reduction="none")(outputs, torch.tensor([0, 1]))
+    tensor([0.0000, 1.2000])
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, *, reduction: str = "mean"):
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        self.reduction = reduction
+
+    def forward(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the losses.
+
+        Parameters
+        ----------
+        outputs : torch.Tensor of shape (b, k)
+        target : torch.Tensor of shape (b,), int64, or of shape (b, k), 0.0 or 1.0
+            Classes, or labels.
+        """
+        share = self.label_smoothing
+        if target.is_floating_point():
+            target = (1 - share) * target + share / 2
+            present, absent = (1 - outputs).relu(), (1 + outputs).relu()
+            return _reduced(target * present + (1 - target) * absent, self.reduction)
+        if outputs.shape[1] == 1:  # no other class
+            return _reduced(0 * outputs[:, 0], self.reduction)
+        first, second = outputs.topk(2, dim=1).values.split(1, dim=1)
+        # Where two outputs share the top, each is the other's rival.
+        rival = torch.where(outputs == first, second, first)
+        losses = (1 + rival - outputs).relu()  # (b, k), one for each class
+        chosen = losses.gather(1, target[:, None])[:, 0]
+        if share:
+            chosen = (1 - share) * chosen + share * losses.mean(1)
+        return _reduced(chosen, self.reduction)
+
+
+class EpsilonInsensitiveLoss(nn.Module):
+    """Absolute error beyond a margin, as of support vector regression.
+
+    ``max(0, |target - output| - epsilon)``, scikit-learn's ``"epsilon_insensitive"``.
+
+    Parameters
+    ----------
+    epsilon : float, default=0.1
+        Errors up to this cost nothing; in standard deviations of the target, as
+        `ImageRegressor` scales targets.
+    reduction : {"mean", "sum", "none"}, default="mean"
+        As in torch's losses; the estimators take the losses of rows.
+
+    References
+    ----------
+    .. [1] V. Vapnik, "The Nature of Statistical Learning Theory", Springer, 1995.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_dl.training import EpsilonInsensitiveLoss
+    >>> loss = EpsilonInsensitiveLoss(0.5, reduction="none")
+    >>> loss(torch.tensor([1.0, 1.0]), torch.tensor([1.25, 3.0]))
+    tensor([0.0000, 1.5000])
+    """
+
+    def __init__(self, epsilon: float = 0.1, *, reduction: str = "mean"):
+        super().__init__()
+        self.epsilon = epsilon
+        self.reduction = reduction
+
+    def forward(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the losses of outputs and targets of one shape."""
+        losses = ((target - outputs).abs() - self.epsilon).relu()
+        return _reduced(losses, self.reduction)
+
+
+def _reduced(losses: torch.Tensor, reduction: str) -> torch.Tensor:
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum()
+
+
+def resolve_loss(
+    loss: str | nn.Module | type[nn.Module] | Callable,
+    *,
+    kind: str,
+    n_outputs: int,
+    label_smoothing: float = 0.0,
+    label_weight: np.ndarray | None = None,
+) -> nn.Module:
+    """Return the module that a `loss` parameter stands for, without reduction.
+
+    Parameters
+    ----------
+    loss : str, torch.nn.Module or callable
+        For classes and labels ``"log_loss"`` (cross-entropy of the softmax; of each
+        label's sigmoid) or ``"hinge"`` (`HingeLoss`). For targets
+        ``"squared_error"``, ``"absolute_error"``, ``"huber"`` (half the square up to
+        1, linear beyond: ``torch.nn.HuberLoss(delta=1.0)``) or
+        ``"epsilon_insensitive"`` (`EpsilonInsensitiveLoss`). Or a loss of torch, as
+        instance or class: it is copied with ``reduction="none"``. Or any callable
+        that maps outputs and target to a loss for each row.
+    kind : {"classes", "labels", "targets"}
+        What the target is: int64 of shape (b,); 0.0 and 1.0 of shape (b, k); or
+        floats of shape (b, k).
+    n_outputs : int
+        k, the width of the outputs.
+    label_smoothing : float, default=0.0
+        a in ``(1 - a) * one_hot + a / k``, for labels ``(1 - a) * target + a / 2``;
+        the hinge loss is the expected one under it.
+    label_weight : ndarray of shape (k, 2), default=None
+        Weight of each label's loss where the label is absent and where it is present.
+
+    Returns
+    -------
+    torch.nn.Module
+        Maps outputs (b, k) and a target to losses, (b,) or (b, k).
+
+    Raises
+    ------
+    ValueError
+        If there is no such loss for this kind, or smoothing doesn't go with it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_dl.training import resolve_loss
+    >>> loss = resolve_loss("log_loss", kind="classes", n_outputs=2)
+    >>> loss(torch.zeros(1, 2), torch.tensor([1]))
+    tensor([0.6931])
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            f"label_smoothing={label_smoothing!r} must be at least 0 and below 1."
+        )
+    if isinstance(loss, str):
+        module = _named(loss, kind, label_smoothing)
+        smoothing = label_smoothing
+    else:
+        module, smoothing = _RowLosses(_without_reduction(loss)), 0.0
+    if label_smoothing and (kind == "targets" or not isinstance(loss, str)):
+        raise ValueError(
+            f"label_smoothing={label_smoothing} goes with the classifier's losses by "
+            f"name, not with loss={loss!r}; torch's CrossEntropyLoss has its own."
+        )
+    if kind != "labels" or not (smoothing or label_weight is not None):
+        return module
+    return _LabelLoss(module, n_outputs, smoothing, label_weight)
+
+
+def _named(loss: str, kind: str, label_smoothing: float) -> nn.Module:
+    names = REGRESSOR_LOSSES if kind == "targets" else CLASSIFIER_LOSSES
+    if loss not in names:
+        raise ValueError(
+            f"loss={loss!r} is not one of: {', '.join(sorted(names))}; nor a loss of "
+            "torch."
+        )
+    if loss == "log_loss" and kind == "labels":
+        return nn.BCEWithLogitsLoss(reduction="none")
+    if loss == "log_loss":
+        return nn.CrossEntropyLoss(reduction="none", label_smoothing=label_smoothing)
+    if loss == "hinge":
+        # Labels are smoothed with their weights, in `_LabelLoss`.
+        share = label_smoothing if kind == "classes" else 0.0
+        return HingeLoss(share, reduction="none")
+    regression: dict[str, Callable[..., nn.Module]] = {
+        "absolute_error": nn.L1Loss,
+        "epsilon_insensitive": EpsilonInsensitiveLoss,
+        "huber": nn.HuberLoss,
+        "squared_error": nn.MSELoss,
+    }
+    return regression[loss](reduction="none")
+
+
+def _without_reduction(loss) -> Callable:
+    """Return a copy of the user's loss that doesn't reduce."""
+    module: Any
+    if isinstance(loss, type):
+        if not issubclass(loss, nn.Module):
+            raise ValueError(f"loss={loss!r} is neither a name nor a loss of torch.")
+        try:
+            module = loss()
+        except TypeError as error:
+            raise ValueError(
+                f"loss={loss!r} can't be made without arguments ({error}); give an "
+                "instance."
+            ) from error
+    elif callable(loss):
+        module = copy.deepcopy(loss)
+    else:
+        raise ValueError(f"loss={loss!r} is neither a name nor a loss of torch.")
+    if hasattr(module, "reduction"):
+        module.reduction = "none"
+    return module
+
+
+class _RowLosses(nn.Module):
+    """The user's loss, with its result checked."""
+
+    def __init__(self, loss: Callable):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        try:
+            losses = self.loss(outputs, target)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            error.add_note(
+                f"loss={self.loss!r} was given outputs of shape "
+                f"{tuple(outputs.shape)} and a target of shape {tuple(target.shape)}, "
+                f"{target.dtype}."
+            )
+            raise
+        if losses.ndim == 0 or len(losses) != len(outputs):
+            raise ValueError(
+                f"loss={self.loss!r} returned a loss of shape {tuple(losses.shape)} "
+                f"for {len(outputs)} rows; weights need one loss for each row: return "
+                "it without reduction, or give the loss a `reduction` attribute as "
+                "torch's have."
+            )
+        return losses
+
+
+class _LabelLoss(nn.Module):
+    """A loss of labels with smoothed targets, and weights of absence and presence."""
+
+    weight: torch.Tensor | None
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        n_outputs: int,
+        smoothing: float,
+        label_weight: np.ndarray | None,
+    ):
+        super().__init__()
+        self.loss = loss
+        self.smoothing = smoothing
+        weight = None
+        if label_weight is not None:
+            weight = torch.as_tensor(label_weight)
+            if weight.shape != (n_outputs, 2):
+                raise ValueError(
+                    f"label_weight has shape {tuple(weight.shape)}, but {n_outputs} "
+                    f"labels need ({n_outputs}, 2)."
+                )
+        self.register_buffer("weight", weight)
+
+    def forward(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        smoothed = (1 - self.smoothing) * target + self.smoothing / 2
+        losses = self.loss(outputs, smoothed)
+        if self.weight is None:
+            return losses
+        if losses.shape != target.shape:
+            raise ValueError(
+                f"class_weight needs a loss for each label, {tuple(target.shape)}, but "
+                f"the loss returned {tuple(losses.shape)}."
+            )
+        absent, present = self.weight.to(losses).unbind(1)
+        return losses * torch.lerp(absent, present, target.to(losses))
+
+
+def guessing_loss(
+    loss: str | nn.Module | Callable, *, kind: str, n_outputs: int
+) -> float | None:
+    """Return the loss of a prediction that doesn't look at the image.
+
+    Of even probabilities, or of the mean of targets of variance 1 (there it is an
+    upper bound, but for the squared error). None for a loss of the user.
+
+    Examples
+    --------
+    >>> from sklearn_dl.training import guessing_loss
+    >>> round(guessing_loss("log_loss", kind="classes", n_outputs=10), 3)
+    2.303
+    """
+    if not isinstance(loss, str):
+        return None
+    if loss == "log_loss":
+        return math.log(2 if kind == "labels" else n_outputs)
+    return 0.5 if loss == "huber" else 1.0
+
+
+def gives_margins(loss) -> bool:
+    """Tell whether a loss trains margins, which are no logarithms of probabilities.
+
+    Examples
+    --------
+    >>> from sklearn_dl.training import gives_margins
+    >>> gives_margins("hinge"), gives_margins("log_loss")
+    (True, False)
+    """
+    kind = loss if isinstance(loss, type) else type(loss)
+    margins = (HingeLoss, nn.MultiMarginLoss, nn.MultiLabelMarginLoss)
+    return loss == "hinge" or issubclass(kind, margins)

@@ -1,0 +1,216 @@
+"""Training watched in TensorBoard."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skorch.callbacks
+import torch
+from skorch.callbacks import Callback
+from torchvision.utils import make_grid
+
+from sklearn_dl.backbones import CallablePreprocessing
+
+
+class TensorBoard(Callback):
+    """Writes what TensorBoard shows: curves, images as trained on, histograms.
+
+    ================  ================================================================
+    tag               what
+    ================  ================================================================
+    ``loss/``         ``train`` and ``valid``, of each epoch
+    ``score/``        ``train_top1``, ``valid_score`` and the like
+    ``lr/``           the rate of each group of the optimiser, at the epoch's last step
+    ``gradients/``    what a `GradientMonitor` recorded, if it stands before this
+                      callback in the list
+    ``history/``      the other columns of ``history_``
+    ``images/train``  images of the epoch's first batch, as the network sees them:
+                      resized, augmented and mixed, but not normalised
+    ``weights/``      histograms of the trained parameters, at the epoch's end
+    ``grads/``        histograms of their gradients in the epoch's last batch, before
+                      clipping
+    ================  ================================================================
+
+    Steps are epochs. Each `fit` writes into a folder of its own below `log_dir`, named
+    by time, the run's fingerprint and the process, so that the candidates of a grid
+    search share nothing: ``tensorboard --logdir LOG_DIR`` shows them side by side. A
+    resumed `fit` has a folder of its own too, and goes on from the epoch it reached.
+
+    Parameters
+    ----------
+    log_dir : str or Path
+        Folder of the runs; made if there is none.
+    n_images : int, default=16
+        Images in the grid, at most a batch. 0 for no grid. There is none either where
+        the backbone is frozen and its features are trained on.
+    histograms : bool, default=True
+        Whether to write histograms. They take longer than the rest: about a second
+        for ten million trained parameters.
+    every : int, default=1
+        Write images and histograms in the first of each `every` epochs. Curves have
+        all epochs.
+
+    Attributes
+    ----------
+    run_dir_ : str
+        Folder of the last `fit`.
+
+    Raises
+    ------
+    ImportError
+        At the start of `fit`, if tensorboard is not installed.
+
+    Examples
+    --------
+    >>> from sklearn_dl import ImageClassifier
+    >>> from sklearn_dl.training import GradientMonitor, TensorBoard
+    >>> model = ImageClassifier(callbacks=[GradientMonitor(), TensorBoard("runs")])
+    """
+
+    def __init__(self, log_dir, *, n_images=16, histograms=True, every=1):
+        self.log_dir = log_dir
+        self.n_images = n_images
+        self.histograms = histograms
+        self.every = every
+
+    def initialize(self):
+        """Check the parameters, and that tensorboard is there, before any work."""
+        if not isinstance(self.log_dir, str | os.PathLike):
+            raise ValueError(f"log_dir={self.log_dir!r} must be a str or a Path.")
+        for name, least in (("n_images", 0), ("every", 1)):
+            value = getattr(self, name)
+            integer = isinstance(value, int | np.integer)
+            if isinstance(value, bool) or not integer or value < least:
+                raise ValueError(
+                    f"{name}={value!r} must be an int of at least {least}."
+                )
+        if not isinstance(self.histograms, bool | np.bool_):
+            raise ValueError(f"histograms={self.histograms!r} must be True or False.")
+        _summary_writer()
+        self._close()
+        return self
+
+    def on_train_begin(self, net, **kwargs):
+        """Open the writer of this run."""
+        self._close()  # of a fit that an error ended
+        self.run_dir_ = str(_own_folder(Path(self.log_dir), net))
+        self.writer_: Any = _summary_writer()(self.run_dir_)
+        # The rates come from the optimiser: there may be more than two of them.
+        self.curves_: Any = skorch.callbacks.TensorBoard(
+            self.writer_, keys_ignored=["lr", "backbone_lr"], key_mapper=_tag
+        ).initialize()
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Count the batches to come, and choose what is written of this epoch."""
+        epoch = net.history[-1, "epoch"]
+        chosen = (epoch - 1) % self.every == 0
+        self.shows_images_ = chosen and self.n_images > 0
+        self.shows_histograms_ = chosen and self.histograms
+        self.left_ = net.steps_per_epoch_
+
+    def on_batch_begin(self, net, *, batch=None, training=False, **kwargs):
+        """Show the images of the first training batch."""
+        self.awaited_ = training
+        if not training:
+            return
+        self.left_ -= 1
+        inputs = batch[0]
+        if self.shows_images_ and "x" in inputs:
+            grid = _grid(inputs["x"][: self.n_images], net.preprocessing)
+            self.writer_.add_image("images/train", grid, net.history[-1, "epoch"])
+        self.shows_images_ = False
+
+    def on_grad_computed(self, net, **kwargs):
+        """Write the gradients and the rates of the last batch."""
+        if not self.awaited_ or self.left_:
+            return
+        self.awaited_ = False  # some optimisers ask for several gradients
+        epoch = net.history[-1, "epoch"]
+        groups = net.optimizer_.param_groups
+        rates = {g.get("name", f"group{i}"): g["lr"] for i, g in enumerate(groups)}
+        for name, rate in rates.items():
+            self.writer_.add_scalar(f"lr/{name}", float(rate), epoch)
+        if self.shows_histograms_:
+            for name, parameter in net.module_.named_parameters():
+                if parameter.grad is not None:
+                    self._histogram(f"grads/{name}", parameter.grad, epoch)
+
+    def on_epoch_end(self, net, **kwargs):
+        """Write the curves and the weights, and what is still in memory."""
+        self.curves_.on_epoch_end(net)
+        if self.shows_histograms_:
+            epoch = net.history[-1, "epoch"]
+            for name, parameter in net.module_.named_parameters():
+                if parameter.requires_grad:
+                    self._histogram(f"weights/{name}", parameter.detach(), epoch)
+        self.writer_.flush()
+
+    def on_train_end(self, net, **kwargs):
+        """Close the writer."""
+        self._close()
+
+    def _histogram(self, tag: str, values: torch.Tensor, epoch: int) -> None:
+        finite = values[values.isfinite()]  # NaN has no place in a histogram
+        if finite.numel():
+            self.writer_.add_histogram(tag, finite.float().cpu().numpy(), epoch)
+
+    def _close(self) -> None:
+        if getattr(self, "writer_", None) is not None:
+            self.writer_.close()
+        self.writer_ = self.curves_ = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A writer has a thread and an open file: neither travels.
+        return {**self.__dict__, "writer_": None, "curves_": None}
+
+
+def _summary_writer() -> type:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "The callback TensorBoard needs tensorboard: "
+            "pip install 'sklearn_dl[tensorboard]'"
+        ) from error
+    return SummaryWriter
+
+
+def _own_folder(parent: Path, net) -> Path:
+    """Make a folder that no other run has, also of processes that start together."""
+    fingerprint = str(getattr(net, "fingerprint_", ""))[:8] or "run"
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{fingerprint}-{os.getpid()}"
+    parent.mkdir(parents=True, exist_ok=True)
+    count = 1
+    while True:
+        folder = parent / (name if count == 1 else f"{name}-{count}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            count += 1
+        else:
+            return folder
+
+
+def _tag(column: str) -> str:
+    """Return the tag of a column of the history; a prefix makes a group of charts."""
+    if column.endswith("_loss"):
+        return f"loss/{column.removesuffix('_loss')}"
+    if column.startswith("grad_") or column == "valid_grad_norm":
+        return f"gradients/{column}"
+    if column.startswith(("train_", "valid_")):
+        return f"score/{column}"
+    return f"history/{column}"
+
+
+def _grid(pixels: torch.Tensor, preprocessing) -> torch.Tensor:
+    """Return images side by side, as floats in [0, 1] of shape (3, height, width)."""
+    images = pixels.detach().cpu()
+    images = images.float() / (1 if images.is_floating_point() else 255)
+    # A function has normalised its images itself, nobody knows how.
+    stretched = isinstance(preprocessing, CallablePreprocessing)
+    columns = int(np.ceil(np.sqrt(len(images))))
+    return make_grid(images, nrow=columns, normalize=stretched, scale_each=True).clamp(
+        0, 1
+    )
