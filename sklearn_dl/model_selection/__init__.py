@@ -1,0 +1,6 @@
+"""Choosing how to train: transfer regimes, and the learning rate."""
+
+from sklearn_dl.model_selection._lr_find import LearningRateFinder, lr_find
+from sklearn_dl.model_selection._regimes import Recommendation, recommend_regime
+
+__all__ = ["LearningRateFinder", "Recommendation", "lr_find", "recommend_regime"]

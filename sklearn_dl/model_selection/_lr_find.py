@@ -1,0 +1,278 @@
+"""The learning rate from one short training with growing rates."""
+
+import warnings
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval, validate_params
+
+from sklearn_dl._neural import NeuralImageEstimator
+from sklearn_dl.training import BatchLosses, Optimizer
+
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+
+
+@dataclass(eq=False)
+class LearningRateFinder:
+    """The curve of a learning-rate range test, and the rates it suggests.
+
+    Made by `lr_find`.
+
+    Attributes
+    ----------
+    lrs_ : ndarray of float64, shape (n_steps_done,)
+        The rate of the head in each step, growing.
+    losses_ : ndarray of float64, shape (n_steps_done,)
+        The training loss of each step's batch, before the step.
+    smoothed_ : ndarray of float64, shape (n_steps_done,)
+        Their running mean.
+    suggestion_ : float or None
+        ``suggestions_["steepest"]``.
+    suggestions_ : dict of str to float or None
+        ``"steepest"``: the middle of the decade of rates over which the loss falls
+        fastest: the line fitted to the losses against log10 of the rate is steepest
+        there. Only decades before the lowest point of the running mean count.
+        ``"minimum"``: a tenth of the rate at that lowest point, usually larger. Both
+        None where the loss never fell.
+    ax_, figure_ : matplotlib's Axes and Figure
+        Where `plot` drew.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_dl.model_selection import LearningRateFinder
+    >>> lrs = np.geomspace(1e-4, 1e0, 41)
+    >>> losses = 1 / (1 + np.exp(2 * np.log10(lrs / 1e-2))) + lrs**2
+    >>> finder = LearningRateFinder(lrs, losses, losses)
+    >>> round(finder.suggestion_, 4)
+    0.01
+    """
+
+    lrs_: np.ndarray
+    losses_: np.ndarray
+    smoothed_: np.ndarray
+    suggestions_: dict[str, float | None] = field(init=False)
+    ax_: Any = field(init=False, default=None, repr=False)
+    figure_: Any = field(init=False, default=None, repr=False)
+
+    def __post_init__(self):
+        self.suggestions_ = _suggestions(self.lrs_, self.losses_, self.smoothed_)
+
+    @property
+    def suggestion_(self) -> float | None:
+        """The rate to train with."""
+        return self.suggestions_["steepest"]
+
+    def plot(self, ax=None) -> "LearningRateFinder":
+        """Draw the losses, their running mean and the suggestions.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a figure.
+
+        Returns
+        -------
+        self : LearningRateFinder
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is missing: ``pip install 'sklearn_dl[plots]'``.
+        """
+        try:
+            import matplotlib.pyplot as plt
+        except ImportError as error:
+            raise ImportError(
+                "plot needs matplotlib: pip install 'sklearn_dl[plots]'"
+            ) from error
+        if ax is None:
+            _, ax = plt.subplots()
+        ax.plot(self.lrs_, self.losses_, ".", color="0.7", label="batch")
+        ax.plot(self.lrs_, self.smoothed_, color="#0072b2", label="running mean")
+        for (name, rate), style in zip(
+            self.suggestions_.items(), ("-", "--"), strict=True
+        ):
+            if rate is not None:
+                label = f"{name}: {rate:.2g}"
+                ax.axvline(rate, color="#d55e00", linestyle=style, label=label)
+        # The explosion at the end would flatten the rest.
+        finite = self.smoothed_[np.isfinite(self.smoothed_)]
+        if len(finite):
+            low, high = finite.min(), max(finite[0], np.median(finite))
+            margin = 0.5 * (high - low) or 0.5
+            ax.set_ylim(low - margin, high + margin)
+        ax.set(xscale="log", xlabel="Learning rate of the head", ylabel="Training loss")
+        ax.legend()
+        self.ax_ = ax
+        self.figure_ = ax.figure
+        return self
+
+
+def _suggestions(lrs, losses, smoothed) -> dict[str, float | None]:
+    """Return the rates that a curve suggests."""
+    nothing: dict[str, float | None] = {"steepest": None, "minimum": None}
+    if not np.isfinite(smoothed).any():
+        return nothing
+    lowest = int(np.nanargmin(smoothed))
+    x = np.log10(lrs[: lowest + 1])
+    # Half a decade to the left must be there; to the right the curve may turn first.
+    centres = [i for i in range(lowest + 1) if x[i] - x[0] >= 0.5 - 1e-9]
+    windows = {i: np.abs(x - x[i]) <= 0.5 + 1e-9 for i in centres}
+    slopes = {
+        i: np.polyfit(x[window], losses[: lowest + 1][window], 1)[0]
+        for i, window in windows.items()
+        if window.sum() > 2
+    }
+    if not slopes or min(slopes.values()) >= 0:
+        return nothing
+    steepest = min(slopes, key=slopes.__getitem__)
+    return {"steepest": float(lrs[steepest]), "minimum": float(lrs[lowest]) / 10}
+
+
+@validate_params(
+    {
+        "lr_min": [_POSITIVE],
+        "lr_max": [_POSITIVE],
+        "n_steps": [Interval(Integral, 10, None, closed="left")],
+        "smoothing": [Interval(Real, 0, 1, closed="left")],
+        "divergence": [Interval(Real, 1, None, closed="neither")],
+    },
+    prefer_skip_nested_validation=False,
+)
+def lr_find(
+    estimator,
+    X,
+    y,
+    *,
+    lr_min=1e-6,
+    lr_max=10.0,
+    n_steps=100,
+    smoothing=0.8,
+    divergence=4.0,
+    sample_weight=None,
+) -> LearningRateFinder:
+    """Find a learning rate by a short training whose rate grows at every step [1]_.
+
+    A clone is trained: the estimator stays as it is. Its rate grows geometrically;
+    that of the backbone keeps its ratio to it. There is no warm-up of the head, no
+    early stopping and no validation; of the estimator's `callbacks` only those that
+    add a term to the loss take part, so that nothing is written or shown. Weights,
+    augmentation, mixing, loss and optimiser are the estimator's own.
+
+    Parameters
+    ----------
+    estimator : ImageClassifier or ImageRegressor
+        With the optimiser and the regime that the rate is for.
+    X : images
+        Any form that `fit` takes.
+    y : array-like of shape (n,) or (n, n_outputs)
+        Targets.
+    lr_min, lr_max : float, default=1e-6 and 10.0
+        Rates of the head in the first and the last step.
+    n_steps : int, default=100
+        Steps, at least 10. Few rows are gone through several times.
+    smoothing : float, default=0.8
+        Share of the past in the running mean of the losses, in [0, 1).
+    divergence : float, default=4.0
+        Training ends once the running mean is above this many times its best.
+    sample_weight : array-like of shape (n,), default=None
+        Weights of the rows.
+
+    Returns
+    -------
+    LearningRateFinder
+        With ``lrs_``, ``losses_``, ``smoothed_``, ``suggestion_`` and ``plot()``.
+
+    Raises
+    ------
+    TypeError
+        If the estimator is neither an ImageClassifier nor an ImageRegressor.
+    ValueError
+        If a parameter is not valid, or `fit` would refuse X or y.
+    KeyboardInterrupt
+        After Ctrl-C.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the loss never fell, so that there is no suggestion.
+
+    Notes
+    -----
+    Losses of single batches are noisy: another ``random_state`` may move the
+    suggestion by a factor of 2 or 3. It is a start for a search, not its end.
+
+    References
+    ----------
+    .. [1] L. N. Smith, "Cyclical learning rates for training neural networks", WACV,
+       2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_dl import ImageClassifier
+    >>> from sklearn_dl.model_selection import lr_find
+    >>> rng = np.random.default_rng(0)
+    >>> images = rng.integers(0, 128, (32, 32, 32, 3), "uint8")
+    >>> images[16:] += 100
+    >>> model = ImageClassifier(
+    ...     "squeezenet1_1", weights=None, layer="features.2", image_size=32,
+    ...     batch_size=16, random_state=0,
+    ... )
+    >>> finder = lr_find(model, images, ["dark"] * 16 + ["light"] * 16)
+    >>> 1e-5 < finder.suggestion_ < 1e-1
+    True
+    >>> model = model.set_params(lr=finder.suggestion_)
+    """
+    if not isinstance(estimator, NeuralImageEstimator):
+        raise TypeError(
+            "lr_find takes an ImageClassifier or ImageRegressor, got "
+            f"{type(estimator).__name__}; of a pipeline, give the step that is one."
+        )
+    if lr_min >= lr_max:
+        raise ValueError(f"lr_min={lr_min} must be below lr_max={lr_max}.")
+    recorder = BatchLosses(n_steps, smoothing=smoothing, divergence=divergence)
+    model = _tested(estimator, np.geomspace(lr_min, lr_max, n_steps), recorder)
+    weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
+    with warnings.catch_warnings():
+        # Diverging is what it is for.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X, y, **weighted)
+    columns = (recorder.lrs_, recorder.losses_, recorder.smoothed_)
+    finder = LearningRateFinder(*map(np.array, columns))
+    if finder.suggestion_ is None:
+        warnings.warn(
+            f"The loss never fell between the rates {lr_min:g} and {lr_max:g}, so "
+            "there is no suggestion; lower lr_min, or take more steps.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    return finder
+
+
+def _tested(estimator, rates: np.ndarray, recorder: BatchLosses):
+    """Return a clone that trains with these rates and records its losses."""
+    model = clone(estimator)
+    lr = model.lr
+    if lr is None:
+        lr = Optimizer.of(model.optimizer).default_lr
+    callbacks = [
+        pair[1] if isinstance(pair, tuple) else pair for pair in model.callbacks or ()
+    ]
+    terms = [callback for callback in callbacks if hasattr(callback, "loss_term")]
+    return model.set_params(
+        # The schedule multiplies all rates, so the backbone's keep their ratio.
+        schedule=lambda step, _: float(rates[min(step, len(rates) - 1)]) / lr,
+        # The recorder ends training: an epoch has at least one step.
+        max_epochs=len(rates),
+        warmup_epochs=0,
+        early_stopping=False,
+        warm_start=False,
+        verbose=0,
+        callbacks=[*terms, recorder],
+    )

@@ -1,0 +1,200 @@
+"""The decision table: its cells, and that what it returns can be used as it is."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.pipeline import Pipeline
+from sklearn.svm import LinearSVC
+from torch import nn
+
+from sklearn_dl import ImageClassifier, ImageRegressor
+from sklearn_dl.backbones import load_backbone
+from sklearn_dl.model_selection import Recommendation, recommend_regime
+from sklearn_dl.model_selection._regimes import _earlier_layer
+
+SMALL = {
+    "backbone": "squeezenet1_1",
+    "weights": None,
+    "image_size": 32,
+    "batch_size": 8,
+    "random_state": 0,
+}
+CELLS = [(n, s) for n in (300, 5_000, 100_000) for s in ("similar", "different")]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 128, (16, 32, 32, 3), "uint8")
+    images[8:] += 100
+    return images
+
+
+def names(*arguments, **parameters):
+    return [r.name for r in recommend_regime(*arguments, **parameters)]
+
+
+def test_the_four_corners_of_the_table():
+    small_similar = recommend_regime(500, "similar")
+    svm, head = (r.estimator for r in small_similar)
+    assert isinstance(svm["classifier"], LinearSVC)
+    assert svm["features"].layer == "pre_logits"
+    assert head.trainable == "head"
+
+    svm, stages = (r.estimator for r in recommend_regime(500, "different"))
+    assert svm["features"].layer == "features.13"  # the end of the third of 4 stages
+    assert stages.trainable == 2
+    assert stages.warmup_epochs >= 1
+    assert stages.augment == "strong"
+
+    everything, last = (r.estimator for r in recommend_regime(20_000, "similar"))
+    assert everything.trainable == "all"
+    assert everything.warmup_epochs >= 1
+    assert everything.backbone_lr is None  # lr / 100
+    assert last.trainable == 2
+
+    (option,) = recommend_regime(20_000, "different")
+    higher = option.estimator
+    assert higher.trainable == "all"
+    assert higher.lr / 100 < higher.backbone_lr < higher.lr
+
+
+def test_random_weights_come_only_with_very_many_different_images():
+    scratch = [
+        (n, s)
+        for n in (100, 2_000, 20_000, 99_999, 100_000, 2_000_000)
+        for s in ("similar", "different")
+        for r in recommend_regime(n, s)
+        if isinstance(r.estimator, ImageClassifier) and r.estimator.weights is None
+    ]
+    assert scratch == [(100_000, "different"), (2_000_000, "different")]
+    last = recommend_regime(2_000_000, "different", weights="IMAGENET1K_V1")[-1]
+    assert last.estimator.trainable == "all"
+
+
+@pytest.mark.parametrize("similarity", ["similar", "different"])
+def test_between_small_and_large_both_rows_hold(similarity):
+    small, large = names(1_999, similarity), names(10_000, similarity)
+    assert not set(small) & set(large)
+    for n in (2_000, 9_999):
+        assert names(n, similarity) == large + small
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize(("n_samples", "similarity"), CELLS)
+def test_every_estimator_is_cloned_and_fitted(images, task, n_samples, similarity):
+    y = np.arange(16) / 15 if task == "regression" else np.repeat(["a", "b"], 8)
+    chosen = recommend_regime(n_samples, similarity, task=task, **SMALL)
+    assert chosen
+    for option in chosen:
+        assert isinstance(option, Recommendation)
+        assert len(option.reason) > 40
+        assert (is_regressor if task == "regression" else is_classifier)(
+            option.estimator
+        )
+        model = clone(option.estimator)
+        assert repr(model) == repr(option.estimator)
+        if not isinstance(model, Pipeline):
+            model.set_params(max_epochs=model.warmup_epochs + 1)
+        predicted = model.fit(images, y).predict(images)
+        assert predicted.shape == y.shape
+        assert np.isin(predicted, y).all() or task == "regression"
+        assert not hasattr(option.estimator, "net_")
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize(("n_samples", "similarity"), CELLS)
+def test_parameters_are_passed_on(task, n_samples, similarity):
+    given = {
+        **SMALL,
+        "weights": "IMAGENET1K_V1",
+        "preprocessing": "IMAGENET1K_V1",
+        "image_shape": (40, 40),
+        "normalize": "data",
+        "device": "cpu",
+        "precision": "float64",
+        "verbose": 1,
+    }
+    for option in recommend_regime(n_samples, similarity, task=task, **given):
+        step = option.estimator
+        step = step["features"] if isinstance(step, Pipeline) else step
+        expected = dict(given)
+        if "random weights" in option.name:
+            expected["weights"] = None
+        assert {name: getattr(step, name) for name in given} == expected
+        if not isinstance(option.estimator, Pipeline):
+            cls = ImageClassifier if task == "classification" else ImageRegressor
+            assert type(step) is cls
+
+
+def test_the_pipeline_for_regression_takes_several_targets(images):
+    model = recommend_regime(100, "similar", task="regression", **SMALL)[0].estimator
+    y = np.stack([np.arange(16), 1e4 * np.arange(16)[::-1]], axis=1)
+    assert model.fit(images, y).predict(images).shape == (16, 2)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layer"),
+    [
+        ("resnet18", "layer3"),
+        ("densenet121", "features.transition3"),
+        ("vgg11", "features"),
+        ("vit_b_16", "encoder.layers.encoder_layer_8"),
+        ("swin_t", "features.5"),
+        ("regnet_y_400mf", "trunk_output.block3"),
+    ],
+)
+def test_an_earlier_layer_ends_before_the_last_stage(backbone, layer):
+    assert _earlier_layer(backbone, None, None) == layer
+    with torch.device("cpu" if "regnet" in backbone else "meta"):
+        whole = load_backbone(backbone, None)
+        cut = load_backbone(backbone, None, layer=layer)
+    last = list(whole.stages)[-1]
+    assert last not in cut.stages
+    assert cut.n_features > 1
+
+
+def a_network(width):
+    layers = [nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, width, 3)]
+    return nn.Sequential(*layers, nn.Sequential(nn.Conv2d(width, 4, 3), nn.ReLU()))
+
+
+def test_a_callable_backbone_has_an_earlier_layer_too():
+    generator = torch.get_rng_state()
+    options = recommend_regime(
+        100, "different", backbone=partial(a_network, 8), image_size=[32, 32]
+    )
+    assert torch.equal(generator, torch.get_rng_state())
+    assert options[0].estimator["features"].layer == "2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, "similar"), "'n_samples' parameter .* must be an int in the range"),
+        ((2.5, "similar"), "'n_samples' parameter"),
+        ((100, "alike"), "'similarity' parameter .* Got 'alike'"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        recommend_regime(*arguments)
+
+
+def test_a_wrong_task_and_a_wrong_backbone_are_named():
+    with pytest.raises(ValueError, match="'task' parameter"):
+        recommend_regime(100, "similar", task="detection")
+    with pytest.raises(ValueError, match="resnet81"):
+        recommend_regime(100, "different", backbone="resnet81")
