@@ -15,8 +15,8 @@ from sklearn_dl.training import gives_margins
 class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     """Classifier of images: a new head trained on a pretrained backbone.
 
-    With the backbone frozen (``trainable="head"``, the default) each image passes
-    through it once per fit, and the head is trained on the features.
+    With a frozen backbone (``trainable="head"``, the default) and no `augment` or
+    `mix`, each image passes through it once, and the head is trained on the features.
 
     Parameters go in groups: the backbone and its images (`backbone` to `normalize`),
     the head and the loss (`head` to `class_weight`), the regime (`trainable` to
@@ -68,18 +68,18 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         What is trained: the new head alone, everything, the head and the last k
         stages, or the head and the stages named (see the backbone's ``stages``).
     warmup_epochs : int, default=0
-        Epochs in which the head is trained alone, before the rest is unfrozen with a
-        fresh optimiser. They count among `max_epochs`.
+        Epochs, among `max_epochs`, in which the head is trained alone, before the rest
+        is unfrozen with a fresh optimiser. Not in a warm start or `partial_fit`.
     freeze_batch_norm : bool or "auto", default="auto"
         Whether the BatchNorm statistics of trained stages keep still; ``"auto"``: of
         pretrained weights yes, of random ones no. What isn't trained never moves.
     lr : float or None, default=None
-        Learning rate of the head. None takes one that suits the optimiser: 1e-2 for
-        SGD and its kin and Adagrad, 1e-3 for the others.
+        Learning rate of the head. None suits the optimiser: 1e-2 for SGD and its kin
+        and Adagrad, 1e-3 for others.
     backbone_lr : float, (float, float) or None, default=None
-        Learning rate of the trained stages of the backbone; or of the first and the
-        last of them, with a geometric scale between. None takes ``lr / 100`` for
-        pretrained weights, ``lr`` for random ones.
+        Learning rate of the trained stages; or of the first and the last of them, with
+        a geometric scale between. None takes ``lr / 100`` for pretrained weights, else
+        ``lr``.
     augment : str, list, callable, Augment or None, default=None
         Random changes of the training images: ``"light"``, ``"standard"``,
         ``"strong"``, ``"trivial"``, ``"rand"``, a list of names such as ``["flip",
@@ -92,7 +92,7 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         mixup, 1.0 for cutmix.
     tta : {"flip", "five_crop", "ten_crop"}, int, callable or None, default=None
         Views of an image over which predictions are averaged; an int adds random ones
-        of `augment` (or "standard") to the plain one; a callable maps a PIL image to
+        of `augment` (or "light") to the plain one; a callable maps a PIL image to
         several.
     max_epochs : int, default=20
         Passes over the training rows.
@@ -125,8 +125,8 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     warm_start : bool, default=False
         Whether `fit` goes on from the network of the fit before.
     random_state : int, RandomState instance or None, default=None
-        Of the head's initial weights, random weights of the backbone, the order of
-        the rows, augmentation, mixing and the validation split.
+        Of initial weights, the order of the rows, augmentation, mixing and the
+        validation split.
     device : str or torch.device, default="auto"
         ``"auto"`` takes a GPU when there is one.
     precision : {"auto", "bfloat16", "float16", "float32", "float64"}, \
@@ -152,12 +152,9 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     history_ : pandas.DataFrame
         One row per epoch: ``epoch`` (from 1), ``dur`` (seconds), ``lr``,
         ``train_loss``, ``train_top1`` and, where there are validation rows,
-        ``valid_loss``, ``valid_score``, ``valid_top1`` and, above 5 classes,
-        ``valid_top5``; and what callbacks record.
-    n_iter_ : int
-        Epochs trained.
-    best_epoch_ : int
-        The epoch whose weights were kept, where early stopping chose one.
+        ``valid_loss``, ``valid_score``, ``valid_top1``; above 5 classes top 5 too.
+    n_iter_, best_epoch_ : int
+        Epochs trained; the one whose weights were kept, if early stopping chose one.
     n_features_in_ : int
         Number of columns of X in `fit`, where it had columns.
     feature_names_in_ : ndarray of str
@@ -293,7 +290,7 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         return targets
 
     def partial_fit(self, X, y, classes=None, sample_weight=None):
-        """Train one epoch on these images, going on from what was learned.
+        """Train one epoch at constant rates, going on from what was learned.
 
         Parameters
         ----------

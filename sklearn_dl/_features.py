@@ -61,7 +61,7 @@ class ImageFeatureExtractor(
         weights, those of the training rows, or these.
     tta : {"flip", "five_crop", "ten_crop"}, int, callable or None, default=None
         Views of an image over which features are averaged; an int adds random views
-        to the plain one (``augment="standard"`` of `sklearn_dl.augmentation`); a
+        to the plain one (``"light"`` of `sklearn_dl.augmentation`); a
         callable maps a PIL image to several.
     batch_size : int, default=32
         Images in one pass of the network.

@@ -26,6 +26,7 @@ from sklearn_dl.augmentation import resolve_views
 from sklearn_dl.runtime import (
     draw_seed,
     keep_large_blocks,
+    keyed_generator,
     release_memory,
     resolve_device,
     resolve_precision,
@@ -127,8 +128,11 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             )
             if previous is None:
                 self._targets = self._new_targets(y, weight, classes)
-            elif not partial:
-                self._targets.check_same(self._new_targets(y, weight))
+            else:
+                if not partial:
+                    self._targets.check_same(self._new_targets(y, weight))
+                # A copy: if this fit fails, the estimator is as it was.
+                self._targets = copy.copy(self._targets)
             target = self._targets.encode(y)
             self._targets.weigh(target, weight, getattr(self, "class_weight", None))
             training = Rows(source, target, weight * self._targets.row_weight(target))
@@ -139,7 +143,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                     check_consistent_length(val_source, validation[1])
                     target = self._targets.encode(validation[1], "y_val")
                 held_back = Rows(val_source, target, self._targets.row_weight(target))
-            net = self._trained(training, held_back, previous, max_epochs, task)
+            net = self._trained(training, held_back, previous, partial, task)
             self._finish(net, keep_optimizer=go_on)
         if self.net_.interrupted_:
             # The estimator is usable; a search over it must still stop.
@@ -155,7 +159,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         return self._fit(X, y, sample_weight, partial=True, classes=classes)
 
     def _trained(
-        self, training, validation, previous, max_epochs: int, task
+        self, training, validation, previous, partial: bool, task
     ) -> EstimatorNet:
         """Build the network and the rows, and return the net after training."""
         device = resolve_device(self.device)
@@ -169,8 +173,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             training, validation = (training.take(p).weighted() for p in parts)
         keep_large_blocks()
         with seeded(seed, device), ExitStack() as stack:
-            network = self._network(training, previous)
-            regime = self._regime(network, previous, max_epochs)
+            network = self._network(training, previous, seed)
+            regime = self._regime(network, previous, partial)
             inputs = Inputs(
                 network,
                 regime,
@@ -183,6 +187,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 augment=self.augment,
                 mix=self.mix,
                 mix_alpha=self.mix_alpha,
+                pairs=self._targets.kind != "targets",
                 seed=seed,
             )
             held_back = None
@@ -200,9 +205,9 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 kind=self._targets.kind,
                 batch_size=self.batch_size,
                 n_samples=len(rows),
-                max_epochs=max_epochs,
+                max_epochs=1 if partial else self.max_epochs,
                 validation=held_back,
-                callbacks=self._net_callbacks(held_back, task),
+                callbacks=self._net_callbacks(held_back, task, partial),
                 device=device,
                 dtype=resolve_precision(self.precision, device),
                 seed=seed,
@@ -217,7 +222,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         release_memory()
         return net
 
-    def _network(self, training: Rows, previous) -> BackboneWithHead:
+    def _network(self, training: Rows, previous, seed: int) -> BackboneWithHead:
         """Return a new network, or a copy of the one a warm start goes on with."""
         origin = {name: getattr(self, name) for name in NETWORK_PARAMETERS}
         if previous is None:
@@ -225,8 +230,11 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             head = Head() if self.head is None else self.head
             layers = head.build(backbone.n_features, self._targets.n_outputs)
             if head.needs_data:
-                first = training.take(np.arange(min(len(training), self.batch_size)))
-                features = self._features(backbone, first, resolve_device(self.device))
+                # Rows often come class by class: a batch is drawn among all.
+                rng = keyed_generator(seed)
+                index = rng.permutation(len(training))[: max(self.batch_size, 32)]
+                some = training.take(np.sort(index))
+                features = self._features(backbone, some, resolve_device(self.device))
                 head.fit_init(layers, torch.from_numpy(features))
             network = BackboneWithHead(backbone, layers)
         elif changed := differing(origin, self._origin):
@@ -247,20 +255,20 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             backbone, rows.source, backbone.preprocessing, device, "features", rows.rows
         )
 
-    def _regime(self, network: BackboneWithHead, previous, max_epochs: int) -> Regime:
+    def _regime(self, network: BackboneWithHead, previous, partial: bool) -> Regime:
         """Return what is trained when, and at which rates."""
         lr = self.lr
-        # A head that was trained before is warm.
-        warmup = self.warmup_epochs if previous is None and max_epochs > 1 else 0
+        # A head that was trained before is warm; partial_fit has no second epoch.
+        cold = previous is None and not partial
         return Regime.of(
             network,
             trainable=self.trainable,
             lr=Optimizer.of(self.optimizer).default_lr if lr is None else lr,
             backbone_lr=self.backbone_lr,
             freeze_batch_norm=self.freeze_batch_norm,
-            warmup_epochs=warmup,
+            warmup_epochs=self.warmup_epochs if cold else 0,
             warmup_lr=resolve_schedule(self.schedule).warmup_lr,
-            max_epochs=max_epochs,
+            max_epochs=self.max_epochs,
         )
 
     def _loss(self) -> torch.nn.Module:
@@ -272,7 +280,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             label_weight=self._targets.label_weight,
         )
 
-    def _net_callbacks(self, held_back: TrainingRows | None, task) -> list:
+    def _net_callbacks(self, held_back: TrainingRows | None, task, partial) -> list:
         score = None
         if held_back is not None:
             target = held_back.target
@@ -296,7 +304,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             report = TaskContexts(context, self, data, self._so_far)
         return build_callbacks(
             self.callbacks or (),
-            schedule=resolve_schedule(self.schedule),
+            # A stream has no end that a schedule could lead to.
+            schedule=resolve_schedule("constant" if partial else self.schedule),
             score=score,
             count_right=self._targets.kind == "classes",
             early_stopping=stopping,
@@ -337,13 +346,13 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
     def _finish(self, net: EstimatorNet, *, keep_optimizer: bool) -> None:
         self.__dict__.pop("best_epoch_", None)
         stopping = dict(net.callbacks_).get("early_stopping")
-        if isinstance(stopping, EarlyStopping):
+        if isinstance(stopping, EarlyStopping) and stopping.best_epoch_:
             self.best_epoch_ = stopping.best_epoch_
         guess = guessing_loss(
             self.loss, kind=net.kind, n_outputs=self._targets.n_outputs
         )
         loss = net.history[-1, "train_loss"] if len(net.history) else 0.0
-        if guess is not None and not loss <= 10 * guess:
+        if guess is not None and not loss <= 10 * guess * self._targets.largest_weight:
             warnings.warn(
                 f"Training diverged: the loss is {loss:.3g} after {len(net.history)} "
                 f"epochs, against {guess:.3g} of guessing. Lower lr, or check the "

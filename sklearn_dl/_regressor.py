@@ -11,8 +11,8 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     """Regressor of images: a new head trained on a pretrained backbone.
 
     The loss is of the targets scaled to mean 0 and deviation 1.
-    With the backbone frozen (``trainable="head"``, the default) each image passes
-    through it once per fit, and the head is trained on the features.
+    With a frozen backbone (``trainable="head"``, the default) and no `augment` or
+    `mix`, each image passes through it once, and the head is trained on the features.
 
     Parameters go in groups: the backbone and its images (`backbone` to `normalize`),
     the head and the loss (`head` to `loss`), the transfer regime (`trainable` to
@@ -60,8 +60,8 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         What is trained: the new head alone, everything, the head and the last k
         stages, or the head and the stages named (see the backbone's ``stages``).
     warmup_epochs : int, default=0
-        Epochs in which the head is trained alone, before the rest is unfrozen with a
-        fresh optimiser. They count among `max_epochs`.
+        Epochs, among `max_epochs`, in which the head is trained alone, before the rest
+        is unfrozen with a fresh optimiser. Not in a warm start or `partial_fit`.
     freeze_batch_norm : bool or "auto", default="auto"
         Whether the BatchNorm statistics of trained stages keep still; ``"auto"``: of
         pretrained weights yes, of random ones no. What isn't trained never moves.
@@ -84,8 +84,9 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         Both parameters of the Beta distribution of their shares. None takes 0.2 for
         mixup, 1.0 for cutmix.
     tta : {"flip", "five_crop", "ten_crop"}, int, callable or None, default=None
-        Views of an image over which predictions are averaged; an int adds random views
-        of `augment` to the plain one; a callable maps a PIL image to several.
+        Views of an image over which predictions are averaged; an int adds random ones
+        of `augment` (or "light") to the plain one; a callable maps a PIL image to
+        several.
     max_epochs : int, default=20
         Passes over the training rows.
     batch_size : int, default=32
@@ -117,8 +118,8 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     warm_start : bool, default=False
         Whether `fit` goes on from the network of the fit before.
     random_state : int, RandomState instance or None, default=None
-        Of the head's initial weights, random weights of the backbone, the order of
-        the rows, augmentation, mixing and the validation split.
+        Of initial weights, the order of the rows, augmentation, mixing and the
+        validation split.
     device : str or torch.device, default="auto"
         ``"auto"`` takes a GPU when there is one.
     precision : {"auto", "bfloat16", "float16", "float32", "float64"}, \
@@ -270,7 +271,7 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         return targets
 
     def partial_fit(self, X, y, sample_weight=None):
-        """Train one epoch on these images, going on from what was learned.
+        """Train one epoch at constant rates, going on from what was learned.
 
         The first call sets the scale of the targets.
 

@@ -31,6 +31,11 @@ class Targets(ABC):
     classes: np.ndarray
     label_weight: np.ndarray | None = None
 
+    @property
+    def largest_weight(self) -> float:
+        """Return how much a label's weight may raise the loss."""
+        return 1.0 if self.label_weight is None else float(self.label_weight.max())
+
     @abstractmethod
     def encode(self, y, name: str = "y") -> torch.Tensor:
         """Return y for the loss; raise where it is not like the y of the fit."""
@@ -184,6 +189,7 @@ class LabelTargets(Targets):
 
     def weigh(self, target: torch.Tensor, weight: np.ndarray, class_weight) -> None:
         """Take the weights of absent and present labels."""
+        self.label_weight = None
         if class_weight is None:
             return
         if isinstance(class_weight, str):
@@ -198,6 +204,11 @@ class LabelTargets(Targets):
                 raise ValueError(
                     f"class_weight has {len(of_each)} dicts, but y has "
                     f"{self.n_outputs} labels."
+                )
+            if not all(set(weights) <= {0, 1} for weights in of_each):
+                raise ValueError(
+                    f"class_weight={class_weight!r} must be for 0 and 1, absent and "
+                    "present: one dict for all labels, or a list with one for each."
                 )
             per_class = np.array([[w.get(0, 1), w.get(1, 1)] for w in of_each], float)
         self.label_weight = _checked_weights(per_class, class_weight)

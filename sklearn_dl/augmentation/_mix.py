@@ -17,6 +17,7 @@ def mix_batch(
     *,
     mix: str,
     alpha: float | None = None,
+    pairs: bool | None = None,
     rng: np.random.Generator,
 ) -> dict[str, torch.Tensor | None]:
     """Mix each image of a batch with another one of it.
@@ -40,6 +41,10 @@ def mix_batch(
     alpha : float, default=None
         Above 0. 1 is uniform; below, most mixtures are nearly one image. None takes
         what suits photographs: 0.2 for mixup [1]_, 1 for CutMix [2]_.
+    pairs : bool, default=None
+        Whether both targets are returned, for a loss of each; else they are averaged.
+        None does so for classes. Labels, indicators of 0 and 1, need it where images
+        or labels have weights.
     rng : numpy.random.Generator
         What is random is drawn from it.
 
@@ -50,11 +55,11 @@ def mix_batch(
             The mixed images. Mixup returns floats in [0, 1] (float32) for uint8;
             CutMix returns the dtype that came in.
         ``"target"``, ``"weight"``
-            For classes as they came in: those of the first images. Else mixed.
+            For pairs as they came in: those of the first images. Else averaged.
         ``"mix_target"``, ``"mix_weight"``
-            For classes, those of the second images; else None.
+            For pairs, those of the second images; else None.
         ``"mix_share"``
-            For classes, the share of the first images, of shape (b,) and the dtype of
+            For pairs, the share of the first images, of shape (b,) and the dtype of
             `weight`; else None. The loss of row i is ``share[i] * weight[i] *
             loss(target[i]) + (1 - share[i]) * mix_weight[i] * loss(mix_target[i])``.
 
@@ -108,7 +113,9 @@ def mix_batch(
         share = 1 - (bottom - top) * (right - left) / area
     other, other_weight = order.to(target.device), order.to(weight.device)
     result: dict[str, Any] = {"x": x, "target": target, "weight": weight}
-    if target.is_floating_point():
+    if pairs is None:
+        pairs = not target.is_floating_point()
+    if not pairs:
         result["target"] = _mixed(target, other, share)
         result["weight"] = _mixed(weight, other_weight, share)
         return {**result, "mix_target": None, "mix_weight": None, "mix_share": None}

@@ -1,5 +1,6 @@
 """The learning rate from one short training with growing rates."""
 
+import math
 import warnings
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -175,7 +176,8 @@ def lr_find(
     lr_min, lr_max : float, default=1e-6 and 10.0
         Rates of the head in the first and the last step.
     n_steps : int, default=100
-        Steps, at least 10. Few rows are gone through several times.
+        Steps, at least 10 and two for each decade of rates. Few rows are gone through
+        several times.
     smoothing : float, default=0.8
         Share of the past in the running mean of the losses, in [0, 1).
     divergence : float, default=4.0
@@ -236,6 +238,12 @@ def lr_find(
         )
     if lr_min >= lr_max:
         raise ValueError(f"lr_min={lr_min} must be below lr_max={lr_max}.")
+    decades = np.log10(lr_max / lr_min)
+    if n_steps < 2 * decades + 1:
+        raise ValueError(
+            f"n_steps={n_steps} is too few for the {decades:.1f} decades from "
+            f"{lr_min:g} to {lr_max:g}: take {math.ceil(2 * decades + 1)} or more."
+        )
     recorder = BatchLosses(n_steps, smoothing=smoothing, divergence=divergence)
     model = _tested(estimator, np.geomspace(lr_min, lr_max, n_steps), recorder)
     weighted = {} if sample_weight is None else {"sample_weight": sample_weight}

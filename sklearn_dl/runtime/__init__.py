@@ -9,10 +9,12 @@ from sklearn_dl.runtime._device import (
     resolve_precision,
 )
 from sklearn_dl.runtime._random import draw_seed, keyed_generator, reseed, seeded
+from sklearn_dl.runtime._signals import Interrupts
 from sklearn_dl.runtime._threads import decoding_threads
 
 __all__ = [
     "PRECISIONS",
+    "Interrupts",
     "autocast",
     "decoding_threads",
     "draw_seed",

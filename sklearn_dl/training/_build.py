@@ -249,6 +249,8 @@ def continue_training(net: EstimatorNet, previous: EstimatorNet) -> None:
         state = copy.deepcopy(previous.optimizer_.state_dict()["state"])
         new = net.optimizer_.state_dict()
         net.optimizer_.load_state_dict({**new, "state": state})
+    if previous.scaler_state_ and net.scaler_.is_enabled():
+        net.scaler_.load_state_dict(previous.scaler_state_)
 
 
 def _named(net: EstimatorNet) -> list[list[str]]:

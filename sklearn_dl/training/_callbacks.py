@@ -55,7 +55,7 @@ class ValidationScore(Callback):
 
 
 class TrainingAccuracy(Callback):
-    """Records the accuracy on the training batches, as ``train_top1``.
+    """Records top-1 and, above 5 classes, top-5 accuracy on the training batches.
 
     Of the images as the network saw them, augmented, before the step that learned
     from them. The class of a mixed image is the one with the larger share.
@@ -74,14 +74,18 @@ class TrainingAccuracy(Callback):
         if "mix_target" in inputs:
             first = inputs["mix_share"] >= 0.5
             target = torch.where(first, target, inputs["mix_target"])
-        right = y_pred.argmax(1) == target.to(y_pred.device)
-        self.right_.append(right.sum())
+        best = y_pred.detach().topk(min(5, y_pred.shape[1])).indices
+        right = best == target.to(y_pred.device)[:, None]
+        self.right_.append(torch.stack([right[:, 0].sum(), right.sum()]))
+        self.above_5_ = y_pred.shape[1] > 5
         self.rows_ += len(target)
 
     def on_epoch_end(self, net, **kwargs):
         """Record the share of right answers."""
-        right = torch.stack(self.right_).sum().item()
-        net.history.record("train_top1", right / self.rows_)
+        first, any_of_5 = torch.stack(self.right_).sum(0).tolist()
+        net.history.record("train_top1", first / self.rows_)
+        if self.above_5_:
+            net.history.record("train_top5", any_of_5 / self.rows_)
 
 
 class EarlyStopping(Callback):

@@ -40,6 +40,7 @@ class TrainingRows(Dataset):
     mix : {"mixup", "cutmix", "both"} or None, default=None
         How the images of a batch are mixed.
     mix_alpha : float or None, default=None
+    pairs : bool or None, default=None
         See `mix_batch`.
     seed : int, default=0
     """
@@ -53,6 +54,7 @@ class TrainingRows(Dataset):
         features: torch.Tensor | None = None,
         mix: str | None = None,
         mix_alpha: float | None = None,
+        pairs: bool | None = None,
         seed: int = 0,
     ):
         self.target = target
@@ -61,6 +63,7 @@ class TrainingRows(Dataset):
         self.features = features
         self.mix = mix
         self.mix_alpha = mix_alpha
+        self.pairs = pairs
         self.seed = seed
         self.epoch = 0
         self.note = ""  # what an error of these rows adds
@@ -97,7 +100,13 @@ class TrainingRows(Dataset):
             return {"x": pixels, "sample_weight": weight}, target
         rng = keyed_generator(self.seed, self.epoch, _MIX, int(index[0]))
         mixed = mix_batch(
-            pixels, target, weight, mix=self.mix, alpha=self.mix_alpha, rng=rng
+            pixels,
+            target,
+            weight,
+            mix=self.mix,
+            alpha=self.mix_alpha,
+            pairs=self.pairs,
+            rng=rng,
         )
         batch = {"x": mixed["x"], "sample_weight": mixed["weight"]}
         for name in ("mix_target", "mix_weight", "mix_share"):

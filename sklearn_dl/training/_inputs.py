@@ -50,7 +50,7 @@ class Inputs:
         return TrainingRows(rows.target, weight, pixels=pixels, features=features)
 
     def changing(
-        self, rows: Rows, *, augment, mix: str | None, mix_alpha, seed: int
+        self, rows: Rows, *, augment, mix: str | None, mix_alpha, pairs: bool, seed: int
     ) -> TrainingRows:
         """Return rows that are augmented and mixed anew in each epoch."""
         augmenter = resolve_augment(augment, self.network.backbone.preprocessing)
@@ -63,6 +63,7 @@ class Inputs:
             pixels=self._reader(rows, view),
             mix=mix,
             mix_alpha=mix_alpha,
+            pairs=pairs,
             seed=seed,
         )
 

@@ -1,7 +1,6 @@
 """The skorch net that an estimator composes."""
 
 import copy
-import dis
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +10,13 @@ from skorch import NeuralNet
 from skorch.history import History
 from torch import nn
 
-from sklearn_dl.runtime import autocast, keyed_generator, module_dtype, reseed
+from sklearn_dl.runtime import (
+    Interrupts,
+    autocast,
+    keyed_generator,
+    module_dtype,
+    reseed,
+)
 from sklearn_dl.training._optimizers import Optimizer, parameter_groups
 from sklearn_dl.training._regime import Regime
 
@@ -97,6 +102,7 @@ class EstimatorNet(NeuralNet):
         self.interrupted_ = False
         self.warming_up_ = False
         self.start_ = 0  # epochs of fits before
+        self._interrupts = Interrupts()
         super().__init__(module, *args, **kwargs)
 
     def initialize_module(self):
@@ -106,6 +112,12 @@ class EstimatorNet(NeuralNet):
         self.learned_ = self.regime.learned(self.module_)
         self.warming_up_ = self.regime.warmup_epochs > 0
         self.regime.set_phase(self.module_, self.warming_up_)
+        return self
+
+    def initialize_criterion(self):
+        """Take the loss, in the precision that the outputs have."""
+        super().initialize_criterion()
+        self.criterion_.to(module_dtype(self.dtype))
         return self
 
     def initialize_optimizer(self, *args, **kwargs):
@@ -303,6 +315,8 @@ class EstimatorNet(NeuralNet):
         self.callbacks = None
         self.train_split = None
         self.run_id = None
+        # Its scale is found by trial: a stream of short fits must not begin anew.
+        self.scaler_state_ = self.scaler_.state_dict() if keep_optimizer else {}
         self.scaler_ = None
         self.optimizer_.zero_grad(set_to_none=True)
         if not keep_optimizer:
@@ -333,7 +347,7 @@ class EstimatorNet(NeuralNet):
         try:
             super().notify(method_name, **kwargs)
         except KeyboardInterrupt as interrupt:
-            if not _raised_by_statement(interrupt):
+            if self._interrupts.came:
                 raise
             self.stop_ = True  # this is how a skorch callback ends training
             if method_name in ("on_train_begin", "on_train_end"):
@@ -341,6 +355,11 @@ class EstimatorNet(NeuralNet):
             raise StopTraining from interrupt
         if method_name == "on_epoch_end" and self.stop_:
             raise StopTraining
+
+    def partial_fit(self, X, y=None, classes=None, **fit_params):
+        """Train, and know Ctrl-C from a callback's way to end training."""
+        with self._interrupts.watched():
+            return super().partial_fit(X, y, classes, **fit_params)
 
     def fit_loop(self, X, y=None, epochs=None, **kwargs):
         """Train, and remember whether the user interrupted it."""
@@ -355,17 +374,6 @@ class EstimatorNet(NeuralNet):
         if len(self.history) and "train_loss" not in self.history[-1]:
             del self.history[-1]  # an epoch that didn't come to its end
         return self
-
-
-def _raised_by_statement(error: BaseException) -> bool:
-    """Tell whether a ``raise`` statement raised an error, not a signal (Ctrl-C)."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    if traceback is None:
-        return False
-    code = traceback.tb_frame.f_code.co_code
-    return code[traceback.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
 def history_frame(net: EstimatorNet) -> pd.DataFrame:

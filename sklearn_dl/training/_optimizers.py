@@ -1,5 +1,6 @@
 """Optimisers by name, and the groups of parameters they work on."""
 
+import functools
 from collections.abc import Callable, Iterator
 from numbers import Real
 from typing import Any
@@ -111,10 +112,16 @@ class Optimizer(BaseEstimator):
     @property
     def default_lr(self) -> float:
         """Learning rate of the head for a user who gave none."""
-        if isinstance(self.method, str):
-            return OPTIMIZERS[self.method][2]
-        cls = getattr(self.method, "func", self.method)  # of a functools.partial
-        return 1e-2 if getattr(cls, "sgd_like", False) else 1e-3
+        method: Any = self.method
+        options = dict(self.options or {})
+        if isinstance(method, functools.partial):
+            method, options = method.func, {**method.keywords, **options}
+        if getattr(method, "takes_base", False):  # its rate is that of its base
+            method = options.get("base", "momentum")
+        if isinstance(method, str):
+            return OPTIMIZERS[method][2]
+        rates = {cls: rate for cls, _, rate in OPTIMIZERS.values()}
+        return rates.get(method, 1e-3)
 
     def factory(self) -> tuple[Callable, dict[str, Any]]:
         """Return the class and its arguments."""

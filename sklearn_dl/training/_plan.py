@@ -49,6 +49,9 @@ class Plan:
                 min_lr=[lowest * rate for rate in self.start],
                 eps=0.0,  # torch's default ignores the small rates of a backbone
             )
+        if schedule.kind == "one_cycle" and self.n_steps == 1:
+            # Torch gives a cycle of one step its last rate, almost nothing.
+            return LambdaLR(self.optimizer, lambda step: 1.0)
         if schedule.kind == "one_cycle":
             start = max(1 / _CYCLE_START, lowest)
             return OneCycleLR(

@@ -57,11 +57,6 @@ class Regime:
         ValueError
             If a rate is not one, a stage doesn't exist, or the warm-up leaves no epoch.
         """
-        if warmup_epochs and warmup_epochs >= max_epochs:
-            raise ValueError(
-                f"warmup_epochs={warmup_epochs} must be below max_epochs={max_epochs}, "
-                "which counts them too."
-            )
         pretrained = network.backbone.pretrained
         if backbone_lr is None:
             backbone_lr = lr / 100 if pretrained else lr
@@ -80,6 +75,11 @@ class Regime:
         )
         regime.set_phase(network, warming_up=False)
         if network.trains_backbone:
+            if 0 < warmup_epochs >= max_epochs:
+                raise ValueError(
+                    f"warmup_epochs={warmup_epochs} must be below "
+                    f"max_epochs={max_epochs}, which counts them too."
+                )
             return regime
         return replace(regime, warmup_epochs=0, warmup_lr=None)
 

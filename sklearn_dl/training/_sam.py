@@ -66,7 +66,7 @@ class SAM(torch.optim.Optimizer):
     """
 
     base: torch.optim.Optimizer
-    sgd_like = True  # rates that suit SGD suit it
+    takes_base = True  # the rate that suits it is the base's
 
     def __init__(
         self,

@@ -51,9 +51,9 @@ class TrainingRun:
                 f"This {type(estimator).__name__} is not fitted: call fit first."
             )
         history = estimator.history_
-        warmup = params.get("warmup_epochs") or 0
-        if len(history) > warmup:
-            history = history.iloc[warmup:]
+        if "backbone_lr" in history:  # 0 while the head is trained alone
+            trained = history[history["backbone_lr"] > 0]
+            history = trained if len(trained) else history
         classifies = hasattr(estimator, "classes_")
         guessing = guessing_loss(
             params.get("loss", "log_loss" if classifies else "squared_error"),

@@ -34,7 +34,7 @@ class TensorBoard(Callback):
     ================  ================================================================
 
     Steps are epochs. Each `fit` writes into a folder of its own below `log_dir`, named
-    by time, the run's fingerprint and the process, so that the candidates of a grid
+    by time and process, so that the candidates of a grid
     search share nothing: ``tensorboard --logdir LOG_DIR`` shows them side by side. A
     resumed `fit` has a folder of its own too, and goes on from the epoch it reached.
 
@@ -95,7 +95,7 @@ class TensorBoard(Callback):
     def on_train_begin(self, net, **kwargs):
         """Open the writer of this run."""
         self._close()  # of a fit that an error ended
-        self.run_dir_ = str(_own_folder(Path(self.log_dir), net))
+        self.run_dir_ = str(_own_folder(Path(self.log_dir)))
         self.writer_: Any = _summary_writer()(self.run_dir_)
         # The rates come from the optimiser: there may be more than two of them.
         self.curves_: Any = skorch.callbacks.TensorBoard(
@@ -177,10 +177,9 @@ def _summary_writer() -> type:
     return SummaryWriter
 
 
-def _own_folder(parent: Path, net) -> Path:
+def _own_folder(parent: Path) -> Path:
     """Make a folder that no other run has, also of processes that start together."""
-    fingerprint = str(getattr(net, "fingerprint_", ""))[:8] or "run"
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{fingerprint}-{os.getpid()}"
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     parent.mkdir(parents=True, exist_ok=True)
     count = 1
     while True:

@@ -95,7 +95,7 @@ def test_an_int_adds_random_views_to_the_plain_one(augment):
     views = resolve_views(5, MARGIN, augment)
     first = views(image)
     assert torch.equal(first[0], plain(image))
-    augmenter = resolve_augment(augment or "standard", MARGIN)
+    augmenter = resolve_augment(augment or "light", MARGIN)
     for k in range(1, 5):
         assert torch.equal(first[k], augmenter(image, np.random.default_rng(k)))
     assert views.thread_safe == (augment != "trivial")
@@ -157,8 +157,8 @@ def test_a_wrong_tta_is_named(wrong):
         resolve_views(wrong, MARGIN)
 
 
-def test_random_views_without_an_augment_are_those_of_standard():
-    views = [resolve_views(3, MARGIN, a)(noise()) for a in (None, [], "standard")]
+def test_random_views_without_an_augment_mirror_nothing():
+    views = [resolve_views(3, MARGIN, a)(noise()) for a in (None, [], "light")]
     assert torch.equal(views[0], views[2])
     assert torch.equal(views[1], views[2])
 

@@ -581,7 +581,7 @@ def test_the_history_has_losses_scores_and_rates(data):
     model = classifier(max_epochs=2, schedule="exponential", lr=0.1)
     frame = model.fit(X, y, X_val=X, y_val=y).history_
     assert {
-        "epoch", "dur", "lr", "train_loss", "train_top1",
+        "epoch", "dur", "lr", "train_loss", "train_top1", "train_top5",
         "valid_loss", "valid_score", "valid_top1", "valid_top5",
     } == set(frame)  # fmt: skip
     np.testing.assert_allclose(frame["lr"], [0.1, 0.09])
@@ -603,3 +603,85 @@ def test_a_search_over_the_whole_recipe(data):
     search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(X, y)
     assert len(search.cv_results_["params"]) == 6
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+# ------------------------------------------------------- modes and stopping, together
+
+
+@pytest.mark.parametrize("augment", [None, "light"])
+def test_norms_of_the_head_predict_with_running_statistics(augment, data):
+    X, y = data
+    head = Head(8, normalization="batch")
+    model = classifier(head=head, augment=augment, max_epochs=3).fit(X, y)
+    norm = model.net_.module_.head.norm1
+    assert not torch.equal(norm.running_mean, torch.zeros(8))  # training moved it
+    before = norm.running_mean.clone()
+    P = model.predict_proba(X)
+    assert torch.equal(norm.running_mean, before)  # prediction did not
+    # An image alone has no batch to be normalised by.
+    np.testing.assert_allclose(model.predict_proba(X[:1]), P[:1], atol=1e-6)
+    features = torch.from_numpy(extractor().fit_transform(X))
+    hidden = model.net_.module_.head.linear1(features)
+    hidden = (hidden - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
+    hidden = (hidden * norm.weight + norm.bias).relu()
+    outputs = model.net_.module_.head.output(hidden)
+    np.testing.assert_allclose(P, outputs.softmax(1).detach(), atol=1e-5)
+
+
+def test_early_stopping_puts_back_an_epoch_of_the_warmup_whole(data):
+    """The best epoch may come before the backbone is unfrozen."""
+    seen = Snapshots()
+    model = classifier(
+        trainable="all",
+        warmup_epochs=2,
+        max_epochs=4,
+        lr=1e-3,
+        backbone_lr=1.0,  # what follows is ruin
+        early_stopping=True,
+        callbacks=[seen],
+    )
+    with np.errstate(all="ignore"):
+        model.fit(*data)
+    assert model.best_epoch_ <= 2
+    assert moved(seen.states[model.best_epoch_ - 1], state_of(model)) == set()
+
+
+def test_the_loss_and_the_score_choose_different_epochs(data):
+    X, _ = data
+    y = np.random.default_rng(3).integers(0, 2, 24)  # nothing that images show
+    frames, chosen = [], []
+    for scoring in (None, "accuracy"):
+        model = classifier(
+            layer="features.2",
+            early_stopping=True,
+            n_iter_no_change=20,
+            scoring=scoring,
+            max_epochs=20,
+        )
+        model.fit(X, y, X_val=X[::-1], y_val=y)
+        frames.append(model.history_)
+        chosen.append(model.best_epoch_)
+    np.testing.assert_allclose(frames[0]["valid_loss"], frames[1]["valid_loss"])
+    assert chosen[0] == frames[0]["valid_loss"].idxmin() + 1
+    assert chosen[1] == frames[1]["valid_score"].idxmax() + 1
+    assert chosen[0] != chosen[1]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "float64"])
+def test_the_recipe_in_every_precision(precision, data):
+    parameters = {
+        "trainable": 1,
+        "warmup_epochs": 1,
+        "augment": "standard",
+        "mix": "both",
+        "label_smoothing": 0.1,
+        "head": Head(8, dropout=0.2),
+        "optimizer": Optimizer("adamw", max_grad_norm=1.0, l1=1e-5),
+        "schedule": "cosine",
+        "tta": "flip",
+    }
+    single = classifier(**parameters).fit(*data)
+    model = classifier(precision=precision, **parameters).fit(*data)
+    P, Q = (m.predict_proba(data[0]) for m in (single, model))
+    assert not np.array_equal(P, Q)
+    np.testing.assert_allclose(Q, P, atol=1e-6 if precision == "float64" else 0.02)

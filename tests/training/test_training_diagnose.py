@@ -317,6 +317,7 @@ def test_epochs_of_the_warm_up_are_left_out():
     loss = [1.0, 0.6, 2.2, 1.0, 0.4, 0.2, 0.15, 0.12]
     history = {"train_loss": loss, "valid_loss": loss}
     assert finding(history)[0] == ["learning rate too high"]
+    history["backbone_lr"] = [0.0] * 2 + [1e-3] * 6
     assert finding(history, warmup_epochs=2)[0] == ["nothing found"]
 
 
