@@ -1,15 +1,13 @@
 """What the classifier and the regressor share: training a head on a backbone."""
 
 import copy
-import warnings
 from abc import abstractmethod
 from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import check_scoring
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length
 
@@ -45,6 +43,7 @@ from sklearn_dl.training import (
     TrainingRows,
     build_callbacks,
     build_net,
+    check_net_params,
     continue_training,
     digest_of_run,
     guessing_loss,
@@ -53,6 +52,7 @@ from sklearn_dl.training import (
     noted,
     resolve_loss,
     resolve_schedule,
+    warn_of_divergence,
 )
 
 
@@ -171,6 +171,9 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             strata = self._targets.strata(training.target)
             parts = hold_back(len(training), self.validation_fraction, strata, seed)
             training, validation = (training.take(p).weighted() for p in parts)
+        # What is wrong with them shall be known before the images are read.
+        criterion, net_params = self._loss(), self.net_params or {}
+        check_net_params(net_params, len(training), self.batch_size)
         keep_large_blocks()
         with seeded(seed, device), ExitStack() as stack:
             network = self._network(training, previous, seed)
@@ -198,7 +201,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 held_back.note = note
             net = build_net(
                 network,
-                criterion=self._loss(),
+                criterion=criterion,
                 optimizer=Optimizer.of(self.optimizer),
                 regime=regime,
                 weight_decay=self.weight_decay,
@@ -214,7 +217,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 resumable=isinstance(self.random_state, int | np.integer),
                 run_id=lambda: digest_of_run(self, training, validation, previous),
                 random_rows=rows.random or regime.warmup_epochs > 0,
-                net_params=self.net_params or {},
+                net_params=net_params,
             )
             if previous is not None:
                 continue_training(net, previous)
@@ -225,6 +228,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
     def _network(self, training: Rows, previous, seed: int) -> BackboneWithHead:
         """Return a new network, or a copy of the one a warm start goes on with."""
         origin = {name: getattr(self, name) for name in NETWORK_PARAMETERS}
+        origin["head"] = clone(self.head, safe=False)  # set_params reaches inside it
         if previous is None:
             backbone = self._load_backbone(training.source, training.rows)
             head = Head() if self.head is None else self.head
@@ -351,15 +355,9 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         guess = guessing_loss(
             self.loss, kind=net.kind, n_outputs=self._targets.n_outputs
         )
-        loss = net.history[-1, "train_loss"] if len(net.history) else 0.0
-        if guess is not None and not loss <= 10 * guess * self._targets.largest_weight:
-            warnings.warn(
-                f"Training diverged: the loss is {loss:.3g} after {len(net.history)} "
-                f"epochs, against {guess:.3g} of guessing. Lower lr, or check the "
-                "pixels.",
-                ConvergenceWarning,
-                stacklevel=5,
-            )
+        if guess is not None and len(net.history):
+            kept = getattr(self, "best_epoch_", len(net.history))
+            warn_of_divergence(net, kept, guess * self._targets.largest_weight)
         net.forget_training(keep_optimizer=keep_optimizer)
         self.__dict__.update(self._so_far(net))
 

@@ -205,7 +205,10 @@ class LabelTargets(Targets):
                     f"class_weight has {len(of_each)} dicts, but y has "
                     f"{self.n_outputs} labels."
                 )
-            if not all(set(weights) <= {0, 1} for weights in of_each):
+            if not all(
+                isinstance(weights, dict) and set(weights) <= {0, 1}
+                for weights in of_each
+            ):
                 raise ValueError(
                     f"class_weight={class_weight!r} must be for 0 and 1, absent and "
                     "present: one dict for all labels, or a list with one for each."
@@ -275,7 +278,7 @@ def class_targets(y, classes=None) -> ClassTargets | LabelTargets:
     if type_of_target(y) == "multilabel-indicator":
         n_labels = y.shape[1] if hasattr(y, "shape") else np.asarray(y).shape[1]
         return LabelTargets(n_labels)
-    y = column_or_1d(y, warn=True)
+    y = column_or_1d(y)
     found = LabelEncoder().fit(y if classes is None else column_or_1d(classes))
     if len(found.classes_) < 2:
         raise ValueError(

@@ -203,7 +203,12 @@ def _random(preprocessing, augmenter, n_views: int, image) -> list[torch.Tensor]
 
 def _called(preprocessing, tta: Callable, name: str, image) -> list[torch.Tensor]:
     with global_seed(0):  # a random function, too, gives each row the same views
-        results = list(tta(image))
+        results = tta(image)
+        if not isinstance(results, list | tuple):
+            raise ValueError(
+                f"tta={name} must return a list of images, got "
+                f"{type(results).__name__}."
+            )
     if not results:
         raise ValueError(f"tta={name} returned no image.")
     size = preprocessing.output_size

@@ -120,6 +120,8 @@ def _suggestions(lrs, losses, smoothed) -> dict[str, float | None]:
     if not np.isfinite(smoothed).any():
         return nothing
     lowest = int(np.nanargmin(smoothed))
+    if lrs[lowest] < 10 * lrs[0]:
+        return nothing  # what rises after the first decade fell by chance
     x = np.log10(lrs[: lowest + 1])
     # Half a decade to the left must be there; to the right the curve may turn first.
     centres = [i for i in range(lowest + 1) if x[i] - x[0] >= 0.5 - 1e-9]

@@ -2,7 +2,12 @@
 
 from sklearn_dl.training._adversarial import VirtualAdversarialLoss
 from sklearn_dl.training._averaging import WeightAveraging
-from sklearn_dl.training._build import build_callbacks, build_net, continue_training
+from sklearn_dl.training._build import (
+    build_callbacks,
+    build_net,
+    check_net_params,
+    continue_training,
+)
 from sklearn_dl.training._callbacks import (
     EarlyStopping,
     EpochProgress,
@@ -10,6 +15,7 @@ from sklearn_dl.training._callbacks import (
     TrainingAccuracy,
     ValidationScore,
     check_callbacks,
+    warn_of_divergence,
 )
 from sklearn_dl.training._checkpoint import Checkpoint
 from sklearn_dl.training._data import (
@@ -83,6 +89,7 @@ __all__ = [
     "build_callbacks",
     "build_net",
     "check_callbacks",
+    "check_net_params",
     "continue_training",
     "diagnose",
     "digest_of_run",
@@ -93,4 +100,5 @@ __all__ = [
     "noted",
     "resolve_loss",
     "resolve_schedule",
+    "warn_of_divergence",
 ]

@@ -69,6 +69,7 @@ _OURS = {
 }
 _OURS_BY_NAME = {
     "criterion": "loss",
+    "dataset": "X and y in fit",
     "dtype": "precision",
     "kind": "y in fit",
     "module": "backbone",
@@ -109,7 +110,6 @@ def build_net(
     `net_params` can set everything that skorch takes and the estimator has no
     parameter for. `random_rows` tells whether the rows change from epoch to epoch.
     """
-    _check_net_params(net_params, n_samples, batch_size)
     optimizer_class, optimizer_arguments = optimizer.factory()
     size = net_params.get("iterator_train__batch_size", batch_size)
     drop_last = _drops_last(
@@ -196,13 +196,20 @@ def _place(callback) -> int:
     return int(issubclass(kind, Checkpoint))
 
 
-def _check_net_params(net_params, n_samples: int, batch_size: int) -> None:
-    ours = _OURS & net_params.keys()
-    parts = ("module__", "criterion__")
-    if taken := sorted(ours | {n for n in net_params if n.startswith(parts)}):
-        names = [name.split("__")[0] if name[:9] in parts else name for name in taken]
-        names = ["criterion" if n.startswith("criterion") else n for n in names]
-        instead = [_OURS_BY_NAME.get(name, name) for name in names]
+def check_net_params(
+    net_params: Mapping[str, Any], n_samples: int, batch_size: int
+) -> None:
+    """Raise where `net_params` takes what belongs to the estimator, or can't work."""
+    taken = sorted(
+        name
+        for name in map(str, net_params)
+        if name in _OURS or name.split("__")[0] in ("criterion", "dataset", "module")
+    )
+    if taken:
+        instead = [
+            _OURS_BY_NAME.get(name) or _OURS_BY_NAME.get(name.split("__")[0], name)
+            for name in taken
+        ]
         raise ValueError(
             f"net_params={taken} belongs to parameters of the estimator itself: "
             f"set {', '.join(instead)}."

@@ -1,10 +1,12 @@
 """Callbacks of the net that the estimators' own parameters stand for."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
@@ -148,6 +150,13 @@ class EarlyStopping(Callback):
 
     def on_train_end(self, net, **kwargs):
         """Put the best weights back."""
+        if not self.best_epoch_ and len(net.history):
+            warnings.warn(
+                f"{self.monitor} was never a number, so early stopping chose no epoch: "
+                "the last weights stay. Check scoring and the validation rows.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         net.module_.load_state_dict(self.weights_, strict=False)
         self.weights_ = {}
 
@@ -161,6 +170,18 @@ class EarlyStopping(Callback):
             setattr(self, name, state[name])
 
     _state = ("best_", "kept_", "weights_", "best_epoch_", "misses_")
+
+
+def warn_of_divergence(net, epoch: int, guess: float) -> None:
+    """Warn where the loss of an epoch is far above that of guessing."""
+    loss = net.history[epoch - 1, "train_loss"]
+    if not loss <= 10 * guess:
+        warnings.warn(
+            f"Training diverged: the loss is {loss:.3g} after {epoch} epochs, against "
+            f"{guess:.3g} of guessing. Lower lr, or check the pixels.",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
 
 
 class EpochProgress(Callback):

@@ -103,6 +103,7 @@ class Checkpoint(Callback):
 
     def on_train_begin(self, net, **kwargs):
         """Go on from a checkpoint of the same fit, if there is one."""
+        self.failed_ = False
         if not net.resumable_:
             raise ValueError(
                 "Checkpoint can't find the files of a fit again that draws new random "
@@ -165,7 +166,9 @@ class Checkpoint(Callback):
             temporary.replace(self.path_)
             _sync_directory(self.path_.parent)
         except (OSError, RuntimeError) as error:  # torch raises both for a full disk
-            self._warn(f"can't be written ({error}); training goes on without it")
+            if not self.failed_:  # once, not after every epoch
+                self._warn(f"can't be written ({error}); training goes on without it")
+            self.failed_ = True
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -175,6 +175,7 @@ def resolve_loss(
         module = _named(loss, kind, label_smoothing)
         smoothing = label_smoothing
     else:
+        _check_kind(loss, kind)
         module, smoothing = _RowLosses(_without_reduction(loss)), 0.0
     if label_smoothing and (kind == "targets" or not isinstance(loss, str)):
         raise ValueError(
@@ -187,7 +188,7 @@ def resolve_loss(
 
 
 def _named(loss: str, kind: str, label_smoothing: float) -> nn.Module:
-    names = REGRESSOR_LOSSES if kind == "targets" else CLASSIFIER_LOSSES
+    names = _names(kind)
     if loss not in names:
         raise ValueError(
             f"loss={loss!r} is not one of: {', '.join(sorted(names))}; nor a loss of "
@@ -230,6 +231,30 @@ def _without_reduction(loss) -> Callable:
     if hasattr(module, "reduction"):
         module.reduction = "none"
     return module
+
+
+def _check_kind(loss, kind: str) -> None:
+    """Raise for a loss of torch that can't train outputs of this kind."""
+    cls = loss if isinstance(loss, type) else type(loss)
+    if not issubclass(cls, nn.Module):
+        return
+    if issubclass(cls, nn.NLLLoss):
+        raise ValueError(
+            f"loss={loss!r} wants logarithms of probabilities; the outputs are logits: "
+            "use 'log_loss' or torch's CrossEntropyLoss."
+        )
+    classes = (nn.CrossEntropyLoss, nn.MultiMarginLoss)
+    numbers = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+    wrong = numbers if kind == "classes" else classes
+    if issubclass(cls, wrong):
+        raise ValueError(
+            f"loss={loss!r} is not for {kind}: use one of "
+            f"{', '.join(sorted(_names(kind)))}, or a loss of torch for them."
+        )
+
+
+def _names(kind: str) -> frozenset[str]:
+    return REGRESSOR_LOSSES if kind == "targets" else CLASSIFIER_LOSSES
 
 
 class _RowLosses(nn.Module):

@@ -383,4 +383,6 @@ def history_frame(net: EstimatorNet) -> pd.DataFrame:
         {name: value for name, value in epoch.items() if not name.endswith(skipped)}
         for epoch in net.history
     ]
+    if not rows:  # training ended within its first epoch
+        return pd.DataFrame(columns=["epoch", "lr", "dur", "train_loss"])
     return pd.DataFrame(rows)

@@ -89,7 +89,8 @@ class Optimizer(BaseEstimator):
         """
         chosen = optimizer if isinstance(optimizer, cls) else cls(optimizer)
         method = chosen.method
-        if not (callable(method) or method in OPTIMIZERS):
+        known = isinstance(method, str) and method in OPTIMIZERS
+        if not (known or callable(method)) or method is cls:
             raise ValueError(
                 f"optimizer={method!r} is not a class, nor one of: "
                 f"{', '.join(OPTIMIZERS)}."

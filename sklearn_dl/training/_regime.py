@@ -120,7 +120,7 @@ def learned_state(net) -> dict[str, torch.Tensor]:
 
 def _pair_of_rates(pair) -> tuple[float, float]:
     if len(pair) != 2 or not all(
-        isinstance(r, int | float | np.number) and r > 0 for r in pair
+        isinstance(r, int | float | np.number) and r is not True and r > 0 for r in pair
     ):
         raise ValueError(
             f"backbone_lr={pair!r} is not a rate above 0, nor a pair of rates for the "

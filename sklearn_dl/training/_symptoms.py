@@ -206,7 +206,8 @@ def _stands(loss: np.ndarray, guessing: float) -> bool:
 
 
 def _exploding(run: TrainingRun) -> _Finding:
-    norm = run.column("grad_norm")
+    norm, steps = run.column("grad_norm"), run.column("grad_steps")
+    norm = norm[steps > 0] if len(steps) else norm  # float16 skips what overflows
     if not len(norm):
         return None
     usual = norm[np.isfinite(norm) & (norm <= _EXPLODED)]
@@ -229,7 +230,7 @@ def _exploding(run: TrainingRun) -> _Finding:
 
 def _vanishing(run: TrainingRun) -> _Finding:
     norms = run.column("grad_norm_first"), run.column("grad_norm_last")
-    if not len(norms[0]):
+    if not len(norms[0]) or np.isnan(norms).all(axis=1).any():
         return None
     first, last = (float(np.nanmedian(values)) for values in norms)
     if not first < _VANISHED * last:

@@ -82,7 +82,7 @@ def test_errors_of_training_rows_do_not_speak_of_validation(tmp_path):
         ("device", "device"),
         ("dtype", "precision"),
         ("module", "backbone"),
-        ("module__x", "module__x"),
+        ("module__x", "backbone"),
         ("optimizer__weight_decay", "weight_decay"),
         ("preprocessing", "preprocessing"),
         ("train_split", "X_val"),

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from skorch.callbacks import Callback
 from torch import nn
 
+from sklearn_dl.extraction import _pixels
 from sklearn_dl.training import (
     SAM,
     Checkpoint,
@@ -20,6 +21,7 @@ from sklearn_dl.training import (
     Head,
     Optimizer,
     Schedule,
+    StoppingRules,
     VirtualAdversarialLoss,
     WeightAveraging,
 )
@@ -394,4 +396,57 @@ def test_ctrl_c_through_a_handler_of_the_users_reaches_the_caller(data):
     finally:
         signal.signal(signal.SIGINT, before)
     assert model.n_iter_ == 2
+    assert model.predict(data[0]).shape == (24,)
+
+
+# --------------------------------------------------------------- what users get wrong
+
+
+def test_a_warm_start_sees_what_changed_inside_the_head(data):
+    model = classifier(head=Head(), warm_start=True).fit(*data)
+    model.set_params(head__hidden_layer_sizes=(8,))
+    with pytest.raises(ValueError, match="head changed since"):
+        model.fit(*data)
+
+
+@pytest.mark.parametrize(
+    ("make", "parameters", "pattern"),
+    [
+        (classifier, {"loss": nn.NLLLoss()}, "wants logarithms of probabilities"),
+        (classifier, {"loss": nn.MSELoss()}, "is not for classes"),
+        (regressor, {"loss": nn.CrossEntropyLoss()}, "is not for targets"),
+        (regressor, {"loss": "mse"}, "loss='mse' is not one of"),
+        (classifier, {"net_params": {"module__x": 1}}, "set backbone"),
+        (classifier, {"net_params": {"dataset": 1}}, "set X and y in fit"),
+        (classifier, {"optimizer": Optimizer(Optimizer)}, "optimizer=<class"),
+        (classifier, {"backbone_lr": (True, 1.0)}, "pair of rates"),
+    ],
+)
+def test_mistakes_are_named_before_images_are_read(
+    make, parameters, pattern, data, monkeypatch
+):
+    X, y = data
+    monkeypatch.setattr(_pixels.PixelReader, "read", None)
+    monkeypatch.setattr(_pixels.PixelReader, "batches", None)
+    with pytest.raises(ValueError, match=pattern):
+        make(**parameters).fit(X, np.arange(24.0) if make is regressor else y)
+
+
+def test_a_score_that_is_never_a_number_is_said(data):
+    X, y = data
+    model = classifier(early_stopping=True, scoring="roc_auc", n_iter_no_change=2)
+    with pytest.warns(UserWarning, match="valid_score was never a number"):
+        model.fit(X, y, X_val=X[:3], y_val=y[:3])
+    assert not hasattr(model, "best_epoch_")
+
+
+def test_a_column_of_targets_warns_once(data):
+    with pytest.warns(UserWarning, match="column-vector") as caught:
+        classifier(max_epochs=1).fit(data[0], data[1][:, None])
+    assert len([w for w in caught if "column-vector" in str(w.message)]) == 1
+
+
+def test_a_fit_that_ends_in_its_first_epoch_has_a_history(data):
+    model = classifier(callbacks=[StoppingRules(max_steps=1)], batch_size=8).fit(*data)
+    assert model.n_iter_ == len(model.history_["train_loss"]) == 0
     assert model.predict(data[0]).shape == (24,)

@@ -188,7 +188,8 @@ def test_sample_weights_count(data):
     weight = np.r_[np.full(16, 10.0), np.ones(16)]
     plain = lr_find(model, *data, n_steps=15)
     weighted = lr_find(model, *data, n_steps=15, sample_weight=weight)
-    assert not np.allclose(plain.losses_, weighted.losses_)
+    n = min(len(plain.losses_), len(weighted.losses_))
+    assert not np.allclose(plain.losses_[:n], weighted.losses_[:n])
 
 
 def test_a_regressor_with_several_targets(data):
