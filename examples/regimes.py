@@ -125,6 +125,7 @@ def regimes(args: argparse.Namespace, seed: int) -> Iterator[tuple]:
             stages: {**trained, "trainable": args.stages},
             "everything": everything,
             "warm-up, then everything": warm,
+            "warm-up, then everything, cosine": {**warm, "schedule": "cosine"},
         }.items():
             model = ImageClassifier(**parameters, augment=augment)
             tried = augment and parameters is warm
