@@ -14,6 +14,7 @@ class Interrupts:
     >>> import signal
     >>> from sklearn_dl.runtime import Interrupts
     >>> interrupts = Interrupts()
+    >>> before = signal.signal(signal.SIGINT, signal.default_int_handler)
     >>> with interrupts.watched():
     ...     try:
     ...         signal.raise_signal(signal.SIGINT)
@@ -21,6 +22,7 @@ class Interrupts:
     ...         pass
     >>> interrupts.came
     True
+    >>> _ = signal.signal(signal.SIGINT, before)
     """
 
     def __init__(self):

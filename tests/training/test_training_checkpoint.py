@@ -529,6 +529,14 @@ def test_a_killed_fit_goes_on_and_ends_as_the_unbroken_one(tmp_path, unbroken_fi
     assert_same_fit(model, unbroken_fit)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Let Ctrl-C interrupt: shells have what runs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class CtrlC(Callback):
     def on_batch_end(self, net, **kwargs):
         if len(net.history) == 4:

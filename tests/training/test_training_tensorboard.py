@@ -1,6 +1,7 @@
 import io
 import os
 import pickle
+import signal
 import sys
 import time
 from pathlib import Path
@@ -217,6 +218,14 @@ def test_folders_of_the_same_second_differ(tmp_path, monkeypatch):
     assert len(set(folders)) == 3
     assert all(folder.is_dir() for folder in folders)
     assert all(f.name.startswith(f"20250102-030405-{os.getpid()}") for f in folders)
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Let Ctrl-C interrupt: shells have what runs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Interrupt(Callback):
