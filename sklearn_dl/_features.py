@@ -61,8 +61,8 @@ class ImageFeatureExtractor(
         weights, those of the training rows, or these.
     tta : {"flip", "five_crop", "ten_crop"}, int, callable or None, default=None
         Views of an image over which features are averaged; an int adds random views
-        to the plain one (``"light"`` of `sklearn_dl.augmentation`); a
-        callable maps a PIL image to several.
+        to the plain one (``"light"`` of `sklearn_dl.augmentation`); a callable maps a
+        PIL image to several.
     batch_size : int, default=32
         Images in one pass of the network.
     device : str or torch.device, default="auto"

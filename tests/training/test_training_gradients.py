@@ -1,14 +1,15 @@
 import copy
 import pickle
 
+import monitor_cases
 import numpy as np
 import pytest
 import torch
+from monitor_cases import classifier
 from sklearn.base import clone
 from skorch.callbacks import Callback
 from torch.nn import functional as F
 
-from sklearn_dl import ImageClassifier
 from sklearn_dl.training import Checkpoint, GradientMonitor
 from sklearn_dl.training._gradients import _GradientSums
 
@@ -23,27 +24,7 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def data():
-    """Return 14 images of two brightnesses, and their classes."""
-    images = np.random.default_rng(0).integers(0, 128, (14, 32, 32, 3), "uint8")
-    images[7:] += 100
-    return images, np.repeat([0, 1], 7)
-
-
-def classifier(**parameters):
-    """Return an estimator that trains one convolution and the head."""
-    options = {
-        "backbone": "squeezenet1_1",
-        "weights": None,
-        "image_size": (32, 32),
-        "layer": "features.2",
-        "trainable": "all",
-        "optimizer": "sgd",
-        "batch_size": 6,
-        "max_epochs": 2,
-        "random_state": 0,
-        "device": "cpu",
-    }
-    return ImageClassifier(**{**options, **parameters})
+    return monitor_cases.two_brightnesses()
 
 
 def with_batch_norm(**parameters):

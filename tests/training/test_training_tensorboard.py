@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import monitor_cases
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,6 @@ from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 from torchvision.utils import make_grid
 
-from sklearn_dl import ImageClassifier
 from sklearn_dl.training import GradientMonitor, TensorBoard
 from sklearn_dl.training._tensorboard import _own_folder
 
@@ -30,28 +30,12 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def data():
-    """Return 14 images of two brightnesses, and their classes."""
-    images = np.random.default_rng(0).integers(0, 128, (14, 32, 32, 3), "uint8")
-    images[7:] += 100
-    return images, np.repeat([0, 1], 7)
+    return monitor_cases.two_brightnesses()
 
 
 def classifier(**parameters):
-    options = {
-        "backbone": "squeezenet1_1",
-        "weights": None,
-        "image_size": (32, 32),
-        "layer": "features.2",
-        "trainable": "all",
-        "optimizer": "sgd",
-        "lr": 0.01,
-        "backbone_lr": 0.001,
-        "batch_size": 6,
-        "max_epochs": 3,
-        "random_state": 0,
-        "device": "cpu",
-    }
-    return ImageClassifier(**{**options, **parameters})
+    options = {"lr": 0.01, "backbone_lr": 0.001, "max_epochs": 3}
+    return monitor_cases.classifier(**{**options, **parameters})
 
 
 def events_of(folder):
