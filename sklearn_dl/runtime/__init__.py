@@ -10,6 +10,7 @@ from sklearn_dl.runtime._device import (
 )
 from sklearn_dl.runtime._random import draw_seed, keyed_generator, reseed, seeded
 from sklearn_dl.runtime._signals import Interrupts
+from sklearn_dl.runtime._text import stable_text
 from sklearn_dl.runtime._threads import decoding_threads
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "resolve_device",
     "resolve_precision",
     "seeded",
+    "stable_text",
 ]
