@@ -4,6 +4,7 @@ from sklearn_dl.images._arrays import check_image_shape, row_shape
 from sklearn_dl.images._coerce import as_source
 from sklearn_dl.images._dataset_item import DatasetItem
 from sklearn_dl.images._decode import decode_image
+from sklearn_dl.images._digests import digest_image
 from sklearn_dl.images._errors import ImageDecodeError
 from sklearn_dl.images._source import ImageSource
 from sklearn_dl.images._verify import verify_images
@@ -15,6 +16,7 @@ __all__ = [
     "as_source",
     "check_image_shape",
     "decode_image",
+    "digest_image",
     "row_shape",
     "verify_images",
 ]

@@ -1,5 +1,6 @@
 """Sources of images: row-indexable, lazy, read-only."""
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,7 +18,16 @@ from sklearn_dl.images._arrays import (
 )
 from sklearn_dl.images._dataset_item import DatasetItem
 from sklearn_dl.images._decode import path_of, read_image
+from sklearn_dl.images._digests import (
+    FileMemory,
+    call_each,
+    digest_encoded,
+    digest_files,
+    digest_image,
+)
 from sklearn_dl.images._errors import ImageDecodeError, reason_of
+
+_BLOCK_VALUES = 1 << 22  # pixels digested together
 
 
 class ImageSource(ABC):
@@ -36,6 +46,9 @@ class ImageSource(ABC):
     thread_safe : bool
         Whether rows can be read in several threads at once: paths, bytes, PIL images
         and arrays can, a dataset is what its author made it.
+    digest_reads : bool
+        Whether a digest needs the image to be read each time: True for items of a
+        dataset, which may give another image each time, as random transforms do.
     image_shape : tuple (H, W, C) or None
         Shape of every row, where `stackable`.
     n_features : int or None
@@ -53,6 +66,7 @@ class ImageSource(ABC):
     kind: str
     stackable: bool = False
     thread_safe: bool = True
+    digest_reads: bool = False
     image_shape: tuple[int, int, int] | None = None
     n_features: int | None = None
 
@@ -66,8 +80,7 @@ class ImageSource(ABC):
         except MemoryError:
             raise
         except Exception as error:
-            path = self.path(row)
-            raise ImageDecodeError([(row, path, reason_of(error, path))]) from error
+            raise self._failure(row, error) from error
 
     def batch(self, rows: Any) -> np.ndarray:
         """Return the images of `rows` in one new array.
@@ -88,6 +101,101 @@ class ImageSource(ABC):
         """Return the path of row `i`, or None if it has none."""
         return None
 
+    def digest(self, i: int) -> bytes:
+        """Return the digest of what row `i` shows; see `digests`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn_dl.images import as_source
+        >>> X = np.zeros((2, 4, 4, 3), dtype="uint8")
+        >>> rows = as_source(X.reshape(2, 48))
+        >>> rows.digest(0) == rows.digest(1) == as_source(X).digest(0)
+        True
+        """
+        return self.digests([i])[0]
+
+    def digests(
+        self, rows: Any, *, memory: FileMemory | None = None, threads: int = 1
+    ) -> list[bytes]:
+        """Return the digests of what some rows show.
+
+        Parameters
+        ----------
+        rows : sequence of int, or boolean mask of shape (n,)
+            Rows of X, in any order, also more than once.
+        memory : object with ``known_files`` and ``remember_files``, default=None
+            What knows the digests of files beyond this process:
+            ``known_files(paths)`` returns a dict from absolute paths to stamp and
+            digest, ``remember_files(files)`` is given one.
+        threads : int, default=1
+            How many images are read at a time, where `thread_safe`.
+
+        Returns
+        -------
+        digests : list of bytes, each of length 32
+            SHA-256: of the encoded content for paths and encoded bytes, which so
+            agree; of the pixels with dtype and shape for all else, see `digest_image`.
+
+        Raises
+        ------
+        ImageDecodeError
+            Naming every row of `rows` that can't be read. Files and bytes are not
+            decoded: a damaged one has a digest.
+
+        Notes
+        -----
+        A file's digest is remembered in the process, and not read again, as long as its
+        path leads to the same size, times of change, inode and device; unless it was
+        changed within two seconds before it was read.
+        """
+        positions = self._positions(rows)
+        unique = list(dict.fromkeys(positions))
+        found = dict(zip(unique, self._digests(unique, memory, threads), strict=True))
+        failures = {r: e for r, e in found.items() if isinstance(e, Exception)}
+        if failures:
+            errors = [self._failure(row, error) for row, error in failures.items()]
+            raise ImageDecodeError.join(errors) from next(iter(failures.values()))
+        return [found[row] for row in positions]
+
+    def take(self, rows: Any) -> "ImageSource":
+        """Return a source with some of the rows only.
+
+        Parameters
+        ----------
+        rows : sequence of int, or boolean mask of shape (n,)
+            Rows of X.
+
+        Returns
+        -------
+        source : ImageSource
+            Of the same kind; its row ``i`` is row ``rows[i]`` of this one, with the
+            same pixels. It holds nothing of the other rows.
+        """
+        source = copy.copy(self)
+        source._keep(self._positions(rows))
+        return source
+
+    def _digests(
+        self, rows: list[int], memory: FileMemory | None, threads: int
+    ) -> list[Any]:
+        """Return the digest of each row, or the exception that stands for it."""
+        return call_each(self._digest, rows, threads if self.thread_safe else 1)
+
+    def _digest(self, row: int) -> bytes:
+        return digest_image(self._load(row))
+
+    def _failure(self, row: int, error: Exception) -> ImageDecodeError:
+        path = self.path(row)
+        return ImageDecodeError([(row, path, reason_of(error, path))])
+
+    def _positions(self, rows: Any) -> list[int]:
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            rows = np.arange(len(self))[rows]
+        rows = rows.astype(np.intp, casting="same_kind" if rows.size else "unsafe")
+        return [self._row(row) for row in rows.tolist()]
+
     def _row(self, i: int) -> int:
         n = len(self)
         if not -n <= i < n:
@@ -96,6 +204,9 @@ class ImageSource(ABC):
 
     @abstractmethod
     def _load(self, row: int) -> Image.Image | np.ndarray: ...
+
+    @abstractmethod
+    def _keep(self, rows: list[int]) -> None: ...
 
 
 class ArraySource(ImageSource):
@@ -140,6 +251,18 @@ class ArraySource(ImageSource):
     def _load(self, row: int) -> np.ndarray:
         return self.batch(np.array([row]))[0]
 
+    def _keep(self, rows: list[int]) -> None:
+        stacked = isinstance(self._data, StackedList)
+        index = np.array(rows, dtype=np.intp)
+        self._data = self._data.take(rows) if stacked else self._data[index]
+
+    def _digests(
+        self, rows: list[int], memory: FileMemory | None, threads: int
+    ) -> list[Any]:
+        step = max(1, _BLOCK_VALUES // math.prod(self._shape))
+        blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
+        return [digest_image(image) for block in blocks for image in self.batch(block)]
+
 
 class StackedList:
     """A list of arrays of one shape and dtype, indexed as if it were their stack."""
@@ -158,6 +281,12 @@ class StackedList:
         for k, row in enumerate(np.arange(len(self._arrays))[rows]):
             out[k] = self._arrays[row]
         return out
+
+    def take(self, rows: list[int]) -> "StackedList":
+        taken = copy.copy(self)
+        taken._arrays = [self._arrays[row] for row in rows]
+        taken.shape = (len(rows), *self.shape[1:])
+        return taken
 
 
 class PathSource(ImageSource):
@@ -179,6 +308,16 @@ class PathSource(ImageSource):
     def _load(self, row: int) -> Image.Image:
         return read_image(self._paths[row])
 
+    def _keep(self, rows: list[int]) -> None:
+        self._paths = [self._paths[row] for row in rows]
+
+    def _digests(
+        self, rows: list[int], memory: FileMemory | None, threads: int
+    ) -> list[Any]:
+        paths = [self._paths[row] for row in rows]
+        found = digest_files(paths, memory, threads)
+        return [found[path] for path in paths]
+
 
 class ObjectSource(ImageSource):
     """PIL images, encoded bytes, arrays of different sizes, or items of a dataset."""
@@ -188,7 +327,8 @@ class ObjectSource(ImageSource):
     def __init__(self, objects: Sequence[Any], n_features: int | None = None):
         self._objects = objects
         self.n_features = n_features
-        self.thread_safe = not isinstance(objects[0], DatasetItem)
+        self.digest_reads = isinstance(objects[0], DatasetItem)
+        self.thread_safe = not self.digest_reads
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -204,3 +344,12 @@ class ObjectSource(ImageSource):
         if isinstance(image, np.ndarray) or is_tensor(image):
             return image_array(image)
         return read_image(image)
+
+    def _keep(self, rows: list[int]) -> None:
+        self._objects = [self._objects[row] for row in rows]
+
+    def _digest(self, row: int) -> bytes:
+        image = self._objects[row]
+        if isinstance(image, bytes | bytearray | memoryview):
+            return digest_encoded(image)
+        return super()._digest(row)

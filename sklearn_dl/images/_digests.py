@@ -1,0 +1,237 @@
+"""Digests of what images show, and a memory of those of files."""
+
+import hashlib
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from sklearn_dl.images._arrays import as_numpy, is_tensor
+from sklearn_dl.images._decode import read_image
+
+Stamp = tuple[int, ...]
+Known = tuple[Stamp, bytes]
+
+_REMEMBERED = 200_000  # files
+_TICK = 2 * 10**9  # ns; no file system has a coarser clock
+_CHUNK = 1024  # futures alive at once
+_ATTEMPTS = 3  # at a file that changes while it is read
+_INT64 = 2**63 - 1  # what a database takes
+
+
+class FileMemory(Protocol):
+    """What remembers the digests of files beyond this process."""
+
+    def known_files(self, paths: Sequence[str]) -> Mapping[str, Known]:
+        """Return the stamp and the digest of those of the absolute paths it knows."""
+
+    def remember_files(self, files: Mapping[str, Known]) -> None:
+        """Take the stamps and digests of files, by absolute path."""
+
+
+def digest_image(image: Any) -> bytes:
+    """Return the digest of one decoded image: of its pixels, dtype and shape.
+
+    It equals ``source.digest(i)`` where ``source[i]``, which is no file and no bytes,
+    shows the same pixels in the same form.
+
+    Parameters
+    ----------
+    image : PIL.Image, ndarray (H, W, C) or (H, W), or tensor (C, H, W)
+        An image of Pillow in mode "RGB" or "L" (grey, one channel) is taken as it is,
+        any other as `decode_image` gives it.
+
+    Returns
+    -------
+    digest : bytes of length 32
+        SHA-256.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from sklearn_dl.images import digest_image
+    >>> pixels = np.zeros((4, 6, 3), dtype="uint8")
+    >>> digest_image(pixels) == digest_image(Image.fromarray(pixels))
+    True
+    >>> digest_image(pixels) == digest_image(pixels[..., :1])
+    False
+    """
+    if isinstance(image, Image.Image):
+        # What is decoded may still have the EXIF tag by which it was turned.
+        decoded = image.mode in ("RGB", "L")
+        image = np.asarray(image if decoded else read_image(image))
+    elif is_tensor(image):
+        image = as_numpy(image).transpose(1, 2, 0)
+    if image.ndim == 2:
+        image = image[..., None]
+    shape = " ".join(map(str, image.shape))
+    digest = hashlib.sha256(f"pixels {image.dtype.name} {shape}\n".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.digest()
+
+
+def digest_encoded(content: Any) -> bytes:
+    """Return the digest of an encoded image, which is that of a file that holds it."""
+    if len(content) == 0:
+        raise ValueError("empty (0 bytes)")
+    return hashlib.sha256(content).digest()
+
+
+def digest_files(
+    paths: Iterable[str], memory: FileMemory | None, threads: int
+) -> dict[str, bytes | Exception]:
+    """Return the digest of each file, or why it can't be read.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        As the user gave them.
+    memory : FileMemory or None
+        Asked for files that the process doesn't know, and told those newly read.
+    threads : int
+        Files read at a time.
+    """
+    found: dict[str, bytes | Exception] = {}
+    places: dict[str, str] = {}
+    stamps: dict[str, Stamp] = {}
+    for path in dict.fromkeys(paths):
+        try:
+            place = places[path] = os.path.abspath(os.path.expanduser(path))
+            stamps[place] = _stamp(os.stat(place))
+        except (OSError, ValueError) as error:
+            found[path] = error
+    digests = _PROCESS.look_up(stamps)
+    unknown = [place for place in stamps if place not in digests]
+    if memory is not None and unknown:
+        digests.update(_recall(memory, unknown, stamps))
+        unknown = [place for place in unknown if place not in digests]
+    read = dict(zip(unknown, call_each(_read_file, unknown, threads), strict=True))
+    _remember(read, memory)
+    for path in places:
+        if path not in found:
+            place = places[path]
+            result = digests[place] if place in digests else read[place]
+            found[path] = result[1] if isinstance(result, tuple) else result
+    return found
+
+
+def call_each(
+    function: Callable[[Any], Any], values: Sequence[Any], threads: int
+) -> list[Any]:
+    """Return what a function returns for each value, or the exception it raises."""
+
+    def call(value: Any) -> Any:
+        try:
+            return function(value)
+        except MemoryError:
+            raise
+        except Exception as error:
+            return error
+
+    if threads <= 1 or len(values) <= 1:
+        return [call(value) for value in values]
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="sklearn_dl-digest")
+    try:
+        starts = range(0, len(values), _CHUNK)
+        chunks = [values[start : start + _CHUNK] for start in starts]
+        return [result for chunk in chunks for result in pool.map(call, chunk)]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+# --------------------------------------------------------------------------- files
+
+
+class _ProcessMemory:
+    """The digests of the files that this process read last."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Known] = {}
+        self.lock = threading.Lock()
+
+    def look_up(self, stamps: Mapping[str, Stamp]) -> dict[str, bytes]:
+        with self.lock:
+            known = {place: self.files.get(place) for place in stamps}
+        return {
+            p: k[1] for p, k in known.items() if k is not None and k[0] == stamps[p]
+        }
+
+    def remember(self, files: Mapping[str, Known]) -> None:
+        with self.lock:
+            for place, known in files.items():
+                self.files.pop(place, None)  # so that it comes last
+                self.files[place] = known
+            for place in list(self.files)[: max(0, len(self.files) - _REMEMBERED)]:
+                del self.files[place]
+
+    def unlock(self) -> None:
+        self.lock = threading.Lock()
+
+
+_PROCESS = _ProcessMemory()
+if hasattr(os, "register_at_fork"):  # a thread may hold the lock when another forks
+    os.register_at_fork(after_in_child=_PROCESS.unlock)
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    times = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return (*times, status.st_ino & _INT64, status.st_dev & _INT64)
+
+
+def _read_file(place: str) -> tuple[Stamp | None, bytes]:
+    """Return the digest of a file, with its stamp where that can be relied upon."""
+    for _ in range(_ATTEMPTS):
+        now = time.time_ns()
+        if stat.S_ISFIFO(os.stat(place).st_mode):  # to open it could take for ever
+            raise ValueError("a pipe, not an image file")
+        with open(place, "rb") as file:
+            before = _stamp(os.fstat(file.fileno()))
+            digest = hashlib.file_digest(file, "sha256").digest()
+        after = os.stat(place)
+        if before == _stamp(after):
+            break
+    else:
+        return None, digest
+    if after.st_size == 0:
+        raise ValueError("the file is empty (0 bytes)")
+    # What changed just now may change again without a tick of the file system's clock.
+    recent = now - after.st_ctime_ns < _TICK or abs(now - after.st_mtime_ns) < _TICK
+    return None if recent else before, digest
+
+
+def _recall(
+    memory: FileMemory, places: list[str], stamps: Mapping[str, Stamp]
+) -> dict[str, bytes]:
+    """Return the digests that a memory has of unchanged files."""
+    known = memory.known_files([place for place in places if _is_text(place)])
+    same = {p: (stamps[p], k[1]) for p, k in known.items() if tuple(k[0]) == stamps[p]}
+    _PROCESS.remember(same)
+    return {place: digest for place, (_, digest) in same.items()}
+
+
+def _remember(read: Mapping[str, Any], memory: FileMemory | None) -> None:
+    new = {
+        place: result
+        for place, result in read.items()
+        if isinstance(result, tuple) and result[0] is not None
+    }
+    _PROCESS.remember(new)
+    new = {place: known for place, known in new.items() if _is_text(place)}
+    if memory is not None and new:
+        memory.remember_files(new)
+
+
+def _is_text(path: str) -> bool:
+    """Tell whether a path can be written elsewhere: names of files may be any bytes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
