@@ -2,12 +2,14 @@
 
 :func:`list_backbones` shows what there is, :func:`load_backbone` gives a
 :class:`Backbone`: the network without its last layer, its ordered stages (for freezing)
-and the :class:`Preprocessing` its weights were trained with.
+and the :class:`Preprocessing` its weights were trained with. :func:`load_shared` gives
+the same frozen, with tensors that are in the process only once.
 """
 
-from sklearn_dl.backbones._backbone import Backbone
+from sklearn_dl.backbones._backbone import Backbone, images_seen
 from sklearn_dl.backbones._load import load_backbone
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
+from sklearn_dl.backbones._shared import forget_shared, load_shared, place
 from sklearn_dl.backbones._surgery import find_layers
 from sklearn_dl.backbones._zoo import list_backbones
 
@@ -16,6 +18,10 @@ __all__ = [
     "CallablePreprocessing",
     "Preprocessing",
     "find_layers",
+    "forget_shared",
+    "images_seen",
     "list_backbones",
     "load_backbone",
+    "load_shared",
+    "place",
 ]

@@ -1,6 +1,9 @@
 """The network without its last layer."""
 
-from collections.abc import Sequence
+import hashlib
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +13,33 @@ from sklearn_dl.backbones._names import unknown_name
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
 from sklearn_dl.backbones._stages import modules_by_stage
 from sklearn_dl.backbones._surgery import pool, run
+from sklearn_dl.runtime import stable_text
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
+_INTERNAL = frozenset([*vars(nn.Module()), "_compiled_call_impl"])
+
+
+class _Tally(threading.local):
+    images = 0
+
+
+_TALLY = _Tally()
+
+
+def images_seen() -> int:
+    """Return how many images this thread has taken through backbones so far.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_dl.backbones import images_seen, load_backbone
+    >>> backbone = load_backbone("squeezenet1_1", weights=None, image_size=32)
+    >>> before = images_seen()
+    >>> _ = backbone(torch.zeros(2, 3, 32, 32))
+    >>> images_seen() - before
+    2
+    """
+    return _TALLY.images
 
 
 class Backbone(nn.Module):
@@ -77,9 +105,13 @@ class Backbone(nn.Module):
         self.pooling = pooling
         self._channels_last = channels_last  # the layer gives (n, h, w, C)
         self._fixed: list[str] = []  # submodules that stay in evaluation mode
+        self._hooks = _hooks(module)  # the network's own; later ones only watch
+        self._ledger = _Ledger()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the features (n, n_features) of normalised images (n, 3, h, w)."""
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            _TALLY.images += len(x)
         return pool(run(self.module, x), self.pooling, self._channels_last)
 
     def freeze(
@@ -121,7 +153,68 @@ class Backbone(nn.Module):
                 and isinstance(self.module.get_submodule(name), _BATCH_NORM)
             )
         ]
+        self._ledger.open(self.module, self._movable())
         self.train(self.training)
+
+    def identity(self) -> str:
+        """Return a digest of what the features of the frozen network depend on.
+
+        It covers the architecture (names, types and settings of the submodules, the
+        code of classes of your own, the hooks the network came with), the layer, the
+        pooling, and all parameters and buffers with their dtypes; not the
+        preprocessing. It is the same on every device and in every process.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits (SHA-256).
+
+        Notes
+        -----
+        The digest of a backbone that is frozen as by ``freeze("head")`` is kept until a
+        tensor is replaced or written to. torch doesn't tell of what is written through
+        ``parameter.data``, nor is a changed setting of a submodule looked for once the
+        digest is known.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklearn_dl.backbones import load_backbone
+        >>> backbone = load_backbone("squeezenet1_1", weights=None)
+        >>> before = backbone.identity()
+        >>> backbone.to(memory_format=torch.channels_last).identity() == before
+        True
+        >>> with torch.no_grad():
+        ...     _ = next(backbone.parameters()).mul_(2)
+        >>> backbone.identity() == before
+        False
+        """
+        known = self._ledger.identity(self.module)
+        if known is None:
+            known = _digest(self)
+            if not self._movable():  # a fused optimiser's step leaves no trace
+                self._ledger.remember(self.module, known)
+        return known
+
+    def _borrow(self, origin: Any, identity: str) -> None:
+        """Note that every tensor stands on storage that others read too."""
+        self._ledger.borrow(self.module, origin)
+        self._ledger.remember(self.module, identity)
+        self._ledger.open(self.module, self._movable())
+
+    def _movable(self) -> set[str]:
+        """Return the names of the tensors that training may change."""
+        fixed = frozenset(self._fixed)
+        params = dict(self.module.named_parameters(remove_duplicate=False))
+        buffers = dict(self.module.named_buffers(remove_duplicate=False))
+        return {name for name, p in params.items() if p.requires_grad} | {
+            name for name in buffers if name.rpartition(".")[0] not in fixed
+        }
+
+    def _apply(self, fn, recurse: bool = True) -> "Backbone":
+        super()._apply(fn, recurse)
+        self._ledger.settle(self.module)
+        return self
 
     def _trainable_stages(self, trainable) -> frozenset[str]:
         names = list(self.stages)
@@ -156,3 +249,116 @@ class Backbone(nn.Module):
     def extra_repr(self) -> str:
         """Show name, width and stages."""
         return f"{self.name!r}, n_features={self.n_features}, stages={[*self.stages]}"
+
+
+class _Ledger:
+    """Whose memory a network's tensors stand on; its identity till they change.
+
+    Attributes
+    ----------
+    lent : frozenset of str
+        The names of the tensors whose storage others read too.
+    origin : object or None
+        What finds that storage again, while the network uses all of it.
+    """
+
+    def __init__(self) -> None:
+        self.lent: frozenset[str] = frozenset()
+        self.origin: Any = None
+        self._known: tuple[str, list, list] | None = None
+
+    def borrow(self, module: nn.Module, origin: Any) -> None:
+        self.lent, self.origin = frozenset(named_tensors(module)), origin
+        # It runs before anything goes into any part, whichever module is told to load,
+        # and knows the module without keeping it alive.
+        module._register_load_state_dict_pre_hook(self.open_loaded, with_module=True)
+
+    def open_loaded(self, module, state_dict, prefix, *args) -> None:
+        names = {name for name in self.lent if prefix + name in state_dict}
+        self.open(module, names)
+
+    def open(self, module: nn.Module, names: set[str]) -> None:
+        """Make ready for writing to tensors: give them storage of their own."""
+        if not names:
+            return
+        self._known = None
+        if names := names & self.lent:
+            tensors = named_tensors(module)
+            distinct = {id(tensors[name]): tensors[name] for name in names}
+            with torch.inference_mode(False):
+                for tensor in distinct.values():
+                    tensor.data = tensor.data.clone()
+            self.lent, self.origin = self.lent - names, None
+
+    def settle(self, module: nn.Module) -> None:
+        """Let go of what tensors left behind when they were moved or cast."""
+        if self._known is not None and self.identity(module) is None:
+            self._known = self.origin = None
+
+    def remember(self, module: nn.Module, identity: str) -> None:
+        tensors = list(named_tensors(module).values())
+        # The aliases keep addresses from being given to other tensors.
+        self._known = identity, _stamp(tensors), [t.detach() for t in tensors]
+
+    def identity(self, module: nn.Module) -> str | None:
+        """Return what was remembered, None if a tensor has changed since."""
+        if self._known is None:
+            return None
+        tensors = named_tensors(module).values()
+        # Writing to an inference tensor leaves no trace.
+        traced = not any(tensor.is_inference() for tensor in tensors)
+        return self._known[0] if traced and self._known[1] == _stamp(tensors) else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has storage of its own. `lent` stays: where two networks are written
+        # into one file, torch lets their copies share it again.
+        return {"lent": self.lent, "origin": None, "_known": None}
+
+
+def named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return all parameters and buffers, tied ones under each of their names."""
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _stamp(tensors: Iterable[torch.Tensor]) -> list[tuple]:
+    return [
+        (
+            *(t.data_ptr(), t.device, t.dtype, t.shape, t.stride()),
+            0 if t.is_inference() else t._version,
+        )
+        for t in tensors
+    ]
+
+
+def _hooks(module: nn.Module) -> list[tuple[str, Any]]:
+    """Return what runs before and after the submodules of a network."""
+    return [
+        (name, hook)
+        for name, part in module.named_modules()
+        for hooks in (part._forward_pre_hooks, part._forward_hooks)
+        for hook in hooks.values()
+    ]
+
+
+def _digest(backbone: Backbone) -> str:
+    digest = hashlib.sha256()
+    digest.update(f"{_architecture(backbone)}\n".encode())
+    with torch.inference_mode(False), torch.no_grad():
+        for name, tensor in named_tensors(backbone.module).items():
+            if not name.endswith("num_batches_tracked"):
+                digest.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
+                flat = tensor.detach().cpu().contiguous().reshape(-1)
+                digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _architecture(backbone: Backbone) -> str:
+    parts = [
+        (name, type(part), {k: v for k, v in vars(part).items() if k not in _INTERNAL})
+        for name, part in backbone.module.named_modules(remove_duplicate=False)
+    ]
+    point = backbone.layer, backbone.pooling, backbone._channels_last
+    return stable_text([point, parts, backbone._hooks])

@@ -127,7 +127,7 @@ def load_backbone(
         )
     name = check_backbone_name(backbone)
     checkpoint, entry, published = _find_weights(name, weights)
-    prep = _resolve_preprocessing(preprocessing, name) or published
+    prep = resolve_preprocessing(preprocessing, name) or published
     if image_size is not None:
         prep = prep.replace_image_size(image_size)
     return _load_torchvision(name, checkpoint, entry, prep, layer, pooling)
@@ -169,7 +169,7 @@ def _entry_of_size(
     return entry
 
 
-def _resolve_preprocessing(value: Any, name: str | None) -> AnyPreprocessing | None:
+def resolve_preprocessing(value: Any, name: str | None) -> AnyPreprocessing | None:
     """Turn what `preprocessing` may be into a preprocessing; None stays None."""
     if value is None or isinstance(value, Preprocessing | CallablePreprocessing):
         return value
@@ -262,7 +262,7 @@ def _load_callable(
     if checkpoint is not None and checkpoint.preprocessing is not None:
         prep = checkpoint.preprocessing
     prep = prep or entry_preprocessing(reference_entry("resnet18"))
-    chosen = _resolve_preprocessing(preprocessing, None) or prep
+    chosen = resolve_preprocessing(preprocessing, None) or prep
     if image_size is not None:
         chosen = chosen.replace_image_size(image_size)
     size = chosen.output_size or (224, 224)

@@ -1,0 +1,880 @@
+"""Frozen backbones that share their tensors, and what tells one from another."""
+
+import copy
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import weakref
+from functools import partial
+from io import BytesIO
+
+import pytest
+import torch
+from backbone_cases import QUICK, all_names, images, small_side
+from torch import nn
+from torchvision.models import SqueezeNet1_1_Weights as Weights
+from torchvision.models import squeezenet1_1
+
+from sklearn_dl.backbones import (
+    Backbone,
+    _backbone,
+    _shared,
+    forget_shared,
+    images_seen,
+    load_backbone,
+    load_shared,
+    place,
+)
+from sklearn_dl.runtime import seeded
+
+SMALL = "shufflenet_v2_x0_5"
+SIZE = {"image_size": 32}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def nothing_shared():
+    forget_shared()
+    yield
+    forget_shared()
+
+
+def tensors(backbone):
+    return dict(backbone.module.named_parameters()) | dict(
+        backbone.module.named_buffers()
+    )
+
+
+def addresses(backbone):
+    return {name: tensor.data_ptr() for name, tensor in tensors(backbone).items()}
+
+
+def copies(backbone):
+    return {name: tensor.detach().clone() for name, tensor in tensors(backbone).items()}
+
+
+def same_values(backbone, expected):
+    found = tensors(backbone)
+    return found.keys() == expected.keys() and all(
+        torch.equal(found[name], expected[name]) for name in expected
+    )
+
+
+def plain(name=SMALL, seed=0, **options):
+    with seeded(seed):
+        return load_backbone(name, None, **{**SIZE, **options})
+
+
+def shared(name=SMALL, **options):
+    return load_shared(name, None, **{**SIZE, **options})
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Count how often a backbone is really loaded."""
+    made = []
+
+    def load(*args, **kwargs):
+        made.append(args)
+        return load_backbone(*args, **kwargs)
+
+    monkeypatch.setattr(_shared, "load_backbone", load)
+    return made
+
+
+@pytest.fixture
+def digests(monkeypatch):
+    """Count how often tensors are really hashed."""
+    made = []
+
+    def digest(backbone, real=_backbone._digest):
+        made.append(backbone)
+        return real(backbone)
+
+    monkeypatch.setattr(_backbone, "_digest", digest)
+    return made
+
+
+ANOTHER_PROCESS = """
+import os, threading
+from sklearn_dl.backbones import _shared, load_shared
+
+def load():
+    return load_shared("squeezenet1_1", None, image_size=32, seed=3).identity()
+
+identity, held, done = load(), threading.Event(), threading.Event()
+print(identity)
+
+def hold():
+    with _shared._SHARED.lock:
+        held.set()
+        done.wait()
+
+if hasattr(os, "fork"):
+    threading.Thread(target=hold).start()
+    held.wait()
+    child = os.fork()
+    if not child:
+        os._exit(0 if load() == identity else 3)
+    print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    done.set()
+"""
+
+
+@pytest.fixture(scope="module")
+def another_process():
+    """Return what a new process says of a network, and whether its child may load."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ANOTHER_PROCESS],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONHASHSEED": "17"},
+        check=True,
+    ).stdout
+
+
+# ------------------------------------------------------------------------ identity
+
+
+def test_identity_depends_on_the_frozen_network_alone():
+    backbone = plain("mobilenet_v3_small")
+    identity = backbone.identity()
+    assert len(bytes.fromhex(identity)) == 32
+    assert copy.deepcopy(backbone).identity() == identity
+    assert pickle.loads(pickle.dumps(backbone)).identity() == identity
+    assert plain("mobilenet_v3_small").identity() == identity
+    backbone.freeze("all")
+    backbone.train()
+    backbone.to(memory_format=torch.channels_last)
+    for buffer_name, buffer in backbone.module.named_buffers():
+        if buffer_name.endswith("num_batches_tracked"):
+            buffer += 5
+    backbone.preprocessing = backbone.preprocessing.replace_normalization(
+        (0,) * 3, [1] * 3
+    )
+    assert backbone.identity() == identity
+    assert _backbone._digest(backbone) == identity
+
+
+def test_identity_is_the_same_in_another_process(another_process):
+    assert shared("squeezenet1_1", seed=3).identity() in another_process
+
+
+def test_identity_tells_networks_apart():
+    def with_setting(**settings):
+        backbone = plain()
+        for name, value in settings.items():
+            setattr(backbone.module.conv1[1], name, value)
+        return backbone
+
+    def with_value(name):
+        backbone = plain()
+        flat = backbone.module.state_dict()[name].view(-1)
+        flat[-1] = torch.nextafter(flat[-1], torch.tensor(9.0))
+        return backbone
+
+    def with_layer(new):
+        backbone = plain()
+        backbone.module.maxpool = new
+        return backbone
+
+    different = [
+        plain(),
+        plain(seed=1),
+        plain(layer="stage4"),
+        plain(layer="stage4", pooling="max"),
+        with_setting(eps=1e-3),
+        with_value("conv5.0.weight"),
+        with_value("conv5.1.running_var"),
+        with_layer(nn.AvgPool2d(3, 2, 1)),
+        plain().double(),
+        plain("shufflenet_v2_x1_0"),
+    ]
+    assert len({backbone.identity() for backbone in different}) == len(different)
+
+
+class Scaled(nn.Module):
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+        self.scales = [scale]
+
+    def forward(self, x):
+        return self.body(x) * self.scales[0]
+
+
+class Shifted(Scaled):
+    def forward(self, x):
+        return self.scaled(x) + 1
+
+    def scaled(self, x):
+        return self.body(x) * self.scales[0]
+
+
+def seeded_net(net):
+    with seeded(0):
+        return net()
+
+
+def test_identity_holds_the_settings_code_and_hooks_of_own_classes(monkeypatch):
+    def hooked():
+        net = Scaled()
+        net.body.register_forward_hook(lambda module, args, out: out * 2)
+        return net
+
+    def identity(net):
+        return load_backbone(partial(seeded_net, net), **SIZE).identity()
+
+    found = {identity(net) for net in (Scaled, partial(Scaled, 2.0), Shifted, hooked)}
+    assert len(found) == 4
+    assert identity(Shifted) in found
+    monkeypatch.setattr(Shifted, "scaled", lambda self, x: self.body(x))
+    assert identity(Shifted) not in found
+
+
+def test_hooks_that_watch_a_loaded_network_leave_its_identity():
+    backbone, expected = plain(), plain().identity()
+    backbone.module.register_forward_hook(lambda *args: None)
+    assert backbone.identity() == expected
+
+
+def step(backbone, optimizer=torch.optim.SGD, **options):
+    trained = [p for p in backbone.parameters() if p.requires_grad]
+    optimizer = optimizer(trained, lr=0.1, **options)
+    backbone(images(32, 4)).square().sum().backward()
+    optimizer.step()
+
+
+def sgd_step(backbone):
+    backbone.freeze(1, freeze_batch_norm=True)
+    step(backbone.train())
+
+
+def fused_step(backbone):
+    backbone.freeze(1, freeze_batch_norm=True)
+    step(backbone.train(), torch.optim.Adam, fused=True)
+
+
+def batch_norm_statistics(backbone):
+    backbone.freeze("all")
+    with torch.no_grad():
+        backbone.train()(images(32, 4))
+
+
+def loaded(backbone):
+    backbone.load_state_dict(plain(seed=1).state_dict())
+
+
+def assigned(backbone):
+    backbone.module.conv5[0].weight = nn.Parameter(torch.ones(1024, 192, 1, 1))
+
+
+def new_data(backbone):
+    bias = backbone.module.conv5[1].bias
+    bias.data = bias.data + 1
+
+
+def rounded(backbone):
+    # The address that is freed may well be given to the new tensor.
+    weight = backbone.module.conv5[0].weight
+    weight.data = weight.data.bfloat16()
+    weight.data = weight.data.float()
+
+
+CHANGES = [
+    sgd_step,
+    fused_step,
+    batch_norm_statistics,
+    loaded,
+    assigned,
+    new_data,
+    rounded,
+]
+
+
+def test_identity_is_not_remembered_in_training():
+    backbone = plain()
+    backbone.freeze(1, freeze_batch_norm=True)
+    backbone.train()
+    before = backbone.identity()
+    step(backbone, torch.optim.Adam, fused=True)  # counts no version up
+    assert backbone.identity() != before
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("load", [plain, shared])
+def test_identity_sees_a_change(load, change):
+    backbone = load()
+    backbone.freeze("head")
+    before = backbone.identity()
+    change(backbone)
+    assert backbone.identity() != before
+    assert backbone.identity() == _backbone._digest(backbone)
+
+
+def test_identity_is_computed_once_while_nothing_changes(digests):
+    backbone = plain()
+    backbone.freeze("head")
+    first = backbone.identity()
+    backbone.freeze(0)
+    backbone.train().eval().to("cpu")
+    with torch.inference_mode():
+        backbone(images(32))
+    assert backbone.identity() == first
+    assert len(digests) == 1
+    assert shared().identity() == shared().identity() == first
+    assert len(digests) == 2  # once more, for both
+
+
+def test_identity_of_inference_tensors_is_never_remembered(digests):
+    with torch.inference_mode():
+        backbone = plain()
+        backbone.freeze("head")
+        before = backbone.identity()
+        backbone.module.conv1[1].weight.mul_(2)  # leaves no version
+        assert backbone.identity() != before
+
+
+# ------------------------------------------------------------------------- sharing
+
+
+@pytest.mark.parametrize(
+    "name",
+    all_names(QUICK),
+)
+def test_shared_backbones_equal_those_loaded_alone(name):
+    side = small_side(name)
+    own = place(plain(name, image_size=side), CPU, torch.float32)
+    first, second = (shared(name, image_size=side) for _ in range(2))
+    assert same_values(second, copies(own))
+    assert addresses(first) == addresses(second)
+    assert second.identity() == own.identity() == _backbone._digest(second)
+    for attribute in ("name", "n_features", "preprocessing", "stages", "min_size"):
+        assert getattr(second, attribute) == getattr(own, attribute)
+    with torch.inference_mode():
+        assert torch.equal(second(images(side)), own(images(side)))
+
+
+def test_shared_backbone_is_frozen_in_channels_last_and_moves_without_a_copy():
+    backbone = shared()
+    before = addresses(backbone)
+    assert not any(p.requires_grad for p in backbone.parameters())
+    backbone.train()
+    assert not any(m.training for m in backbone.module.modules())
+    assert backbone.module.conv1[0].weight.is_contiguous(
+        memory_format=torch.channels_last
+    )
+    backbone.to(CPU, torch.float32).to(memory_format=torch.channels_last)
+    assert addresses(place(backbone, CPU, torch.float32)) == before
+
+
+@pytest.mark.parametrize(
+    ("layer", "pooling"), [("stage3", None), ("pooled", "max"), ("stage2.1", "flatten")]
+)
+def test_layers_are_tapped_in_shared_backbones(layer, pooling):
+    shared(layer=layer, pooling=pooling)
+    again = shared(layer=layer, pooling=pooling)
+    own = place(plain(layer=layer, pooling=pooling), CPU, torch.float32)
+    with torch.inference_mode():
+        assert torch.equal(again(images(32)), own(images(32)))
+
+
+def test_modules_are_everyones_own():
+    first, second = shared(), shared()
+    first.module.register_forward_hook(lambda *args: 1 / 0)
+    first.preprocessing = None
+    first.freeze("stage4")
+    first.train()
+    first.stages.clear()
+    assert second.preprocessing is not None
+    assert second.stages
+    assert not any(p.requires_grad for p in second.parameters())
+    assert not any(m.training for m in second.modules())
+    second(images(32))
+
+
+def test_a_request_is_loaded_and_hashed_once(loads, digests):
+    for _ in range(4):
+        shared("squeezenet1_1").identity()
+    assert len(loads) == len(digests) == 1
+    shared("squeezenet1_1", seed=1)
+    shared("squeezenet1_1", layer="features.3")
+    assert len(loads) == 3
+
+
+def test_random_weights_depend_on_the_seed_and_leave_the_generator():
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = shared("squeezenet1_1", seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    forget_shared()
+    assert shared("squeezenet1_1", seed=1).identity() == first.identity()
+    assert shared("squeezenet1_1", seed=2).identity() != first.identity()
+
+
+def test_equal_networks_share_whatever_they_are_called():
+    by_name = shared("squeezenet1_1")
+    larger = shared("squeezenet1_1", image_size=64)
+    assert addresses(larger) == addresses(by_name)
+    assert larger.preprocessing.crop_size == (64, 64)
+    assert shared("squeezenet1_1").preprocessing.crop_size == (32, 32)
+
+
+@pytest.mark.slow
+def test_networks_of_different_image_sizes_are_different():
+    small, large = (shared("vit_b_32", image_size=side) for side in (32, 64))
+    assert addresses(small) != addresses(large)
+    assert small.identity() != large.identity()
+    assert large(images(64)).shape == small(images(32)).shape
+
+
+def test_each_gets_the_preprocessing_that_was_given():
+    def prepare(image):
+        return torch.zeros(3, 32, 32)
+
+    load = partial(load_shared, "squeezenet1_1", None)
+    assert load(preprocessing=prepare).preprocessing.transform is prepare
+    assert load(preprocessing=prepare).preprocessing.transform is prepare
+    assert load().preprocessing.crop_size == (224, 224)
+    for _ in range(2):
+        backbone = load(preprocessing="IMAGENET1K_V1", image_size=48)
+        assert backbone.preprocessing.crop_size == (48, 48)
+
+
+def test_callables_are_called_each_time_and_shared_by_content():
+    made = []
+
+    def same():
+        made.append(1)
+        return seeded_net(Scaled)
+
+    def other():
+        made.append(1)
+        with seeded(len(made)):
+            return Scaled()
+
+    a, b = (load_shared(same, **SIZE) for _ in range(2))
+    assert len(made) == 2
+    assert addresses(a) == addresses(b)
+    c, d = (load_shared(other, **SIZE) for _ in range(2))
+    assert len({x.identity() for x in (a, c, d)}) == 3
+    assert len({x.module.body[0].weight.data_ptr() for x in (a, c, d)}) == 3
+
+
+def test_a_module_that_stands_twice_stays_one(monkeypatch):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = self.second = nn.Conv2d(3, 3, 3)
+
+        def forward(self, x):
+            return self.second(self.first(x))
+
+    def build(*args, **kwargs):
+        facts = {"name": "twice", "n_features": 3, "pretrained": False}
+        prepared = plain("squeezenet1_1").preprocessing
+        stages = {"all": ["first.weight", "first.bias"]}
+        return Backbone(Twice(), **facts, preprocessing=prepared, stages=stages)
+
+    monkeypatch.setattr(_shared, "load_backbone", build)
+    load = partial(load_shared, Twice)
+    backbone, before = load(), copies(load())
+    assert backbone.module.second is backbone.module.first
+    only_second = {"second.weight": torch.ones(3, 3, 3, 3)}
+    backbone.module.load_state_dict(only_second, strict=False)
+    assert backbone.module.first.weight.eq(1).all()
+    assert same_values(load(), before)
+    backbone = load()
+    backbone.freeze("all")
+    step(backbone.train())
+    assert same_values(load(), before)
+
+
+def test_a_changed_file_is_read_again(tmp_path, loads):
+    file = tmp_path / "weights.pth"
+    torch.save(plain("squeezenet1_1", seed=1).module.state_dict(), file)
+    load = partial(load_shared, "squeezenet1_1", file, **SIZE)
+    first = load()
+    assert addresses(load()) == addresses(first)
+    assert len(loads) == 1
+    status = file.stat()
+    torch.save(plain("squeezenet1_1", seed=2).module.state_dict(), file)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = load()
+    assert len(loads) == 2
+    assert second.identity() == plain("squeezenet1_1", seed=2).identity()
+    assert first.identity() == plain("squeezenet1_1", seed=1).identity()
+
+
+def test_a_file_is_the_same_from_everywhere(tmp_path, monkeypatch, loads):
+    file = tmp_path / "weights.pth"
+    torch.save(plain("squeezenet1_1", seed=1).module.state_dict(), file)
+    first = load_shared("squeezenet1_1", file, **SIZE)
+    monkeypatch.chdir(tmp_path)
+    again = load_shared("squeezenet1_1", "weights.pth", **SIZE)
+    assert len(loads) == 1
+    assert addresses(first) == addresses(again)
+
+
+def test_published_weights_are_found_again_by_their_file(no_network, loads):
+    load = partial(load_shared, "squeezenet1_1", **SIZE)
+    with pytest.raises(OSError, match="could not be downloaded"):
+        load()
+    no_network.mkdir(parents=True, exist_ok=True)
+    file = no_network / os.path.basename(Weights.DEFAULT.url)
+    with seeded(4):
+        torch.save(squeezenet1_1().state_dict(), file)
+    del loads[:]
+    first = load()
+    for weights in ("DEFAULT", "IMAGENET1K_V1", Weights.IMAGENET1K_V1):
+        assert addresses(load(weights)) == addresses(first)
+    assert len(loads) == 1
+    file.unlink()
+    with pytest.raises(OSError, match="could not be downloaded"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("resnet19",), {}, "Did you mean"),
+        (("resnet18", "IMAGENET1K_V7"), {}, "Unknown weights"),
+        (("resnet18", 7), {}, "int"),
+        (("resnet18", "no/such.pth"), {}, "no file of weights"),
+        (("resnet18", None), {"layer": "layer9"}, "Unknown layer"),
+        (("resnet18", None), {"layer": ["layer4"]}, "Unknown layer"),
+        (("resnet18", None), {"pooling": "sum"}, "pooling"),
+        (("inception_v3", None), {"image_size": 20}, "too small"),
+    ],
+)
+def test_mistakes_are_named_each_time(arguments, options, message):
+    for _ in range(2):
+        with pytest.raises((ValueError, TypeError, OSError), match=message):
+            load_shared(*arguments, **options)
+
+
+def test_shared_in_inference_mode_can_be_trained_later():
+    with torch.inference_mode():
+        backbone = shared("squeezenet1_1")
+    backbone.freeze("all")
+    step(backbone.train())
+
+
+# ----------------------------------------------------------------------- isolation
+
+
+def head_only(backbone):
+    head = nn.Linear(backbone.n_features, 2)
+    optimizer = torch.optim.SGD(
+        [p for p in [*backbone.parameters(), *head.parameters()] if p.requires_grad],
+        1.0,
+    )
+    backbone.train()
+    head(backbone(images(32, 4))).sum().backward()
+    optimizer.step()
+
+
+def last_stage(backbone):
+    backbone.freeze(1)
+    step(backbone.train())
+
+
+def everything(backbone):
+    backbone.freeze("all")
+    step(backbone.train(), torch.optim.AdamW, weight_decay=0.5)
+
+
+def first_stage_by_name(backbone):
+    backbone.freeze(["stage2"])
+    step(backbone.train(), momentum=0.9)
+
+
+def gradually(backbone):
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
+    for k in range(1, 5):
+        backbone.freeze(k)
+        backbone.train()(images(32, 4)).square().sum().backward()
+        optimizer.step()
+    assert all(p.grad is not None for p in backbone.parameters())
+
+
+def swapped_average(backbone):
+    backbone.freeze(2)
+    with torch.no_grad():
+        for p in backbone.train().parameters():
+            if p.requires_grad:
+                p.data.copy_(torch.ones_like(p))
+        for part in backbone.modules():
+            if part.training:
+                for buffer in part.buffers(recurse=False):
+                    buffer.copy_(torch.ones_like(buffer))
+
+
+def load_above(backbone):
+    state = {f"0.{k}": v + 1 for k, v in backbone.state_dict().items()}
+    nn.Sequential(backbone).load_state_dict(state)
+
+
+def load_module(backbone):
+    state = {k: v + 1 for k, v in backbone.module.state_dict().items()}
+    backbone.module.load_state_dict(state)
+
+
+def load_some(backbone):
+    state = {"module.conv1.1.weight": torch.full((24,), 3.0)}
+    backbone.load_state_dict(state, strict=False)
+    assert backbone.module.conv1[1].weight[0] == 3
+
+
+def moved(backbone):
+    backbone.double()
+    with torch.no_grad():
+        for p in backbone.parameters():
+            p.zero_()
+
+
+def halved(backbone):
+    backbone.module.half()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        head_only,
+        last_stage,
+        everything,
+        first_stage_by_name,
+        gradually,
+        swapped_average,
+        load_above,
+        load_module,
+        load_some,
+        moved,
+        halved,
+        *CHANGES,
+    ],
+)
+def test_what_one_does_no_other_sees(use):
+    before, used, after = shared(), shared(), shared()
+    expected, identity = copies(before), before.identity()
+    use(used)
+    if use is not head_only:
+        assert not same_values(used, expected)
+    for backbone in (before, after, shared()):
+        assert same_values(backbone, expected)
+        assert _backbone._digest(backbone) == backbone.identity() == identity
+    assert addresses(before) == addresses(shared())
+
+
+def test_only_what_is_trained_is_copied():
+    backbone = shared()
+    before = addresses(backbone)
+    backbone.freeze("stage4")
+    moved = {k for k, at in addresses(backbone).items() if at != before[k]}
+    assert moved == {k for k in before if k.startswith("stage4.")}
+    frozen_norms = shared()
+    frozen_norms.freeze("stage4", freeze_batch_norm=True)
+    moved = {k for k, at in addresses(frozen_norms).items() if at != before[k]}
+    assert moved == {
+        k for k, _ in backbone.module.named_parameters() if k.startswith("stage4.")
+    }
+
+
+def test_training_a_shared_backbone_equals_training_one_alone():
+    own, borrowed = place(plain(), CPU, torch.float32), shared()
+    for backbone in (own, borrowed):
+        backbone.freeze(2)
+        for _ in range(2):
+            step(backbone.train())
+    assert same_values(borrowed, copies(own))
+
+
+def test_a_partial_state_leaves_the_rest_shared():
+    backbone = shared()
+    before = addresses(backbone)
+    network = nn.ModuleDict({"backbone": backbone, "head": nn.Linear(512, 2)})
+    state = {k: v for k, v in network.state_dict().items() if k.startswith("head.")}
+    network.load_state_dict(state, strict=False)
+    assert addresses(backbone) == before
+
+
+def duplicate(pair):
+    return copy.deepcopy(pair)
+
+
+def pickled(pair):
+    return pickle.loads(pickle.dumps(pair))
+
+
+def saved(pair):
+    file = BytesIO()
+    torch.save(pair, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("copied", [duplicate, pickled, saved])
+def test_copies_are_independent_even_of_each_other(copied):
+    pair = [shared(), shared()]
+    expected = copies(pair[0])
+    first, second = copied(pair)
+    assert not set(addresses(first).values()) & set(addresses(pair[0]).values())
+    assert first.identity() == second.identity() == pair[0].identity()
+    everything(first)
+    load_module(copied(pair)[0])
+    assert not same_values(first, expected)
+    for backbone in (second, *pair):
+        assert same_values(backbone, expected)
+
+
+# ------------------------------------------------------------------------ registry
+
+
+def address(backbone):
+    return next(backbone.parameters()).data_ptr()
+
+
+def test_recent_ones_are_kept_up_to_the_bound(monkeypatch, loads):
+    size = sum(p.nbytes for p in shared("squeezenet1_1").parameters())
+    forget_shared()
+    del loads[:]
+    monkeypatch.setattr(_shared, "_KEPT_BYTES", 2 * size + size // 2)
+    for seed in (0, 1, 0, 2):  # 1 is the least recently used
+        shared("squeezenet1_1", seed=seed)
+    assert len(loads) == 3
+    shared("squeezenet1_1", seed=2)
+    shared("squeezenet1_1", seed=0)
+    assert len(loads) == 3
+    shared("squeezenet1_1", seed=1)
+    assert len(loads) == 4
+
+
+def test_those_in_use_are_found_and_the_latest_is_kept(monkeypatch, loads):
+    monkeypatch.setattr(_shared, "_KEPT_BYTES", 0)
+    held = shared("squeezenet1_1", seed=0)
+    shared("squeezenet1_1", seed=1)
+    shared("squeezenet1_1", seed=1)
+    assert len(loads) == 2
+    assert address(shared("squeezenet1_1", seed=0)) == address(held)
+    assert len(loads) == 2
+    shared("squeezenet1_1", seed=1)
+    assert len(loads) == 3
+    del held
+    shared("squeezenet1_1", seed=0)
+    assert len(loads) == 4
+
+
+@pytest.mark.parametrize("use", [everything, moved])
+def test_who_has_tensors_of_their_own_keeps_no_others_alive(monkeypatch, use, loads):
+    monkeypatch.setattr(_shared, "_KEPT_BYTES", 0)
+    held = shared()
+    use(held)
+    shared("squeezenet1_1")
+    assert not [c for c in _shared._SHARED.contents.values() if len(c.tensors) > 100]
+
+
+def test_memory_is_given_back_at_once():
+    gc.disable()
+    try:
+        held = [shared("squeezenet1_1"), plain("squeezenet1_1")]
+        held[0].freeze(1)
+        held[1].identity()
+        left = [weakref.ref(p) for b in held for p in b.parameters()]
+        del held
+        assert not any(ref() is not None for ref in left)
+    finally:
+        gc.enable()
+
+
+def test_forgetting_leaves_those_in_use():
+    held = shared("squeezenet1_1")
+    expected, at = copies(held), address(held)
+    forget_shared()
+    again = shared("squeezenet1_1")
+    assert address(again) != at
+    assert same_values(held, expected)
+    assert same_values(again, expected)
+
+
+def test_threads_get_one_set(loads):
+    found, start = [], threading.Barrier(4)
+
+    def load():
+        start.wait()
+        found.append(shared("squeezenet1_1"))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
+    assert len({address(backbone) for backbone in found}) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forked_process_is_not_locked_out(another_process):
+    assert "child 0" in another_process
+
+
+def test_a_callable_may_load_another_shared_backbone():
+    backbone = load_shared(lambda: shared("squeezenet1_1").module, **SIZE)
+    assert same_values(backbone, copies(shared("squeezenet1_1")))
+
+
+# --------------------------------------------------------------------------- place
+
+
+def test_place_converts_only_what_is_not_there():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8))
+    place(net, CPU, torch.float32)
+    assert not net.training
+    assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
+    net[1].weight.data = net[1].weight.data.contiguous()  # the same in either order
+    before = [t.data_ptr() for t in net.state_dict().values()]
+    place(net.train(), torch.device("cpu", 0), torch.float32)
+    assert [t.data_ptr() for t in net.state_dict().values()] == before
+    assert not net.training
+    place(net, CPU, torch.float64)
+    assert net[2].running_var.dtype == torch.float64
+    assert net[2].num_batches_tracked.dtype == torch.int64
+    assert place(net, torch.device("meta"), torch.float64)[0].weight.is_meta
+
+
+# --------------------------------------------------------------------- images seen
+
+
+def test_images_are_counted_in_the_thread_that_runs_them():
+    backbone = plain("squeezenet1_1").eval()
+    before, elsewhere = images_seen(), []
+
+    def other():
+        start = images_seen()
+        backbone(images(32, 4))
+        elsewhere.append(images_seen() - start)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    backbone(images(32, 3))
+    backbone.module(images(32, 3))
+    assert (images_seen() - before, elsewhere) == (3, [4])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning")
+def test_counting_stays_out_of_exported_graphs():
+    backbone = shared("squeezenet1_1")
+    before = images_seen()
+    exported = torch.export.export(backbone, (images(32),)).module()
+    traced = torch.jit.trace(backbone, images(32), check_trace=False)
+    assert type(images_seen()) is int
+    assert images_seen() == before
+    for graph in (exported, traced):
+        torch.testing.assert_close(graph(images(32)), backbone.module(images(32)))
