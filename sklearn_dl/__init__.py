@@ -6,18 +6,28 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from sklearn_dl import augmentation, datasets, inspection, model_selection, training
+    from sklearn_dl import (
+        augmentation,
+        datasets,
+        ensemble,
+        inspection,
+        model_selection,
+        training,
+    )
     from sklearn_dl._classifier import ImageClassifier
     from sklearn_dl._features import ImageFeatureExtractor, make_feature_classifier
     from sklearn_dl._regressor import ImageRegressor
     from sklearn_dl.backbones import list_backbones
+    from sklearn_dl.extraction import FeatureCache
 
 __all__ = [
+    "FeatureCache",
     "ImageClassifier",
     "ImageFeatureExtractor",
     "ImageRegressor",
     "augmentation",
     "datasets",
+    "ensemble",
     "inspection",
     "list_backbones",
     "make_feature_classifier",
@@ -27,6 +37,7 @@ __all__ = [
 
 # Where each public name lives: torch is imported when a name that needs it is used.
 _HOMES = {
+    "FeatureCache": "sklearn_dl.extraction",
     "ImageClassifier": "sklearn_dl._classifier",
     "ImageFeatureExtractor": "sklearn_dl._features",
     "ImageRegressor": "sklearn_dl._regressor",

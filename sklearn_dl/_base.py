@@ -10,10 +10,16 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_dl.backbones import Backbone, load_backbone
-from sklearn_dl.extraction import PixelReader, channel_statistics, run_network
+from sklearn_dl.backbones import Backbone, load_shared
+from sklearn_dl.extraction import (
+    PixelReader,
+    channel_statistics,
+    resolve_cache,
+    run_frozen,
+    run_network,
+)
 from sklearn_dl.images import ImageSource, as_source
-from sklearn_dl.runtime import resolve_device
+from sklearn_dl.runtime import module_dtype, resolve_device, resolve_precision
 
 try:  # scikit-learn 1.9 and later
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -102,16 +108,24 @@ class ImageEstimatorMixin(CallbackSupportMixin):
         return source
 
     def _load_backbone(
-        self, source: ImageSource, rows: np.ndarray | None = None
+        self, source: ImageSource, seed: int, rows: np.ndarray | None = None
     ) -> Backbone:
-        """Build the backbone with its preprocessing for these training rows."""
-        backbone = load_backbone(
+        """Return the backbone, frozen, with its preprocessing for these training rows.
+
+        Its tensors are shared by all estimators of the process until they are trained.
+        """
+        device = resolve_device(self.device)
+        resolve_cache(self.cache)  # what is wrong with it shall be known now
+        backbone = load_shared(
             self.backbone,
             self.weights,
             layer=self.layer,
             pooling=self.pooling,
             preprocessing=self.preprocessing,
             image_size=_size(self.image_size),
+            seed=seed,
+            device=device,
+            dtype=module_dtype(resolve_precision(self.precision, device)),
         )
         backbone.preprocessing = self._normalized(backbone.preprocessing, source, rows)
         return backbone
@@ -127,30 +141,35 @@ class ImageEstimatorMixin(CallbackSupportMixin):
             mean, std = _mean_and_std(self.normalize)
         return preprocessing.replace_normalization(mean, std)
 
-    def _run(
-        self,
-        network,
-        source,
-        preprocessing,
-        device,
-        description,
-        rows=None,
-        views=None,
-        combine=None,
-    ) -> np.ndarray:
+    def _run(self, network, source, preprocessing, device, **options) -> np.ndarray:
         """Return the outputs of a network for all images, or for some rows."""
         return run_network(
             network,
             source,
             preprocessing,
             device=device,
-            rows=rows,
             precision=self.precision,
             batch_size=self.batch_size,
             verbose=self.verbose,
-            description=description,
-            views=views,
-            combine=combine,
+            **options,
+        )
+
+    def _run_frozen(self, backbone, source, device, **options) -> np.ndarray:
+        """Return the features of a frozen backbone, or what is made of them.
+
+        They come from the cache where they are in it.
+        """
+        return run_frozen(
+            backbone,
+            source,
+            backbone.preprocessing,
+            cache=self.cache,
+            device=device,
+            worker_device=self.device,
+            precision=self.precision,
+            batch_size=self.batch_size,
+            verbose=self.verbose,
+            **options,
         )
 
 

@@ -125,13 +125,14 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     warm_start : bool, default=False
         Whether `fit` goes on from the network of the fit before.
     random_state : int, RandomState instance or None, default=None
-        Of initial weights, the order of the rows, augmentation, mixing and the
-        validation split.
+        Of initial weights, order of rows, augmentation, mixing and validation split.
     device : str or torch.device, default="auto"
         ``"auto"`` takes a GPU when there is one.
     precision : {"auto", "bfloat16", "float16", "float32", "float64"}, \
             default="float32"
-        Of the arithmetic; ``"auto"`` is the fastest that the hardware has natively.
+        Of the arithmetic; ``"auto"`` is the fastest that the hardware has.
+    cache : "memory", str, path, FeatureCache or None, default="memory"
+        Where features of a frozen backbone are kept (see `FeatureCache`).
     verbose : int, default=0
         1 shows progress bars.
     callbacks : list or None, default=None
@@ -155,10 +156,8 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         ``valid_loss``, ``valid_score``, ``valid_top1``; above 5 classes top 5 too.
     n_iter_, best_epoch_ : int
         Epochs trained; the one whose weights were kept, if early stopping chose one.
-    n_features_in_ : int
-        Number of columns of X in `fit`, where it had columns.
-    feature_names_in_ : ndarray of str
-        Names of the columns of X in `fit`, where they were strings.
+    n_features_in_, feature_names_in_ : int, ndarray of str
+        Number and names of the columns of X in `fit`, where it had them.
 
     See Also
     --------
@@ -235,6 +234,7 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         random_state=None,
         device="auto",
         precision="float32",
+        cache="memory",
         verbose=0,
         callbacks=None,
         net_params=None,
@@ -274,6 +274,7 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         self.random_state = random_state
         self.device = device
         self.precision = precision
+        self.cache = cache
         self.verbose = verbose
         self.callbacks = callbacks
         self.net_params = net_params

@@ -15,7 +15,7 @@ from sklearn.svm import LinearSVC
 from sklearn_dl._base import ImageEstimatorMixin, on_cpu, with_callbacks
 from sklearn_dl._parameters import BACKBONE_CONSTRAINTS
 from sklearn_dl.augmentation import resolve_views
-from sklearn_dl.runtime import draw_seed, resolve_device, seeded
+from sklearn_dl.runtime import draw_seed, resolve_device
 
 
 class ImageFeatureExtractor(
@@ -70,8 +70,13 @@ class ImageFeatureExtractor(
     precision : {"auto", "bfloat16", "float16", "float32", "float64"}, \
             default="float32"
         Of the arithmetic; ``"auto"`` is the fastest that the hardware has natively.
+    cache : "memory", str, path, FeatureCache or None, default="memory"
+        Where features of the frozen backbone are kept, by the content of each image:
+        in this process; in a folder, for all processes and later runs; or nowhere. See
+        `FeatureCache`.
     random_state : int, RandomState instance or None, default=None
-        Of random weights (``weights=None``).
+        Of random weights (``weights=None``). With None they differ at each fit, so
+        that nothing is found in the cache.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -127,6 +132,7 @@ class ImageFeatureExtractor(
         batch_size=32,
         device="auto",
         precision="float32",
+        cache="memory",
         random_state=None,
         verbose=0,
     ):
@@ -142,6 +148,7 @@ class ImageFeatureExtractor(
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
+        self.cache = cache
         self.random_state = random_state
         self.verbose = verbose
 
@@ -179,10 +186,8 @@ class ImageFeatureExtractor(
         resolve_device(self.device)
         with self._fit_task(X, y):
             source = self._fit_source(X)
-            with seeded(draw_seed(self.random_state)):
-                backbone = self._load_backbone(source)
-            backbone.freeze("head")
-            self.backbone_ = backbone.eval()
+            backbone = self._load_backbone(source, draw_seed(self.random_state))
+            self.backbone_ = backbone
             self.preprocessing_ = backbone.preprocessing
             self.n_features_out_ = backbone.n_features
         return self
@@ -211,12 +216,11 @@ class ImageFeatureExtractor(
         """
         source = self._new_source(X)
         device = resolve_device(self.device, fall_back=True)
-        return self._run(
+        return self._run_frozen(
             self.backbone_,
             source,
-            self.preprocessing_,
             device,
-            "features",
+            description="features",
             views=resolve_views(self.tta, self.preprocessing_),
         )
 
@@ -246,6 +250,7 @@ def make_feature_classifier(
     batch_size=32,
     device="auto",
     precision="float32",
+    cache="memory",
     probability=False,
     random_state=None,
     memory=None,
@@ -262,7 +267,7 @@ def make_feature_classifier(
         Any scikit-learn classifier. None takes ``LinearSVC(C=1e-3)``: features are
         many and scaled, so a small C serves.
     backbone, weights, layer, pooling, preprocessing, image_size, image_shape, \
-            normalize, tta, batch_size, device, precision
+            normalize, tta, batch_size, device, precision, cache
         As in `ImageFeatureExtractor`.
     probability : bool, default=False
         Whether to calibrate the classifier (Platt's sigmoid, 5 folds), so that the
@@ -270,7 +275,8 @@ def make_feature_classifier(
     random_state : int, RandomState instance or None, default=None
         Of random weights, and of the SVM.
     memory : str, joblib.Memory or None, default=None
-        As in scikit-learn's ``Pipeline``. It keys on the paths, not on the images.
+        As in scikit-learn's ``Pipeline``. It keys on the paths, not on the images;
+        `cache` does better.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -315,6 +321,7 @@ def make_feature_classifier(
         batch_size=batch_size,
         device=device,
         precision=precision,
+        cache=cache,
         random_state=random_state,
         verbose=verbose,
     )

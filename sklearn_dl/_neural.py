@@ -21,6 +21,7 @@ from sklearn_dl._parameters import (
 )
 from sklearn_dl._targets import Targets
 from sklearn_dl.augmentation import resolve_views
+from sklearn_dl.extraction import OnFeatures
 from sklearn_dl.runtime import (
     draw_seed,
     keep_large_blocks,
@@ -230,7 +231,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         origin = {name: getattr(self, name) for name in NETWORK_PARAMETERS}
         origin["head"] = clone(self.head, safe=False)  # set_params reaches inside it
         if previous is None:
-            backbone = self._load_backbone(training.source, training.rows)
+            backbone = self._load_backbone(training.source, seed, training.rows)
             head = Head() if self.head is None else self.head
             layers = head.build(backbone.n_features, self._targets.n_outputs)
             if head.needs_data:
@@ -254,9 +255,9 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         return network
 
     def _features(self, backbone, rows: Rows, device) -> np.ndarray:
-        """Return what a backbone gives for rows."""
-        return self._run(
-            backbone, rows.source, backbone.preprocessing, device, "features", rows.rows
+        """Return what a backbone gives for rows, before it is trained."""
+        return self._run_frozen(
+            backbone, rows.source, device, description="features", rows=rows.rows
         )
 
     def _regime(self, network: BackboneWithHead, previous, partial: bool) -> Regime:
@@ -376,19 +377,19 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         activate = self._activation(activated)
         device = resolve_device(self.device, fall_back=True)
         views = resolve_views(self.tta, self.preprocessing_, self.augment)
-        outputs = self._run(
-            self.net_.module_,
-            source,
-            self.preprocessing_,
-            device,
-            "predictions",
-            views=views,
-            combine=lambda values: activate(values).mean(1).to(values),
-        )
-        if views is None:
-            values = torch.from_numpy(outputs)
-            outputs = activate(values).to(values).numpy()
-        return outputs
+        options: dict[str, Any] = {"description": "predictions", "views": views}
+        network = self.net_.module_
+
+        def finish(outputs: torch.Tensor) -> torch.Tensor:
+            values = activate(outputs)
+            return (values if views is None else values.mean(1)).to(outputs)
+
+        if network.trains_backbone:
+            options["combine"] = finish
+            return self._run(network, source, self.preprocessing_, device, **options)
+        head = OnFeatures(network.head, device, self.precision)
+        options["combine"] = lambda features: finish(head(features))
+        return self._run_frozen(network.backbone, source, device, **options)
 
     def _activation(self, activated: bool):
         # In float64, so that the rows of float32 sum to 1 as nearly as they can.

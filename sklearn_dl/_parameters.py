@@ -10,6 +10,7 @@ from sklearn.metrics import get_scorer_names
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sklearn_dl.augmentation import Augment
+from sklearn_dl.extraction import FeatureCache
 from sklearn_dl.runtime import PRECISIONS
 from sklearn_dl.training import OPTIMIZERS, SCHEDULES, Head, Optimizer, Schedule
 
@@ -36,6 +37,7 @@ BACKBONE_CONSTRAINTS: dict[str, Any] = {
     "batch_size": [_COUNT],
     "device": [str, torch.device],
     "precision": [StrOptions(set(PRECISIONS))],
+    "cache": [str, os.PathLike, FeatureCache, None],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }

@@ -125,6 +125,8 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     precision : {"auto", "bfloat16", "float16", "float32", "float64"}, \
             default="float32"
         Of the arithmetic; ``"auto"`` is the fastest that the hardware has natively.
+    cache : "memory", str, path, FeatureCache or None, default="memory"
+        Where features of a wholly frozen backbone are kept (see `FeatureCache`).
     verbose : int, default=0
         1 shows progress bars.
     callbacks : list or None, default=None
@@ -218,6 +220,7 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         random_state=None,
         device="auto",
         precision="float32",
+        cache="memory",
         verbose=0,
         callbacks=None,
         net_params=None,
@@ -255,6 +258,7 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         self.random_state = random_state
         self.device = device
         self.precision = precision
+        self.cache = cache
         self.verbose = verbose
         self.callbacks = callbacks
         self.net_params = net_params

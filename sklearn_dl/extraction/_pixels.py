@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -39,6 +39,9 @@ class PixelReader:
         What is read of an image in place of ``preprocessing.geometry``: maps a PIL
         image or float tensor, and its position in the source, to a tensor. Its
         attribute ``thread_safe`` tells whether threads may call it.
+    on_read : callable, default=None
+        Called with the position in the source and the image as it was decoded, where
+        images are read one by one.
     """
 
     def __init__(
@@ -48,12 +51,14 @@ class PixelReader:
         device: torch.device,
         rows: np.ndarray | None = None,
         view: Callable[[Any, int], torch.Tensor] | None = None,
+        on_read: Callable[[int, Any], None] | None = None,
     ):
         self.source = source
         self.preprocessing = preprocessing
         self.device = device
         self.rows = np.arange(len(source)) if rows is None else rows
         self.view = view
+        self.on_read = on_read
         self._together = view is None and _read_together(source, preprocessing, device)
         self._executor: ThreadPoolExecutor | None = None
         self._owner = 0
@@ -95,16 +100,45 @@ class PixelReader:
 
     def batches(self, batch_size: int) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield all rows in order, decoding ahead of the consumer."""
-        starts = iter(range(0, len(self), batch_size))
+        starts = range(0, len(self), batch_size)
+        ends = (min(start + batch_size, len(self)) for start in starts)
+        return self.stream(map(slice, starts, ends))
+
+    def stream(self, batches: Iterable[Any]) -> Iterator[tuple[Any, torch.Tensor]]:
+        """Yield the pixels of batches of rows, decoding ahead of the consumer.
+
+        Parameters
+        ----------
+        batches : iterable of slice or ndarray of int
+            Positions among the rows of the reader; taken a few batches ahead.
+
+        Yields
+        ------
+        rows : slice or ndarray
+            As it was given.
+        pixels : torch.Tensor
+            As `read` returns it.
+        """
+        coming = iter(batches)
         pending: deque = deque()
         while True:
-            while len(pending) <= _AHEAD and (start := next(starts, None)) is not None:
-                rows = slice(start, min(start + batch_size, len(self)))
+            while len(pending) <= _AHEAD and (rows := next(coming, None)) is not None:
                 pending.append((rows, self._submit(rows)))
             if not pending:
                 return
             rows, work = pending.popleft()
             yield rows, self._collect(work)
+
+    @property
+    def resized_by(self) -> str:
+        """What resizes: Pillow, or torch on the device's kind, which rounds else."""
+        shape = self.source.image_shape
+        by_torch = (
+            self._together
+            and shape is not None
+            and self.preprocessing.resizes(*shape[:2])
+        )
+        return f"torch on {self.device.type}" if by_torch else "Pillow"
 
     def _submit(self, index) -> tuple[np.ndarray, list[Future]]:
         """Start on a batch: the rows of X, and futures where they go one by one."""
@@ -147,6 +181,8 @@ class PixelReader:
                 image = Image.fromarray(image[..., 0] if grey else image)
             else:  # Pillow has no colour images of floats
                 image = torch.from_numpy(image).permute(2, 0, 1)
+        if self.on_read is not None:
+            self.on_read(row, image)
         return image
 
     def _one(self, row: int) -> torch.Tensor:

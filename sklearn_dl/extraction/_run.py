@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from sklearn_dl.backbones import place
 from sklearn_dl.extraction._pixels import PixelReader
 from sklearn_dl.images import ImageSource
 from sklearn_dl.runtime import (
@@ -16,6 +17,98 @@ from sklearn_dl.runtime import (
     release_memory,
     resolve_precision,
 )
+
+Combine = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Forward:
+    """A network on batches of pixels, in evaluation mode.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps a normalised batch of shape (b, 3, height, width) to (b, n_outputs).
+        It is moved to the device.
+    preprocessing : Preprocessing
+        Its ``normalize`` is the network's first step.
+    device : torch.device
+    precision : {"auto", "bfloat16", "float16", "float32", "float64"}
+    views : Views, default=None
+        Several views of each image are taken through the network.
+    """
+
+    def __init__(self, network, preprocessing, device, precision: str, views=None):
+        keep_large_blocks()
+        self.preprocessing = preprocessing
+        self.device = device
+        self.dtype = resolve_precision(precision, device)
+        self.views = views
+        self.network = place(network, device, module_dtype(self.dtype))
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the outputs, on the CPU.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor of shape (b, 1 or 3, height, width), or with views \
+                (b, n_views, 1 or 3, height, width)
+
+        Returns
+        -------
+        torch.Tensor of shape (b, n_outputs) or (b, n_views, n_outputs)
+            float32, or float64 where that is the precision.
+        """
+        images = pixels if self.views is None else pixels.flatten(0, 1)
+        batch = self.preprocessing.normalize(images).to(
+            dtype=module_dtype(self.dtype), memory_format=torch.channels_last
+        )
+        with torch.inference_mode(), autocast(self.device, self.dtype):
+            values = self.network(batch)
+        values = values.to("cpu", module_dtype(self.dtype))
+        return values if self.views is None else values.unflatten(0, pixels.shape[:2])
+
+    def images_per_batch(self, batch_size: int) -> int:
+        """Return how many images, in all their views, make a batch of that size."""
+        return max(1, batch_size // (1 if self.views is None else self.views.n_views))
+
+    def reader(self, source: ImageSource, rows=None, on_read=None) -> PixelReader:
+        """Return a reader of what the network takes."""
+        view = None if self.views is None else SameViews(self.views)
+        return PixelReader(source, self.preprocessing, self.device, rows, view, on_read)
+
+
+class OnFeatures:
+    """A head on features, in evaluation mode.
+
+    Parameters
+    ----------
+    head : torch.nn.Module
+        Maps (b, n_features) to (b, n_outputs). It is moved to the device.
+    device : torch.device
+    precision : {"auto", "bfloat16", "float16", "float32", "float64"}
+    """
+
+    def __init__(self, head: torch.nn.Module, device: torch.device, precision: str):
+        self.device = device
+        self.dtype = resolve_precision(precision, device)
+        self.head = place(head, device, module_dtype(self.dtype))
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the outputs, on the CPU.
+
+        Parameters
+        ----------
+        features : torch.Tensor of shape (b, n_features) or (b, n_views, n_features)
+
+        Returns
+        -------
+        torch.Tensor of shape (b, n_outputs) or (b, n_views, n_outputs)
+        """
+        dtype = module_dtype(self.dtype)
+        rows = features.flatten(0, -2).to(self.device, dtype)
+        with torch.inference_mode(), autocast(self.device, self.dtype):
+            outputs = self.head(rows)
+        return outputs.to("cpu", dtype).unflatten(0, features.shape[:-1])
 
 
 def run_network(
@@ -30,7 +123,7 @@ def run_network(
     verbose: int = 0,
     description: str = "images",
     views=None,
-    combine: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    combine: Combine | None = None,
 ) -> np.ndarray:
     """Return the outputs of a network for every image, in input order.
 
@@ -56,44 +149,40 @@ def run_network(
     views : Views, default=None
         Several views of each image are taken through the network.
     combine : callable, default=None
-        Maps the outputs of the views (b, n_views, n_outputs) to one output each,
-        (b, n_outputs). None takes the mean.
+        Maps the outputs of a batch, (b, n_outputs) or with views (b, n_views,
+        n_outputs), to one row each. None takes the mean over the views.
 
     Returns
     -------
     ndarray of shape (n or n_rows, n_outputs)
         float32, or float64 where that is the precision.
     """
-    keep_large_blocks()
-    dtype = resolve_precision(precision, device)
-    network.to(device, module_dtype(dtype))
-    network.to(memory_format=torch.channels_last).eval()
+    forward = Forward(network, preprocessing, device, precision, views)
+    combine = combined(views) if combine is None else combine
     output = None
-    view = None if views is None else SameViews(views)
-    # A batch of images in all their views is as large as one without.
-    images = batch_size if views is None else max(1, batch_size // views.n_views)
     with (
-        PixelReader(source, preprocessing, device, rows, view) as reader,
-        torch.inference_mode(),
-        _progress(len(reader), description, verbose) as bar,
+        forward.reader(source, rows) as reader,
+        progress(len(reader), description, verbose) as bar,
     ):
-        for part, pixels in reader.batches(images):
-            if views is None:
-                values = _forward(network, pixels, preprocessing, device, dtype)
-            else:
-                every = pixels.flatten(0, 1)
-                values = _forward(network, every, preprocessing, device, dtype)
-                values = values.unflatten(0, pixels.shape[:2])
-                values = values.mean(1) if combine is None else combine(values)
+        for part, pixels in reader.batches(forward.images_per_batch(batch_size)):
+            values = combine(forward(pixels))
             if output is None:
                 shape = (len(reader), *values.shape[1:])
                 output = np.empty(shape, dtype=values.numpy().dtype)
             output[part] = values
-            if bar is not None:
-                bar.update(part.stop - part.start)
+            bar(part.stop - part.start)
     release_memory()
     assert output is not None  # a source is never empty
     return output
+
+
+def combined(views) -> Combine:
+    """Return what makes one row of outputs: the mean over views, if there are any."""
+    return torch.Tensor.contiguous if views is None else _mean
+
+
+def _mean(values: torch.Tensor) -> torch.Tensor:
+    return values.mean(1)
 
 
 class SameViews:
@@ -114,17 +203,22 @@ class SameViews:
         return self.views(image)
 
 
-def _progress(n_images: int, description: str, verbose: int) -> AbstractContextManager:
+def progress(
+    n_images: int, description: str, verbose: int
+) -> AbstractContextManager[Callable[[int], object]]:
+    """Return a context whose value is called with the number of images done."""
     # A disabled bar would start tqdm's monitor thread all the same.
     if verbose < 1:
-        return nullcontext()
-    return tqdm(total=n_images, desc=description, unit="img")
+        return nullcontext(lambda n: None)
+    return _Bar(n_images, description)
 
 
-def _forward(network, pixels, preprocessing, device, dtype) -> torch.Tensor:
-    batch = preprocessing.normalize(pixels).to(
-        dtype=module_dtype(dtype), memory_format=torch.channels_last
-    )
-    with autocast(device, dtype):
-        values = network(batch)
-    return values.to("cpu", module_dtype(dtype))
+class _Bar(AbstractContextManager):
+    def __init__(self, n_images: int, description: str):
+        self._bar = tqdm(total=n_images, desc=description, unit="img")
+
+    def __enter__(self) -> Callable[[int], object]:
+        return self._bar.update
+
+    def __exit__(self, *exc_info) -> None:
+        self._bar.close()

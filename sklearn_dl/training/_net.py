@@ -10,6 +10,7 @@ from skorch import NeuralNet
 from skorch.history import History
 from torch import nn
 
+from sklearn_dl.backbones import place
 from sklearn_dl.runtime import (
     Interrupts,
     autocast,
@@ -108,7 +109,7 @@ class EstimatorNet(NeuralNet):
     def initialize_module(self):
         """Take the network, in the precision and layout it computes in."""
         super().initialize_module()
-        self.module_.to(module_dtype(self.dtype), memory_format=torch.channels_last)
+        place(self.module_, torch.device(self.device), module_dtype(self.dtype))
         self.learned_ = self.regime.learned(self.module_)
         self.warming_up_ = self.regime.warmup_epochs > 0
         self.regime.set_phase(self.module_, self.warming_up_)

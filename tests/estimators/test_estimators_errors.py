@@ -72,8 +72,9 @@ def test_all_bad_files_of_a_batch_are_named(tmp_path, image_files):
     paths = list(image_files)
     for row in (1, 3, 20):
         paths[row] = str(tmp_path / f"gone{row}.png")
+    model = extractor(batch_size=10, cache=None).fit(paths)
     with pytest.raises(ValueError, match=r"2 images.*\n.*row 1.*\n.*row 3"):
-        extractor(batch_size=10).fit(paths).transform(paths)
+        model.transform(paths)
     with pytest.raises(ValueError, match=r"(?s)3 images.*row 1.*row 3.*row 20"):
         extractor(batch_size=24).fit(paths).transform(paths)
 

@@ -20,8 +20,6 @@ from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback, EpochScoring
 from torch import nn
 
-from sklearn_dl.backbones import load_backbone
-
 RESNET = {"backbone": "resnet18", "max_epochs": 1, "lr": 0.1, "backbone_lr": 0.1}
 
 
@@ -110,7 +108,6 @@ def _by_hand(features, target, *, epochs, batch_size, seed, lr=1e-2, decay=1e-4)
     """Train a head in plain torch, from the seed the estimator draws."""
     seed = int(np.random.RandomState(seed).randint(2**31 - 1))
     torch.manual_seed(seed)
-    load_backbone("squeezenet1_1", None, image_size=32)  # draws its random weights
     head = nn.Linear(features.shape[1], int(target.max()) + 1)
     optimizer = torch.optim.SGD(
         [

@@ -168,7 +168,8 @@ def test_constructors_only_assign():
 
 def test_the_examples_and_the_benchmarks_have_help():
     scripts = sorted((ROOT / "examples").rglob("*.py"))
-    assert len(scripts) >= 2
+    scripts = [script for script in scripts if "__main__" in script.read_text()]
+    assert len(scripts) >= 8
     for script in scripts:
         spec = importlib.util.spec_from_file_location(script.stem, script)
         assert spec is not None

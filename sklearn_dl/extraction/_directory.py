@@ -1,0 +1,356 @@
+"""A store in a directory, shared by the processes of a host and by runs."""
+
+import os
+import sqlite3
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from sklearn_dl.extraction._claims import claim, claimed, release, renew, settle
+from sklearn_dl.extraction._sqlite import (
+    Database,
+    empty,
+    is_damage,
+    select,
+    transaction,
+)
+from sklearn_dl.extraction._store import (
+    CacheStatistics,
+    Stamp,
+    Store,
+    eviction_target,
+)
+
+# Digests of files that are remembered; of more, the oldest are forgotten.
+_MAX_FILES = 1_000_000
+
+T = TypeVar("T")
+
+
+class DirectoryStore(Store):
+    """Keeps rows in ``features.sqlite3`` of a directory.
+
+    Any number of threads and processes of one host may use the directory at a time. A
+    process that is killed leaves whole rows only, and its claims are free at once. The
+    file is made at the first writing. One that is damaged or not ours is moved to
+    ``features.sqlite3.damaged-<n>``, with a warning.
+
+    What can't be written (a full disk, a read-only directory, a lock that is never
+    lifted) is warned of once. From then on nothing is stored or claimed; what was
+    stored is still found where the file can be read.
+
+    Parameters
+    ----------
+    directory : str or path-like
+        Made, with its parents, when it is missing.
+    max_bytes : int
+        Bound for the bytes of all rows; the file is some 10 % larger. It doesn't shrink
+        when rows are evicted, only in `clear`.
+
+    Raises
+    ------
+    ValueError
+        At first use, if a newer version of sklearn_dl wrote the file.
+
+    Notes
+    -----
+    Format 1 is a SQLite database in WAL mode, with the application id 0x534B4446 and
+    the format as user version, of these tables:
+
+    ========  =====================================================================
+    entries   A row: key (32 bytes), dtype (as NumPy writes it, such as ``<f4``),
+              size in bytes, CRC-32 of key and value, and when it was used.
+    features  Its value, by the entry's id: the bytes of the C-contiguous array.
+    owners    Who computes now, and until when (Unix time) unless renewed.
+    claims    The keys that an owner computes.
+    files     Stamp and digest of image files, by path.
+    totals    One row: entries, bytes, hits, misses, and the clock of uses.
+    ========  =====================================================================
+
+    Uses are numbered, not timed. A hit writes only if a twentieth of the bound was put
+    since the row's last noted use: to that coarseness the eviction follows the uses.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from sklearn_dl.extraction._directory import DirectoryStore
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     store = DirectoryStore(directory, 1000)
+    ...     store.put({bytes(32): np.ones(2)}, "me")
+    ...     print(store.lookup([bytes(32)], (2,), float)[bytes(32)])
+    ...     store.close()
+    [1. 1.]
+    """
+
+    def __init__(self, directory: str | os.PathLike, max_bytes: int):
+        self._database = Database(directory)
+        self._failed = False
+        self._owners: set[str] = set()  # who may have claims in the file
+        self._uncounted = [0, 0]  # hits and misses that could not be written
+        super().__init__(max_bytes)
+
+    def lookup(
+        self, keys: Sequence[bytes], shape: tuple[int, ...], dtype: DTypeLike
+    ) -> dict[bytes, np.ndarray]:
+        """Return those of some rows that are stored, as read-only arrays."""
+        dtype = np.dtype(dtype)
+        length = dtype.itemsize * int(np.prod(shape))
+        found: dict[bytes, np.ndarray] = {}
+        stale, bad = [], []
+        rows, mark = self._read(lambda db: _rows(db, keys), ([], 0))
+        for key, number, kind, checksum, used, value in rows:
+            if value is None or kind != dtype.str or len(value) != length:
+                bad.append(number)
+            elif _checksum(key, value) != checksum:
+                bad.append(number)
+            else:
+                found[key] = np.ndarray(shape, dtype, value)
+                if used <= mark:
+                    stale.append(number)
+        if bad or stale:
+            self._write(lambda db: _note(db, stale, bad), None)
+        return found
+
+    def claim(self, keys: Sequence[bytes], owner: str) -> list[bytes]:
+        """Take on the rows that nobody has stored and no other live owner claimed."""
+        keys = list(dict.fromkeys(keys))
+        with self._lock:
+            free = self._write(lambda db: claim(db, keys, owner), keys)
+            if free and not self._failed:
+                self._owners.add(owner)
+        return free
+
+    def put(self, rows: Mapping[bytes, np.ndarray], owner: str) -> None:
+        """Store rows and lift their claims, all or nothing; evict above the bound."""
+        with self._lock:
+            bound = self.max_bytes
+            left = self._write(lambda db: _put(db, rows, owner, bound), True)
+            if self._failed:
+                self.release(owner)
+            elif not left:
+                self._owners.discard(owner)
+
+    def renew(self, owner: str) -> None:
+        """Prolong the claims of an owner who is still at work."""
+        self._write(lambda db: renew(db, owner), None)
+
+    def release(self, owner: str) -> None:
+        """Lift all claims of an owner."""
+        with self._lock:
+            if owner in self._owners or not self._failed:
+                if self._failed:
+                    self._database.reuse_log()
+                done = self._write(lambda db: release(db, owner), False, retry=True)
+                if done:
+                    self._owners.discard(owner)
+
+    def wait(self, keys: Sequence[bytes], timeout: float) -> None:
+        """Block until one of some keys may be free or stored, or the time is over."""
+        deadline, pause = time.monotonic() + timeout, 0.01
+        wanted = set(keys)
+        while wanted and self._read(lambda db: claimed(db, wanted), set()) == wanted:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, 0.2)
+
+    def count(self, hits: int, misses: int) -> None:
+        """Add to the statistics."""
+        sql = "UPDATE totals SET hits = hits + ?, misses = misses + ?"
+        with self._lock:
+            counted = self._write(
+                lambda db: bool(db.execute(sql, (hits, misses))), False
+            )
+            if not counted:
+                self._uncounted[0] += hits
+                self._uncounted[1] += misses
+
+    def statistics(self) -> CacheStatistics:
+        """Return what the store did and holds."""
+        sql = "SELECT hits, misses, entries, bytes FROM totals"
+        with self._lock:
+            totals = self._read(lambda db: db.execute(sql).fetchone(), (0, 0, 0, 0))
+            hits, misses = self._uncounted
+        return CacheStatistics(totals[0] + hits, totals[1] + misses, *totals[2:])
+
+    def clear(self) -> None:
+        """Drop rows, claims and digests of files; begin the statistics anew.
+
+        It also gives a store that could not be written another try.
+        """
+        with self._lock:
+            self._failed, self._uncounted = False, [0, 0]
+            self.close()
+            if self._database.exists():
+                self._write(empty, None)
+                self._database.shrink()
+
+    def known_files(self, paths: Sequence[str]) -> dict[str, tuple[Stamp, bytes]]:
+        """Return the remembered stamps and digests of some files."""
+        names = {os.fsencode(path): path for path in paths}
+        sql = "SELECT path, stamp, digest FROM files WHERE path IN ({})"
+        rows = self._read(lambda db: select(db, sql, names), [])
+        return {
+            names[name]: (tuple(map(int, stamp.split())), digest)
+            for name, stamp, digest in rows
+        }
+
+    def remember_files(self, files: Mapping[str, tuple[Stamp, bytes]]) -> None:
+        """Remember the stamps and digests of files."""
+        rows = [
+            (os.fsencode(path), " ".join(map(str, stamp)), digest)
+            for path, (stamp, digest) in files.items()
+        ]
+        if rows:
+            self._write(lambda db: _remember(db, rows), None)
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            self._database.close()
+
+    def _forked(self) -> None:
+        self._owners.clear()
+
+    def _read(self, work: Callable[[sqlite3.Connection], T], default: Any) -> T:
+        """Return what some reading finds; the default where there is no file."""
+        with self._lock:
+            if not self._database.exists():
+                self._database.close()
+                return default
+            if not self._failed:
+                done, value = self._try(work)
+                if done:
+                    return value
+            try:
+                return work(self._database.connect_to_read())
+            except (OSError, sqlite3.Error):
+                return default
+
+    def _write(
+        self, work: Callable[[sqlite3.Connection], T], default: Any, retry: bool = False
+    ) -> T:
+        """Do some writing in a transaction; the default where it can't be done."""
+
+        def whole(connection):
+            with transaction(connection):
+                return work(connection)
+
+        with self._lock:
+            if self._failed and not retry:
+                return default
+            done, value = self._try(whole)
+            return value if done else default
+
+    def _try(self, work: Callable[[sqlite3.Connection], T]) -> tuple[bool, Any]:
+        """Work on the file, or on a new one in place of one that is damaged."""
+        for last in (False, True):
+            try:
+                return True, work(self._database.connect())
+            except sqlite3.ProgrammingError:
+                raise
+            except (OSError, sqlite3.Error) as error:
+                failure = error
+            try:
+                if not last and is_damage(failure):
+                    self._database.replace(failure)
+                    continue
+            except OSError as error:
+                failure = error
+            break
+        self._fail(failure)
+        return False, None
+
+    def _fail(self, error: Exception) -> None:
+        if self._failed:
+            return
+        self._failed = True
+        self._database.be_impatient()
+        warnings.warn(
+            f"The feature cache in {self._database.directory} can't be written "
+            f"({error}): features are computed and not kept.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _checksum(key: bytes, value: bytes) -> int:
+    return zlib.crc32(value, zlib.crc32(key))
+
+
+def _rows(db: sqlite3.Connection, keys: Sequence[bytes]) -> tuple[list[tuple], int]:
+    """Return what is stored of some keys, and the use from which on it is recent."""
+    sql = (
+        "SELECT key, entries.id, dtype, checksum, used, value FROM entries "
+        "LEFT JOIN features ON features.id = entries.id WHERE key IN ({})"
+    )
+    order = {key: i for i, key in enumerate(keys)}
+    (mark,) = db.execute("SELECT mark FROM totals").fetchone()
+    return sorted(select(db, sql, order), key=lambda row: order[row[0]]), mark
+
+
+def _note(db: sqlite3.Connection, used: list[int], bad: list[int]) -> None:
+    """Remove bad rows; note the use of others."""
+    db.executemany("DELETE FROM entries WHERE id = ?", [(i,) for i in bad])
+    (clock,) = db.execute("SELECT clock FROM totals").fetchone()
+    uses = [(clock + 1 + i, number) for i, number in enumerate(used)]
+    db.executemany("UPDATE entries SET used = ? WHERE id = ?", uses)
+    db.execute("UPDATE totals SET clock = clock + ?", (len(used),))
+
+
+def _put(
+    db: sqlite3.Connection,
+    rows: Mapping[bytes, np.ndarray],
+    owner: str,
+    max_bytes: int,
+) -> bool:
+    """Store rows; tell whether the owner has claims left."""
+    (clock,) = db.execute("SELECT clock FROM totals").fetchone()
+    new = 0
+    for clock, (key, row) in enumerate(rows.items(), clock + 1):  # noqa: B020
+        value = row.tobytes()
+        new += len(value)
+        db.execute("DELETE FROM entries WHERE key = ?", (key,))
+        entry = db.execute(
+            "INSERT INTO entries (key, dtype, size, checksum, used) "
+            "VALUES (?, ?, ?, ?, ?)",
+            (key, row.dtype.str, len(value), _checksum(key, value), clock),
+        )
+        db.execute("INSERT INTO features VALUES (?, ?)", (entry.lastrowid, value))
+    db.execute("UPDATE totals SET clock = ?, fresh = fresh + ?", (clock, new))
+    db.execute(
+        "UPDATE totals SET mark = clock, fresh = 0 WHERE fresh >= ?", (max_bytes // 20,)
+    )
+    _evict(db, new, max_bytes)
+    return settle(db, rows, owner)
+
+
+def _evict(db: sqlite3.Connection, new: int, max_bytes: int) -> None:
+    """Remove the least recently used, not those of the `new` bytes last put."""
+    (size,) = db.execute("SELECT bytes FROM totals").fetchone()
+    if size <= max_bytes:
+        return
+    victims, target = [], eviction_target(max_bytes, new)
+    cursor = db.execute("SELECT id, size FROM entries ORDER BY used")
+    for number, length in cursor:
+        if size <= target:
+            break
+        victims.append((number,))
+        size -= length
+    cursor.close()
+    db.executemany("DELETE FROM entries WHERE id = ?", victims)
+
+
+def _remember(db: sqlite3.Connection, rows: list[tuple]) -> None:
+    db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
+    db.execute(
+        "DELETE FROM files WHERE rowid <= (SELECT MAX(rowid) FROM files) - ?",
+        (_MAX_FILES,),
+    )

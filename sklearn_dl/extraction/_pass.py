@@ -1,0 +1,111 @@
+"""One pass over images for the features of a frozen backbone."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+
+from sklearn_dl.extraction._run import Forward
+from sklearn_dl.extraction._store import Store
+from sklearn_dl.images import ImageSource
+from sklearn_dl.runtime import decoding_threads, stable_text
+
+# Part of each key: to be raised when the same image, decoded or resized by this
+# library, begins to give other pixels.
+KEYS = 1
+# Rows that are looked up together; their features take no more than these bytes.
+_WINDOW_ROWS, _WINDOW_BYTES = 4096, 2**26
+
+Bar = Callable[[int], object]
+
+
+class Pass(ABC):
+    """Gets the features of rows of a source.
+
+    Parameters
+    ----------
+    forward : Forward
+        Of a frozen `Backbone`.
+    source : ImageSource
+    store : Store or None
+        Where features are kept.
+    batch_size : int
+        Images in one pass of the network, in all their views.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the features of one image, ([n_views,] n_features).
+    dtype : dtype
+    window : int
+        Rows that are worked on together.
+    computed : int
+        Images whose features were computed so far.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        source: ImageSource,
+        store: Store | None,
+        batch_size: int,
+    ):
+        backbone: Any = forward.network
+        views = () if forward.views is None else (forward.views.n_views,)
+        self.forward = forward
+        self.source = source
+        self.store = store
+        self.batch_size = forward.images_per_batch(batch_size)
+        self.shape: tuple[int, ...] = (*views, backbone.n_features)
+        double = forward.dtype == torch.float64
+        self.dtype = np.dtype(np.float64 if double else np.float32)
+        row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
+        self.window = min(_WINDOW_ROWS, max(batch_size, _WINDOW_BYTES // row_bytes))
+        self.computed = 0
+        self._identity = self._features_identity()
+
+    @abstractmethod
+    def __call__(self, rows: np.ndarray, bar: Bar) -> np.ndarray:
+        """Return the features of rows, (n_rows, [n_views,] n_features)."""
+
+    def key(self, digest: bytes) -> bytes:
+        """Return where the features of an image of this digest are stored."""
+        return hashlib.sha256(self._identity + digest).digest()
+
+    def digests(self, rows: np.ndarray) -> list[bytes]:
+        """Return the digests of images, without decoding files."""
+        threads = decoding_threads()
+        return self.source.digests(rows, memory=self.store, threads=threads)
+
+    def stored(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """Return those features that are stored."""
+        if self.store is None or not keys:
+            return {}
+        return self.store.lookup(keys, self.shape, self.dtype)
+
+    def gathered(self, keys: list[bytes], found: dict[bytes, np.ndarray]) -> np.ndarray:
+        """Return the features in the order of the keys."""
+        features = np.empty((len(keys), *self.shape), dtype=self.dtype)
+        for k, key in enumerate(keys):
+            features[k] = found[key]
+        return features
+
+    def _features_identity(self) -> bytes:
+        """Return the digest of all that features depend on, the image aside."""
+        backbone: Any = self.forward.network
+        with self.forward.reader(self.source) as reader:
+            resized_by = reader.resized_by
+        parts = [
+            f"keys {KEYS}",
+            backbone.identity(),
+            stable_text(self.forward.preprocessing),
+            stable_text(self.forward.views),
+            f"{self.forward.dtype} on {self.forward.device.type}, by {resized_by}",
+            # Other releases decode, resize or multiply with other last bits.
+            f"Pillow {PIL.__version__}, torch {torch.__version__}",
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).digest()

@@ -1,0 +1,283 @@
+"""A SQLite file of features: opened, checked, and put aside where it is damaged."""
+
+import os
+import sqlite3
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+
+from filelock import FileLock
+
+FILE = "features.sqlite3"
+FORMAT = 1
+_APPLICATION_ID = 0x534B4446  # "SKDF"
+# Seconds to wait for other processes; a transaction takes milliseconds.
+_PATIENCE = 60.0
+# Older releases of SQLite take 999 values in a statement.
+_CHUNK = 500
+
+# The triggers keep the totals true, in whatever transaction a row comes or goes.
+_LAYOUT = (
+    "CREATE TABLE entries (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, "
+    "dtype TEXT NOT NULL, size INTEGER NOT NULL, checksum INTEGER NOT NULL, "
+    "used INTEGER NOT NULL)",
+    "CREATE INDEX entries_used ON entries (used)",
+    "CREATE TABLE features (id INTEGER PRIMARY KEY, value BLOB NOT NULL)",
+    "CREATE TABLE owners (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, "
+    "expires REAL NOT NULL)",
+    "CREATE TABLE claims (key BLOB PRIMARY KEY, owner INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX claims_owner ON claims (owner)",
+    "CREATE TABLE files (path BLOB NOT NULL UNIQUE, stamp TEXT NOT NULL, "
+    "digest BLOB NOT NULL)",
+    "CREATE TABLE totals (entries INTEGER, bytes INTEGER, hits INTEGER, "
+    "misses INTEGER, clock INTEGER, mark INTEGER, fresh INTEGER)",
+    "CREATE TRIGGER entries_insert AFTER INSERT ON entries BEGIN "
+    "UPDATE totals SET entries = entries + 1, bytes = bytes + new.size; END",
+    "CREATE TRIGGER entries_delete AFTER DELETE ON entries BEGIN "
+    "DELETE FROM features WHERE id = old.id; "
+    "UPDATE totals SET entries = entries - 1, bytes = bytes - old.size; END",
+)
+_TABLES = ("entries", "features", "owners", "claims", "files", "totals")
+
+
+class Database:
+    """The database file of a directory, opened when it is first asked for.
+
+    Not safe for threads: the store has a lock round each use.
+
+    Parameters
+    ----------
+    directory : path-like
+        Made, with its parents, when the file is opened for writing.
+    """
+
+    def __init__(self, directory: str | os.PathLike):
+        self._connection: sqlite3.Connection | None = None
+        self.directory = Path(os.path.abspath(directory))
+        self.path = self.directory / FILE
+        self._identity: tuple[int, int] | None = None
+
+    def __del__(self):
+        self.close()
+
+    def exists(self) -> bool:
+        """Tell whether there is a file; where that can't be told, yes."""
+        try:
+            self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            pass
+        return True
+
+    def connect(self) -> sqlite3.Connection:
+        """Return the open connection, after opening it where needed.
+
+        Raises
+        ------
+        ValueError
+            If the file has a format newer than this version knows.
+        OSError, sqlite3.Error
+            If it can't be opened for writing.
+        """
+        # Somebody may have deleted or moved the file under an open connection.
+        if self._connection is None or self._identity != self._on_disk():
+            self.close()
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with self._guarded():
+                self._connection = self._open()
+                self._identity = self._on_disk()
+        return self._connection
+
+    def connect_to_read(self) -> sqlite3.Connection:
+        """Return a connection for a file or directory that can't be written.
+
+        Raises
+        ------
+        ValueError, OSError, sqlite3.Error
+        """
+        if self._connection is None:
+            # Without a log beside it the file is complete, and needs no lock; SQLite
+            # could not make the lock's file here.
+            log = self.path.with_name(FILE + "-wal")
+            mode = "ro" if log.exists() and log.stat().st_size else "ro&immutable=1"
+            uri = f"{self.path.as_uri()}?mode={mode}"
+            connection = _connect(uri, 1.0, uri=True)
+            try:
+                if fault := _fault(connection, self.path):
+                    raise sqlite3.DatabaseError(fault)
+            except BaseException:
+                connection.close()
+                raise
+            # A later `connect` must open it for writing.
+            self._connection, self._identity = connection, None
+        return self._connection
+
+    def shrink(self) -> None:
+        """Give unused space back to the disk, where nothing is in the way."""
+        with suppress(OSError, sqlite3.Error):
+            self.connect().execute("VACUUM")
+            self.connect().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def reuse_log(self) -> None:
+        """Let the next transaction write over the log, where a full disk allows it."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
+
+    def be_impatient(self) -> None:
+        """Wait no more than a second for other processes from now on."""
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA busy_timeout = 1000")
+
+    def replace(self, reason: object) -> None:
+        """Move a file aside that turned out to be damaged.
+
+        Another process may have done so already: its new file stays.
+        """
+        with self._guarded():
+            damaged = self._identity == self._on_disk()
+            self.close()
+            if damaged:
+                self._move_aside(reason)
+
+    def close(self) -> None:
+        """Close the connection; the next use opens it again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = _connect(str(self.path), _PATIENCE)
+        try:
+            fault = _fault(connection, self.path)
+            if fault:
+                connection.close()
+                self._move_aside(fault)
+                connection = _connect(str(self.path), _PATIENCE)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if not _layout(connection):
+                with transaction(connection):
+                    create(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _move_aside(self, reason: object) -> None:
+        n = 1
+        while (aside := self.path.with_name(f"{FILE}.damaged-{n}")).exists():
+            n += 1
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.rename(f"{self.path}{suffix}", f"{aside}{suffix}")
+        warnings.warn(
+            f"The feature cache {self.path} can't be used ({reason}): it was moved to "
+            f"{aside}, and a new one is begun.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    def _guarded(self) -> FileLock:
+        """Keep two processes from opening or moving the file at once."""
+        return FileLock(self.path.with_name(f"{FILE}.lock"), timeout=_PATIENCE)
+
+    def _on_disk(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables, within a transaction."""
+    for statement in _LAYOUT:
+        connection.execute(statement)
+    connection.execute("INSERT INTO totals VALUES (0, 0, 0, 0, 0, 0, 0)")
+    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def empty(connection: sqlite3.Connection) -> None:
+    """Make all tables anew, within a transaction."""
+    for table in _TABLES:
+        connection.execute(f"DROP TABLE {table}")
+    create(connection)
+
+
+def select(connection: sqlite3.Connection, sql: str, keys: Iterable) -> list[tuple]:
+    """Return the rows of a query ``... IN ({})`` for any number of keys."""
+    rows, left = [], iter(keys)
+    while part := list(islice(left, _CHUNK)):
+        marks = ",".join("?" * len(part))
+        rows += connection.execute(sql.format(marks), part).fetchall()
+    return rows
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Write all of a block or nothing, alone among all processes."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def is_damage(error: BaseException) -> bool:
+    """Tell whether an error is about the file's content, not about reaching it."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CONSTRAINT,
+    )
+
+
+def _connect(database: str, timeout: float, **options) -> sqlite3.Connection:
+    return sqlite3.connect(
+        database,
+        timeout=timeout,
+        isolation_level=None,  # transactions begin where the code says so
+        check_same_thread=False,  # the store's lock takes its place
+        **options,
+    )
+
+
+def _layout(connection: sqlite3.Connection) -> set[str]:
+    return {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master")}
+
+
+def _fault(connection: sqlite3.Connection, path: Path) -> str | None:
+    """Say what is wrong with a file, None where it can be used."""
+    try:
+        layout = _layout(connection)
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if not layout and application == version == 0:
+            return None  # a new file
+        if application != _APPLICATION_ID:
+            return "a database of another application"
+        if version > FORMAT:
+            raise ValueError(
+                f"The feature cache {path} has format {version}, from a newer "
+                f"sklearn_dl; this one reads formats up to {FORMAT}. Upgrade "
+                "sklearn_dl, or give another directory."
+            )
+        if version < FORMAT or not layout.issuperset(_LAYOUT):
+            return f"not the tables of format {FORMAT}"
+        rows = connection.execute("SELECT COUNT(*) FROM totals").fetchone()
+    except sqlite3.DatabaseError as error:
+        if is_damage(error):
+            return str(error)
+        raise
+    return None if rows == (1,) else "no totals"

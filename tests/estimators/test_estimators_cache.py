@@ -1,0 +1,492 @@
+"""One backbone pass per image: the cache in the estimators and around them."""
+
+import pickle
+import subprocess
+import sys
+import threading
+import time
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from cache_cases import Counted, two_textures
+from PIL import Image
+from sklearn.base import clone
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, learning_curve, validation_curve
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+from torch.utils.data import Dataset
+
+from sklearn_dl import (
+    FeatureCache,
+    ImageClassifier,
+    ImageFeatureExtractor,
+    ImageRegressor,
+    make_feature_classifier,
+)
+from sklearn_dl.datasets import load_torch_dataset
+from sklearn_dl.images import ImageDecodeError
+
+N = 40
+
+
+@pytest.fixture(autouse=True)
+def empty_memory():
+    FeatureCache("memory").clear()
+    yield
+    FeatureCache("memory").clear()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return two_textures(N)
+
+
+@pytest.fixture(scope="module")
+def y(images):
+    return images[1]
+
+
+@pytest.fixture(scope="module")
+def paths(images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("textures")
+    files = []
+    for row, image in enumerate(images[0]):
+        files.append(str(folder / f"{row}.png"))
+        Image.fromarray(image).save(files[-1])
+    return np.array(files, dtype=object)[:, None]
+
+
+@pytest.fixture
+def counted(tmp_path):
+    return Counted(tmp_path / "batches.txt")
+
+
+def _options(counted, **more):
+    return {"backbone": counted, "image_size": 32, "random_state": 0, **more}
+
+
+def _extractor(counted, **more):
+    return ImageFeatureExtractor(**_options(counted, **more))
+
+
+def _svm(counted, **more):
+    return make_feature_classifier(**_options(counted, **more))
+
+
+def _head(counted, **more):
+    more = {"max_epochs": 2, "optimizer": "adam", **more}
+    return ImageClassifier(**_options(counted, **more))
+
+
+GRIDS = {
+    "features + SVM": (_svm, {"classifier__C": np.geomspace(1e-4, 1, 8)}),
+    "head": (_head, {"weight_decay": [0, 1e-4], "lr": [1e-3, 3e-3, 1e-2, 3e-2]}),
+}
+
+ENSEMBLES = {
+    "hard voting": lambda c: VotingClassifier(
+        [("a", _svm(c)), ("b", _head(c)), ("c", _head(c, random_state=1))]
+    ),
+    "soft voting": lambda c: VotingClassifier(
+        [("a", _svm(c, probability=True)), ("b", _head(c)), ("c", _head(c, lr=0.1))],
+        voting="soft",
+    ),
+    "bagging of nets": lambda c: BaggingClassifier(_head(c), 10, random_state=0),
+    "bagging of SVMs": lambda c: BaggingClassifier(
+        make_pipeline(_extractor(c), LinearSVC()), 10, random_state=0
+    ),
+    "AdaBoost on features": lambda c: make_pipeline(
+        _extractor(c), AdaBoostClassifier(n_estimators=10, random_state=0)
+    ),
+    "AdaBoost of nets": lambda c: AdaBoostClassifier(
+        _head(c, lr=1e-2, max_epochs=10), n_estimators=10, random_state=0
+    ),
+    "stacking": lambda c: StackingClassifier(
+        [("a", _svm(c)), ("b", _head(c))], LogisticRegression(), cv=3
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_grid_search_sees_each_image_once(name, counted, paths, y):
+    make, grid = GRIDS[name]
+    search = GridSearchCV(make(counted), grid, cv=5, error_score="raise")
+    search.fit(paths, y).predict(paths)
+    assert len(search.cv_results_["params"]) == 8
+    assert counted.seen == N
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_an_ensemble_sees_each_image_once(name, counted, paths, y):
+    model = ENSEMBLES[name](counted).fit(paths, y)
+    model.predict(paths)
+    assert counted.seen == N
+
+
+def test_curves_see_each_image_once(counted, paths, y):
+    learning_curve(
+        _svm(counted), paths, y, cv=5, shuffle=True, random_state=0, error_score="raise"
+    )
+    validation_curve(
+        _head(counted), paths, y, param_name="lr", param_range=[1e-3, 1e-2], cv=3
+    )
+    assert counted.seen == N
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_processes_with_one_directory_see_each_image_once(
+    name, counted, paths, y, tmp_path
+):
+    make, grid = GRIDS[name]
+    directory = tmp_path / "cache"
+    alone = GridSearchCV(make(counted, cache=None), grid, cv=5).fit(paths, y)
+    before = counted.seen
+    search = GridSearchCV(make(counted, cache=directory), grid, cv=5, n_jobs=2)
+    search.fit(paths, y)
+    assert counted.seen - before == N
+    scores = "mean_test_score"
+    np.testing.assert_allclose(search.cv_results_[scores], alone.cv_results_[scores])
+
+
+def test_a_second_process_computes_nothing(counted, paths, tmp_path):
+    directory = tmp_path / "cache"
+    extractor = _extractor(counted, cache=str(directory))
+    features = extractor.fit_transform(paths)
+    assert counted.seen == N
+    with open(tmp_path / "extractor.pkl", "wb") as file:
+        pickle.dump((clone(extractor), paths), file)
+    code = (
+        "import pickle, sys; import numpy as np\n"
+        f"sys.path.insert(0, {str(sys.path[0])!r}); sys.path[:0] = {sys.path!r}\n"
+        f"extractor, X = pickle.load(open({str(tmp_path / 'extractor.pkl')!r}, 'rb'))\n"
+        f"np.save({str(tmp_path / 'again.npy')!r}, extractor.fit_transform(X))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert counted.seen == N
+    np.testing.assert_array_equal(np.load(tmp_path / "again.npy"), features)
+    statistics = FeatureCache(directory).statistics()
+    assert (statistics.hits, statistics.misses) == (N, N)
+    assert statistics.entries == N
+
+
+def test_threads_see_each_image_once(counted, paths, y):
+    with joblib.parallel_config("threading", n_jobs=4):
+        search = GridSearchCV(
+            _svm(counted), {"classifier__C": [0.1, 1, 10]}, cv=4, error_score="raise"
+        )
+        search.fit(paths, y)
+    assert counted.seen == N
+
+
+@pytest.mark.parametrize("cache", ["memory", "directory"])
+def test_stored_features_are_those_computed(cache, counted, images, tmp_path):
+    cache = tmp_path / "cache" if cache == "directory" else cache
+    X = images[0]
+    fresh = _extractor(counted, cache=None, batch_size=7).fit_transform(X)
+    first = _extractor(counted, cache=cache).fit_transform(X)
+    again = _extractor(counted, cache=cache).fit_transform(X[::-1])[::-1]
+    assert counted.seen == 2 * N
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_allclose(first, fresh, rtol=1e-5, atol=1e-6)
+
+
+def test_duplicates_are_computed_once_and_come_back_in_order(counted, images):
+    index = np.random.default_rng(0).integers(0, 5, 60)
+    features = _extractor(counted).fit_transform(images[0][index])
+    assert counted.seen == 5
+    each = _extractor(counted, cache=None).fit_transform(images[0][:5])
+    np.testing.assert_allclose(features, each[index], rtol=1e-5, atol=1e-6)
+
+
+def test_one_image_in_all_its_forms_is_computed_once(counted, images, paths):
+    image, path = images[0][0], paths[0, 0]
+    extractor = _extractor(counted).fit([path])
+    encoded = open(path, "rb").read()
+    forms = [image[None], [Image.fromarray(image)], [image], image.reshape(1, -1)]
+    rows = [extractor.transform(X) for X in forms]
+    rows += [extractor.transform([path]), extractor.transform([encoded])]
+    # The file as it is encoded, and the pixels.
+    assert counted.seen == 2
+    for row in rows[1:]:
+        np.testing.assert_allclose(row, rows[0], rtol=1e-6)
+
+
+def test_a_file_that_changes_is_computed_anew(counted, images, tmp_path):
+    path = tmp_path / "image.bmp"
+    Image.fromarray(images[0][0]).save(path)
+    extractor = _extractor(counted).fit([path])
+    first = extractor.transform([path])
+    Image.fromarray(images[0][1]).save(path)  # of the same size
+    second = extractor.transform([path])
+    assert counted.seen == 2
+    expected = _extractor(counted, cache=None).fit_transform(images[0][:2])
+    np.testing.assert_allclose(np.r_[first, second], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layer": "0"},
+        {"layer": "0", "pooling": "max"},
+        {"image_size": 40},
+        {"normalize": ((0.5,) * 3, (0.5,) * 3)},
+        {"normalize": "data"},
+        {"precision": "bfloat16"},
+        {"precision": "float64"},
+        {"preprocessing": "callable"},
+        {"tta": "flip"},
+        {"tta": "five_crop"},
+        {"tta": 3},
+        {"backbone": "other weights"},
+    ],
+    ids=lambda change: "-".join(map(str, change.values())),
+)
+def test_whatever_features_depend_on_has_entries_of_its_own(
+    change, counted, images, tmp_path
+):
+    X = images[0][:6]
+    if "preprocessing" in change:
+        change = {"preprocessing": _half_size, "image_size": None}
+    if "backbone" in change:
+        change = {"backbone": Counted(counted.path, seed=1)}
+    _extractor(counted, cache=tmp_path).fit_transform(X)
+    changed = {**_options(counted), **change}
+    uncached = ImageFeatureExtractor(**changed, cache=None).fit_transform(X)
+    before = counted.seen
+    first = ImageFeatureExtractor(**changed, cache=tmp_path).fit_transform(X)
+    assert counted.seen > before
+    before = counted.seen
+    again = ImageFeatureExtractor(**changed, cache=tmp_path).fit_transform(X)
+    assert counted.seen == before
+    np.testing.assert_array_equal(first, again)
+    rtol = 2e-3 if change.get("precision") == "bfloat16" else 1e-5
+    np.testing.assert_allclose(first, uncached, rtol=rtol, atol=1e-6 + rtol / 10)
+
+
+def _half_size(image):
+    return torch.from_numpy(np.array(image.resize((16, 16)))).permute(2, 0, 1) / 255
+
+
+@pytest.mark.parametrize("tta", [None, "flip"])
+@pytest.mark.parametrize("make", [ImageClassifier, ImageRegressor])
+def test_a_head_on_stored_features_is_the_head_trained_the_long_way(
+    make, tta, counted, images
+):
+    X, y = images[0], (images[1] == "plain").astype(float)
+    options = _options(counted, max_epochs=3, early_stopping=True, tta=tta)
+    long_way = make(**options, cache=None).fit(X, y)
+    model = make(**options, cache="memory").fit(X, y)
+    again = make(**options, cache="memory").fit(X, y)
+    name = "predict" if make is ImageRegressor else "predict_proba"
+    expected = getattr(long_way, name)(X)
+    np.testing.assert_allclose(getattr(model, name)(X), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(getattr(model, name)(X), getattr(again, name)(X))
+
+
+def test_a_fine_tuned_backbone_has_no_part_in_it(counted, images):
+    X, y = images
+    frozen = _extractor(counted).fit(X)
+    plain = frozen.transform(X)
+    before = frozen.backbone_.state_dict()
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    model = _head(counted, trainable="all", lr=1e-2, backbone_lr=1e-2).fit(X, y)
+    tuned = model.predict_proba(X)
+    statistics = FeatureCache("memory").statistics()
+    model.predict_proba(X)
+    assert FeatureCache("memory").statistics() == statistics
+    for name, tensor in frozen.backbone_.state_dict().items():
+        assert torch.equal(tensor, before[name])  # what others share
+    np.testing.assert_array_equal(_extractor(counted).fit(X).transform(X), plain)
+    # Frozen again, it is a backbone of its own.
+    model.set_params(trainable="head", warm_start=True, max_epochs=1, lr=1e-9)
+    seen = counted.seen
+    model.fit(X, y)
+    assert counted.seen == seen + N
+    np.testing.assert_allclose(model.predict_proba(X), tuned, atol=1e-3)
+    assert counted.seen == seen + N
+
+
+def test_weights_changed_by_hand_are_seen(counted, images):
+    X = images[0]
+    extractor = _extractor(counted).fit(X)
+    before = extractor.transform(X)
+    other = _extractor(counted).fit(X)
+    with torch.no_grad():
+        next(extractor.backbone_.parameters()).mul_(2)
+    after = extractor.transform(X)
+    assert counted.seen == 2 * N
+    assert np.abs(after - before).max() > 1e-3
+    del other
+
+
+def test_random_weights_without_a_seed_never_hit(images):
+    X = images[0][:4]
+    extractor = ImageFeatureExtractor("squeezenet1_1", weights=None, image_size=32)
+    one, two = (clone(extractor).fit_transform(X) for _ in range(2))
+    assert not np.allclose(one, two)
+    assert FeatureCache("memory").statistics().hits == 0
+    extractor.set_params(random_state=0)
+    one, two = (clone(extractor).fit_transform(X) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    assert FeatureCache("memory").statistics().hits == 4
+
+
+@pytest.mark.parametrize("cache", ["memory", "directory"])
+def test_an_image_that_cannot_be_decoded_loses_nothing(cache, counted, paths, tmp_path):
+    cache = tmp_path / "cache" if cache == "directory" else cache
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    X = [*paths[:8, 0], str(bad), *paths[8:16, 0]]
+    extractor = _extractor(counted, cache=cache, batch_size=4).fit(X)
+    with pytest.raises(ImageDecodeError, match=r"row 8, '.*bad\.png'") as caught:
+        extractor.transform(X)
+    assert caught.value.failures[0][0] == 8
+    before = counted.seen
+    assert before >= 8  # the batches before it are stored
+    del X[8]
+    extractor.transform(X)
+    assert counted.seen == 16
+
+
+def test_all_missing_files_are_named_together(counted, paths):
+    X = [*paths[:3, 0], "gone.png", *paths[3:6, 0], "lost.png"]
+    extractor = _extractor(counted, batch_size=2).fit(X)
+    with pytest.raises(ImageDecodeError, match="2 images could not") as caught:
+        extractor.transform(X)
+    assert [failure[0] for failure in caught.value.failures] == [3, 7]
+    assert counted.seen == 0
+
+
+def test_after_an_interruption_nobody_waits(counted, paths, tmp_path):
+    calls = []
+
+    def interrupt(module, inputs, output):
+        if output.device.type != "meta":
+            calls.append(len(output))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    extractor = _extractor(counted, cache=tmp_path / "cache", batch_size=10).fit(paths)
+    handle = extractor.backbone_.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        extractor.transform(paths)
+    handle.remove()
+    start = time.monotonic()
+    extractor.transform(paths)
+    assert counted.seen == N + 10
+    assert time.monotonic() - start < 60  # far below the lease of a claim
+
+
+class _Textures(Dataset):
+    def __init__(self, images, y, change=None):
+        self.images, self.y, self.change = images, y, change
+        self.read = 0
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        self.read += 1
+        image = self.images[i]
+        return Image.fromarray(image if self.change is None else self.change(image)), 0
+
+
+def test_items_of_a_dataset_are_read_once_a_call_and_computed_once(counted, images):
+    dataset = _Textures(*images)
+    X = load_torch_dataset(dataset).data
+    dataset.read = 0
+    extractor = _extractor(counted, batch_size=16).fit(X)
+    features = extractor.transform(X)
+    assert (dataset.read, counted.seen) == (N, N)
+    np.testing.assert_array_equal(extractor.transform(X[::-1])[::-1], features)
+    assert (dataset.read, counted.seen) == (2 * N, N)
+    expected = _extractor(counted, cache=None).fit_transform(images[0])
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_items_that_change_at_each_reading_are_what_was_read(counted, images):
+    rng = np.random.default_rng(0)
+    given = []
+
+    def change(image):
+        given.append(np.roll(image, int(rng.integers(32)), 0))
+        return given[-1]
+
+    X = load_torch_dataset(_Textures(*images, change)).data
+    given.clear()
+    features = _extractor(counted).fit_transform(X)
+    expected = _extractor(counted, cache=None).fit_transform(np.stack(given))
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_two_threads_share_the_work_of_one_list(counted, paths, tmp_path):
+    results = {}
+    extractors = [
+        _extractor(counted, cache=tmp_path / "cache", batch_size=4).fit(paths)
+        for _ in range(3)
+    ]
+
+    def run(k):
+        results[k] = extractors[k].transform(paths)
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counted.seen == N
+    for k in (1, 2):
+        np.testing.assert_array_equal(results[k], results[0])
+
+
+def test_estimators_share_the_memory_of_a_frozen_backbone(images):
+    X, y = images
+    options = {"weights": None, "image_size": 32, "random_state": 0}
+    one = ImageFeatureExtractor("squeezenet1_1", **options).fit(X)
+    two = ImageClassifier("squeezenet1_1", **options, max_epochs=1).fit(X, y)
+    tuned = ImageClassifier(
+        "squeezenet1_1", **options, max_epochs=1, trainable="all"
+    ).fit(X, y)
+    pointers = [
+        [p.data_ptr() for p in backbone.parameters()]
+        for backbone in (
+            one.backbone_,
+            two.net_.module_.backbone,
+            tuned.net_.module_.backbone,
+        )
+    ]
+    assert pointers[0] == pointers[1]
+    assert not set(pointers[0]) & set(pointers[2])
+
+
+def test_a_clone_a_copy_and_a_pickle_keep_the_cache(counted, images, tmp_path):
+    cache = FeatureCache(tmp_path / "cache", max_bytes=10**6)
+    extractor = _extractor(counted, cache=cache).fit(images[0])
+    for copy in (clone(extractor), pickle.loads(pickle.dumps(extractor))):
+        assert copy.get_params()["cache"] == cache
+    extractor.transform(images[0])
+    clone(extractor).fit_transform(images[0])
+    assert counted.seen == N
+    assert cache.statistics().hits == N
+
+
+@pytest.mark.parametrize("cache", [3, True, b"folder", ""])
+def test_what_is_no_cache_is_refused(cache, counted, images):
+    with pytest.raises((TypeError, ValueError), match=r"cache|location"):
+        _extractor(counted, cache=cache).fit(images[0])
+
+
+def test_an_svm_on_a_kernel_is_served_too(counted, paths, y):
+    model = make_pipeline(_extractor(counted), StandardScaler(), SVC())
+    GridSearchCV(model, {"svc__C": [1, 10]}, cv=3, error_score="raise").fit(paths, y)
+    assert counted.seen == N
