@@ -1,0 +1,382 @@
+"""Transfer regimes side by side: one search, one leaderboard."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from inspect import signature
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn import config_context
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import FitFailedWarning
+from sklearn.metrics import check_scoring, get_scorer_names
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    KFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+)
+from sklearn.utils._param_validation import StrOptions, validate_params
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import _num_samples
+
+from sklearn_dl.backbones import images_seen
+from sklearn_dl.model_selection._grid import regime_grid
+
+
+@dataclass(eq=False, repr=False)
+class RegimeComparison:
+    """What became of each candidate of a comparison, best first.
+
+    Made by `compare_regimes`; prints as a table.
+
+    Attributes
+    ----------
+    leaderboard_ : pandas.DataFrame
+        One row for each candidate, best first; the index is its place in
+        ``search_.cv_results_``.
+
+        - ``regime``: its name;
+        - ``parameters``: dict of what the grid sets, by short names;
+        - ``mean_score``, ``std_score``: over the folds; NaN if one of them failed;
+        - ``rank``: 1 is best; equals share the smaller;
+        - ``mean_seconds``, ``total_seconds``: of fitting and scoring, per fold and
+          over all folds;
+        - ``passes``: images taken through backbones in fitting and scoring over all
+          folds, divided by the number of rows of X; NaN if a fold failed.
+    best_estimator_ : estimator
+        The best candidate, fitted on all of X.
+    passes_ : float
+        Passes of all candidates and of the last fit together; of failed folds nothing
+        is known.
+    search_ : GridSearchCV
+        The search, with every fold's score in ``cv_results_``. Its ``best_estimator_``
+        is a pipeline around the one here.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_dl.model_selection import RegimeComparison
+    >>> columns = ["regime", "parameters", "mean_score", "std_score", "rank"]
+    >>> board = pd.DataFrame([["svm", {"C": 0.01}, 0.95, 0.01, 1]], columns=columns)
+    >>> print(RegimeComparison(board, best_estimator_=None, passes_=1.0, search_=None))
+    regime parameters  mean_score  std_score  rank
+       svm     C=0.01        0.95       0.01     1
+    """
+
+    leaderboard_: pd.DataFrame
+    best_estimator_: Any
+    passes_: float
+    search_: Any
+
+    @property
+    def best_regime_(self) -> str:
+        """Name of the best candidate's regime."""
+        return self.leaderboard_["regime"].iloc[0]
+
+    @property
+    def best_score_(self) -> float:
+        """Mean score of the best candidate."""
+        return float(self.leaderboard_["mean_score"].iloc[0])
+
+    def __str__(self) -> str:
+        """Return the leaderboard as text."""
+        board = self.leaderboard_.assign(
+            parameters=self.leaderboard_["parameters"].map(_in_words)
+        )
+        return board.to_string(index=False, float_format="{:.4g}".format)
+
+    __repr__ = __str__
+
+
+@validate_params(
+    {
+        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+        "cv": ["cv_object"],
+        "n_jobs": [Integral, None],
+        "error_score": [StrOptions({"raise"}), float],
+        "task": [StrOptions({"classification", "regression"})],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=False,
+)
+def compare_regimes(
+    X,
+    y,
+    regimes=("svm", "head", "last", "all"),
+    *,
+    grids=None,
+    cv=5,
+    scoring=None,
+    groups=None,
+    sample_weight=None,
+    n_jobs=None,
+    error_score=np.nan,
+    task="classification",
+    max_epochs=None,
+    backbone="mobilenet_v2",
+    weights="DEFAULT",
+    preprocessing=None,
+    image_size=None,
+    image_shape=None,
+    normalize="weights",
+    batch_size=32,
+    device="auto",
+    precision="float32",
+    cache="memory",
+    random_state=None,
+    verbose=0,
+) -> RegimeComparison:
+    """Cross-validate transfer regimes on the same folds, and rank them.
+
+    The grid of `regime_grid` runs in scikit-learn's `GridSearchCV`, and the best
+    candidate is fitted on all of X.
+
+    Parameters
+    ----------
+    X : images
+        Any form that `fit` takes.
+    y : array-like of shape (n,) or (n, n_outputs)
+        Targets.
+    regimes : str, list of str or dict, default=("svm", "head", "last", "all")
+        As in `regime_grid`.
+    grids : dict or None, default=None
+        As in `regime_grid`; lists of values only.
+    cv : int, splitter, iterable of (train, test) or None, default=5
+        An int is a number of folds (None: 5), shuffled by `random_state` (folders come
+        class by class): stratified where each image has one class, and with `groups`
+        kept whole.
+    scoring : str, callable or None, default=None
+        One metric; None takes accuracy, or R2 in a regression.
+    groups : array-like of shape (n,), default=None
+        Of the rows, for the folds.
+    sample_weight : array-like of shape (n,), default=None
+        Weights of the rows in fitting; and in scoring where `GridSearchCV` weights
+        scores (scikit-learn 1.9) and the metric takes them.
+    n_jobs : int or None, default=None
+        Folds and candidates fitted at a time. Processes share features where `cache`
+        is a directory.
+    error_score : "raise" or nan, default=np.nan
+        With NaN a candidate that fails in a fold gets no score, and a warning names
+        it; ``"raise"`` ends the comparison.
+    task, max_epochs, backbone, weights, preprocessing, image_size, image_shape, \
+            normalize, batch_size, device, precision, cache, random_state, verbose
+        As in `regime_grid`.
+
+    Returns
+    -------
+    RegimeComparison
+        With ``leaderboard_``, ``best_estimator_``, ``passes_`` and ``search_``.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not valid, y is continuous in a classification, or every fit
+        failed.
+    TypeError
+        As in `regime_grid`.
+
+    Warns
+    -----
+    FitFailedWarning
+        If a candidate failed.
+
+    See Also
+    --------
+    regime_grid : The same candidates for another search.
+
+    Notes
+    -----
+    Candidates share the cache, so that whichever comes first pays for the features of
+    all: its seconds and passes are higher for it. Images are counted in the thread of
+    each fit: an estimator of your own that fits its parts in other processes hides
+    them.
+
+    The best of many candidates scores a little too well: score ``best_estimator_`` on
+    images that took no part, or cross-validate a search of `regime_grid`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_dl.model_selection import compare_regimes
+    >>> rng = np.random.default_rng(0)
+    >>> images = rng.integers(0, 128, (8, 32, 32, 3), "uint8")
+    >>> images[4:] += 100
+    >>> result = compare_regimes(
+    ...     images,
+    ...     ["dark"] * 4 + ["light"] * 4,
+    ...     ("svm", "head"),
+    ...     grids={"svm": {"classifier__C": [1e-3, 1e-2]}, "head": {"lr": [1e-2]}},
+    ...     cv=2,
+    ...     max_epochs=2,
+    ...     backbone="squeezenet1_1",
+    ...     weights=None,
+    ...     image_size=32,
+    ...     cache=None,
+    ...     random_state=0,
+    ... )
+    >>> result.leaderboard_.sort_index()[["regime", "parameters", "passes"]]
+      regime    parameters  passes
+    0    svm  {'C': 0.001}     2.0
+    1    svm   {'C': 0.01}     2.0
+    2   head  {'lr': 0.01}     2.0
+    >>> result.best_estimator_.predict(images[[0, 7]])
+    array(['dark', 'light'], dtype='<U5')
+    """
+    if error_score != "raise" and not np.isnan(error_score):
+        raise ValueError(f"error_score must be 'raise' or nan, got {error_score!r}.")
+    if task == "classification" and "continuous" in type_of_target(y):
+        raise ValueError("y is continuous: for a regression give task='regression'.")
+    pipeline, grid = regime_grid(
+        regimes,
+        grids=grids,
+        task=task,
+        max_epochs=max_epochs,
+        backbone=backbone,
+        weights=weights,
+        preprocessing=preprocessing,
+        image_size=image_size,
+        image_shape=image_shape,
+        normalize=normalize,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        cache=cache,
+        random_state=random_state,
+        verbose=verbose,
+    )
+    search = GridSearchCV(
+        pipeline,
+        grid,
+        scoring=_CountingScorer(check_scoring(pipeline, scoring), error_score),
+        refit="score",
+        cv=_folds(cv, y, task, groups, random_state),
+        n_jobs=n_jobs,
+        error_score=error_score,
+    )
+    weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
+    with warnings.catch_warnings():
+        # The warning below names the candidates.
+        warnings.filterwarnings("ignore", "One or more of the test scores", UserWarning)
+        # `RegimePipeline` brings the weights to where each regime takes them.
+        with config_context(enable_metadata_routing=False):
+            search.fit(X, y, groups=groups, **weighted)
+    n_rows = _num_samples(X)
+    board = _leaderboard(search, n_rows)
+    _warn_of_failures(board)
+    refitted = search.best_estimator_
+    passes = float(board["passes"].sum() + refitted.n_images_ / n_rows)
+    return RegimeComparison(board, refitted["model"], passes, search)
+
+
+class _CountingScorer:
+    """Scores, and counts the images of the fit and of the scoring."""
+
+    def __init__(self, scorer, error_score):
+        self.scorer = scorer
+        self.error_score = error_score
+
+    def __repr__(self) -> str:
+        return repr(self.scorer)
+
+    def _accept_sample_weight(self) -> bool:
+        """Answer scikit-learn 1.9, which passes weights to scorers that take them."""
+        if hasattr(self.scorer, "_accept_sample_weight"):
+            return self.scorer._accept_sample_weight()
+        return "sample_weight" in signature(self.scorer).parameters
+
+    def __call__(self, estimator, X, y, **weighted) -> dict[str, float]:
+        before = images_seen()
+        try:
+            score = float(self.scorer(estimator, X, y, **weighted))
+        except Exception as error:
+            # scikit-learn would lose the other candidates: it expects a dict.
+            error.add_note(f"The regime was {estimator.regime!r}.")
+            if self.error_score == "raise":
+                raise
+            warnings.warn(
+                f"Scoring the regime {estimator.regime!r} failed: "
+                f"{type(error).__name__}: {error}",
+                FitFailedWarning,
+                stacklevel=2,
+            )
+            return {"score": np.nan, "images": np.nan}
+        return {"score": score, "images": estimator.n_images_ + images_seen() - before}
+
+
+def _folds(cv, y, task: str, groups, random_state):
+    """Return a splitter; a number of folds becomes one that shuffles."""
+    cv = 5 if cv is None else cv
+    if not isinstance(cv, Integral):
+        return cv
+    one_class = type_of_target(y) in {"binary", "multiclass"}
+    splitter: Any
+    if task == "classification" and one_class:
+        splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    else:
+        splitter = KFold if groups is None else GroupKFold
+    return splitter(cv, shuffle=True, random_state=random_state)
+
+
+def _leaderboard(search: GridSearchCV, n_rows: int) -> pd.DataFrame:
+    """Return the candidates of a search, best first."""
+    results = search.cv_results_
+    seconds = results["mean_fit_time"] + results["mean_score_time"]
+    images = sum(results[f"split{i}_test_images"] for i in range(search.n_splits_))
+    board = pd.DataFrame(
+        {
+            "regime": [params["regime"] for params in results["params"]],
+            "parameters": [_short(params) for params in results["params"]],
+            "mean_score": results["mean_test_score"],
+            "std_score": results["std_test_score"],
+            "rank": results["rank_test_score"],
+            "mean_seconds": seconds,
+            "total_seconds": seconds * search.n_splits_,
+            "passes": images / n_rows,
+        }
+    )
+    return board.sort_values("rank", kind="stable")
+
+
+def _short(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a candidate's grid sets, by the last parts of the names."""
+    full = [name for name in params if name not in {"regime", "model"}]
+    last = [name.rsplit("__", 1)[-1] for name in full]
+    return {
+        short if last.count(short) == 1 else name.removeprefix("model__"): params[name]
+        for name, short in zip(full, last, strict=True)
+    }
+
+
+def _in_words(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_value(value)}" for name, value in parameters.items())
+
+
+def _value(value) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if callable(value) and not isinstance(value, BaseEstimator):
+        return getattr(value, "__name__", repr(value))
+    return str(value)
+
+
+def _warn_of_failures(board: pd.DataFrame) -> None:
+    failed = board[board["mean_score"].isna()]
+    if failed.empty:
+        return
+    names = "; ".join(
+        f"{regime} ({_in_words(parameters)})" if parameters else regime
+        for regime, parameters in zip(
+            failed["regime"], failed["parameters"], strict=True
+        )
+    )
+    warnings.warn(
+        f"{len(failed)} of {len(board)} candidates failed in a fold and have no score: "
+        f"{names}. With error_score='raise' the error is shown.",
+        FitFailedWarning,
+        stacklevel=4,
+    )
