@@ -1,0 +1,83 @@
+"""Features and a grid search on a Dask cluster: of this machine, or of many.
+
+::
+
+    pip install -e '.[dask]'
+    python examples/dask_cluster.py --data hymenoptera_data --workers 2
+    python examples/dask_cluster.py --data /shared/photos --scheduler tcp://head:8786
+
+Inside ``joblib.parallel_config("dask")``, `transform` of many images is spread over
+the workers in chunks, with a progress bar, and so are the fits of scikit-learn's
+searches and ensembles. A worker that dies in mid-`transform` loses nothing: its chunks
+go to another one.
+
+Give each host a folder of its own as ``--cache``: SQLite's database must not lie on a
+network file system.
+"""
+
+import time
+
+import joblib
+import numpy as np
+from folders import load_split, parser_for
+from sklearn.ensemble import BaggingClassifier
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+from sklearn_dl import ImageClassifier, ImageFeatureExtractor, make_feature_classifier
+
+
+def main() -> None:
+    """Compare a cluster's results and seconds with those of this process."""
+    parser = parser_for(__doc__)
+    parser.add_argument("--scheduler", help="address; none starts a local cluster")
+    parser.add_argument("--workers", type=int, default=2, help="of a local cluster")
+    args = parser.parse_args()
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise SystemExit("This example needs Dask: pip install -e '.[dask]'") from error
+    X, _, y, _, backbone = load_split(args)
+    extractor = ImageFeatureExtractor(**{**backbone, "cache": None}, verbose=1).fit(X)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    search = GridSearchCV(
+        make_feature_classifier(**backbone),
+        {"classifier__C": [1e-4, 1e-3, 1e-2]},
+        cv=folds,
+        verbose=1,
+    )
+    head = ImageClassifier(**backbone, max_epochs=5)
+    bag = BaggingClassifier(head, 4, random_state=0, verbose=1)
+
+    def run(name: str) -> np.ndarray:
+        start = time.perf_counter()
+        features = extractor.transform(X)
+        extracted = time.perf_counter()
+        search.fit(X, y)
+        searched = time.perf_counter()
+        accuracy = bag.fit(X, y).score(X, y)
+        print(
+            f"{name}: transform {extracted - start:.1f} s; search "
+            f"{searched - extracted:.1f} s, best {search.best_score_:.3f}; bagging "
+            f"{time.perf_counter() - searched:.1f} s, {accuracy:.3f} on its own images",
+            flush=True,
+        )
+        return features
+
+    alone = run("this process")
+    if args.scheduler:
+        client = Client(args.scheduler)
+    else:
+        cluster = LocalCluster(
+            n_workers=args.workers, threads_per_worker=1, dashboard_address=None
+        )
+        client = Client(cluster)
+    with client, joblib.parallel_config("dask"):
+        together = run("the cluster")
+    if not args.scheduler:
+        cluster.close()
+    difference = np.abs(together - alone).max() / np.abs(alone).max()
+    print(f"Largest difference of a feature, relative to the largest: {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()
