@@ -280,13 +280,6 @@ def new_data(backbone):
     bias.data = bias.data + 1
 
 
-def rounded(backbone):
-    # The address that is freed may well be given to the new tensor.
-    weight = backbone.module.conv5[0].weight
-    weight.data = weight.data.bfloat16()
-    weight.data = weight.data.float()
-
-
 CHANGES = [
     sgd_step,
     fused_step,
@@ -294,8 +287,18 @@ CHANGES = [
     loaded,
     assigned,
     new_data,
-    rounded,
 ]
+
+
+def test_identity_sees_new_values_at_an_address_that_was_freed():
+    backbone = plain("squeezenet1_1")
+    backbone.freeze("head")
+    weight = backbone.module.features[12].expand3x3.weight  # a block of its own
+    for _ in range(5):
+        before = backbone.identity()
+        weight.data = weight.data.double()
+        weight.data = weight.data.float().add_(1)
+        assert backbone.identity() != before
 
 
 def test_identity_is_not_remembered_in_training():
@@ -436,12 +439,12 @@ def test_networks_of_different_image_sizes_are_different():
 
 
 def test_each_gets_the_preprocessing_that_was_given():
-    def prepare(image):
-        return torch.zeros(3, 32, 32)
+    def new():
+        return lambda image: torch.zeros(3, 32, 32)
 
     load = partial(load_shared, "squeezenet1_1", None)
-    assert load(preprocessing=prepare).preprocessing.transform is prepare
-    assert load(preprocessing=prepare).preprocessing.transform is prepare
+    for prepare in (new(), new()):  # alike, but not the same
+        assert load(preprocessing=prepare).preprocessing.transform is prepare
     assert load().preprocessing.crop_size == (224, 224)
     for _ in range(2):
         backbone = load(preprocessing="IMAGENET1K_V1", image_size=48)
@@ -539,6 +542,16 @@ def test_published_weights_are_found_again_by_their_file(no_network, loads):
     file.unlink()
     with pytest.raises(OSError, match="could not be downloaded"):
         load()
+
+
+def test_downloaded_weights_are_found_again(no_network, monkeypatch, loads):
+    def download(url, path, *args, **kwargs):
+        torch.save(squeezenet1_1().state_dict(), path)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    first, again = (load_shared("squeezenet1_1", **SIZE) for _ in range(2))
+    assert len(loads) == 1
+    assert addresses(first) == addresses(again)
 
 
 @pytest.mark.parametrize(
@@ -837,7 +850,8 @@ def test_place_converts_only_what_is_not_there():
     place(net, CPU, torch.float32)
     assert not net.training
     assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
-    net[1].weight.data = net[1].weight.data.contiguous()  # the same in either order
+    # The strides that channels first and channels last have in common.
+    net[1].weight.data = net[1].weight.data.as_strided((8, 4, 1, 1), (4, 1, 1, 1))
     before = [t.data_ptr() for t in net.state_dict().values()]
     place(net.train(), torch.device("cpu", 0), torch.float32)
     assert [t.data_ptr() for t in net.state_dict().values()] == before

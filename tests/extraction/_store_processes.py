@@ -127,11 +127,6 @@ def put_and_stay(directory, number):
     time.sleep(600)
 
 
-def tell_owner_and_stay():
-    PIPE.send(new_owner())
-    time.sleep(600)
-
-
 def use_without_rights(directory):
     """Use a store that can only be read, and say what comes of it."""
     become_nobody()

@@ -2,15 +2,16 @@
 
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 
-import _store_processes as processes
 import numpy as np
 import pytest
 from _store_processes import key
 
-from sklearn_dl.extraction import _claims, _memory
+from sklearn_dl.extraction import _claims, _memory, _store
 from sklearn_dl.extraction._directory import DirectoryStore
 from sklearn_dl.extraction._memory import MemoryStore
 from sklearn_dl.extraction._store import CacheStatistics, new_owner, owner_is_dead
@@ -92,10 +93,12 @@ def test_only_the_stored_keys_are_found_among_many(make):
     }
 
 
-@pytest.mark.parametrize(("shape", "dtype"), [((4,), "f4"), ((3,), "f8"), ((6,), "f4")])
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((4,), "f4"), ((6,), "f8"), ((3,), "f8"), ((12,), "f4")]
+)
 def test_a_row_of_another_kind_is_not_found_and_can_be_claimed(make, shape, dtype):
     store = make()
-    store.put({A: np.zeros(3, "f4"), B: np.zeros(shape, dtype)}, "me")
+    store.put({A: np.zeros(6, "f4"), B: np.zeros(shape, dtype)}, "me")
     assert list(store.lookup([A, B], shape, dtype)) == [B]
     assert store.claim([A, B], "you") == [A]
     assert store.statistics().entries == 1
@@ -163,6 +166,24 @@ def test_a_claim_lasts_for_its_lease_unless_prolonged(make, prolong, monkeypatch
     if prolong is None:
         store.renew("me")  # too late: it is another's
     assert store.claim([A], "they") == ([] if prolong is None else [A])
+
+
+def test_a_lease_given_before_the_clock_went_back_is_over(tmp_path, monkeypatch):
+    now = [1_000_000.0]
+    monkeypatch.setattr(_claims, "time", Clock(now))
+    store = DirectoryStore(tmp_path, 10**6)
+    store.claim([A], "me")
+    now[0] -= 3600
+    store.wait([A], 60)
+    assert store.claim([A], "you") == [A]
+
+
+def test_what_is_left_of_several_claims_lasts_after_a_put(make):
+    store = make()
+    store.claim([A, B], "me")
+    store.put(rows(a=1), "me")
+    store.renew("me")
+    assert store.claim([A, B], "you") == []
 
 
 class Clock:
@@ -338,13 +359,13 @@ def test_owners_differ_and_are_dead_only_when_that_is_known():
 
 
 def test_an_owner_is_dead_even_before_its_process_is_waited_for():
-    process, pipe = processes.start(processes.tell_owner_and_stay)
-    owner = pipe.recv()
-    assert not owner_is_dead(owner)
-    process.kill()  # not joined: a zombie
-    for _ in range(500):
-        if owner_is_dead(owner):
-            break
-        time.sleep(0.01)
-    assert owner_is_dead(owner)
-    process.join()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) as process:
+        machine = new_owner().rpartition("//")[0]
+        owner = f"{machine}//{process.pid}/{_store._started(process.pid)}/0"
+        assert not owner_is_dead(owner)
+        process.kill()  # not waited for: a zombie
+        deadline = time.monotonic() + 30
+        while not owner_is_dead(owner) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert process.returncode is None
+        assert owner_is_dead(owner)

@@ -417,13 +417,15 @@ def test_claims_of_other_calls_are_lifted_at_their_next_put(directory):
 def test_a_lock_that_is_never_lifted_is_warned_of(directory, monkeypatch):
     monkeypatch.setattr(_sqlite, "_PATIENCE", 0.05)
     store = DirectoryStore(directory, BIG)
-    store.statistics()
+    store.claim([key(60)], "me")
     with closing(sqlite3.connect(file_of(directory), isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
         with pytest.warns(UserWarning, match="locked") as caught:
             store.put({key(60): row(60)}, "me")
         assert len(caught) == 1
         assert store.claim([key(60)], "you") == [key(60)]
+        db_of_store = store._database.connect()
+        assert db_of_store.execute("PRAGMA busy_timeout").fetchone() == (1000,)
         assert len(store.lookup(KEYS, (1280,), "f4")) == 50
         db.execute("ROLLBACK")
     store.put({key(60): row(60)}, "me")  # it was said that nothing is kept

@@ -269,12 +269,13 @@ def test_a_forked_child_has_the_rows_in_memory_and_no_claims():
     store = MemoryStore(BIG)
     store.put({key(0): row(0)}, "me")
     store.claim([key(1)], "me")
-    started = threading.Event()
+    started, steps = threading.Event(), []
 
     def hold():
-        with store._lock:
+        with store._lock:  # as amid a change
             started.set()
             time.sleep(0.2)
+            steps.append("done")
 
     thread = threading.Thread(target=hold)
     thread.start()
@@ -283,8 +284,8 @@ def test_a_forked_child_has_the_rows_in_memory_and_no_claims():
     def child():
         store.wait([key(1)], 60)
         found = list(store.lookup([key(0)], (1280,), "f4"))
-        return found == [key(0)], store.claim([key(1)], "child") == [key(1)]
+        return found == [key(0)], store.claim([key(1)], "child") == [key(1)], steps
 
-    assert forked(child) == "(True, True)"
+    assert forked(child) == "(True, True, ['done'])"
     thread.join()
     assert store.claim([key(1)], "you") == []
