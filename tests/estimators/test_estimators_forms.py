@@ -229,7 +229,9 @@ def test_features_equal_a_plain_torchvision_pipeline(real, val_features):
 
 def test_photographs_as_arrays_differ_by_the_rounding_of_the_resize(real, val_features):
     parameters, _, val = real
-    same = ImageFeatureExtractor(**parameters).fit(val.data)
+    # Uncached: stored features had other companions in their batch, and so may differ
+    # in the last bits.
+    same = ImageFeatureExtractor(**parameters, cache=None).fit(val.data)
     chosen = val.data[::15, 0]
     pil = [Image.open(path).convert("RGB") for path in chosen]
     stored = [Path(path).read_bytes() for path in chosen]
