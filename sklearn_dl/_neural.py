@@ -223,7 +223,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             if previous is not None:
                 continue_training(net, previous)
             net.partial_fit(rows, None)
-        release_memory()
+        if network.trains_backbone:
+            release_memory()
         return net
 
     def _network(self, training: Rows, previous, seed: int) -> BackboneWithHead:

@@ -11,6 +11,7 @@ from sklearn_dl.backbones._load import load_backbone
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
 from sklearn_dl.backbones._shared import forget_shared, load_shared, place
 from sklearn_dl.backbones._surgery import find_layers
+from sklearn_dl.backbones._walk import walk
 from sklearn_dl.backbones._zoo import list_backbones
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "load_backbone",
     "load_shared",
     "place",
+    "walk",
 ]

@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from sklearn_dl.backbones._names import unknown_name
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
 from sklearn_dl.backbones._stages import modules_by_stage
 from sklearn_dl.backbones._surgery import pool, run
+from sklearn_dl.backbones._walk import named_tensors, walk
 from sklearn_dl.runtime import stable_text
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -105,6 +106,7 @@ class Backbone(nn.Module):
         self.pooling = pooling
         self._channels_last = channels_last  # the layer gives (n, h, w, C)
         self._fixed: list[str] = []  # submodules that stay in evaluation mode
+        self._parts: dict[str, set[str]] = {}  # the stages that each has a part of
         self._hooks = _hooks(module)  # the network's own; later ones only watch
         self._ledger = _Ledger()
 
@@ -139,22 +141,32 @@ class Backbone(nn.Module):
             If a stage does not exist.
         """
         chosen = self._trainable_stages(trainable)
-        params = dict(self.module.named_parameters())
+        tensors = named_tensors(self.module)
         for stage, names in self.stages.items():
             for name in names:
-                params[name].requires_grad_(stage in chosen)
+                tensors[name].requires_grad_(stage in chosen)
+        modules = {prefix.removesuffix("."): part for prefix, part in walk(self.module)}
+        if self._parts.keys() != modules.keys():
+            self._parts = modules_by_stage(self.module, self.stages)
         frozen = frozenset(self.stages) - chosen
         self._fixed = [
             name
-            for name, stages in modules_by_stage(self.module, self.stages).items()
+            for name, stages in self._parts.items()
             if (stages and stages <= frozen)
-            or (
-                freeze_batch_norm
-                and isinstance(self.module.get_submodule(name), _BATCH_NORM)
-            )
+            or (freeze_batch_norm and isinstance(modules[name], _BATCH_NORM))
         ]
         self._ledger.open(self.module, self._movable())
         self.train(self.training)
+
+    @property
+    def trains(self) -> bool:
+        """Whether some parameter is to be trained."""
+        parts = (part for _, part in walk(self.module))
+        return any(
+            p is not None and p.requires_grad
+            for part in parts
+            for p in part._parameters.values()
+        )
 
     def identity(self) -> str:
         """Return a digest of what the features of the frozen network depend on.
@@ -196,20 +208,24 @@ class Backbone(nn.Module):
                 self._ledger.remember(self.module, known)
         return known
 
-    def _borrow(self, origin: Any, identity: str) -> None:
-        """Note that every tensor stands on storage that others read too."""
-        self._ledger.borrow(self.module, origin)
-        self._ledger.remember(self.module, identity)
+    def _borrow(self, lender: Any) -> None:
+        """Note that every tensor stands on storage of a lender, as others' do."""
+        self._ledger.borrow(self.module, lender)
         self._ledger.open(self.module, self._movable())
 
     def _movable(self) -> set[str]:
         """Return the names of the tensors that training may change."""
         fixed = frozenset(self._fixed)
-        params = dict(self.module.named_parameters(remove_duplicate=False))
-        buffers = dict(self.module.named_buffers(remove_duplicate=False))
-        return {name for name, p in params.items() if p.requires_grad} | {
-            name for name in buffers if name.rpartition(".")[0] not in fixed
-        }
+        movable = set()
+        for prefix, part in walk(self.module):
+            for name, tensor in part._parameters.items():
+                if tensor is not None and tensor.requires_grad:
+                    movable.add(prefix + name)
+            if prefix.removesuffix(".") not in fixed:
+                movable.update(
+                    prefix + n for n, t in part._buffers.items() if t is not None
+                )
+        return movable
 
     def _apply(self, fn, recurse: bool = True) -> "Backbone":
         super()._apply(fn, recurse)
@@ -241,6 +257,11 @@ class Backbone(nn.Module):
 
     def train(self, mode: bool = True) -> "Backbone":
         """Set training mode, except for the frozen part."""
+        if "" in self._fixed:  # the whole network
+            self.training = mode
+            if any(part.training for _, part in walk(self.module)):
+                self.module.eval()
+            return self
         super().train(mode)
         for name in self._fixed:
             self.module.get_submodule(name).training = False
@@ -265,10 +286,13 @@ class _Ledger:
     def __init__(self) -> None:
         self.lent: frozenset[str] = frozenset()
         self.origin: Any = None
-        self._known: tuple[str, list, list] | None = None
+        # The identity, the stamps, and what keeps the addresses from being given to
+        # other tensors.
+        self._known: tuple[str, list, Any] | None = None
 
-    def borrow(self, module: nn.Module, origin: Any) -> None:
-        self.lent, self.origin = frozenset(named_tensors(module)), origin
+    def borrow(self, module: nn.Module, lender: Any) -> None:
+        self.lent, self.origin = lender.names, lender
+        self._known = lender.identity, lender.stamps, lender
         # It runs before anything goes into any part, whichever module is told to load,
         # and knows the module without keeping it alive.
         module._register_load_state_dict_pre_hook(self.open_loaded, with_module=True)
@@ -297,17 +321,21 @@ class _Ledger:
 
     def remember(self, module: nn.Module, identity: str) -> None:
         tensors = list(named_tensors(module).values())
-        # The aliases keep addresses from being given to other tensors.
-        self._known = identity, _stamp(tensors), [t.detach() for t in tensors]
+        stamps = [stamp(tensor) for tensor in tensors]
+        self._known = identity, stamps, [tensor.detach() for tensor in tensors]
 
     def identity(self, module: nn.Module) -> str | None:
         """Return what was remembered, None if a tensor has changed since."""
         if self._known is None:
             return None
+        identity, stamps, _ = self._known
         tensors = named_tensors(module).values()
-        # Writing to an inference tensor leaves no trace.
-        traced = not any(tensor.is_inference() for tensor in tensors)
-        return self._known[0] if traced and self._known[1] == _stamp(tensors) else None
+        same = len(tensors) == len(stamps) and all(
+            # Writing to an inference tensor leaves no trace.
+            stamp(tensor) == known and not tensor.is_inference()
+            for tensor, known in zip(tensors, stamps, strict=True)
+        )
+        return identity if same else None
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has storage of its own. `lent` stays: where two networks are written
@@ -315,22 +343,11 @@ class _Ledger:
         return {"lent": self.lent, "origin": None, "_known": None}
 
 
-def named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return all parameters and buffers, tied ones under each of their names."""
-    return {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-    }
-
-
-def _stamp(tensors: Iterable[torch.Tensor]) -> list[tuple]:
-    return [
-        (
-            *(t.data_ptr(), t.device, t.dtype, t.shape, t.stride()),
-            0 if t.is_inference() else t._version,
-        )
-        for t in tensors
-    ]
+def stamp(tensor: torch.Tensor) -> tuple:
+    """Return what tells of a tensor whether it was replaced or written to."""
+    version = 0 if tensor.is_inference() else tensor._version
+    form = tensor.device, tensor.dtype, tensor.shape, tensor.stride()
+    return tensor.data_ptr(), version, *form
 
 
 def _hooks(module: nn.Module) -> list[tuple[str, Any]]:

@@ -2,9 +2,7 @@
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
-from copy import deepcopy
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,14 @@ import torch
 from torch import nn
 from torchvision.models import WeightsEnum
 
-from sklearn_dl.backbones._backbone import Backbone, named_tensors
+from sklearn_dl.backbones._backbone import Backbone, stamp
 from sklearn_dl.backbones._files import cached_path, is_path
 from sklearn_dl.backbones._load import (
     AnyPreprocessing,
     load_backbone,
     resolve_preprocessing,
 )
+from sklearn_dl.backbones._walk import Mould, named_tensors
 from sklearn_dl.backbones._zoo import check_backbone_name, find_entry, weight_entries
 from sklearn_dl.runtime import seeded, stable_text
 
@@ -103,17 +102,18 @@ def load_shared(
         request = _request(backbone, weights, seed, options, where)
         lender = _SHARED.requested.get(request)
         if lender is not None:
-            shell = _shell(lender.templates[request], lender)
+            shell = _shell(lender.moulds[request], lender)
             shell.preprocessing = _given(shell, preprocessing, image_size)
         else:
             with seeded(seed, where[0]):
                 template = load_backbone(backbone, weights, **options)
             lender = _SHARED.lend(template, *where)
             again = _request(backbone, weights, seed, options, where)
+            mould = Mould(template, shared=[template.preprocessing, template._parts])
             if again and request in (again, ()):  # (): the file was fetched just now
-                lender.templates[again] = template
+                lender.moulds[again] = mould
                 _SHARED.requested[again] = lender
-            shell = _shell(template, lender)
+            shell = _shell(mould, lender)
         _SHARED.keep(lender)
     return shell
 
@@ -174,9 +174,11 @@ class _Lender:
     def __init__(self, identity: str, tensors: dict[str, torch.Tensor]):
         self.identity = identity
         self.tensors = {name: tensor.data for name, tensor in tensors.items()}
+        self.names = frozenset(tensors)
+        self.stamps = [stamp(tensor) for tensor in self.tensors.values()]
         distinct = {t.data_ptr(): t.nbytes for t in self.tensors.values()}
         self.n_bytes = sum(distinct.values())
-        self.templates: dict[tuple, Backbone] = {}
+        self.moulds: dict[tuple, Mould] = {}
 
 
 class _Registry:
@@ -222,20 +224,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_SHARED.unlock)
 
 
-def _shell(template: Backbone, lender: _Lender) -> Backbone:
+def _shell(mould: Mould, lender: _Lender) -> Backbone:
     """Return new modules around the tensors of a lender."""
-    memo: dict[int, Any] = {id(template.preprocessing): template.preprocessing}
-    for tensor in named_tensors(template.module).values():
+    tensors: dict[int, torch.Tensor] = {}
+    for tensor in named_tensors(mould.module).values():
         alias: torch.Tensor = tensor.data
         if isinstance(tensor, nn.Parameter):
             alias = nn.Parameter(alias, requires_grad=False)
-        memo[id(tensor)] = alias
-    for part in template.modules():  # half the time of a copy
-        for value in vars(part).values():
-            if type(value) is OrderedDict and not value:
-                memo[id(value)] = OrderedDict()
-    shell = deepcopy(template, memo)
-    shell._borrow(lender, lender.identity)
+        tensors[id(tensor)] = alias
+    shell = mould.cast(tensors)
+    assert isinstance(shell, Backbone)
+    shell._borrow(lender)
     return shell
 
 

@@ -65,7 +65,8 @@ class TrainingAccuracy(Callback):
 
     def on_epoch_begin(self, net, **kwargs):
         """Count from nothing."""
-        self.right_: list[torch.Tensor] = []
+        self.first_: list[torch.Tensor] = []
+        self.among_5_: list[torch.Tensor] = []
         self.rows_ = 0
 
     def on_batch_end(self, net, *, batch=None, training=False, y_pred=None, **kwargs):
@@ -76,18 +77,18 @@ class TrainingAccuracy(Callback):
         if "mix_target" in inputs:
             first = inputs["mix_share"] >= 0.5
             target = torch.where(first, target, inputs["mix_target"])
-        best = y_pred.detach().topk(min(5, y_pred.shape[1])).indices
-        right = best == target.to(y_pred.device)[:, None]
-        self.right_.append(torch.stack([right[:, 0].sum(), right.sum()]))
-        self.above_5_ = y_pred.shape[1] > 5
+        y_pred, target = y_pred.detach(), target.to(y_pred.device)
+        self.first_.append((y_pred.argmax(1) == target).sum())
+        if y_pred.shape[1] > 5:
+            self.among_5_.append((y_pred.topk(5).indices == target[:, None]).sum())
         self.rows_ += len(target)
 
     def on_epoch_end(self, net, **kwargs):
         """Record the share of right answers."""
-        first, any_of_5 = torch.stack(self.right_).sum(0).tolist()
-        net.history.record("train_top1", first / self.rows_)
-        if self.above_5_:
-            net.history.record("train_top5", any_of_5 / self.rows_)
+        for name, right in {"top1": self.first_, "top5": self.among_5_}.items():
+            if right:
+                share = int(torch.stack(right).sum()) / self.rows_
+                net.history.record(f"train_{name}", share)
 
 
 class EarlyStopping(Callback):

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from sklearn_dl.backbones import Backbone
+from sklearn_dl.backbones import Backbone, walk
 
 
 class BackboneWithHead(nn.Module):
@@ -37,11 +37,11 @@ class BackboneWithHead(nn.Module):
     @property
     def trains_backbone(self) -> bool:
         """Whether training changes some parameter of the backbone."""
-        return any(p.requires_grad for p in self.backbone.parameters())
+        return self.backbone.trains
 
 
 def trains_batch_norm(network: BackboneWithHead) -> bool:
     """Tell whether training moves the statistics of some BatchNorm."""
     network.train()
     norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return any(isinstance(m, norms) and m.training for m in network.modules())
+    return any(isinstance(m, norms) and m.training for _, m in walk(network))

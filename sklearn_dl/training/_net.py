@@ -112,7 +112,8 @@ class EstimatorNet(NeuralNet):
         place(self.module_, torch.device(self.device), module_dtype(self.dtype))
         self.learned_ = self.regime.learned(self.module_)
         self.warming_up_ = self.regime.warmup_epochs > 0
-        self.regime.set_phase(self.module_, self.warming_up_)
+        if self.warming_up_:
+            self.regime.set_phase(self.module_, warming_up=True)
         return self
 
     def initialize_criterion(self):
@@ -189,7 +190,8 @@ class EstimatorNet(NeuralNet):
         for rows in (dataset_train, dataset_valid):
             if rows is not None:
                 rows.start_epoch(epoch)
-                if not self.warming_up_ and self.module_.trains_backbone:
+                waits = rows.pixels is not None and not self.warming_up_
+                if waits and self.module_.trains_backbone:
                     rows.use_pixels()
         key = int(keyed_generator(self.seed, epoch).integers(2**62))
         reseed(key, torch.device(self.device))

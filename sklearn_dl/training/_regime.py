@@ -102,9 +102,8 @@ class Regime:
     def trains_batch_norm(self, network: BackboneWithHead) -> bool:
         """Tell whether some phase moves the statistics of a BatchNorm.
 
-        The network is left as the last phase has it.
+        The network is as the last phase has it, and stays so.
         """
-        self.set_phase(network, warming_up=False)
         return trains_batch_norm(network)
 
 
