@@ -72,6 +72,7 @@ def recommend_regime(
     batch_size=32,
     device="auto",
     precision="float32",
+    cache="memory",
     random_state=None,
     verbose=0,
 ) -> list[Recommendation]:
@@ -106,7 +107,7 @@ def recommend_regime(
         In a regression a ridge regression (`RidgeCV`) stands for the SVM: it takes
         several targets, in any unit.
     backbone, weights, preprocessing, image_size, image_shape, normalize, batch_size, \
-            device, precision, random_state, verbose
+            device, precision, cache, random_state, verbose
         As in `ImageClassifier`; passed on to every estimator, except that training
         from random weights has ``weights=None``.
 
@@ -159,6 +160,7 @@ def recommend_regime(
         "batch_size": batch_size,
         "device": device,
         "precision": precision,
+        "cache": cache,
         "random_state": random_state,
         "verbose": verbose,
     }

@@ -110,6 +110,7 @@ def build_net(
     `net_params` can set everything that skorch takes and the estimator has no
     parameter for. `random_rows` tells whether the rows change from epoch to epoch.
     """
+    net_params = _within_this_process(net_params)
     optimizer_class, optimizer_arguments = optimizer.factory()
     size = net_params.get("iterator_train__batch_size", batch_size)
     drop_last = _drops_last(
@@ -158,6 +159,18 @@ def build_net(
         **arguments,
     )
     return net.initialize()
+
+
+def _within_this_process(net_params: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out loader workers where a process may have no children.
+
+    Such are the workers of Dask and of `multiprocessing.Pool`. Threads decode there.
+    """
+    if not multiprocessing.current_process().daemon:
+        return dict(net_params)
+    workers = ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
+    names = {f"{i}__{w}" for i in ("iterator_train", "iterator_valid") for w in workers}
+    return {name: value for name, value in net_params.items() if name not in names}
 
 
 def build_callbacks(

@@ -4,11 +4,12 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import CancelledError
 
 import joblib
 import numpy as np
 import pytest
-from cluster_cases import Slow
+from cluster_cases import Slow, outputs_of_a_fit
 from distributed import Client, LocalCluster
 from PIL import Image
 from sklearn.ensemble import BaggingClassifier
@@ -175,3 +176,58 @@ def test_searches_and_ensembles_give_what_they_give_alone(
     np.testing.assert_array_equal(together, alone)
     np.testing.assert_allclose(bagged, votes, rtol=1e-5, atol=1e-6)
     assert len(options["backbone"].batches()) == before  # the folder has them all
+
+
+def test_loader_workers_become_threads_where_a_process_may_have_no_children(
+    client, paths, options
+):
+    workers = {
+        "iterator_train__num_workers": 2,
+        "iterator_train__prefetch_factor": 2,
+        "iterator_train__pin_memory": False,
+    }
+    model = ImageClassifier(
+        **options, trainable="all", max_epochs=1, net_params=workers, cache=None
+    )
+    X, y = paths[:8], np.arange(8) % 2
+    alone = model.fit(X, y).predict_proba(X)
+    there = client.submit(outputs_of_a_fit, model, X, y).result()
+    np.testing.assert_allclose(there, alone, rtol=1e-4)
+
+
+def test_a_search_that_loses_its_data_fails_and_goes_on_from_the_folder(
+    client, images, options, tmp_path
+):
+    # joblib scatters X: what dies with the workers is lost for every fit.
+    slow = Slow(tmp_path / "slow.txt", seconds=0.05)
+    cache = FeatureCache(tmp_path / "cache")
+    search = GridSearchCV(
+        make_feature_classifier(**{**options, "backbone": slow}, cache=cache),
+        {"classifier__C": [1e-3, 1e-1]},
+        cv=3,
+        error_score="raise",
+    )
+    y = np.arange(N) % 2
+
+    def kill():
+        while len(slow.batches()) < 6:
+            time.sleep(0.02)
+        for process in client.run(os.getpid).values():
+            os.kill(process, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with (
+        joblib.parallel_config("dask"),
+        pytest.raises(CancelledError, match="cancelled for reason"),
+    ):
+        search.fit(images, y)
+    killer.join()
+    client.wait_for_workers(2)
+    stored = cache.statistics().entries
+    before = sum(n for _, n in slow.batches())
+    assert 0 < stored < N
+    with joblib.parallel_config("dask"):
+        search.fit(images, y)
+    assert sum(n for _, n in slow.batches()) - before == N - stored
+    assert search.best_score_ > 0

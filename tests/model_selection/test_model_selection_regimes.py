@@ -125,6 +125,7 @@ def test_parameters_are_passed_on(task, n_samples, similarity):
         "normalize": "data",
         "device": "cpu",
         "precision": "float64",
+        "cache": None,
         "verbose": 1,
     }
     for option in recommend_regime(n_samples, similarity, task=task, **given):
