@@ -9,7 +9,7 @@ from sklearn_dl.backbones import load_backbone
 from sklearn_dl.datasets import load_image_folder
 
 
-def parser_for(description: str) -> argparse.ArgumentParser:
+def parser_for(description: str, *, cache: bool = True) -> argparse.ArgumentParser:
     """Return a parser with the arguments for images and a backbone."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -26,11 +26,12 @@ def parser_for(description: str) -> argparse.ArgumentParser:
         default="DEFAULT",
         help="DEFAULT, the name of an entry, a file, or none for random weights",
     )
-    parser.add_argument(
-        "--cache",
-        default="memory",
-        help="folder in which features are kept for later runs; memory: for this one",
-    )
+    if cache:
+        parser.add_argument(
+            "--cache",
+            default="memory",
+            help="folder to keep features in for later runs; memory: for this one",
+        )
     return parser
 
 
@@ -49,7 +50,8 @@ def load_split(args: argparse.Namespace):
     print(
         f"{args.data.name}: {len(X_train)} images to learn from, {len(X_test)} held out"
     )
-    backbone = {"backbone": args.backbone, "weights": weights, "cache": args.cache}
+    cache = getattr(args, "cache", None)
+    backbone = {"backbone": args.backbone, "weights": weights, "cache": cache}
     return *parts, {**backbone, "random_state": 0}
 
 

@@ -1,7 +1,7 @@
 """Transfer regimes side by side: the same images, the same epochs, several seeds.
 
-For a folder with ``train`` and ``val`` (or ``test``) folders, each with one subfolder
-per class::
+For a folder with one subfolder per class, or with ``train`` and ``val`` (or ``test``)
+folders of that form::
 
     python examples/regimes.py --data hymenoptera_data --backbone mobilenet_v2
 
@@ -9,7 +9,7 @@ It prints a table for a README: accuracy on the validation images (mean, standar
 deviation, lowest and highest over the seeds) and seconds of a fit with its
 prediction. The test-time views are tried on the regime that was chosen before any
 result was known, warm-up then everything, so that the validation images choose
-nothing.
+nothing. Each fit pays for its own passes of the backbone: nothing is cached.
 """
 
 import argparse
@@ -19,28 +19,22 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from folders import load_split, parser_for
 
 from sklearn_dl import ImageClassifier, make_feature_classifier
-from sklearn_dl.backbones import load_backbone
-from sklearn_dl.datasets import load_image_folder
 
 
 def main() -> None:
     """Fit every regime with every seed, and print the table."""
     args = parse_arguments()
-    try:
-        X, y, X_val, y_val = load_data(args.data)
-        load_backbone(args.backbone, args.weights)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"regimes: {error}") from error
+    X, X_val, y, y_val, backbone = load_split(args)
     print(
-        f"{args.data.name}: {len(X)} images to learn from, {len(X_val)} to test on; "
         f"{args.backbone}, {args.epochs} epochs of which {args.warmup} of warm-up.",
         flush=True,
     )
     rows = []
     for seed in range(args.seeds):
-        for name, augment, model, views in regimes(args, seed):
+        for name, augment, model, views in regimes(args, backbone, seed):
             start = time.perf_counter()
             model.fit(X, y)
             for tta in (None, *views):
@@ -69,16 +63,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data", type=Path, required=True, help="folder with train and val folders"
-    )
-    parser.add_argument("--backbone", default="mobilenet_v2", help="torchvision model")
-    parser.add_argument(
-        "--weights", default="DEFAULT", help="DEFAULT, the name of an entry or a file"
-    )
+    parser = parser_for(__doc__, cache=False)
     parser.add_argument("--seeds", type=int, default=3, help="fits of each regime")
     parser.add_argument("--epochs", type=int, default=7, help="with the warm-up")
     parser.add_argument("--warmup", type=int, default=2, help="epochs of warm-up")
@@ -92,25 +77,11 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def load_data(folder: Path):
-    """Return paths and classes to learn from and to test on."""
-    held_out = next((n for n in ("val", "test") if (folder / n).is_dir()), None)
-    if held_out is None or not (folder / "train").is_dir():
-        raise ValueError(f"{folder} needs a folder train, and one val or test.")
-    parts = []
-    for part in ("train", held_out):
-        data = load_image_folder(folder / part, verify="skip")
-        for path, reason in data.skipped.itertuples(index=False):
-            print(f"Left out: {path} ({reason})")
-        parts += [data.data, data.target]
-    return parts
-
-
-def regimes(args: argparse.Namespace, seed: int) -> Iterator[tuple]:
+def regimes(args: argparse.Namespace, backbone: dict, seed: int) -> Iterator[tuple]:
     """Yield name, augmentation, estimator and the test-time views to try on it."""
     shared = {
-        "backbone": args.backbone,
-        "weights": args.weights,
+        **backbone,
+        "cache": None,
         "batch_size": args.batch_size,
         "random_state": seed,
     }

@@ -5,6 +5,7 @@ faults its pages in again. Keeping them makes inference on a CPU several times f
 """
 
 import ctypes
+import multiprocessing
 import os
 import sys
 from functools import cache
@@ -42,7 +43,8 @@ def release_memory() -> None:
 
     A sixteenth of the machine's memory, and 1 GiB at most, may stay with the process:
     to fault the pages of a pass over 50 images in again takes longer than half of the
-    pass itself.
+    pass itself. With a worker of a pool 128 MiB may: there are many, and joblib ends
+    those that seem to grow.
     """
     if not keep_large_blocks():
         return
@@ -57,8 +59,9 @@ def release_memory() -> None:
 _AFTER_RELEASE: dict[int, int] = {}
 
 
-@cache
 def _kept_bytes() -> int:
+    if multiprocessing.current_process().name != "MainProcess":
+        return _GIB // 8
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min(_GIB, pages // 16)
 
