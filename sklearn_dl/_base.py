@@ -2,15 +2,17 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_dl.backbones import Backbone, load_shared
+from sklearn_dl.backbones import Backbone, load_shared, named_tensors
 from sklearn_dl.extraction import (
     PixelReader,
     channel_statistics,
@@ -31,6 +33,9 @@ except ImportError:
     def with_callbacks(method):
         """Return the method as it is."""
         return method
+
+
+_UNSEEDED = count()  # random backbones of this process that no cache can serve
 
 
 class ImageEstimatorMixin(CallbackSupportMixin):
@@ -116,6 +121,7 @@ class ImageEstimatorMixin(CallbackSupportMixin):
         """
         device = resolve_device(self.device)
         resolve_cache(self.cache)  # what is wrong with it shall be known now
+        self._say_once_that_nothing_hits()
         backbone = load_shared(
             self.backbone,
             self.weights,
@@ -129,6 +135,20 @@ class ImageEstimatorMixin(CallbackSupportMixin):
         )
         backbone.preprocessing = self._normalized(backbone.preprocessing, source, rows)
         return backbone
+
+    def _say_once_that_nothing_hits(self) -> None:
+        """Warn at the second of the random backbones that no cache can serve."""
+        random = self.weights is None and not callable(self.backbone)
+        frozen = getattr(self, "trainable", "head") == "head"
+        if random and frozen and self.random_state is None and self.cache is not None:
+            if next(_UNSEEDED) == 1:
+                warnings.warn(
+                    "weights=None with random_state=None draws another backbone at "
+                    "each fit, so that no features are found again in the cache: set "
+                    "random_state.",
+                    UserWarning,
+                    stacklevel=2,
+                )
 
     def _normalized(self, preprocessing, source: ImageSource, rows):
         if isinstance(self.normalize, str) and self.normalize == "weights":
@@ -175,7 +195,7 @@ class ImageEstimatorMixin(CallbackSupportMixin):
 
 def on_cpu(module: torch.nn.Module) -> torch.nn.Module:
     """Return the module on the CPU, a copy where it is on another device."""
-    tensor = next(module.parameters(), None)
+    tensor = next(iter(named_tensors(module).values()), None)
     if tensor is None or tensor.device.type == "cpu":
         return module
     return copy.deepcopy(module).cpu()

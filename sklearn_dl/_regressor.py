@@ -126,7 +126,7 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
             default="float32"
         Of the arithmetic; ``"auto"`` is the fastest that the hardware has natively.
     cache : "memory", str, path, FeatureCache or None, default="memory"
-        Where features of a wholly frozen backbone are kept (see `FeatureCache`).
+        Where features of a frozen backbone are kept (see `FeatureCache`).
     verbose : int, default=0
         1 shows progress bars.
     callbacks : list or None, default=None

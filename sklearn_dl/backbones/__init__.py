@@ -11,7 +11,7 @@ from sklearn_dl.backbones._load import load_backbone
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
 from sklearn_dl.backbones._shared import forget_shared, load_shared, place
 from sklearn_dl.backbones._surgery import find_layers
-from sklearn_dl.backbones._walk import walk
+from sklearn_dl.backbones._walk import named_parameters, named_tensors, walk
 from sklearn_dl.backbones._zoo import list_backbones
 
 __all__ = [
@@ -24,6 +24,8 @@ __all__ = [
     "list_backbones",
     "load_backbone",
     "load_shared",
+    "named_parameters",
+    "named_tensors",
     "place",
     "walk",
 ]

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from sklearn_dl.backbones._ledger import Ledger
 from sklearn_dl.backbones._names import unknown_name
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
 from sklearn_dl.backbones._stages import modules_by_stage
 from sklearn_dl.backbones._surgery import pool, run
 from sklearn_dl.backbones._walk import named_tensors, walk
-from sklearn_dl.runtime import stable_text
+from sklearn_dl.runtime import package_versions, stable_text
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _INTERNAL = frozenset([*vars(nn.Module()), "_compiled_call_impl"])
@@ -107,14 +108,49 @@ class Backbone(nn.Module):
         self._channels_last = channels_last  # the layer gives (n, h, w, C)
         self._fixed: list[str] = []  # submodules that stay in evaluation mode
         self._parts: dict[str, set[str]] = {}  # the stages that each has a part of
-        self._hooks = _hooks(module)  # the network's own; later ones only watch
-        self._ledger = _Ledger()
+        self._ledger = Ledger()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the features (n, n_features) of normalised images (n, 3, h, w)."""
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             _TALLY.images += len(x)
-        return pool(run(self.module, x), self.pooling, self._channels_last)
+        return pool(run(self._network, x), self.pooling, self._channels_last)
+
+    @property
+    def _network(self) -> nn.Module:
+        """The cut network, for those who don't change it."""
+        network = self._modules["module"]
+        assert network is not None
+        return network
+
+    def _hand_out(self) -> nn.Module:
+        """Return the network to someone who may write to any part of it."""
+        network = self._network
+        if "_ledger" in vars(self):
+            self._ledger.hand_out(network)
+        return network
+
+    # Whatever leads to the parts of a module goes by one of these.
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "module" and "module" in vars(self).get("_modules", ()):
+            return self._hand_out()
+        return super().__getattr__(name)
+
+    def named_modules(self, memo=None, prefix="", remove_duplicate=True):
+        """Yield the submodules; what they hold is this backbone's own from now on."""
+        self._hand_out()
+        return super().named_modules(memo, prefix, remove_duplicate)
+
+    def named_children(self):
+        """Yield the network; what it holds is this backbone's own from now on."""
+        self._hand_out()
+        return super().named_children()
+
+    def state_dict(self, *args, **kwargs):
+        """Return the tensors, which are this backbone's own from now on."""
+        self._hand_out()
+        return super().state_dict(*args, **kwargs)
 
     def freeze(
         self,
@@ -141,13 +177,15 @@ class Backbone(nn.Module):
             If a stage does not exist.
         """
         chosen = self._trainable_stages(trainable)
-        tensors = named_tensors(self.module)
+        tensors = named_tensors(self._network)
         for stage, names in self.stages.items():
             for name in names:
                 tensors[name].requires_grad_(stage in chosen)
-        modules = {prefix.removesuffix("."): part for prefix, part in walk(self.module)}
+        modules = {
+            prefix.removesuffix("."): part for prefix, part in walk(self._network)
+        }
         if self._parts.keys() != modules.keys():
-            self._parts = modules_by_stage(self.module, self.stages)
+            self._parts = modules_by_stage(self._network, self.stages)
         frozen = frozenset(self.stages) - chosen
         self._fixed = [
             name
@@ -155,13 +193,13 @@ class Backbone(nn.Module):
             if (stages and stages <= frozen)
             or (freeze_batch_norm and isinstance(modules[name], _BATCH_NORM))
         ]
-        self._ledger.open(self.module, self._movable())
+        self._ledger.open(self._network, self._movable())
         self.train(self.training)
 
     @property
     def trains(self) -> bool:
         """Whether some parameter is to be trained."""
-        parts = (part for _, part in walk(self.module))
+        parts = (part for _, part in walk(self._network))
         return any(
             p is not None and p.requires_grad
             for part in parts
@@ -183,10 +221,9 @@ class Backbone(nn.Module):
 
         Notes
         -----
-        The digest of a backbone that is frozen as by ``freeze("head")`` is kept until a
-        tensor is replaced or written to. torch doesn't tell of what is written through
-        ``parameter.data``, nor is a changed setting of a submodule looked for once the
-        digest is known.
+        The digest of the tensors is kept, in a backbone that is frozen as by
+        ``freeze("head")``, until a tensor is replaced or written to. torch doesn't tell
+        of what is written through ``parameter.data``.
 
         Examples
         --------
@@ -201,23 +238,29 @@ class Backbone(nn.Module):
         >>> backbone.identity() == before
         False
         """
-        known = self._ledger.identity(self.module)
-        if known is None:
-            known = _digest(self)
+        network, ledger = self._network, self._ledger
+        weights = ledger.weights(network)
+        if weights is None:
+            weights = _weights(network)
             if not self._movable():  # a fused optimiser's step leaves no trace
-                self._ledger.remember(self.module, known)
-        return known
+                ledger.remember(network, weights)
+        architecture = ledger.architecture
+        if architecture is None:
+            architecture = _architecture(self)
+            if not ledger.handed_out and _is_settled(network):
+                ledger.architecture = architecture
+        return hashlib.sha256(f"{architecture} {weights}".encode()).hexdigest()
 
     def _borrow(self, lender: Any) -> None:
         """Note that every tensor stands on storage of a lender, as others' do."""
-        self._ledger.borrow(self.module, lender)
-        self._ledger.open(self.module, self._movable())
+        self._ledger.borrow(self._network, lender)
+        self._ledger.open(self._network, self._movable())
 
     def _movable(self) -> set[str]:
         """Return the names of the tensors that training may change."""
         fixed = frozenset(self._fixed)
         movable = set()
-        for prefix, part in walk(self.module):
+        for prefix, part in walk(self._network):
             for name, tensor in part._parameters.items():
                 if tensor is not None and tensor.requires_grad:
                     movable.add(prefix + name)
@@ -228,8 +271,8 @@ class Backbone(nn.Module):
         return movable
 
     def _apply(self, fn, recurse: bool = True) -> "Backbone":
-        super()._apply(fn, recurse)
-        self._ledger.settle(self.module)
+        self._network._apply(fn)
+        self._ledger.settle(self._network)
         return self
 
     def _trainable_stages(self, trainable) -> frozenset[str]:
@@ -257,14 +300,15 @@ class Backbone(nn.Module):
 
     def train(self, mode: bool = True) -> "Backbone":
         """Set training mode, except for the frozen part."""
+        network = self._network
+        self.training = mode
         if "" in self._fixed:  # the whole network
-            self.training = mode
-            if any(part.training for _, part in walk(self.module)):
-                self.module.eval()
+            if any(part.training for _, part in walk(network)):
+                network.eval()
             return self
-        super().train(mode)
+        network.train(mode)
         for name in self._fixed:
-            self.module.get_submodule(name).training = False
+            network.get_submodule(name).training = False
         return self
 
     def extra_repr(self) -> str:
@@ -272,99 +316,19 @@ class Backbone(nn.Module):
         return f"{self.name!r}, n_features={self.n_features}, stages={[*self.stages]}"
 
 
-class _Ledger:
-    """Whose memory a network's tensors stand on; its identity till they change.
+def _is_settled(network: nn.Module) -> bool:
+    """Tell whether the code of a network stays as it is.
 
-    Attributes
-    ----------
-    lent : frozenset of str
-        The names of the tensors whose storage others read too.
-    origin : object or None
-        What finds that storage again, while the network uses all of it.
+    That of one's own classes may read globals, which may change.
     """
-
-    def __init__(self) -> None:
-        self.lent: frozenset[str] = frozenset()
-        self.origin: Any = None
-        # The identity, the stamps, and what keeps the addresses from being given to
-        # other tensors.
-        self._known: tuple[str, list, Any] | None = None
-
-    def borrow(self, module: nn.Module, lender: Any) -> None:
-        self.lent, self.origin = lender.names, lender
-        self._known = lender.identity, lender.stamps, lender
-        # It runs before anything goes into any part, whichever module is told to load,
-        # and knows the module without keeping it alive.
-        module._register_load_state_dict_pre_hook(self.open_loaded, with_module=True)
-
-    def open_loaded(self, module, state_dict, prefix, *args) -> None:
-        names = {name for name in self.lent if prefix + name in state_dict}
-        self.open(module, names)
-
-    def open(self, module: nn.Module, names: set[str]) -> None:
-        """Make ready for writing to tensors: give them storage of their own."""
-        if not names:
-            return
-        self._known = None
-        if names := names & self.lent:
-            tensors = named_tensors(module)
-            distinct = {id(tensors[name]): tensors[name] for name in names}
-            with torch.inference_mode(False):
-                for tensor in distinct.values():
-                    tensor.data = tensor.data.clone()
-            self.lent, self.origin = self.lent - names, None
-
-    def settle(self, module: nn.Module) -> None:
-        """Let go of what tensors left behind when they were moved or cast."""
-        if self._known is not None and self.identity(module) is None:
-            self._known = self.origin = None
-
-    def remember(self, module: nn.Module, identity: str) -> None:
-        tensors = list(named_tensors(module).values())
-        stamps = [stamp(tensor) for tensor in tensors]
-        self._known = identity, stamps, [tensor.detach() for tensor in tensors]
-
-    def identity(self, module: nn.Module) -> str | None:
-        """Return what was remembered, None if a tensor has changed since."""
-        if self._known is None:
-            return None
-        identity, stamps, _ = self._known
-        tensors = named_tensors(module).values()
-        same = len(tensors) == len(stamps) and all(
-            # Writing to an inference tensor leaves no trace.
-            stamp(tensor) == known and not tensor.is_inference()
-            for tensor, known in zip(tensors, stamps, strict=True)
-        )
-        return identity if same else None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy has storage of its own. `lent` stays: where two networks are written
-        # into one file, torch lets their copies share it again.
-        return {"lent": self.lent, "origin": None, "_known": None}
+    packages = {type(part).__module__.partition(".")[0] for _, part in walk(network)}
+    return packages <= {"torch", "torchvision", "timm"}
 
 
-def stamp(tensor: torch.Tensor) -> tuple:
-    """Return what tells of a tensor whether it was replaced or written to."""
-    version = 0 if tensor.is_inference() else tensor._version
-    form = tensor.device, tensor.dtype, tensor.shape, tensor.stride()
-    return tensor.data_ptr(), version, *form
-
-
-def _hooks(module: nn.Module) -> list[tuple[str, Any]]:
-    """Return what runs before and after the submodules of a network."""
-    return [
-        (name, hook)
-        for name, part in module.named_modules()
-        for hooks in (part._forward_pre_hooks, part._forward_hooks)
-        for hook in hooks.values()
-    ]
-
-
-def _digest(backbone: Backbone) -> str:
+def _weights(network: nn.Module) -> str:
     digest = hashlib.sha256()
-    digest.update(f"{_architecture(backbone)}\n".encode())
     with torch.inference_mode(False), torch.no_grad():
-        for name, tensor in named_tensors(backbone.module).items():
+        for name, tensor in named_tensors(network).items():
             if not name.endswith("num_batches_tracked"):
                 digest.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
                 flat = tensor.detach().cpu().contiguous().reshape(-1)
@@ -373,9 +337,18 @@ def _digest(backbone: Backbone) -> str:
 
 
 def _architecture(backbone: Backbone) -> str:
+    modules = [(p.removesuffix("."), m) for p, m in walk(backbone._network)]
     parts = [
         (name, type(part), {k: v for k, v in vars(part).items() if k not in _INTERNAL})
-        for name, part in backbone.module.named_modules(remove_duplicate=False)
+        for name, part in modules
+    ]
+    hooks = [
+        (name, hook)
+        for name, part in modules
+        for found in (part._forward_pre_hooks, part._forward_hooks)
+        for hook in found.values()
     ]
     point = backbone.layer, backbone.pooling, backbone._channels_last
-    return stable_text([point, parts, backbone._hooks])
+    versions = package_versions([type(part) for _, part in modules])
+    text = stable_text([point, parts, hooks, versions])
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -298,6 +298,11 @@ def _call(backbone: Callable[[], nn.Module]) -> nn.Module:
             f"The backbone callable {_callable_name(backbone)!r} must return a "
             f"torch.nn.Module, got {type(module).__name__}."
         )
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TypeError(
+            f"The backbone callable {_callable_name(backbone)!r} returns a scripted "
+            "network, whose parts can't be hooked: return the module it was made from."
+        )
     return deepcopy(module)
 
 

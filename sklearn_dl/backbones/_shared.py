@@ -12,8 +12,9 @@ import torch
 from torch import nn
 from torchvision.models import WeightsEnum
 
-from sklearn_dl.backbones._backbone import Backbone, stamp
+from sklearn_dl.backbones._backbone import Backbone
 from sklearn_dl.backbones._files import cached_path, is_path
+from sklearn_dl.backbones._ledger import stamp
 from sklearn_dl.backbones._load import (
     AnyPreprocessing,
     load_backbone,
@@ -76,19 +77,18 @@ def load_shared(
     last, if it is larger); others as long as a backbone uses all of them. What was read
     from a file is read again when the file has changed.
 
-    Don't write to a frozen parameter in place (``parameter.data.zero_()``), nor set the
-    submodules' training mode past :meth:`Backbone.train`: others would see the change.
+    Who asks for the parts of a backbone (``module``, ``parameters()``, ``modules()``,
+    ``state_dict()``, ...) may write to them: its tensors are copied first. To compute
+    with it, call it.
 
     Examples
     --------
     >>> from sklearn_dl.backbones import load_shared
     >>> first = load_shared("squeezenet1_1", weights=None, seed=1)
     >>> again = load_shared("squeezenet1_1", weights=None, seed=1)
-    >>> first is again
+    >>> next(first.parameters()).data_ptr() == next(again.parameters()).data_ptr()
     False
-    >>> [next(b.parameters()).data_ptr() for b in (first, again)] == [
-    ...     next(first.parameters()).data_ptr()
-    ... ] * 2
+    >>> first.identity() == again.identity()
     True
     """
     where = _indexed(torch.device(device)), dtype
@@ -171,8 +171,11 @@ def place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mo
 class _Lender:
     """The tensors of one network, and the modules around them for each request."""
 
-    def __init__(self, identity: str, tensors: dict[str, torch.Tensor]):
-        self.identity = identity
+    def __init__(self, template: Backbone):
+        tensors = named_tensors(template._network)
+        self.identity = template.identity()
+        self.architecture = template._ledger.architecture
+        self.weights = template._ledger.weights(template._network)
         self.tensors = {name: tensor.data for name, tensor in tensors.items()}
         self.names = frozenset(tensors)
         self.stamps = [stamp(tensor) for tensor in self.tensors.values()]
@@ -196,12 +199,11 @@ class _Registry:
         """Return the lender of a network's tensors, and put its own in their place."""
         template.freeze("head")
         _move(template.eval(), device, dtype)
-        tensors = named_tensors(template.module)
         identity = template.identity()
         lender = self.contents.get((identity, device))
         if lender is None:
-            lender = self.contents[identity, device] = _Lender(identity, tensors)
-        for name, tensor in tensors.items():
+            lender = self.contents[identity, device] = _Lender(template)
+        for name, tensor in named_tensors(template._network).items():
             tensor.data = lender.tensors[name]
         return lender
 
@@ -269,8 +271,8 @@ def _origin(name: str, weights: Any, seed: int) -> tuple:
         now = path.stat()
     except OSError:
         return ()
-    stamp = now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev
-    return entry, os.path.abspath(path), *stamp
+    state = now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev
+    return entry, os.path.abspath(path), *state
 
 
 def _indexed(device: torch.device) -> torch.device:

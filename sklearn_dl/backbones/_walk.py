@@ -52,6 +52,18 @@ def named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return parameters | buffers
 
 
+def named_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters, tied ones under the first of their names."""
+    found: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for prefix, part in walk(module):
+        for name, parameter in part._parameters.items():
+            if parameter is not None and id(parameter) not in seen:
+                seen.add(id(parameter))
+                found[prefix + name] = parameter
+    return found
+
+
 class Mould:
     """What copies of a network are cast from, each with tensors given to it.
 

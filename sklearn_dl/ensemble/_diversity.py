@@ -303,7 +303,13 @@ def _check_weights(weights, names: list[str]) -> np.ndarray:
     """Return weights with the sum 1."""
     if weights is None:
         return np.full(len(names), 1 / len(names))
-    checked = np.asarray(weights, dtype=float)
+    try:
+        checked = np.asarray(weights, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"weights={weights!r} must be a list of numbers, one for each of "
+            f"{len(names)} members in their order."
+        ) from error
     if checked.shape != (len(names),):
         raise ValueError(
             f"weights must be one for each of {len(names)} members, got the shape "
@@ -313,6 +319,7 @@ def _check_weights(weights, names: list[str]) -> np.ndarray:
         raise ValueError(
             f"weights must be finite, at least 0 and not all 0, got {checked.tolist()}."
         )
+    checked = checked / checked.max()  # the sum of large ones is infinite
     return checked / checked.sum()
 
 

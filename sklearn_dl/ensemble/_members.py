@@ -20,6 +20,7 @@ from sklearn.ensemble import (
     VotingClassifier,
     VotingRegressor,
 )
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
@@ -67,11 +68,21 @@ class _Ensemble:
     classes: np.ndarray | None = None
     weights: Any = None
 
-    def decode(self, labels) -> np.ndarray:
+    def decode(self, member, labels) -> np.ndarray:
         labels = np.asarray(labels)
-        if self.classes is None:
+        if self.classes is None or not _knows_positions(member, len(self.classes)):
             return labels
         return self.classes[labels.astype(np.intp)]  # a forest's trees return floats
+
+
+def _knows_positions(member, n_classes: int) -> bool:
+    """Tell whether a member was fitted to positions of classes, as ensembles do it."""
+    while isinstance(member, Pipeline):
+        member = member[-1]
+    if isinstance(member, FrozenEstimator):
+        return False  # it was fitted before, to the labels
+    known = getattr(member, "classes_", None)  # the trees of a forest say floats
+    return known is None or bool(np.isin(known, np.arange(n_classes)).all())
 
 
 def member_outputs(members, X, *, soft: bool) -> Outputs:
@@ -87,11 +98,11 @@ def member_outputs(members, X, *, soft: bool) -> Outputs:
     X = X if ensemble.prepare is None else ensemble.prepare(X)
     for number, (name, member) in enumerate(ensemble.members.items()):
         rows = X if ensemble.columns is None else X[:, ensemble.columns[number]]
-        outputs.predictions[name] = ensemble.decode(member.predict(rows))
+        outputs.predictions[name] = ensemble.decode(member, member.predict(rows))
         if not (soft and hasattr(member, "predict_proba")):
             outputs.probabilities = None
         if outputs.probabilities is not None:
-            classes = ensemble.decode(member.classes_)
+            classes = ensemble.decode(member, member.classes_)
             outputs.probabilities.append((classes, member.predict_proba(rows)))
     return outputs
 

@@ -30,7 +30,8 @@ class FeatureCache:
     location : str or path-like, default="memory"
         ``"memory"`` keeps features in the process. Anything else is a directory: made
         when the first features are stored, ``~`` is the home directory. One that is
-        called so is ``"./memory"``.
+        called so is ``"./memory"``. What is relative is taken from the working
+        directory at each use, of each process: give searches an absolute path.
     max_bytes : int, default=None
         Bound for the bytes of the features kept. When it is passed, the least recently
         used go, down to 90 % of it. None is 512 MiB in memory, 10 GiB in a directory.
@@ -114,14 +115,16 @@ class FeatureCache:
         """Return the one store of this process for it."""
         if self.location == _MEMORY:
             bound = int(self.max_bytes or _MEMORY_BYTES)
-            return _memories.setdefault(bound, MemoryStore(bound))
+            if bound not in _memories:
+                _memories.setdefault(bound, MemoryStore(bound))
+            return _memories[bound]
         path = os.path.realpath(os.path.expanduser(self.location))
         store = _directories.get(path)
         if store is None:
             store = DirectoryStore(path, _DIRECTORY_BYTES)
             store = _directories.setdefault(path, store)
         if self.max_bytes is not None:
-            store.max_bytes = int(self.max_bytes)
+            store.max_bytes = min(int(self.max_bytes), 2**62)  # what SQLite counts to
         return store
 
 
@@ -159,8 +162,8 @@ def resolve_cache(cache: object) -> Store | None:
 def _checked_location(location: object) -> str:
     if isinstance(location, str | os.PathLike):
         path = os.fspath(location)
-        if path == "":
-            raise ValueError("The location '' must be 'memory' or a directory.")
+        if path == "" or "\0" in str(path):
+            raise ValueError(f"The location {path!r} must be 'memory' or a directory.")
         if isinstance(path, str):
             return path
     raise TypeError(

@@ -12,10 +12,10 @@ import torch
 from sklearn_dl.extraction._run import Forward
 from sklearn_dl.extraction._store import Store
 from sklearn_dl.images import ImageSource
-from sklearn_dl.runtime import decoding_threads, stable_text
+from sklearn_dl.runtime import decoding_threads, package_versions, stable_text
 
-# Part of each key: to be raised when the same image, decoded or resized by this
-# library, begins to give other pixels.
+# Part of each key: to be raised when this library begins to make other pixels of an
+# image, or other features of a network's outputs.
 KEYS = 1
 # Rows that are looked up together; their features take no more than these bytes.
 _WINDOW_ROWS, _WINDOW_BYTES = 4096, 2**26
@@ -105,7 +105,18 @@ class Pass(ABC):
             stable_text(self.forward.preprocessing),
             stable_text(self.forward.views),
             f"{self.forward.dtype} on {self.forward.device.type}, by {resized_by}",
-            # Other releases decode, resize or multiply with other last bits.
+            # Other releases decode, resize or multiply with other last bits, or more.
             f"Pillow {PIL.__version__}, torch {torch.__version__}",
+            stable_text(package_versions(_classes(self.forward.preprocessing))),
         ]
         return hashlib.sha256("\n".join(parts).encode()).digest()
+
+
+def _classes(preprocessing: Any) -> list[type]:
+    """Return the classes that decide what the pixels are."""
+    transform = getattr(preprocessing, "transform", None)
+    steps = getattr(transform, "transforms", None)  # as a Compose has them
+    return [
+        type(transform),
+        *map(type, steps if isinstance(steps, list | tuple) else ()),
+    ]

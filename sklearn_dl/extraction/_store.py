@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-# Seconds that a claim lasts unless its owner renews it.
-LEASE = 120.0
+# Seconds that a claim lasts unless its owner renews it: longer than one batch takes.
+# Owners that died are known without it.
+LEASE = 900.0
 
 Stamp = tuple[int, ...]
 

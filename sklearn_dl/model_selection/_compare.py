@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,7 @@ class RegimeComparison:
         "scoring": [StrOptions(set(get_scorer_names())), callable, None],
         "cv": ["cv_object"],
         "n_jobs": [Integral, None],
-        "error_score": [StrOptions({"raise"}), float],
+        "error_score": [StrOptions({"raise"}), Real],
         "task": [StrOptions({"classification", "regression"})],
         "random_state": ["random_state"],
     },

@@ -1,6 +1,6 @@
 """Several transfer regimes as one grid, for scikit-learn's searches."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -231,7 +231,9 @@ def _named(regimes) -> dict[str, Any]:
     if isinstance(regimes, str):
         regimes = (regimes,)
     if not isinstance(regimes, Mapping):
-        if not all(isinstance(name, str) for name in regimes):
+        if not isinstance(regimes, Iterable) or not all(
+            isinstance(name, str) for name in regimes
+        ):
             raise TypeError(
                 f"regimes={regimes!r} must hold names; for estimators of your own give "
                 "a dict {name: estimator} or {name: (estimator, grid)}."
@@ -297,7 +299,10 @@ def _candidates(
     varied: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the part of the grid that one regime is, with its names checked."""
-    grid = {**(varied or {}), **grids.get(name, grid)}
+    grid = grids.get(name, grid)
+    if not isinstance(grid, Mapping):
+        raise TypeError(f"The grid of {name!r} must be a dict, got {grid!r}.")
+    grid = {**(varied or {}), **grid}
     firsts = {}
     for parameter, values in grid.items():
         listed = isinstance(values, (list, tuple, np.ndarray)) and len(values)

@@ -8,6 +8,7 @@ from sklearn_dl.runtime._device import (
     resolve_device,
     resolve_precision,
 )
+from sklearn_dl.runtime._packages import package_versions
 from sklearn_dl.runtime._random import draw_seed, keyed_generator, reseed, seeded
 from sklearn_dl.runtime._signals import Interrupts
 from sklearn_dl.runtime._text import stable_text
@@ -22,6 +23,7 @@ __all__ = [
     "keep_large_blocks",
     "keyed_generator",
     "module_dtype",
+    "package_versions",
     "release_memory",
     "reseed",
     "resolve_device",

@@ -25,6 +25,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sklearn_dl.runtime._tokens import is_idle, own_token
+
 _LEAVES = (NoneType, bool, int, float, complex, str, EllipsisType)
 _MEMBERS = (FunctionType, staticmethod, classmethod, property)
 # Names tell what these hold, whatever version of them is installed.
@@ -60,7 +62,9 @@ def stable_text(value: Any, *, skip: tuple[str, ...] = ()) -> str:
       scikit-learn and the standard library, by their names; other installed packages
       by the code of what is used, without its globals.
     - Objects are told by their class and by what pickle would keep of them; networks by
-      their settings, parameters and buffers, without hooks.
+      their settings, parameters and buffers, without hooks. What can't be pickled and
+      has no attributes (a generator, a pointer) equals nothing but itself, in this
+      process; locks are all the same.
     - Modules that a function imports in its body are not followed.
 
     Examples
@@ -271,6 +275,8 @@ class _Writer:
     def object_(self, value: Any) -> str:
         """Write an object by its class and by what makes it up."""
         kind = self.text(type(value))
+        if isinstance(value, torch.Generator):
+            return f"{kind} {value.device} {self.text(value.get_state())}"
         if hasattr(value, "get_params"):
             learned = {k: v for k, v in vars(value).items() if _is_learned(k)}
             return f"{kind} {self.items([value.get_params(deep=False), learned])}"
@@ -287,6 +293,8 @@ class _Writer:
             parts += [list(values or ()), dict(pairs or ())]
             return f"{kind} {self.items(parts)}"
         state = getattr(value, "__dict__", None)
+        if not state and not is_idle(value):
+            return f"{kind} {own_token(value)}"
         return f"{kind} {self.items([state, _source(value)])} {_plain_repr(value)}"
 
 

@@ -10,6 +10,7 @@ import torch
 from skorch.helper import predefined_split
 from torch import nn
 
+from sklearn_dl.backbones import named_parameters
 from sklearn_dl.training._averaging import WeightAveraging
 from sklearn_dl.training._callbacks import (
     EarlyStopping,
@@ -275,6 +276,6 @@ def continue_training(net: EstimatorNet, previous: EstimatorNet) -> None:
 
 def _named(net: EstimatorNet) -> list[list[str]]:
     """Return the names of the parameters in each of the optimiser's groups."""
-    names = {id(p): name for name, p in net.module_.named_parameters()}
+    names = {id(p): name for name, p in named_parameters(net.module_).items()}
     groups = net.optimizer_.param_groups
     return [[names[id(p)] for p in group["params"]] for group in groups]

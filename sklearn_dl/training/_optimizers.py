@@ -9,6 +9,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
+from sklearn_dl.backbones import named_parameters
 from sklearn_dl.training._module import BackboneWithHead
 
 # name: (class, arguments, learning rate that suits it)
@@ -176,12 +177,12 @@ def parameter_groups(
 
 def _parts(network, lr, backbone_lr) -> Iterator[tuple[str, list, float]]:
     yield "head", list(network.head.parameters()), lr
+    by_name = named_parameters(network.backbone)
     if not isinstance(backbone_lr, tuple):
-        yield "backbone", list(network.backbone.parameters()), backbone_lr
+        yield "backbone", list(by_name.values()), backbone_lr
         return
-    by_name = dict(network.backbone.module.named_parameters())
     stages = {
-        stage: [by_name[name] for name in names]
+        stage: [by_name[f"module.{name}"] for name in names]
         for stage, names in network.backbone.stages.items()
     }
     trained = [s for s, ps in stages.items() if any(p.requires_grad for p in ps)]

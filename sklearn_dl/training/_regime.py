@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sklearn_dl.backbones import named_parameters, named_tensors
 from sklearn_dl.training._module import BackboneWithHead, trains_batch_norm
 
 
@@ -96,8 +97,8 @@ class Regime:
         The network is left as the last phase has it.
         """
         self.set_phase(network, warming_up=False)
-        trained = (n for n, p in network.named_parameters() if p.requires_grad)
-        return frozenset(trained)
+        parameters = named_parameters(network).items()
+        return frozenset(name for name, p in parameters if p.requires_grad)
 
     def trains_batch_norm(self, network: BackboneWithHead) -> bool:
         """Tell whether some phase moves the statistics of a BatchNorm.
@@ -109,11 +110,13 @@ class Regime:
 
 def learned_state(net) -> dict[str, torch.Tensor]:
     """Return copies of what training changes: learned parameters, and buffers."""
-    frozen = {name for name, _ in net.module_.named_parameters()} - net.learned_
+    network = net.module_
+    frozen = named_parameters(network).keys() - net.learned_
+    trains_backbone = any(name.startswith("backbone.") for name in net.learned_)
     return {
-        name: tensor.clone()
-        for name, tensor in net.module_.state_dict().items()
-        if name not in frozen
+        name: tensor.detach().clone()
+        for name, tensor in named_tensors(network).items()
+        if name not in frozen and (trains_backbone or not name.startswith("backbone."))
     }
 
 

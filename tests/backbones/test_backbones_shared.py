@@ -26,7 +26,9 @@ from sklearn_dl.backbones import (
     images_seen,
     load_backbone,
     load_shared,
+    named_tensors,
     place,
+    walk,
 )
 from sklearn_dl.runtime import seeded
 
@@ -43,9 +45,12 @@ def nothing_shared():
 
 
 def tensors(backbone):
-    return dict(backbone.module.named_parameters()) | dict(
-        backbone.module.named_buffers()
-    )
+    return named_tensors(backbone._network)  # which leaves them shared
+
+
+def fresh(backbone):
+    """Return an identity that nothing is remembered of."""
+    return copy.deepcopy(backbone).identity()
 
 
 def addresses(backbone):
@@ -90,11 +95,11 @@ def digests(monkeypatch):
     """Count how often tensors are really hashed."""
     made = []
 
-    def digest(backbone, real=_backbone._digest):
-        made.append(backbone)
-        return real(backbone)
+    def weights(network, real=_backbone._weights):
+        made.append(network)
+        return real(network)
 
-    monkeypatch.setattr(_backbone, "_digest", digest)
+    monkeypatch.setattr(_backbone, "_weights", weights)
     return made
 
 
@@ -157,7 +162,7 @@ def test_identity_depends_on_the_frozen_network_alone():
         (0,) * 3, [1] * 3
     )
     assert backbone.identity() == identity
-    assert _backbone._digest(backbone) == identity
+    assert fresh(backbone) == identity
 
 
 def test_identity_is_the_same_in_another_process(another_process):
@@ -238,10 +243,51 @@ def test_identity_holds_the_settings_code_and_hooks_of_own_classes(monkeypatch):
     assert identity(Shifted) not in found
 
 
-def test_hooks_that_watch_a_loaded_network_leave_its_identity():
-    backbone, expected = plain(), plain().identity()
-    backbone.module.register_forward_hook(lambda *args: None)
+@pytest.mark.parametrize("load", [plain, shared])
+def test_identity_sees_what_is_not_a_tensor_change(load):
+    backbone, expected = load(), load().identity()
     assert backbone.identity() == expected
+    handle = backbone.module.conv5.register_forward_hook(lambda m, args, out: out * 0)
+    assert backbone.identity() != expected
+    handle.remove()
+    assert backbone.identity() == expected
+    backbone.module.conv1[1].eps = 10.0
+    assert backbone.identity() != expected
+    backbone.module.conv1[1].eps = 1e-5
+    backbone.module.conv1[2] = nn.Tanh()
+    assert backbone.identity() != expected
+
+
+FACTOR = 1.0
+
+
+class ByGlobal(Scaled):
+    def forward(self, x):
+        return self.body(x) * FACTOR
+
+
+@pytest.mark.parametrize("load", [load_backbone, load_shared])
+def test_identity_sees_a_global_of_own_code_change(load, monkeypatch):
+    backbone = load(partial(seeded_net, ByGlobal), **SIZE)
+    before = backbone.identity()
+    monkeypatch.setattr(sys.modules[__name__], "FACTOR", 3.0)
+    assert backbone.identity() != before
+
+
+def test_identity_sees_a_forward_that_was_replaced():
+    backbone, expected = shared(), shared().identity()
+    module = backbone.module
+    module.forward = lambda x: type(module).forward(module, x) * 2
+    assert backbone.identity() != expected
+
+
+def test_a_scripted_network_is_refused():
+    def scripted():
+        with pytest.warns(FutureWarning, match="deprecated"):
+            return torch.jit.script(Scaled().body)
+
+    with pytest.raises(TypeError, match="a scripted network, whose parts"):
+        load_shared(scripted, **SIZE)
 
 
 def step(backbone, optimizer=torch.optim.SGD, **options):
@@ -318,7 +364,7 @@ def test_identity_sees_a_change(load, change):
     before = backbone.identity()
     change(backbone)
     assert backbone.identity() != before
-    assert backbone.identity() == _backbone._digest(backbone)
+    assert backbone.identity() == fresh(backbone)
 
 
 def test_identity_is_computed_once_while_nothing_changes(digests):
@@ -357,7 +403,7 @@ def test_shared_backbones_equal_those_loaded_alone(name):
     first, second = (shared(name, image_size=side) for _ in range(2))
     assert same_values(second, copies(own))
     assert addresses(first) == addresses(second)
-    assert second.identity() == own.identity() == _backbone._digest(second)
+    assert second.identity() == own.identity() == fresh(second)
     for attribute in ("name", "n_features", "preprocessing", "stages", "min_size"):
         assert getattr(second, attribute) == getattr(own, attribute)
     with torch.inference_mode():
@@ -367,10 +413,10 @@ def test_shared_backbones_equal_those_loaded_alone(name):
 def test_shared_backbone_is_frozen_in_channels_last_and_moves_without_a_copy():
     backbone = shared()
     before = addresses(backbone)
-    assert not any(p.requires_grad for p in backbone.parameters())
+    assert not backbone.trains
     backbone.train()
-    assert not any(m.training for m in backbone.module.modules())
-    assert backbone.module.conv1[0].weight.is_contiguous(
+    assert not any(m.training for _, m in walk(backbone._network))
+    assert tensors(backbone)["conv1.0.weight"].is_contiguous(
         memory_format=torch.channels_last
     )
     backbone.to(CPU, torch.float32).to(memory_format=torch.channels_last)
@@ -657,6 +703,59 @@ def halved(backbone):
     backbone.module.half()
 
 
+def written(backbone):
+    with torch.no_grad():
+        for p in backbone.parameters():
+            p.mul_(2)
+
+
+def written_past_the_version(backbone):
+    for p in backbone.module.parameters():
+        p.data.zero_()
+
+
+def unfrozen_by_hand(backbone):
+    backbone.requires_grad_(True)
+    step(backbone)
+
+
+def found_from_above(backbone):
+    network = nn.Sequential(backbone, nn.Linear(backbone.n_features, 2))
+    for part in network.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.ones_(part.weight)
+
+
+def applied(backbone):
+    def to_ones(part):
+        if isinstance(part, nn.Conv2d):
+            part.weight.data.fill_(1)
+
+    nn.Sequential(backbone).apply(to_ones)
+
+
+def children_written(backbone):
+    (network,) = backbone.children()
+    network.conv5[1].bias.data += 1
+
+
+def state_written(backbone):
+    backbone.state_dict()["module.conv1.1.weight"].mul_(3)
+
+
+def state_written_from_above(backbone):
+    nn.Sequential(backbone).state_dict()["0.module.conv1.1.weight"].mul_(3)
+
+
+def part_loaded(backbone):
+    part = backbone.module.conv1
+    part.load_state_dict({k: v + 1 for k, v in part.state_dict().items()})
+
+
+def buffer_written(backbone):
+    dict(backbone.named_buffers())["module.conv1.1.running_mean"].add_(1)
+
+
 @pytest.mark.parametrize(
     "use",
     [
@@ -671,6 +770,16 @@ def halved(backbone):
         load_some,
         moved,
         halved,
+        written,
+        written_past_the_version,
+        unfrozen_by_hand,
+        found_from_above,
+        applied,
+        children_written,
+        state_written,
+        state_written_from_above,
+        buffer_written,
+        part_loaded,
         *CHANGES,
     ],
 )
@@ -682,7 +791,7 @@ def test_what_one_does_no_other_sees(use):
         assert not same_values(used, expected)
     for backbone in (before, after, shared()):
         assert same_values(backbone, expected)
-        assert _backbone._digest(backbone) == backbone.identity() == identity
+        assert fresh(backbone) == backbone.identity() == identity
     assert addresses(before) == addresses(shared())
 
 
@@ -713,7 +822,7 @@ def test_a_partial_state_leaves_the_rest_shared():
     backbone = shared()
     before = addresses(backbone)
     network = nn.ModuleDict({"backbone": backbone, "head": nn.Linear(512, 2)})
-    state = {k: v for k, v in network.state_dict().items() if k.startswith("head.")}
+    state = {f"head.{k}": v for k, v in network["head"].state_dict().items()}
     network.load_state_dict(state, strict=False)
     assert addresses(backbone) == before
 
@@ -751,7 +860,7 @@ def test_copies_are_independent_even_of_each_other(copied):
 
 
 def address(backbone):
-    return next(backbone.parameters()).data_ptr()
+    return next(iter(tensors(backbone).values())).data_ptr()
 
 
 def test_recent_ones_are_kept_up_to_the_bound(monkeypatch, loads):

@@ -21,6 +21,7 @@ from sklearn.ensemble import (
     VotingRegressor,
 )
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.metrics import matthews_corrcoef, root_mean_squared_error
 from sklearn.naive_bayes import GaussianNB
@@ -597,3 +598,35 @@ def test_one_row_is_enough():
     assert found.vote_error == 0.5
     assert math.isnan(found.gain_standard_error)
     assert "standard error" not in found.summary()
+
+
+@pytest.mark.parametrize("labels", [[-1, 1, 2], [0, 1, 2], [1, 2, 5], ["a", "b", "c"]])
+@pytest.mark.parametrize("pipeline", [False, True])
+def test_members_fitted_before_keep_their_labels(labels, pipeline, wine):
+    X, y = wine[0], np.array(labels)[np.unique(wine[1], return_inverse=True)[1]]
+    frozen = {
+        name: FrozenEstimator(model.fit(X[::2], y[::2]))
+        for name, model in {"a": GaussianNB(), "b": DecisionTreeClassifier()}.items()
+    }
+    if pipeline:
+        frozen["b"] = make_pipeline(
+            FrozenEstimator(StandardScaler().fit(X)), GaussianNB()
+        )
+        frozen["b"] = FrozenEstimator(frozen["b"].fit(X, y))
+    vote = VotingClassifier([*frozen.items()], voting="soft").fit(X, y)
+    found = diversity(vote, X, y)
+    errors = [np.mean(member.predict(X) != y) for member in frozen.values()]
+    np.testing.assert_allclose(found.members["error"], errors)
+    assert found.soft_vote_error == pytest.approx(1 - vote.score(X, y), abs=0.01)
+
+
+def test_large_weights_are_weights():
+    truth = [0, 0]
+    members = {"a": [0, 0], "b": [1, 1], "c": [1, 1]}
+    found = diversity(members, None, truth, weights=[1e308] * 3)
+    assert found.vote_error == 1.0
+
+
+def test_weights_by_name_are_refused():
+    with pytest.raises(TypeError, match="must be a list of numbers, one for each of 2"):
+        diversity(predicted("a", "b"), None, TRUTH, weights={"a": 1})

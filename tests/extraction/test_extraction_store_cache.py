@@ -14,7 +14,7 @@ from sklearn.base import clone
 from sklearn_dl.extraction._cache import FeatureCache, resolve_cache
 from sklearn_dl.extraction._directory import DirectoryStore
 from sklearn_dl.extraction._memory import MemoryStore
-from sklearn_dl.extraction._store import CacheStatistics
+from sklearn_dl.extraction._store import CacheStatistics, new_owner
 
 
 def test_none_is_no_cache():
@@ -132,3 +132,16 @@ def test_what_is_no_place_is_refused(what):
         FeatureCache(what)
     with pytest.raises(ValueError, match="'memory' or a directory"):
         resolve_cache("")
+
+
+def test_a_bound_beyond_what_sqlite_counts_to_is_no_bound(tmp_path):
+    store = resolve_cache(FeatureCache(tmp_path, max_bytes=2**70))
+    name, owner = bytes(32), new_owner()
+    assert store.claim([name], owner) == [name]
+    store.put({name: np.ones(3, "float32")}, owner)
+    assert store.lookup([name], (3,), np.dtype("float32"))[name].tolist() == [1, 1, 1]
+
+
+def test_a_location_with_a_zero_byte_is_refused():
+    with pytest.raises(ValueError, match="must be 'memory' or a directory"):
+        FeatureCache("x\0y")

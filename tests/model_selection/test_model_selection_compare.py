@@ -558,6 +558,13 @@ def test_scikit_learns_searches_take_the_grid(data, search):
         ("head", {"task": "ranking"}, ValueError, "'task' parameter"),
         ("head", {"max_epochs": 0}, ValueError, "'max_epochs' parameter"),
         ("head", {"backbone": []}, ValueError, "backbone is an empty list"),
+        (None, {}, TypeError, "regimes=None must hold names"),
+        (
+            "head",
+            {"grids": {"head": None}},
+            TypeError,
+            "'head' must be a dict, got None",
+        ),
     ],
 )
 def test_mistakes_are_named(regimes, options, error, message):
@@ -582,3 +589,8 @@ def test_mistakes_of_a_comparison_are_named(numbers, options, message):
     with pytest.raises(ValueError, match=message):
         compare_regimes(**{"X": X, "y": y, "regimes": own(9.5), **options})
     assert Rows.fits == []
+
+
+def test_a_nan_of_numpy_is_a_nan(numbers):
+    found = compare_regimes(*numbers, own(0.5), cv=2, error_score=np.float32("nan"))
+    assert len(found.leaderboard_) == 1

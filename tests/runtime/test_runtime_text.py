@@ -1,5 +1,6 @@
 """Stable texts: equal in another process, different where the values are."""
 
+import ctypes
 import dataclasses
 import enum
 import functools
@@ -8,10 +9,12 @@ import logging
 import math
 import os
 import re
+import struct
 import subprocess
 import sys
 import threading
 import tracemalloc
+import weakref
 from collections import namedtuple
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -99,7 +102,6 @@ def values():
         "modules": [math, torch.nn.functional],
         "logger": logging.getLogger("a"),
         "pattern": re.compile("a+"),
-        "generator": (i for i in range(3)),
         "random": [np.random.default_rng(0), torch.Generator().manual_seed(1)],
         "enum": [Colour.RED, Colour, InterpolationMode.BICUBIC],
         "settings": [Settings(), Settings, Pair(1, 2)],
@@ -601,3 +603,42 @@ def test_large_values_are_not_copied():
         assert tracemalloc.get_traced_memory()[1] < 5 * 10**7
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: (i for i in range(3)),
+        lambda: struct.Struct("<i"),
+        lambda: ctypes.pointer(ctypes.c_int(1)),
+        lambda: weakref.ref(Prepare),
+    ],
+    ids=["generator", "struct", "pointer", "reference"],
+)
+def test_what_cannot_be_read_equals_nothing_but_itself(make):
+    first, second = make(), make()
+    if first is second:  # Python keeps one reference to a class
+        second = weakref.ref(Net)
+    assert stable_text([first]) == stable_text([first])
+    assert stable_text([first]) != stable_text([second])
+
+
+def test_a_token_is_not_given_to_another_object_at_the_same_address():
+    tokens = {stable_text(i for i in range(3)) for _ in range(50)}
+    assert len(tokens) == 50
+
+
+def test_tokens_differ_after_a_fork():
+    code = (
+        "import os; from sklearn_dl.runtime import stable_text\n"
+        "pid = os.fork()\n"
+        "print(stable_text(i for i in range(3)), flush=True)\n"
+        "if pid: os.waitpid(pid, 0)"
+    )
+    output = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert len(set(output.splitlines())) == 2
+
+
+def test_locks_are_all_the_same():
+    assert stable_text(threading.Lock()) == stable_text(threading.Lock())
+    assert stable_text(threading.RLock()) == stable_text(threading.RLock())
