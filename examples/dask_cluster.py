@@ -6,16 +6,17 @@
     python examples/dask_cluster.py --data hymenoptera_data --workers 2
     python examples/dask_cluster.py --data /shared/photos --scheduler tcp://head:8786
 
-Inside ``joblib.parallel_config("dask")``, `transform` of many images is spread over
+Inside ``joblib.parallel_config("dask")``, `transform` of some batches is spread over
 the workers in chunks, with a progress bar, and so are the fits of scikit-learn's
-searches and ensembles. A worker that dies in mid-`transform` loses nothing: its chunks
-go to another one.
+searches and ensembles, of which joblib reports as `verbose` says. A worker that dies in
+mid-`transform` loses nothing: its chunks go to another one.
 
 Give each host a folder of its own as ``--cache``: SQLite's database must not lie on a
 network file system.
 """
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 import joblib
 import numpy as np
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="of a local cluster")
     args = parser.parse_args()
     try:
-        from distributed import Client, LocalCluster
+        from distributed import Client, LocalCluster, get_task_stream
     except ImportError as error:
         raise SystemExit("This example needs Dask: pip install -e '.[dask]'") from error
     X, _, y, _, backbone = load_split(args)
@@ -48,9 +49,10 @@ def main() -> None:
     head = ImageClassifier(**backbone, max_epochs=5)
     bag = BaggingClassifier(head, 4, random_state=0, verbose=1)
 
-    def run(name: str) -> np.ndarray:
+    def run(name: str, watch: AbstractContextManager) -> np.ndarray:
         start = time.perf_counter()
-        features = extractor.transform(X)
+        with watch:
+            features = extractor.transform(X)
         extracted = time.perf_counter()
         search.fit(X, y)
         searched = time.perf_counter()
@@ -63,7 +65,7 @@ def main() -> None:
         )
         return features
 
-    alone = run("this process")
+    alone = run("this process", nullcontext())
     if args.scheduler:
         client = Client(args.scheduler)
     else:
@@ -71,8 +73,11 @@ def main() -> None:
             n_workers=args.workers, threads_per_worker=1, dashboard_address=None
         )
         client = Client(cluster)
-    with client, joblib.parallel_config("dask"):
-        together = run("the cluster")
+    with client, joblib.parallel_config("dask", verbose=10):
+        tasks = get_task_stream(client)
+        together = run("the cluster", tasks)
+        n_workers = len({task["worker"] for task in tasks.data})
+        print(f"{n_workers} of {len(client.nthreads())} workers took part in transform")
     if not args.scheduler:
         cluster.close()
     difference = np.abs(together - alone).max() / np.abs(alone).max()

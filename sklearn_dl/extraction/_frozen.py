@@ -1,6 +1,7 @@
 """Features of a frozen backbone: kept, shared, and computed where they are missing."""
 
 import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,16 @@ import torch
 from sklearn_dl.backbones import Backbone
 from sklearn_dl.extraction._cache import resolve_cache
 from sklearn_dl.extraction._cached import CachedPass
-from sklearn_dl.extraction._cluster import ClusterPass, active_client
+from sklearn_dl.extraction._cluster import (
+    ClusterPass,
+    active_client,
+    readable_keys,
+    task_rows,
+)
 from sklearn_dl.extraction._pass import Pass
 from sklearn_dl.extraction._run import Combine, Forward, combined, progress, run_network
-from sklearn_dl.images import ImageDecodeError, ImageSource
+from sklearn_dl.images import ImageDecodeError, ImageSource, verify_images
 from sklearn_dl.runtime import release_memory, resolve_device
-
-# Batches in one task for a worker of a cluster.
-_TASK_BATCHES = 8
 
 
 def run_frozen(
@@ -78,9 +81,11 @@ def run_frozen(
     """
     rows = np.arange(len(source)) if rows is None else np.asarray(rows)
     store, client = resolve_cache(cache), active_client()
-    chunk = batch_size * _TASK_BATCHES
-    if len(rows) <= chunk:
-        client = None  # too little to be spread
+    forward = Forward(backbone, preprocessing, device, precision, views)
+    if client is not None:
+        images = forward.images_per_batch(batch_size)
+        if len(rows) <= task_rows(client, len(rows), images):
+            client = None  # too little to be spread
     if store is None and client is None:
         return run_network(
             backbone,
@@ -95,7 +100,6 @@ def run_frozen(
             views=views,
             combine=combine,
         )
-    forward = Forward(backbone, preprocessing, device, precision, views)
     combine = combined(views) if combine is None else combine
     if client is None:
         assert store is not None
@@ -103,8 +107,8 @@ def run_frozen(
         window = run.window
     else:
         options = {"cache": cache, "precision": precision, "batch_size": batch_size}
-        model = _Model(forward, worker_device, options)
-        work = {"client": client, "work": _chunk, "model": model, "chunk": chunk}
+        model = partial(_Model, forward, worker_device, options)
+        work = {"client": client, "work": _chunk, "model": model}
         run = ClusterPass(forward, source, store, batch_size, **work)
         window = len(rows)  # workers shall not wait for the last of each window
     output = None
@@ -138,15 +142,30 @@ class _Model:
             "combine": torch.Tensor.contiguous,
         }
 
+    def run(self, source: ImageSource, device: torch.device) -> CachedPass:
+        """Return what finds the keys of a source on that device."""
+        precision, size = self.options["precision"], self.options["batch_size"]
+        preprocessing, views = self.options["preprocessing"], self.options["views"]
+        forward = Forward(self.backbone, preprocessing, device, precision, views)
+        store = resolve_cache(self.options["cache"])
+        assert store is not None  # or no keys are wanted
+        return CachedPass(forward, source, store, size)
 
-def _chunk(model: _Model, source: ImageSource, rows: np.ndarray):
-    """Return features of a chunk, and the kind of device they come from."""
+
+def _chunk(model: _Model, source: ImageSource, keyed: bool):
+    """Return features of a chunk, the keys of its rows, and why some can't be read."""
     device = resolve_device(model.device, fall_back=True)
+    every = np.arange(len(source))
+    same: dict[int, bytes] = {}
     try:
+        if keyed:
+            run = model.run(source, device)
+            same = readable_keys(run, every)
         features = run_frozen(model.backbone, source, device=device, **model.options)
+        if keyed and source.kind == "paths":  # a file may have changed meanwhile
+            same = dict(same.items() & readable_keys(run, every).items())
     except ImageDecodeError as error:
-        failures = [
-            (int(rows[row or 0]), path, why) for row, path, why in error.failures
-        ]
-        raise ImageDecodeError(failures) from error
-    return features, device.type
+        # The first bad batch ended it: there may be others.
+        bad = [*error.failures, *verify_images(source).itertuples(False, None)]
+        return None, [], {row: reason for row, _, reason in bad}
+    return features, same, {}

@@ -1,7 +1,9 @@
 """A small backbone whose every batch takes a while, for clusters of real processes."""
 
 import os
+import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,15 +14,16 @@ from torchvision.models import squeezenet1_1
 class Slow:
     """Builds a network that notes each batch with its process, and takes its time."""
 
-    def __init__(self, path, seconds=0.0):
+    def __init__(self, path, seconds=0.0, swap=None):
         self.path = str(path)
         self.seconds = seconds
+        self.swap = swap  # (folder, into): whose files the first batch moves there
 
     def __call__(self) -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             module = squeezenet1_1(weights=None).features[:5]
-        module.register_forward_hook(_Note(self.path, self.seconds))
+        module.register_forward_hook(_Note(self.path, self.seconds, self.swap))
         return module
 
     def batches(self) -> list[tuple[int, int]]:
@@ -29,10 +32,14 @@ class Slow:
         lines = path.read_text().splitlines() if path.exists() else []
         return [(int(pid), int(n)) for pid, n in map(str.split, lines)]
 
+    def images(self) -> int:
+        """Return how many images there were so far."""
+        return sum(n for _, n in self.batches())
+
 
 class _Note:
-    def __init__(self, path, seconds):
-        self.path, self.seconds = path, seconds
+    def __init__(self, path, seconds, swap):
+        self.path, self.seconds, self.swap = path, seconds, swap
 
     def __call__(self, module, inputs, output):
         if output.device.type == "meta":  # how the width of the features is found
@@ -40,6 +47,21 @@ class _Note:
         time.sleep(self.seconds)
         with open(self.path, "a") as file:
             file.write(f"{os.getpid()} {len(output)}\n")
+        if self.swap is not None:
+            folder, into = map(Path, self.swap)
+            for file in folder.iterdir():
+                with suppress(FileNotFoundError):  # another worker has moved it
+                    file.replace(into / file.name)
+
+
+def two_folders(paths, parent) -> tuple[Path, Path]:
+    """Copy files to two folders, by the names 0.png, 1.png and so on."""
+    folders = parent / "here", parent / "there"
+    for folder in folders:
+        folder.mkdir()
+        for row, path in enumerate(paths):
+            shutil.copy(path, folder / f"{row}.png")
+    return folders
 
 
 def outputs_of_a_fit(model, X, y):
