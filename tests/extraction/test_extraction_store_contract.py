@@ -14,7 +14,12 @@ from _store_processes import key
 from sklearn_dl.extraction import _claims, _memory, _store
 from sklearn_dl.extraction._directory import DirectoryStore
 from sklearn_dl.extraction._memory import MemoryStore
-from sklearn_dl.extraction._store import CacheStatistics, new_owner, owner_is_dead
+from sklearn_dl.extraction._store import (
+    LEASE,
+    CacheStatistics,
+    new_owner,
+    owner_is_dead,
+)
 
 A, B, C, D = map(key, "abcd")
 
@@ -153,16 +158,16 @@ def test_a_claim_lasts_for_its_lease_unless_prolonged(make, prolong, monkeypatch
         monkeypatch.setattr(module, "time", Clock(now))
     store = make()
     store.claim([A, B], "me")
-    now[0] += 100
+    now[0] += 0.8 * LEASE
     if prolong == "renew":
         store.renew("me")
     elif prolong == "put":
         store.put(rows(b=1), "me")
     elif prolong == "claim":
         store.claim([C], "me")
-    now[0] += 100
+    now[0] += 0.8 * LEASE
     assert store.claim([A], "you") == ([A] if prolong is None else [])
-    now[0] += 100
+    now[0] += 0.8 * LEASE
     if prolong is None:
         store.renew("me")  # too late: it is another's
     assert store.claim([A], "they") == ([] if prolong is None else [A])
