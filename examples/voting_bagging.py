@@ -27,6 +27,7 @@ from sklearn.svm import LinearSVC
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor, make_feature_classifier
 from sklearn_dl.ensemble import DiversityDisplay, diversity
+from sklearn_dl.model_selection import recommend_regime
 
 
 def main() -> None:
@@ -58,10 +59,13 @@ def main() -> None:
 
 def members(backbone, args) -> dict:
     """Return the models that vote."""
+    # Which layer is an earlier one, whatever the backbone.
+    unlike_photographs = recommend_regime(100, "different", **backbone)[0].estimator
+    layer = unlike_photographs["features"].layer
     return {
         "features + SVM": make_feature_classifier(**backbone, probability=True),
         "features of an earlier layer + SVM": make_feature_classifier(
-            **backbone, layer="features.14", probability=True
+            **backbone, layer=layer, probability=True
         ),
         "trained head": ImageClassifier(**backbone),
         "fine-tuned": fine_tuned(backbone, args, seed=0),
