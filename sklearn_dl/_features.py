@@ -83,7 +83,8 @@ class ImageFeatureExtractor(
     Attributes
     ----------
     backbone_ : Backbone
-        The network, a ``torch.nn.Module``.
+        The network, a ``torch.nn.Module``. What you change in it is its own: other
+        estimators keep theirs, and its features get entries of their own in the cache.
     preprocessing_ : Preprocessing
         How images are resized, cropped and normalised.
     n_features_out_ : int

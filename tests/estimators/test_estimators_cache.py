@@ -3,11 +3,9 @@
 import itertools
 import os
 import pickle
-import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import warnings
 from contextlib import closing
@@ -19,6 +17,7 @@ import pytest
 import torch
 from cache_cases import Counted, Threads, two_textures
 from PIL import Image
+from reachable import reachable_folder
 from sklearn.base import clone
 from sklearn.ensemble import (
     AdaBoostClassifier,
@@ -590,19 +589,17 @@ def test_encoded_bytes_are_looked_up_before_they_are_decoded(counted, paths, ope
 def failing_disks(images):
     """Return what comes of caches that can't be written, with 6 of 12 images stored."""
     X, y = images[0][:12], images[1][:12]
-    folder = Path(tempfile.mkdtemp())  # pytest's own are closed to other users
-    folder.chmod(0o755)
-    directories = [str(folder / name) for name in ("full", "read-only")]
     code = (
         f"import sys; sys.path[:0] = {sys.path!r}\n"
         "import pickle; from cache_cases import use_failing_disks\n"
         "use_failing_disks(*pickle.load(sys.stdin.buffer))\n"
     )
-    given = pickle.dumps((X, y, *directories))
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=given, capture_output=True
-    )
-    shutil.rmtree(folder)
+    with reachable_folder() as folder:
+        directories = [str(folder / name) for name in ("full", "read-only")]
+        given = pickle.dumps((X, y, *directories))
+        done = subprocess.run(
+            [sys.executable, "-c", code], input=given, capture_output=True
+        )
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     return pickle.loads(done.stdout)
 

@@ -3,15 +3,14 @@
 import os
 import shutil
 import sqlite3
-import tempfile
 import warnings
 from contextlib import closing
-from pathlib import Path
 
 import _store_processes as processes
 import numpy as np
 import pytest
 from _store_processes import BIG, in_process, key, row
+from reachable import reachable_folder
 
 from sklearn_dl.extraction import _sqlite
 from sklearn_dl.extraction._directory import DirectoryStore
@@ -31,11 +30,9 @@ def directory(tmp_path):
 
 @pytest.fixture
 def open_to_all():
-    """Return a path that other users may reach; pytest's own are private."""
-    path = Path(tempfile.mkdtemp())
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+    """Return a path that other users may reach."""
+    with reachable_folder() as path:
+        yield path
 
 
 def file_of(directory):
