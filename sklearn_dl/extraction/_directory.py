@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from sklearn_dl.extraction._claims import claim, claimed, release, renew, settle
+from sklearn_dl.extraction._claims import claim, claimed, release, settle
 from sklearn_dl.extraction._sqlite import (
     Database,
     empty,
@@ -135,10 +135,6 @@ class DirectoryStore(Store):
                 self.release(owner)
             elif not left:
                 self._owners.discard(owner)
-
-    def renew(self, owner: str) -> None:
-        """Prolong the claims of an owner who is still at work."""
-        self._write(lambda db: renew(db, owner), None)
 
     def release(self, owner: str) -> None:
         """Lift all claims of an owner."""

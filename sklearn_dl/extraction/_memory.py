@@ -96,14 +96,9 @@ class MemoryStore(Store):
                 self._bytes += row.nbytes
                 self._lift(key)
             self._evict(sum(row.nbytes for row in kept.values()))
-            self.renew(owner)
-            self._changed.notify_all()
-
-    def renew(self, owner: str) -> None:
-        """Prolong the claims of an owner who is still at work."""
-        with self._lock:
             if owner in self._leases:
                 self._leases[owner] = time.monotonic() + LEASE
+            self._changed.notify_all()
 
     def release(self, owner: str) -> None:
         """Lift all claims of an owner."""

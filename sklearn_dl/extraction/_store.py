@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-# Seconds that a claim lasts unless its owner renews it: longer than one batch takes.
-# Owners that died are known without it.
+# Seconds that a claim lasts unless its owner claims or puts something: longer than one
+# batch takes. Owners that died are known without it.
 LEASE = 900.0
 
 Stamp = tuple[int, ...]
@@ -120,10 +120,6 @@ class Store(ABC):
         owner : str
             Its other claims are prolonged.
         """
-
-    @abstractmethod
-    def renew(self, owner: str) -> None:
-        """Prolong the claims of an owner who is still at work."""
 
     @abstractmethod
     def release(self, owner: str) -> None:

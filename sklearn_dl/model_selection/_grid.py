@@ -231,9 +231,8 @@ def _named(regimes) -> dict[str, Any]:
     if isinstance(regimes, str):
         regimes = (regimes,)
     if not isinstance(regimes, Mapping):
-        if not isinstance(regimes, Iterable) or not all(
-            isinstance(name, str) for name in regimes
-        ):
+        regimes = list(regimes) if isinstance(regimes, Iterable) else [regimes]
+        if not all(isinstance(name, str) for name in regimes):
             raise TypeError(
                 f"regimes={regimes!r} must hold names; for estimators of your own give "
                 "a dict {name: estimator} or {name: (estimator, grid)}."

@@ -141,7 +141,6 @@ def use(store):
     claimed = store.claim([key(2), key(3)], "me")
     store.put({key(3): row(3)}, "me")
     store.remember_files({"a.png": ((1, 2, 3, 4, 5), key(0))})
-    store.renew("me")
     store.count(5, 7)
     store.wait([key(3)], 5.0)
     store.release("me")

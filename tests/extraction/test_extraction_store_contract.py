@@ -151,7 +151,7 @@ def test_putting_lifts_the_claims_of_those_rows_only(make):
     assert store.claim([A, B, C], "you") == [A]
 
 
-@pytest.mark.parametrize("prolong", ["renew", "put", "claim", None])
+@pytest.mark.parametrize("prolong", ["put", "claim", None])
 def test_a_claim_lasts_for_its_lease_unless_prolonged(make, prolong, monkeypatch):
     now = [1000.0]
     for module in (_memory, _claims):
@@ -159,9 +159,7 @@ def test_a_claim_lasts_for_its_lease_unless_prolonged(make, prolong, monkeypatch
     store = make()
     store.claim([A, B], "me")
     now[0] += 0.8 * LEASE
-    if prolong == "renew":
-        store.renew("me")
-    elif prolong == "put":
+    if prolong == "put":
         store.put(rows(b=1), "me")
     elif prolong == "claim":
         store.claim([C], "me")
@@ -169,7 +167,7 @@ def test_a_claim_lasts_for_its_lease_unless_prolonged(make, prolong, monkeypatch
     assert store.claim([A], "you") == ([A] if prolong is None else [])
     now[0] += 0.8 * LEASE
     if prolong is None:
-        store.renew("me")  # too late: it is another's
+        store.put({}, "me")  # too late: it is another's
     assert store.claim([A], "they") == ([] if prolong is None else [A])
 
 
@@ -187,7 +185,6 @@ def test_what_is_left_of_several_claims_lasts_after_a_put(make):
     store = make()
     store.claim([A, B], "me")
     store.put(rows(a=1), "me")
-    store.renew("me")
     assert store.claim([A, B], "you") == []
 
 

@@ -558,7 +558,7 @@ def test_scikit_learns_searches_take_the_grid(data, search):
         ("head", {"task": "ranking"}, ValueError, "'task' parameter"),
         ("head", {"max_epochs": 0}, ValueError, "'max_epochs' parameter"),
         ("head", {"backbone": []}, ValueError, "backbone is an empty list"),
-        (None, {}, TypeError, "regimes=None must hold names"),
+        (None, {}, TypeError, "must hold names; for estimators of your own"),
         (
             "head",
             {"grids": {"head": None}},
