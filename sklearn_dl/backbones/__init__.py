@@ -7,6 +7,7 @@ the same frozen, with tensors that are in the process only once.
 """
 
 from sklearn_dl.backbones._backbone import Backbone, images_seen
+from sklearn_dl.backbones._folding import predicting
 from sklearn_dl.backbones._load import load_backbone
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
 from sklearn_dl.backbones._shared import forget_shared, load_shared, place
@@ -27,5 +28,6 @@ __all__ = [
     "named_parameters",
     "named_tensors",
     "place",
+    "predicting",
     "walk",
 ]

@@ -9,16 +9,20 @@ import numpy as np
 import torch
 from torch import nn
 
+from sklearn_dl.backbones._folding import InferenceForms, is_predicting
+from sklearn_dl.backbones._identity import (
+    digest_architecture,
+    digest_weights,
+    is_settled,
+)
 from sklearn_dl.backbones._ledger import Ledger
 from sklearn_dl.backbones._names import unknown_name
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
 from sklearn_dl.backbones._stages import modules_by_stage
 from sklearn_dl.backbones._surgery import pool, run
 from sklearn_dl.backbones._walk import named_tensors, walk
-from sklearn_dl.runtime import package_versions, stable_text
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
-_INTERNAL = frozenset([*vars(nn.Module()), "_compiled_call_impl"])
 
 
 class _Tally(threading.local):
@@ -109,12 +113,35 @@ class Backbone(nn.Module):
         self._fixed: list[str] = []  # submodules that stay in evaluation mode
         self._parts: dict[str, set[str]] = {}  # the stages that each has a part of
         self._ledger = Ledger()
+        self._forms = InferenceForms()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the features (n, n_features) of normalised images (n, 3, h, w)."""
+        """Return the features (n, n_features) of normalised images (n, 3, h, w).
+
+        Within `predicting`, BatchNorm is folded into the convolutions.
+        """
+        network = self._network
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             _TALLY.images += len(x)
-        return pool(run(self._network, x), self.pooling, self._channels_last)
+            if is_predicting() and self._can_fold():
+                ledger, lender = self._ledger, self._ledger.origin
+                forms = self._forms if lender is None else lender.forms
+                network = forms.of(
+                    network,
+                    x,
+                    fixed=lender is not None,
+                    architecture=ledger.architecture,
+                )
+        return pool(run(network, x), self.pooling, self._channels_last)
+
+    def _can_fold(self) -> bool:
+        """Tell whether the network predicts, and is as it was built."""
+        ledger = self._ledger
+        if ledger.handed_out:  # to one who may hook its parts, or write to them later
+            return False
+        if ledger.architecture is None and not is_settled(self._network):
+            return False
+        return not any(part.training for _, part in walk(self._network))
 
     @property
     def _network(self) -> nn.Module:
@@ -129,6 +156,12 @@ class Backbone(nn.Module):
         if "_ledger" in vars(self):
             self._ledger.hand_out(network)
         return network
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "module" and "_ledger" in vars(self):
+            self._hand_out()  # to whom it belongs that comes instead
+            self._forms.forget()
+        super().__setattr__(name, value)
 
     # Whatever leads to the parts of a module goes by one of these.
 
@@ -241,13 +274,13 @@ class Backbone(nn.Module):
         network, ledger = self._network, self._ledger
         weights = ledger.weights(network)
         if weights is None:
-            weights = _weights(network)
+            weights = digest_weights(network)
             if not self._movable():  # a fused optimiser's step leaves no trace
                 ledger.remember(network, weights)
         architecture = ledger.architecture
         if architecture is None:
-            architecture = _architecture(self)
-            if not ledger.handed_out and _is_settled(network):
+            architecture = digest_architecture(self)
+            if not ledger.handed_out and is_settled(network):
                 ledger.architecture = architecture
         return hashlib.sha256(f"{architecture} {weights}".encode()).hexdigest()
 
@@ -302,6 +335,8 @@ class Backbone(nn.Module):
         """Set training mode, except for the frozen part."""
         network = self._network
         self.training = mode
+        if mode:
+            self._forms.forget()
         if "" in self._fixed:  # the whole network
             if any(part.training for _, part in walk(network)):
                 network.eval()
@@ -314,41 +349,3 @@ class Backbone(nn.Module):
     def extra_repr(self) -> str:
         """Show name, width and stages."""
         return f"{self.name!r}, n_features={self.n_features}, stages={[*self.stages]}"
-
-
-def _is_settled(network: nn.Module) -> bool:
-    """Tell whether the code of a network stays as it is.
-
-    That of one's own classes may read globals, which may change.
-    """
-    packages = {type(part).__module__.partition(".")[0] for _, part in walk(network)}
-    return packages <= {"torch", "torchvision", "timm"}
-
-
-def _weights(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    with torch.inference_mode(False), torch.no_grad():
-        for name, tensor in named_tensors(network).items():
-            if not name.endswith("num_batches_tracked"):
-                digest.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
-                flat = tensor.detach().cpu().contiguous().reshape(-1)
-                digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _architecture(backbone: Backbone) -> str:
-    modules = [(p.removesuffix("."), m) for p, m in walk(backbone._network)]
-    parts = [
-        (name, type(part), {k: v for k, v in vars(part).items() if k not in _INTERNAL})
-        for name, part in modules
-    ]
-    hooks = [
-        (name, hook)
-        for name, part in modules
-        for found in (part._forward_pre_hooks, part._forward_hooks)
-        for hook in found.values()
-    ]
-    point = backbone.layer, backbone.pooling, backbone._channels_last
-    versions = package_versions([type(part) for _, part in modules])
-    text = stable_text([point, parts, hooks, versions])
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -14,6 +14,7 @@ from torchvision.models import WeightsEnum
 
 from sklearn_dl.backbones._backbone import Backbone
 from sklearn_dl.backbones._files import cached_path, is_path
+from sklearn_dl.backbones._folding import InferenceForms
 from sklearn_dl.backbones._ledger import stamp
 from sklearn_dl.backbones._load import (
     AnyPreprocessing,
@@ -179,9 +180,13 @@ class _Lender:
         self.tensors = {name: tensor.data for name, tensor in tensors.items()}
         self.names = frozenset(tensors)
         self.stamps = [stamp(tensor) for tensor in self.tensors.values()]
-        distinct = {t.data_ptr(): t.nbytes for t in self.tensors.values()}
-        self.n_bytes = sum(distinct.values())
         self.moulds: dict[tuple, Mould] = {}
+        self.forms = InferenceForms()
+
+    @property
+    def n_bytes(self) -> int:
+        every = [*self.tensors.values(), *self.forms.tensors()]
+        return sum({t.data_ptr(): t.nbytes for t in every}.values())
 
 
 class _Registry:
