@@ -8,6 +8,12 @@ from sklearn_dl.runtime._device import (
     resolve_device,
     resolve_precision,
 )
+from sklearn_dl.runtime._memory import (
+    fitting_batch_size,
+    free_cached_blocks,
+    is_out_of_memory,
+    machine_bytes,
+)
 from sklearn_dl.runtime._packages import package_versions
 from sklearn_dl.runtime._random import draw_seed, keyed_generator, reseed, seeded
 from sklearn_dl.runtime._signals import Interrupts
@@ -20,8 +26,12 @@ __all__ = [
     "autocast",
     "decoding_threads",
     "draw_seed",
+    "fitting_batch_size",
+    "free_cached_blocks",
+    "is_out_of_memory",
     "keep_large_blocks",
     "keyed_generator",
+    "machine_bytes",
     "module_dtype",
     "package_versions",
     "release_memory",

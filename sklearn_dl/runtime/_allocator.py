@@ -10,32 +10,67 @@ import os
 import sys
 from functools import cache
 
+from sklearn_dl.runtime._memory import machine_bytes
+
 # Names of glibc's <malloc.h>.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+
 _GIB = 2**30
+_SWITCH = "SKLEARN_DL_ALLOCATOR"
+_KEPT, _SYSTEM = (_GIB, 2 * _GIB - 1), (2**17, 2**17)  # the latter are glibc's own
 
 
-@cache
-def keep_large_blocks() -> bool:
-    """Let glibc keep freed blocks for the next use, in this process, once.
+def keep_large_blocks(keep: bool | None = None) -> bool:
+    """Let glibc keep freed blocks for the next use, in this process.
 
-    The setting is the whole process's. Set the environment variable
-    ``SKLEARN_DL_ALLOCATOR=system`` to leave the allocator as it is.
+    The estimators call it before they compute. The setting is the whole process's:
+    switch it off with ``keep_large_blocks(False)``, or before Python starts by the
+    environment variable ``SKLEARN_DL_ALLOCATOR=system``.
+
+    Parameters
+    ----------
+    keep : bool, default=None
+        Whether to keep blocks from now on, in this process and in those that it
+        starts. None leaves the choice as it is; at first it is to keep them, unless
+        the environment variable says otherwise.
 
     Returns
     -------
     bool
-        Whether the setting was made: False where the C library isn't glibc, and
-        where the environment variable says so.
+        Whether blocks are kept: False where the C library isn't glibc.
+
+    Notes
+    -----
+    Once they were kept, switching it off sets glibc's thresholds to 128 KiB, where they
+    begin; glibc moves them no more.
+
+    Examples
+    --------
+    >>> from sklearn_dl.runtime import keep_large_blocks
+    >>> keep_large_blocks(False)
+    False
+    >>> _ = keep_large_blocks(True)
     """
+    if keep is not None:
+        os.environ[_SWITCH] = "keep" if keep else "system"
+    wanted = os.environ.get(_SWITCH) != "system"
     libc = _glibc()
-    if libc is None or os.environ.get("SKLEARN_DL_ALLOCATOR") == "system":
+    if libc is None:
         return False
-    return bool(
-        libc.mallopt(_M_MMAP_THRESHOLD, _GIB)
-        and libc.mallopt(_M_TRIM_THRESHOLD, 2 * _GIB - 1)
-    )
+    if wanted != _STATE["kept"]:
+        mmap_threshold, trim_threshold = _KEPT if wanted else _SYSTEM
+        _STATE["kept"] = bool(
+            libc.mallopt(_M_MMAP_THRESHOLD, mmap_threshold)
+            and libc.mallopt(_M_TRIM_THRESHOLD, trim_threshold)
+            and wanted
+        )
+        if not wanted:
+            libc.malloc_trim(0)
+    return _STATE["kept"]
+
+
+_STATE = {"kept": False}
 
 
 def release_memory() -> None:
@@ -48,8 +83,10 @@ def release_memory() -> None:
     """
     if not keep_large_blocks():
         return
-    resident = _resident_bytes()
-    if resident - _AFTER_RELEASE.get(os.getpid(), 0) > _kept_bytes():
+    resident, least = _resident_bytes(), _AFTER_RELEASE.get(os.getpid(), 0)
+    if resident < least:  # somebody else gave memory back
+        _AFTER_RELEASE[os.getpid()] = least = resident
+    if resident - least > _kept_bytes():
         _glibc().malloc_trim(0)
         _AFTER_RELEASE.clear()  # of the process that this one was forked from
         _AFTER_RELEASE[os.getpid()] = _resident_bytes()
@@ -62,8 +99,7 @@ _AFTER_RELEASE: dict[int, int] = {}
 def _kept_bytes() -> int:
     if multiprocessing.current_process().name != "MainProcess":
         return _GIB // 8
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(_GIB, pages // 16)
+    return min(_GIB, machine_bytes() // 16)
 
 
 def _resident_bytes() -> int:

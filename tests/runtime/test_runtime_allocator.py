@@ -30,7 +30,7 @@ def libc(monkeypatch):
     monkeypatch.setattr(_allocator, "_glibc", lambda: libc)
     monkeypatch.setattr(_allocator, "_resident_bytes", lambda: libc.resident)
     monkeypatch.setattr(_allocator, "_AFTER_RELEASE", {})
-    monkeypatch.setattr(_allocator.os, "sysconf", lambda name: 2**17)  # 16 GiB
+    monkeypatch.setattr(_allocator, "machine_bytes", lambda: 16 * GIB)
     monkeypatch.setattr(_allocator, "keep_large_blocks", lambda: True)
     return libc
 
@@ -58,7 +58,7 @@ def test_it_is_counted_from_what_was_left_the_last_time(libc):
 
 
 def test_a_small_machine_keeps_less(libc, monkeypatch):
-    monkeypatch.setattr(_allocator.os, "sysconf", lambda name: 2**16)  # 4 GiB
+    monkeypatch.setattr(_allocator, "machine_bytes", lambda: 4 * GIB)
     libc.resident = 257 * 2**20
     release_memory()
     assert libc.trims == 1

@@ -1,0 +1,126 @@
+"""How much memory there is, and what to do when it didn't suffice."""
+
+import os
+from functools import cache
+from pathlib import Path
+
+import torch
+
+_GIB = 2**30
+# Activations of a network that predicts, for each pixel of an image: resnet50 holds 480
+# bytes, vgg16 less than 800.
+_BYTES_PER_PIXEL = 800
+# Beyond these, batches are no faster.
+_MOST = {"cpu": 32, "cuda": 256, "xpu": 128, "mps": 64}
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@cache
+def machine_bytes() -> int:
+    """Return the memory of the machine, or of the container where that is less.
+
+    Examples
+    --------
+    >>> from sklearn_dl.runtime import machine_bytes
+    >>> machine_bytes() > 2**20
+    True
+    """
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        total = 8 * _GIB
+    limit = _number(_CGROUP / "memory.max")
+    return total if limit is None else min(total, limit)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that a device has free, about."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        ours = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + ours
+    free = machine_bytes() // 2
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                free = int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    used = _number(_CGROUP / "memory.current")
+    limit = _number(_CGROUP / "memory.max")
+    if used is not None and limit is not None:
+        free = min(free, max(0, limit - used + _reclaimable_bytes()))
+    return free
+
+
+def _reclaimable_bytes() -> int:
+    """Return what a container holds of files that were read, and can let go."""
+    try:
+        for line in (_CGROUP / "memory.stat").read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == "inactive_file":
+                return int(value)
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
+def fitting_batch_size(device: torch.device, size: tuple[int, int] | None) -> int:
+    """Return a batch size for prediction that fits the device's memory.
+
+    Parameters
+    ----------
+    device : torch.device
+    size : (int, int) or None
+        Height and width of the images in pixels; None takes 224 x 224.
+
+    Returns
+    -------
+    int
+        A power of two: 32 on a CPU, 256 on CUDA, 128 on XPU and 64 on MPS, or what a
+        third of the memory that is free has room for, where that is less.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_dl.runtime import fitting_batch_size
+    >>> fitting_batch_size(torch.device("cpu"), (100_000, 100_000))
+    1
+    """
+    height, width = (224, 224) if size is None else size
+    room = free_bytes(device) // 3 // (_BYTES_PER_PIXEL * height * width)
+    most = _MOST.get(device.type, 32)
+    return 2 ** (max(1, min(room, most)).bit_length() - 1)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that a device's memory didn't suffice.
+
+    Examples
+    --------
+    >>> from sklearn_dl.runtime import is_out_of_memory
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("no"))
+    (True, False)
+    """
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    # The CPU's allocator and those of other devices have no class of their own.
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in said
+        or "not enough memory" in said
+        or "out of memory" in said
+    )
+
+
+def free_cached_blocks(device: torch.device) -> None:
+    """Let a device's allocator give back what it keeps, before another try."""
+    if device.type in ("cuda", "xpu", "mps"):
+        getattr(torch, device.type).empty_cache()
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
