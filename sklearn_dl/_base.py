@@ -156,10 +156,15 @@ class ImageEstimatorMixin(CallbackSupportMixin):
         if isinstance(self.normalize, str):
             device = resolve_device(self.device)
             with PixelReader(source, preprocessing, device, rows) as reader:
-                mean, std = channel_statistics(reader, self.batch_size)
+                mean, std = channel_statistics(reader, self._step_size)
         else:
             mean, std = _mean_and_std(self.normalize)
         return preprocessing.replace_normalization(mean, std)
+
+    @property
+    def _step_size(self) -> int:
+        """Images of one step; "auto" is about memory, not about optimisation."""
+        return 32 if isinstance(self.batch_size, str) else self.batch_size
 
     def _run(self, network, source, preprocessing, device, **options) -> np.ndarray:
         """Return the outputs of a network for all images, or for some rows."""

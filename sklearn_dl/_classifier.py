@@ -96,8 +96,9 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         several.
     max_epochs : int, default=20
         Passes over the training rows.
-    batch_size : int, default=32
-        Images in one step, and in one pass of prediction.
+    batch_size : int or "auto", default=32
+        Images in one step, and in one pass of prediction; ``"auto"`` takes 32 in a
+        step, and predicts on as many as the device's memory has room for.
     optimizer : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"} \
             or class or Optimizer, default="momentum"
         ``"momentum"`` is SGD with momentum 0.9. `sklearn_dl.training.Optimizer` has

@@ -7,10 +7,6 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 
 from sklearn_dl._base import ImageEstimatorMixin, on_cpu, with_callbacks
 from sklearn_dl._parameters import BACKBONE_CONSTRAINTS
@@ -63,8 +59,9 @@ class ImageFeatureExtractor(
         Views of an image over which features are averaged; an int adds random views
         to the plain one (``"light"`` of `sklearn_dl.augmentation`); a callable maps a
         PIL image to several.
-    batch_size : int, default=32
-        Images in one pass of the network.
+    batch_size : int or "auto", default="auto"
+        Images in one pass of the network; ``"auto"`` takes 32 on a CPU, more on a GPU,
+        and fewer where memory is short.
     device : str or torch.device, default="auto"
         ``"auto"`` takes a GPU when there is one.
     precision : {"auto", "bfloat16", "float16", "float32", "float64"}, \
@@ -130,7 +127,7 @@ class ImageFeatureExtractor(
         image_shape=None,
         normalize="weights",
         tta=None,
-        batch_size=32,
+        batch_size="auto",
         device="auto",
         precision="float32",
         cache="memory",
@@ -248,7 +245,7 @@ def make_feature_classifier(
     image_shape=None,
     normalize="weights",
     tta=None,
-    batch_size=32,
+    batch_size="auto",
     device="auto",
     precision="float32",
     cache="memory",
@@ -304,6 +301,12 @@ def make_feature_classifier(
     >>> model.fit(images, ["dark"] * 4 + ["light"] * 4).predict(images[[0, 7]])
     array(['dark', 'light'], dtype='<U5')
     """
+    # Who only wants features doesn't wait for these.
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
     if classifier is None:
         seed = random_state if isinstance(random_state, Integral) else None
         classifier = LinearSVC(C=1e-3, random_state=seed)

@@ -174,7 +174,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             training, validation = (training.take(p).weighted() for p in parts)
         # What is wrong with them shall be known before the images are read.
         criterion, net_params = self._loss(), self.net_params or {}
-        check_net_params(net_params, len(training), self.batch_size)
+        check_net_params(net_params, len(training), self._step_size)
         keep_large_blocks()
         with seeded(seed, device), ExitStack() as stack:
             network = self._network(training, previous, seed)
@@ -207,7 +207,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 regime=regime,
                 weight_decay=self.weight_decay,
                 kind=self._targets.kind,
-                batch_size=self.batch_size,
+                batch_size=self._step_size,
                 n_samples=len(rows),
                 max_epochs=1 if partial else self.max_epochs,
                 validation=held_back,
@@ -238,7 +238,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             if head.needs_data:
                 # Rows often come class by class: a batch is drawn among all.
                 rng = keyed_generator(seed)
-                index = rng.permutation(len(training))[: max(self.batch_size, 32)]
+                index = rng.permutation(len(training))[: max(self._step_size, 32)]
                 some = training.take(np.sort(index))
                 features = self._features(backbone, some, resolve_device(self.device))
                 head.fit_init(layers, torch.from_numpy(features))

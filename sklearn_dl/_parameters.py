@@ -34,7 +34,7 @@ BACKBONE_CONSTRAINTS: dict[str, Any] = {
         callable,
         None,
     ],
-    "batch_size": [_COUNT],
+    "batch_size": [_COUNT, StrOptions({"auto"})],
     "device": [str, torch.device],
     "precision": [StrOptions(set(PRECISIONS))],
     "cache": [str, os.PathLike, FeatureCache, None],

@@ -89,8 +89,9 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         several.
     max_epochs : int, default=20
         Passes over the training rows.
-    batch_size : int, default=32
-        Images in one step, and in one pass of prediction.
+    batch_size : int or "auto", default=32
+        Images in one step, and in one pass of prediction; ``"auto"`` takes 32 in a
+        step, and predicts on as many as the device's memory has room for.
     optimizer : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"} \
             or class or Optimizer, default="momentum"
         By name, or a class of torch. ``"momentum"`` is SGD with momentum 0.9.

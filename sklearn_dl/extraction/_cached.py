@@ -58,8 +58,8 @@ class CachedPass(Pass):
             with self.forward.reader(self.source, rows) as reader:
                 batches = self._claimed(missing)
                 index = (np.array([first[key] for key in batch]) for batch in batches)
-                for part, pixels in reader.stream(index):
-                    new = self._compute([keys[k] for k in part], pixels)
+                for part, values in self.forward.stream(reader.stream(index)):
+                    new = self._computed([keys[k] for k in part], values)
                     found.update(new)
                     self._keep(new, rows[part], [digests[k] for k in part])
                     bar(sum(times[key] for key in new))
@@ -85,7 +85,8 @@ class CachedPass(Pass):
                 found.update(self.stored([key for key in place if key not in found]))
                 while missing := [key for key in place if key not in found]:
                     if mine := self._claim(missing):
-                        new = self._compute(mine, pixels[[place[key] for key in mine]])
+                        values = self.forward(pixels[[place[key] for key in mine]])
+                        new = self._computed(mine, values)
                         found.update(new)
                         self.store.put(new, self._owner)
                     self._take_over(missing, found)
@@ -108,10 +109,9 @@ class CachedPass(Pass):
         if batch:
             yield batch
 
-    def _compute(self, keys: list[bytes], pixels: torch.Tensor) -> Found:
-        values = self.forward(pixels).numpy()
+    def _computed(self, keys: list[bytes], values: torch.Tensor) -> Found:
         self.computed += len(keys)
-        return dict(zip(keys, values, strict=True))
+        return dict(zip(keys, values.numpy(), strict=True))
 
     def _keep(self, new: Found, rows: np.ndarray, digests: list[bytes]) -> None:
         """Store what was computed, unless a file changed before it was decoded."""

@@ -87,7 +87,7 @@ class ClusterPass(Pass):
         forward: Forward,
         source: ImageSource,
         store: Store | None,
-        batch_size: int,
+        batch_size: int | str,
         *,
         client,
         work: Callable,

@@ -17,7 +17,7 @@ from sklearn_dl.extraction._cluster import (
     task_rows,
 )
 from sklearn_dl.extraction._pass import Pass
-from sklearn_dl.extraction._run import Combine, Forward, combined, progress, run_network
+from sklearn_dl.extraction._run import Combine, Forward, combined, progress, run_forward
 from sklearn_dl.images import ImageDecodeError, ImageSource, verify_images
 from sklearn_dl.runtime import release_memory, resolve_device
 
@@ -31,7 +31,7 @@ def run_frozen(
     device: torch.device,
     rows: np.ndarray | None = None,
     precision: str = "float32",
-    batch_size: int = 32,
+    batch_size: int | str = 32,
     verbose: int = 0,
     description: str = "images",
     views=None,
@@ -56,7 +56,7 @@ def run_frozen(
     rows : ndarray of int, default=None
         Positions of the images wanted; None for all n.
     precision : {"auto", "bfloat16", "float16", "float32", "float64"}, default="float32"
-    batch_size : int, default=32
+    batch_size : int or "auto", default=32
     verbose : int, default=0
         Above 0, a progress bar is shown.
     description : str, default="images"
@@ -83,21 +83,17 @@ def run_frozen(
     store, client = resolve_cache(cache), active_client()
     forward = Forward(backbone, preprocessing, device, precision, views)
     if client is not None:
-        images = forward.images_per_batch(batch_size)
+        images = forward.images_per_batch(batch_size, source)
         if len(rows) <= task_rows(client, len(rows), images):
             client = None  # too little to be spread
     if store is None and client is None:
-        return run_network(
-            backbone,
+        return run_forward(
+            forward,
             source,
-            preprocessing,
-            device=device,
             rows=rows,
-            precision=precision,
             batch_size=batch_size,
             verbose=verbose,
             description=description,
-            views=views,
             combine=combine,
         )
     combine = combined(views) if combine is None else combine

@@ -16,7 +16,7 @@ from sklearn_dl.runtime import decoding_threads, package_versions, stable_text
 
 # Part of each key: to be raised when this library begins to make other pixels of an
 # image, or other features of a network's outputs.
-KEYS = 1
+KEYS = 2
 # Rows that are looked up together; their features take no more than these bytes.
 _WINDOW_ROWS, _WINDOW_BYTES = 4096, 2**26
 
@@ -33,7 +33,7 @@ class Pass(ABC):
     source : ImageSource
     store : Store or None
         Where features are kept.
-    batch_size : int
+    batch_size : int or "auto"
         Images in one pass of the network, in all their views.
 
     Attributes
@@ -52,19 +52,20 @@ class Pass(ABC):
         forward: Forward,
         source: ImageSource,
         store: Store | None,
-        batch_size: int,
+        batch_size: int | str,
     ):
         backbone: Any = forward.network
         views = () if forward.views is None else (forward.views.n_views,)
         self.forward = forward
         self.source = source
         self.store = store
-        self.batch_size = forward.images_per_batch(batch_size)
+        self.batch_size = forward.images_per_batch(batch_size, source)
         self.shape: tuple[int, ...] = (*views, backbone.n_features)
         double = forward.dtype == torch.float64
         self.dtype = np.dtype(np.float64 if double else np.float32)
         row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
-        self.window = min(_WINDOW_ROWS, max(batch_size, _WINDOW_BYTES // row_bytes))
+        most = max(self.batch_size, _WINDOW_BYTES // row_bytes)
+        self.window = min(_WINDOW_ROWS, most)
         self.computed = 0
         self._identity = self._features_identity()
 

@@ -121,13 +121,21 @@ class PixelReader:
         """
         coming = iter(batches)
         pending: deque = deque()
-        while True:
-            while len(pending) <= _AHEAD and (rows := next(coming, None)) is not None:
-                pending.append((rows, self._submit(rows)))
-            if not pending:
-                return
-            rows, work = pending.popleft()
-            yield rows, self._collect(work)
+        try:
+            while True:
+                while len(pending) <= _AHEAD:
+                    rows = next(coming, None)
+                    if rows is None:
+                        break
+                    pending.append((rows, self._submit(rows)))
+                if not pending:
+                    return
+                rows, work = pending.popleft()
+                yield rows, self._collect(work)
+        finally:
+            for _, (_, futures) in pending:
+                for future in futures:
+                    future.cancel()
 
     @property
     def resized_by(self) -> str:
@@ -141,10 +149,13 @@ class PixelReader:
         return f"torch on {self.device.type}" if by_torch else "Pillow"
 
     def _submit(self, index) -> tuple[np.ndarray, list[Future]]:
-        """Start on a batch: the rows of X, and futures where they go one by one."""
+        """Start on a batch: the rows of X, and futures of what threads read."""
         rows = self.rows[index]
         if self._together:
-            return rows, []
+            # On a CPU the network has all the threads there are.
+            if self._target().type == "cpu":
+                return rows, []
+            return rows, [self._threads().submit(self._gathered, rows)]
         executor = self._threads()
         threaded = self.view is None or getattr(self.view, "thread_safe", False)
         read = self._one if threaded else self._decoded
@@ -153,7 +164,9 @@ class PixelReader:
     def _collect(self, work: tuple[np.ndarray, list[Future]]) -> torch.Tensor:
         rows, futures = work
         if self._together:
-            return self._stacked(rows)
+            stacked = futures[0].result() if futures else self._gathered(rows)
+            pixels = self._sent(stacked)
+            return self.preprocessing.geometry(pixels.permute(0, 3, 1, 2))
         images, failures = [], []
         for row, future in zip(rows, futures, strict=True):
             try:
@@ -166,11 +179,18 @@ class PixelReader:
             images.append(image)
         if failures:
             raise ImageDecodeError.join(failures)
-        return _stack(images, rows).to(self._target(), non_blocking=True)
+        return self._sent(self._pinned(_stack(images, rows)))
 
-    def _stacked(self, rows: np.ndarray) -> torch.Tensor:
-        pixels = torch.from_numpy(self.source.batch(rows)).to(self._target())
-        return self.preprocessing.geometry(pixels.permute(0, 3, 1, 2))
+    def _gathered(self, rows: np.ndarray) -> torch.Tensor:
+        """Return images of one size, (b, H, W, C), in memory that a GPU copies from."""
+        return self._pinned(torch.from_numpy(self.source.batch(rows)))
+
+    def _pinned(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.pin_memory() if self._target().type == "cuda" else pixels
+
+    def _sent(self, pixels: torch.Tensor) -> torch.Tensor:
+        # Only of pinned memory a copy may be waited for later.
+        return pixels.to(self._target(), non_blocking=pixels.is_pinned())
 
     def _decoded(self, row: int) -> Any:
         """Return an image as Pillow has it, or a float tensor."""
@@ -235,7 +255,10 @@ def _stack(images: list[torch.Tensor], rows: np.ndarray) -> torch.Tensor:
             )
     if len({(image.dtype, image.shape) for image in images}) > 1:
         images = [_as_float_rgb(image) for image in images]
-    return torch.stack(images)
+    if images[0].ndim != 3:
+        return torch.stack(images)
+    # Decoded images have their channels last: so they are copied whole.
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 def _as_float_rgb(image: torch.Tensor) -> torch.Tensor:
