@@ -9,6 +9,8 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from sklearn_dl.backbones import named_parameters, named_tensors, walk
+
 
 class WeightAveraging(Callback):
     """Averages the weights over the steps of training, and keeps the average.
@@ -148,18 +150,19 @@ class WeightAveraging(Callback):
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return named_tensors(module)
 
 
 def _moving(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the parameters that are trained, and the buffers that may move."""
     moving: dict[str, torch.Tensor] = {
-        n: p for n, p in module.named_parameters() if p.requires_grad
+        n: p for n, p in named_parameters(module).items() if p.requires_grad
     }
-    for prefix, part in module.named_modules():
+    for prefix, part in walk(module):
         if part.training:  # what is frozen is in eval mode
-            for name, buffer in part.named_buffers(prefix, recurse=False):
-                moving[name] = buffer
+            for name, buffer in part._buffers.items():
+                if buffer is not None:
+                    moving[prefix + name] = buffer
     return moving
 
 

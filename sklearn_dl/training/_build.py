@@ -21,7 +21,7 @@ from sklearn_dl.training._callbacks import (
     check_callbacks,
 )
 from sklearn_dl.training._checkpoint import Checkpoint
-from sklearn_dl.training._data import TrainingRows, whole_batch
+from sklearn_dl.training._data import RowLoader, TrainingRows, whole_batch
 from sklearn_dl.training._module import BackboneWithHead
 from sklearn_dl.training._net import EstimatorNet
 from sklearn_dl.training._optimizers import Optimizer
@@ -123,6 +123,8 @@ def build_net(
         "lr": regime.lr,
         "max_epochs": max_epochs,
         "batch_size": batch_size,
+        "iterator_train": RowLoader,
+        "iterator_valid": RowLoader,
         "iterator_train__shuffle": True,
         "iterator_train__collate_fn": whole_batch,
         "iterator_valid__collate_fn": whole_batch,

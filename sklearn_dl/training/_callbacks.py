@@ -42,16 +42,17 @@ class ValidationScore(Callback):
 
     def on_epoch_begin(self, net, **kwargs):
         """Forget the outputs of the epoch before."""
-        self.outputs_: list[np.ndarray] = []
+        self.outputs_: list[torch.Tensor] = []
 
     def on_batch_end(self, net, *, training=False, y_pred=None, **kwargs):
-        """Keep the outputs of a validation batch."""
+        """Keep the outputs of a validation batch, on the device."""
         if not training:
-            self.outputs_.append(y_pred.cpu().numpy())
+            self.outputs_.append(y_pred.detach())
 
     def on_epoch_end(self, net, **kwargs):
         """Score the epoch."""
-        for name, value in self.score(np.concatenate(self.outputs_)).items():
+        outputs = torch.cat(self.outputs_).cpu().numpy()
+        for name, value in self.score(outputs).items():
             net.history.record(name, value)
         self.outputs_ = []
 

@@ -1,15 +1,15 @@
 """Training and validation rows as a dataset that hands out whole batches."""
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from sklearn_dl.augmentation import mix_batch
 from sklearn_dl.extraction import PixelReader
@@ -90,12 +90,46 @@ class TrainingRows(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[dict[str, Any], Any]:
         index = torch.as_tensor(indices)
-        target, weight = self.target[index], self.weight[index]
         if self.features is not None:
-            return {"features": self.features[index], "sample_weight": weight}, target
+            return self._batch(index, None)
         assert self.pixels is not None
         with noted(self.note):
             pixels = self.pixels.read(index.numpy())
+        return self._batch(index, pixels)
+
+    def stream(
+        self, batches: Iterable[Sequence[int]]
+    ) -> Iterator[tuple[dict[str, Any], Any]]:
+        """Yield batches; images are decoded while the network works on the one before.
+
+        Parameters
+        ----------
+        batches : iterable of sequence of int
+            Rows of each batch; they are taken a few batches ahead.
+        """
+        pixels = None if self.features is not None else self.pixels
+        if pixels is None or not pixels.source.thread_safe:
+            # What a dataset draws at random must not mix with what the steps draw.
+            yield from map(self.__getitems__, batches)
+            return
+        indices = (np.asarray(rows) for rows in batches)
+        coming: Any = pixels.stream(indices)
+        with closing(coming):
+            while True:
+                with noted(self.note):
+                    ready = next(coming, None)
+                if ready is None:
+                    return
+                yield self._batch(torch.from_numpy(ready[0]), ready[1])
+
+    def _batch(
+        self, index: torch.Tensor, pixels: torch.Tensor | None
+    ) -> tuple[dict[str, Any], Any]:
+        """Return inputs and targets of some rows, mixed."""
+        target, weight = self.target[index], self.weight[index]
+        if pixels is None:
+            assert self.features is not None
+            return {"features": self.features[index], "sample_weight": weight}, target
         if self.mix is None:
             return {"x": pixels, "sample_weight": weight}, target
         rng = keyed_generator(self.seed, self.epoch, _MIX, int(index[0]))
@@ -117,6 +151,23 @@ class TrainingRows(Dataset):
     def __getitem__(self, index: int) -> tuple[dict[str, Any], Any]:
         batch, target = self.__getitems__([index])
         return {name: value[0] for name, value in batch.items()}, target[0]
+
+
+class RowLoader(DataLoader):
+    """A loader of `TrainingRows` that reads ahead without worker processes.
+
+    With ``num_workers`` above 0, and over other datasets, it is torch's own.
+    """
+
+    def __iter__(self):
+        """Return an iterator over the batches of an epoch."""
+        rows, batches = self.dataset, self.batch_sampler
+        if self.num_workers or batches is None or not isinstance(rows, TrainingRows):
+            return super().__iter__()
+        # torch's iterators draw a seed for their workers: what is random after it
+        # shall not depend on the number of workers.
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        return map(self.collate_fn, rows.stream(batches))
 
 
 class AugmentedView:

@@ -11,6 +11,8 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import default_collate
 
+from sklearn_dl.backbones import named_parameters, walk
+
 
 class GradientMonitor(Callback):
     """Records norms and noise of the gradients, epoch by epoch.
@@ -170,7 +172,8 @@ class _GradientSums:
 
     def __init__(self, module: nn.Module, *, skip: bool):
         self.skip = skip
-        trained = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+        parameters = named_parameters(module).items()
+        trained = [(n, p) for n, p in parameters if p.requires_grad]
         self.names = [name for name, _ in trained]
         self.parameters = [parameter for _, parameter in trained]
         self.gradients: list[torch.Tensor | None] = [None] * len(trained)
@@ -283,7 +286,8 @@ def _spread_rows(dataset, n_rows: int):
 def _gradient_norm(net, batch) -> float:
     """Return the norm of the gradient of a batch's loss; change nothing."""
     inputs, target = batch
-    parameters = [p for p in net.module_.parameters() if p.requires_grad]
+    every = named_parameters(net.module_).values()
+    parameters = [p for p in every if p.requires_grad]
     # A small loss has no gradient in half precision unless it is scaled up.
     scale = net.scaler_.get_scale()
     with _evaluating(net.module_), torch.enable_grad():
@@ -295,8 +299,9 @@ def _gradient_norm(net, batch) -> float:
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode; then each part back, and the generators."""
-    modes = [(part, part.training) for part in module.modules()]
-    devices = list({p.device for p in module.parameters() if p.device.type == "cuda"})
+    modes = [(part, part.training) for _, part in walk(module)]
+    used = {p.device for p in named_parameters(module).values()}
+    devices = [device for device in used if device.type == "cuda"]
     with torch.random.fork_rng(devices=devices):
         module.eval()
         try:

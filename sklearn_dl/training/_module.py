@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from sklearn_dl.backbones import Backbone, walk
+from sklearn_dl.backbones import Backbone, predicting, walk
 
 
 class BackboneWithHead(nn.Module):
@@ -32,7 +32,16 @@ class BackboneWithHead(nn.Module):
         self, x: torch.Tensor | None = None, features: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the head's outputs, (b, n_outputs), for pixels or for features."""
-        return self.head(self.backbone(x) if features is None else features)
+        if features is None:
+            assert x is not None
+            # In evaluation mode somebody may want gradients of feature maps.
+            graph = torch.is_grad_enabled() and not self.training
+            if graph or x.requires_grad or self.backbone.trains:
+                features = self.backbone(x)
+            else:
+                with predicting():
+                    features = self.backbone(x)
+        return self.head(features)
 
     @property
     def trains_backbone(self) -> bool:

@@ -6,27 +6,26 @@ from typing import Any
 
 import pandas as pd
 import torch
-from skorch import NeuralNet
 from skorch.history import History
 from torch import nn
 
 from sklearn_dl.backbones import place
 from sklearn_dl.runtime import (
     Interrupts,
-    autocast,
     keyed_generator,
     module_dtype,
     reseed,
 )
 from sklearn_dl.training._optimizers import Optimizer, parameter_groups
 from sklearn_dl.training._regime import Regime
+from sklearn_dl.training._step import SteppingNet
 
 
 class StopTraining(Exception):
     """Raised inside the loop when a callback asked for the end of training."""
 
 
-class EstimatorNet(NeuralNet):
+class EstimatorNet(SteppingNet):
     """A skorch net over a ready-built network, with weights for the samples.
 
     Parameters
@@ -211,72 +210,6 @@ class EstimatorNet(NeuralNet):
         if training:
             self.steps_per_epoch_ = len(iterator)
         return iterator
-
-    def prepared(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return what the module takes for one batch: normalised, on the device."""
-        device = torch.device(self.device)
-        name = "features" if "features" in inputs else "x"
-        values = inputs[name].to(device, non_blocking=True)
-        dtype = module_dtype(self.dtype)
-        if name == "features":
-            return {name: values.to(dtype)}
-        values = self.preprocessing.normalize(values)
-        return {name: values.to(dtype=dtype, memory_format=torch.channels_last)}
-
-    def infer(self, x: Mapping[str, torch.Tensor], **fit_params) -> torch.Tensor:
-        """Return the outputs for one batch of pixels or of features."""
-        values = self.prepared(x)
-        with autocast(torch.device(self.device), self.dtype):
-            return self.module_(**values).to(module_dtype(self.dtype))
-
-    def get_loss(self, y_pred, y_true, X=None, training=False) -> torch.Tensor:
-        """Return the mean over the batch of the weighted losses of the rows.
-
-        Weights have mean 1 over the training rows, so the mean is over rows, not
-        over weights: a heavy batch pulls harder than a light one. A mixed image has
-        the losses of both its classes, by their shares.
-        """
-        losses = self._losses(y_pred, y_true, X["sample_weight"])
-        if "mix_target" in X:
-            share = X["mix_share"].to(losses.device, losses.dtype)
-            other = self._losses(y_pred, X["mix_target"], X["mix_weight"])
-            losses = share * losses + (1 - share) * other
-        return losses.mean()
-
-    def _losses(self, y_pred, y_true, weight) -> torch.Tensor:
-        """Return the weighted loss of each row."""
-        dtype = y_pred.dtype if y_true.is_floating_point() else y_true.dtype
-        y_true = y_true.to(y_pred.device, dtype, non_blocking=True)
-        losses = self.criterion_(y_pred, y_true)
-        losses = losses.reshape(len(losses), -1).mean(1)
-        return losses * weight.to(losses.device, losses.dtype)
-
-    def train_step_single(self, batch, **fit_params) -> dict[str, torch.Tensor]:
-        """Compute the gradients of one batch, scaled in half precision."""
-        if not self.module_.training:  # once an epoch: it visits every submodule
-            self._set_training(True)
-        inputs, target = batch
-        y_pred = self.infer(inputs, **fit_params)
-        loss = self.get_loss(y_pred, target, X=inputs, training=True)
-        for _, callback in self.callbacks_:
-            if hasattr(callback, "loss_term"):
-                loss = loss + callback.loss_term(self, inputs, y_pred)
-        self.scaler_.scale(loss).backward()
-        self.scaler_.unscale_(self.optimizer_)
-        return {"loss": loss, "y_pred": y_pred}
-
-    def _step_optimizer(self, step_fn):
-        def shaped():
-            loss = step_fn()
-            self.update.shape_gradients(self.optimizer_)
-            return loss
-
-        if not self.scaler_.is_enabled():
-            return super()._step_optimizer(shaped)
-        shaped()
-        self.scaler_.step(self.optimizer_)
-        self.scaler_.update()
-        return None
 
     def training_state(self) -> dict[str, Any]:
         """Return what a run that is resumed needs: tensors and plain values."""

@@ -11,7 +11,7 @@ import torch
 from skorch.callbacks import Callback
 from torchvision.utils import make_grid
 
-from sklearn_dl.backbones import CallablePreprocessing
+from sklearn_dl.backbones import CallablePreprocessing, named_parameters
 
 
 class TensorBoard(Callback):
@@ -133,7 +133,7 @@ class TensorBoard(Callback):
         for name, rate in rates.items():
             self.writer_.add_scalar(f"lr/{name}", float(rate), epoch)
         if self.shows_histograms_:
-            for name, parameter in net.module_.named_parameters():
+            for name, parameter in named_parameters(net.module_).items():
                 if parameter.grad is not None:
                     self._histogram(f"grads/{name}", parameter.grad, epoch)
 
@@ -142,7 +142,7 @@ class TensorBoard(Callback):
         self.curves_.on_epoch_end(net)
         if self.shows_histograms_:
             epoch = net.history[-1, "epoch"]
-            for name, parameter in net.module_.named_parameters():
+            for name, parameter in named_parameters(net.module_).items():
                 if parameter.requires_grad:
                     self._histogram(f"weights/{name}", parameter.detach(), epoch)
         self.writer_.flush()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_dl import ImageClassifier
+from sklearn_dl import ImageClassifier, make_feature_classifier
 from sklearn_dl.datasets import load_image_folder
 
 pytestmark = pytest.mark.slow
@@ -78,3 +78,21 @@ def test_digits_in_two_spreadsheets(assets, tmp_path):
     found = re.search(r"accuracy ([01]\.\d+) on 2000 rows", result.stdout)
     assert found, result.stdout
     assert float(found[1]) >= 0.98
+
+
+def test_bfloat16_tells_ants_from_bees_as_well(assets, photographs):
+    X, y, X_val, y_val = photographs
+    scores, features = {}, {}
+    for precision in ("float32", "bfloat16"):
+        model = make_feature_classifier(
+            weights=assets / "mobilenet_v2_imagenet.pth",
+            precision=precision,
+            random_state=0,
+        )
+        scores[precision] = model.fit(X, y).score(X_val, y_val)
+        features[precision] = model["features"].transform(X_val)
+    half, whole = features["bfloat16"], features["float32"]
+    norms = np.linalg.norm(half, axis=1) * np.linalg.norm(whole, axis=1)
+    assert ((half * whole).sum(1) / norms).min() >= 0.999
+    # Half a point is less than one of the 153 images.
+    assert abs(scores["bfloat16"] - scores["float32"]) <= 0.005 + 1 / 153, scores
