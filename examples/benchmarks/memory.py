@@ -1,37 +1,33 @@
-"""Peak memory of `transform` against the number of image files.
+"""Peak memory of `transform` against the number of image files, without a cache.
 
 Each size runs in a process of its own over distinct JPEG files; the peak of its
 resident memory, less the features it returns, should not grow with the number.
 
-    python examples/benchmarks/memory.py --sizes 2000 20000
+    python examples/benchmarks/memory.py --sizes 1000 20000
 """
 
-import argparse
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import harness
 import numpy as np
 from PIL import Image
 
 
 def main() -> None:
     """Write the images once, measure each size, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 20000])
+    parser = harness.parser(__doc__)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 20000])
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--pixels", type=int, default=320, help="side of the images")
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", type=Path, help=harness.argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         return measure(args.measure, args.sizes[0], args.backbone)
-    print(f"{platform.processor() or platform.machine()}, {sys.version.split()[0]}")
-    print(f"{'files':>8}  {'peak MB':>8}  {'features MB':>11}  {'less features':>13}")
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), max(args.sizes), args.pixels)
         for size in args.sizes:
@@ -39,10 +35,11 @@ def main() -> None:
             command += ["--sizes", str(size), "--backbone", args.backbone]
             output = subprocess.check_output(command, text=True)
             peak, features = (float(word) for word in output.split())
-            print(
-                f"{size:8}  {peak:8.0f}  {features:11.0f}  {peak - features:13.0f}",
-                flush=True,
-            )
+            rows.append([size, *(f"{mb:.0f}" for mb in (peak, features))])
+            rows[-1].append(f"{peak - features:.0f}")
+    header = ["files", "peak MB", "features MB", "less features"]
+    title = f"Memory of `transform` against the number of files, {args.backbone}"
+    harness.table(title, header, rows, args.output)
 
 
 def write_images(folder: Path, n: int, side: int) -> None:
@@ -58,7 +55,9 @@ def measure(folder: Path, n: int, backbone: str) -> None:
     from sklearn_dl import ImageFeatureExtractor
 
     paths = sorted(str(path) for path in folder.iterdir())[:n]
-    extractor = ImageFeatureExtractor(backbone, weights=None, random_state=0)
+    extractor = ImageFeatureExtractor(
+        backbone, weights=None, cache=None, random_state=0
+    )
     features = extractor.fit_transform(paths)
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(kilobytes / 1000, features.nbytes / 1e6)

@@ -127,6 +127,34 @@ def test_loading_data_needs_no_torch():
     assert loaded & {"torch", "torchvision", "skorch", "matplotlib"} == set()
 
 
+BASE = "import torch, torchvision, skorch"
+BEYOND = {
+    *("filelock", "sklearn_dl", "skorch", "sqlite3", "_sqlite3", "tqdm"),
+    *("sklearn.callback", "sklearn.pipeline", "sklearn.utils"),
+    *("torchvision.transforms", "torchvision.tv_tensors"),
+}
+
+
+def test_first_use_loads_little_beyond_what_it_stands_on():
+    names = "ImageClassifier, ImageFeatureExtractor, ImageRegressor"
+    new = loaded_after(f"from sklearn_dl import {names}") - loaded_after(BASE)
+    assert "sklearn_dl._features" in new
+    parents = {
+        name: {name.split(".")[0], ".".join(name.split(".")[:2])} for name in new
+    }
+    assert [name for name in sorted(new) if not parents[name] & BEYOND] == []
+
+
+def test_nothing_touches_cuda_before_it_is_needed():
+    use = (
+        "import torch, numpy; from sklearn_dl import ImageFeatureExtractor as E; "
+        "E('squeezenet1_1', weights=None, image_size=32, device='cpu', random_state=0)"
+        ".fit_transform(numpy.zeros((2, 32, 32, 3), 'uint8')); "
+        "assert not torch.cuda.is_initialized()"
+    )
+    assert "torch" in loaded_after(use)
+
+
 def test_public_names_are_there_and_a_wrong_one_is_an_attribute_error():
     import sklearn_dl
 

@@ -1,0 +1,341 @@
+"""An epoch of fine-tuning, and the training of a head: against loops written by hand.
+
+    python examples/benchmarks/training.py --backbones resnet18
+    python examples/benchmarks/training.py --form files --data photographs
+    python examples/benchmarks/training.py --part head
+
+Fine-tuning is of all weights, by SGD with momentum; the contenders take turns, each in
+a process of its own, over the same images, and time the second of two epochs:
+
+- ``sklearn_dl``: `ImageClassifier` with ``trainable="all"``.
+- ``tuned loop``: a loop in torch with channels_last, the kept allocator and, with
+  ``--precision``, autocast. Arrays are cropped and normalised batch by batch; files are
+  decoded by a thread on each core, ahead of the steps.
+- ``skorch``: a net over a dataset of torchvision's preset, as its tutorial has it.
+- ``plain loop``: the same as PyTorch's transfer-learning tutorial writes it.
+
+``--part head`` trains a linear head on a frozen backbone for 10 epochs: ``sklearn_dl``,
+without a cache, takes each image through the backbone once; ``skorch`` in each epoch;
+``bare limit`` is one pass of the tuned network over tensors that are ready.
+"""
+
+import os
+import tempfile
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+
+import harness
+import numpy as np
+import torch
+from extraction import Transformed, bare_limit, files, images_of, opened
+
+OURS, RATE, MOMENTUM, DECAY = "sklearn_dl", 1e-4, 0.9, 1e-4
+HEAD_EPOCHS = 10
+
+
+def main() -> None:
+    """Race the contenders for each backbone, and print the tables."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("--part", choices=["all", "head"], default="all")
+    parser.add_argument("--form", choices=["arrays", "files"], default="arrays")
+    parser.add_argument("--backbones", nargs="+", default=["mobilenet_v2", "resnet18"])
+    parser.add_argument(
+        "--precision", default="float32", help="skorch and plain: float32"
+    )
+    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--data", type=Path, help="folder of images to take as files")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="of the plain loaders"
+    )
+    parser.add_argument("--contenders", nargs="+", help="only these")
+    parser.add_argument("--paths", type=Path, help=harness.argparse.SUPPRESS)
+    args = parser.parse_args()
+    contenders = FINE_TUNING if args.part == "all" else HEAD
+    if args.contender:
+        return harness.serve(contenders[args.contender](args))
+    with tempfile.TemporaryDirectory() as folder:
+        args.paths = Path(folder, "paths.txt")
+        if args.form == "files":
+            paths = files(args, Path(folder))
+            args.images = len(paths)
+            args.paths.write_text("\n".join(paths))
+        for backbone in args.backbones:
+            compare(backbone, args.contenders or list(contenders), args)
+
+
+def compare(backbone: str, names: list[str], args) -> None:
+    """Print the table of one backbone."""
+    options = ["--backbones", backbone, "--paths", str(args.paths)]
+    for name in ("part", "form", "precision", "images", "batch_size", "device"):
+        options += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    options += ["--workers", str(args.workers)]
+    took = harness.race(__file__, names, options, args.rounds)
+    rows = [
+        [
+            name,
+            f"{np.median(seconds):.2f}",
+            f"{args.images / np.median(seconds):.0f}",
+            f"{harness.ratio(seconds, took[OURS]):.2f}",
+        ]
+        for name, seconds in took.items()
+        if not np.isnan(seconds).any()
+    ]
+    what = "An epoch of fine-tuning" if args.part == "all" else "Training a head"
+    header = ["contender", "seconds", "images/s", "seconds by those of sklearn_dl"]
+    title = f"{what}, {args.form}: {backbone}, {args.precision}"
+    harness.table(title, header, rows, args.output)
+
+
+def targets(n: int) -> np.ndarray:
+    """Return two classes in turn."""
+    return np.arange(n) % 2
+
+
+# ------------------------------------------------------------- an epoch of all
+
+
+def sklearn_dl(args):
+    """Time the second epoch of `ImageClassifier`."""
+    from sklearn_dl import ImageClassifier
+
+    model = ImageClassifier(
+        args.backbones[0],
+        weights=None,
+        preprocessing="IMAGENET1K_V1",
+        trainable="all",
+        freeze_batch_norm=False,
+        optimizer="momentum",
+        lr=RATE,
+        weight_decay=DECAY,
+        max_epochs=2,
+        batch_size=args.batch_size,
+        device=args.device,
+        precision=args.precision,
+        random_state=0,
+    )
+    images = images_of(args)
+
+    def work():
+        model.fit(images, targets(len(images)))
+        return float(model.history_["dur"].iloc[1])
+
+    return work
+
+
+def tuned_loop(args):
+    """Time a loop in torch by somebody who knows."""
+    harness.keep_blocks()
+    device = harness.device_of(args)
+    network = two_classes(args).train().to(device, memory_format=torch.channels_last)
+    loss_of = torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY
+    )
+    images = images_of(args)
+    batches_of = arrays_ahead if args.form == "arrays" else files_ahead
+    classes = torch.from_numpy(targets(len(images)))
+
+    def work():
+        order = torch.randperm(len(images))
+        for rows, pixels in batches_of(images, order.split(args.batch_size), args):
+            with harness.half(args.precision, device):
+                x = pixels.to(device, non_blocking=True)
+                loss = loss_of(network(normalized(x)), classes[rows].to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        harness.synchronize(device)
+
+    return work
+
+
+def normalized(pixels):
+    """Return uint8 pixels as the networks of ImageNet want them."""
+    n, _, height, width = pixels.shape
+    x = torch.empty((n, height, width, 3), device=pixels.device)
+    x.copy_(pixels.permute(0, 2, 3, 1)).div_(255)
+    mean, std = lines(width, x.device)
+    x.flatten(2).sub_(mean).div_(std)
+    return x.permute(0, 3, 1, 2)
+
+
+@lru_cache
+def lines(width: int, device):
+    """Return mean and deviation of a line of pixels: long loops are fast ones."""
+    values = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return [torch.tensor(v, device=device).repeat(width) for v in values]
+
+
+def arrays_ahead(images, batches, args):
+    """Yield rows and their cropped pixels."""
+    side = harness.preset(args.backbones[0]).crop_size[0]
+    top = (images.shape[1] - side) // 2
+    cropped = images[:, top : top + side, top : top + side]
+    for rows in batches:
+        pixels = torch.from_numpy(cropped[rows.numpy()])
+        yield rows, pixels.permute(0, 3, 1, 2)
+
+
+def files_ahead(paths, batches, args):
+    """Yield rows and their pixels, decoded two batches ahead."""
+    from torchvision.transforms import functional as F
+
+    transform = harness.preset(args.backbones[0])
+
+    def one(row):
+        image = opened(paths[row])
+        image = F.resize(image, transform.resize_size, transform.interpolation)
+        return torch.from_numpy(np.array(F.center_crop(image, transform.crop_size)))
+
+    pending: deque = deque()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for rows in [*batches, None, None]:
+            if rows is not None:
+                pending.append((rows, [pool.submit(one, int(row)) for row in rows]))
+            if len(pending) > 2 or (rows is None and pending):
+                ready, futures = pending.popleft()
+                pixels = torch.stack([future.result() for future in futures])
+                yield ready, pixels.permute(0, 3, 1, 2)
+
+
+def skorch(args):
+    """Time the second epoch of a net of skorch."""
+    from skorch import NeuralNetClassifier
+
+    net = NeuralNetClassifier(
+        two_classes(args),
+        criterion=torch.nn.CrossEntropyLoss,
+        optimizer=torch.optim.SGD,
+        optimizer__momentum=MOMENTUM,
+        lr=RATE,
+        max_epochs=2,
+        batch_size=args.batch_size,
+        train_split=None,
+        device=str(harness.device_of(args)),
+        iterator_train__shuffle=True,
+        iterator_train__num_workers=args.workers,
+        verbose=0,
+    )
+    images = images_of(args)
+    dataset = Transformed(images, harness.preset(args.backbones[0]))
+    labelled = Labelled(dataset, targets(len(images)))
+    return lambda: float(net.fit(labelled, None).history[1, "dur"])
+
+
+def plain_loop(args):
+    """Time an epoch as PyTorch's tutorial writes it."""
+    device = harness.device_of(args)
+    network = two_classes(args).train().to(device)
+    loss_of = torch.nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM)
+    images = images_of(args)
+    dataset = Transformed(images, harness.preset(args.backbones[0]))
+    loader = torch.utils.data.DataLoader(
+        Labelled(dataset, targets(len(images))),
+        batch_size=args.batch_size,
+        shuffle=True,
+        num_workers=args.workers,
+    )
+
+    def work():
+        total = 0.0
+        for x, y in loader:
+            x, y = x.to(device), y.to(device)
+            optimizer.zero_grad()
+            loss = loss_of(network(x), y)
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(x)
+
+    return work
+
+
+class Labelled(torch.utils.data.Dataset):
+    """A dataset of images with their classes."""
+
+    def __init__(self, images, classes: np.ndarray):
+        self.images, self.classes = images, classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int):
+        return self.images[i], int(self.classes[i])
+
+
+def two_classes(args):
+    """Return a torchvision network for two classes, with random weights."""
+    from torchvision.models import get_model
+
+    return get_model(args.backbones[0], num_classes=2)
+
+
+# ---------------------------------------------------------------------- a head
+
+
+def sklearn_dl_head(args):
+    """Time `ImageClassifier` on a frozen backbone."""
+    from sklearn_dl import ImageClassifier
+
+    model = ImageClassifier(
+        args.backbones[0],
+        weights=None,
+        preprocessing="IMAGENET1K_V1",
+        max_epochs=HEAD_EPOCHS,
+        batch_size=args.batch_size,
+        device=args.device,
+        precision=args.precision,
+        cache=None,
+        random_state=0,
+    )
+    images = images_of(args)
+    return lambda: model.fit(images, targets(len(images)))
+
+
+def skorch_head(args):
+    """Time a frozen network and a head, both of which skorch runs in each epoch."""
+    from skorch import NeuralNetClassifier
+    from skorch.callbacks import Freezer
+
+    last = list(dict(two_classes(args).named_modules()))[-1]
+    net = NeuralNetClassifier(
+        two_classes(args),
+        criterion=torch.nn.CrossEntropyLoss,
+        optimizer=torch.optim.SGD,
+        optimizer__momentum=MOMENTUM,
+        max_epochs=HEAD_EPOCHS,
+        batch_size=args.batch_size,
+        train_split=None,
+        callbacks=[Freezer(lambda name: not name.startswith(last))],
+        device=str(harness.device_of(args)),
+        iterator_train__shuffle=True,
+        iterator_train__num_workers=args.workers,
+        verbose=0,
+    )
+    images = images_of(args)
+    dataset = Transformed(images, harness.preset(args.backbones[0]))
+    labelled = Labelled(dataset, targets(len(images)))
+
+    def work():
+        start = time.perf_counter()
+        net.fit(labelled, None)
+        return time.perf_counter() - start
+
+    return work
+
+
+FINE_TUNING = {
+    OURS: sklearn_dl,
+    "tuned loop": tuned_loop,
+    "skorch": skorch,
+    "plain loop": plain_loop,
+}
+HEAD = {OURS: sklearn_dl_head, "bare limit": bare_limit, "skorch": skorch_head}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Extraction and training on a CUDA device: the same results, without waiting."""
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_dl import ImageClassifier, ImageFeatureExtractor
+from sklearn_dl.extraction._run import Forward
+from sklearn_dl.images import as_source
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+OPTIONS = {
+    "backbone": "resnet18",
+    "weights": None,
+    "image_size": 64,
+    "cache": None,
+    "random_state": 0,
+}
+
+
+@pytest.fixture(autouse=True)
+def float32_all_through(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (50, 80, 72, 3), "uint8")
+
+
+@pytest.mark.parametrize("batch_size", [7, 50, "auto"])
+def test_features_are_those_of_the_cpu_in_the_same_order(images, batch_size):
+    options = {**OPTIONS, "batch_size": batch_size}
+    # On the GPU arrays are resized by torch: the same size here, so that nothing is.
+    images = images[:, 4:76, 4:68][:, :64, :64]
+    expected = ImageFeatureExtractor(device="cpu", **options).fit_transform(images)
+    found = ImageFeatureExtractor(device="cuda", **options).fit_transform(images)
+    difference = np.linalg.norm(found - expected, axis=1)
+    assert (difference < 1e-4 * np.linalg.norm(expected, axis=1)).all()
+
+
+def test_folding_changes_nothing_beyond_rounding_and_casts(images):
+    extractor = ImageFeatureExtractor(device="cuda", **OPTIONS).fit(images)
+    folded = extractor.transform(images)
+    assert extractor.backbone_.module is not None  # who has the parts sees them run
+    plain = extractor.transform(images)
+    difference = np.linalg.norm(folded - plain, axis=1)
+    assert (difference < 1e-5 * np.linalg.norm(plain, axis=1)).all()
+
+
+def test_a_pass_does_not_wait_for_the_device(images):
+    extractor = ImageFeatureExtractor(device="cuda", **OPTIONS).fit(images)
+    extractor.transform(images)
+    backbone, device = extractor.backbone_, torch.device("cuda")
+    forward = Forward(backbone, extractor.preprocessing_, device, "float32")
+    with forward.reader(as_source(images)) as reader:
+        list(forward.stream(reader.batches(10)))
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            parts = list(forward.stream(reader.batches(10)))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert [part.start for part, _ in parts] == [0, 10, 20, 30, 40]
+
+
+def test_losses_of_batches_are_floats_after_the_fit(images):
+    model = ImageClassifier(
+        trainable="all", max_epochs=2, batch_size=10, device="cuda", **OPTIONS
+    )
+    model.fit(images, np.arange(50) % 2)
+    batches = [b for epoch in model.net_.history for b in epoch["batches"]]
+    assert len(batches) == 10
+    assert all(type(batch["train_loss"]) is float for batch in batches)
+    assert np.isfinite(model.history_["train_loss"]).all()
+
+
+def test_more_than_the_memory_goes_in_halves(images):
+    free = torch.cuda.mem_get_info()[0]
+    fraction = 1.5 * 2**30 / torch.cuda.mem_get_info()[1]
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(min(1.0, fraction))
+    try:
+        options = {**OPTIONS, "backbone": "vgg16", "image_size": 224}
+        extractor = ImageFeatureExtractor(device="cuda", batch_size=512, **options)
+        many = np.tile(images, (11, 1, 1, 1))[:512]
+        with pytest.warns(RuntimeWarning, match="not enough memory"):
+            features = extractor.fit_transform(many)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert free > 0
+    assert np.isfinite(features).all()
+    np.testing.assert_allclose(features[:50], features[50:100], rtol=1e-3, atol=1e-4)
