@@ -261,7 +261,15 @@ class ArraySource(ImageSource):
     ) -> list[Any]:
         step = max(1, _BLOCK_VALUES // math.prod(self._shape))
         blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
-        return [digest_image(image) for block in blocks for image in self.batch(block)]
+        found = []
+        for digests in call_each(self._digests_together, blocks, threads):
+            if isinstance(digests, Exception):
+                raise digests
+            found += digests
+        return found
+
+    def _digests_together(self, rows: list[int]) -> list[bytes]:
+        return [digest_image(image) for image in self.batch(rows)]
 
 
 class StackedList:
