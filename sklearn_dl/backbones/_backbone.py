@@ -335,12 +335,12 @@ class Backbone(nn.Module):
         """Set training mode, except for the frozen part."""
         network = self._network
         self.training = mode
-        if mode:
-            self._forms.forget()
         if "" in self._fixed:  # the whole network
             if any(part.training for _, part in walk(network)):
                 network.eval()
             return self
+        if mode:
+            self._forms.forget()
         network.train(mode)
         for name in self._fixed:
             network.get_submodule(name).training = False

@@ -143,14 +143,10 @@ class WeightAveraging(Callback):
 
     def _put_in_place(self, net) -> None:
         if self.average_ and not self.in_place_:
-            tensors = _tensors(net.module_)
+            tensors = named_tensors(net.module_)
             self.trained_ = {n: tensors[n].detach().clone() for n in self.average_}
             _copy(self.average_, net.module_)
             self.in_place_ = True
-
-
-def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    return named_tensors(module)
 
 
 def _moving(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -169,6 +165,6 @@ def _moving(module: nn.Module) -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def _copy(values: Mapping[str, torch.Tensor], module: nn.Module) -> None:
     # In place: the optimiser holds these very tensors.
-    tensors = _tensors(module)
+    tensors = named_tensors(module)
     for name, value in values.items():
         tensors[name].copy_(value)

@@ -281,6 +281,19 @@ def test_after_training_the_new_weights_are_folded(shared):
     assert folds(shared.eval(), x)
 
 
+def test_a_frozen_network_is_not_folded_anew_in_each_epoch(shared, monkeypatch):
+    backbone = through_pickle(shared)  # with forms of its own
+    x, made, form = inputs(64), [], _folding.inference_form
+    monkeypatch.setattr(
+        _folding, "inference_form", lambda *a: made.append(1) or form(*a)
+    )
+    for _ in range(3):
+        backbone.train()
+        with predicting():
+            backbone(x)
+    assert len(made) == 1
+
+
 def test_weights_that_are_loaded_are_folded(shared):
     x = inputs(64)
     shared.freeze("all")
