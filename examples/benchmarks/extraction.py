@@ -37,25 +37,32 @@ TIMM = {"mobilenet_v2": "mobilenetv2_100"}
 def main() -> None:
     """Race the contenders for each backbone, and print the tables."""
     parser = harness.parser(__doc__)
+    backbones = ["mobilenet_v2", "resnet18", "resnet50", "efficientnet_b0"]
+    add_options(parser, backbones=backbones, batch_size=32)
+    args = parser.parse_args()
+    for_each_backbone(args, CONTENDERS, compare)
+
+
+def add_options(parser, *, backbones: list[str], batch_size: int) -> None:
+    """Add the options of what is raced over images."""
     parser.add_argument("--form", choices=["arrays", "files"], default="arrays")
-    parser.add_argument(
-        "--backbones",
-        nargs="+",
-        default=["mobilenet_v2", "resnet18", "resnet50", "efficientnet_b0"],
-    )
+    parser.add_argument("--backbones", nargs="+", default=backbones)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=batch_size)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--data", type=Path, help="folder of images to take as files")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="of the plain loop's loader"
+        "--workers", type=int, default=os.cpu_count(), help="of the plain loaders"
     )
     parser.add_argument("--contenders", nargs="+", help="only these")
     parser.add_argument("--paths", type=Path, help=harness.argparse.SUPPRESS)
-    args = parser.parse_args()
+
+
+def for_each_backbone(args, contenders: dict, compare) -> None:
+    """Be the contender that is asked for, or compare those of each backbone."""
     if args.contender:
-        return harness.serve(CONTENDERS[args.contender](args))
+        return harness.serve(contenders[args.contender](args))
     with tempfile.TemporaryDirectory() as folder:
         args.paths = Path(folder, "paths.txt")
         if args.form == "files":
@@ -63,7 +70,16 @@ def main() -> None:
             args.images = len(paths)
             args.paths.write_text("\n".join(paths))
         for backbone in args.backbones:
-            compare(backbone, args)
+            compare(backbone, args.contenders or list(contenders), args)
+
+
+def raced(script: str, backbone: str, names: list[str], args, *more: str):
+    """Return the seconds of contenders that run with these options."""
+    options = ["--backbones", backbone, *more]
+    shared = "form", "paths", "precision", "images", "batch_size", "device", "workers"
+    for name in shared:
+        options += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    return harness.race(script, names, options, args.rounds)
 
 
 def files(args, folder: Path) -> list[str]:
@@ -74,15 +90,11 @@ def files(args, folder: Path) -> list[str]:
     return [str(path.absolute()) for path in found[: args.images]]
 
 
-def compare(backbone: str, args) -> None:
+def compare(backbone: str, names: list[str], args) -> None:
     """Print the table of one backbone."""
-    names = args.contenders or [
-        name for name in CONTENDERS if name != DECODING or args.form == "files"
-    ]
-    options = ["--backbones", backbone, "--form", args.form, "--paths", str(args.paths)]
-    for name in ("precision", "images", "batch_size", "device", "workers"):
-        options += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-    took = harness.race(__file__, names, options, args.rounds)
+    if args.form != "files":
+        names = [name for name in names if name != DECODING]
+    took = raced(__file__, backbone, names, args)
     if DECODING in took and BARE in took:
         pairs = zip(took[DECODING], took[BARE], strict=True)
         took["floor: decoding + bare limit"] = [a + b for a, b in pairs]

@@ -16,6 +16,7 @@ The bar is the median over the rounds of sklearn_dl by the sum of forward and pr
 import harness
 import numpy as np
 import torch
+from extraction import bare_limit
 from PIL import Image
 
 OURS, BARE, PRESET, SKORCH = "sklearn_dl", "bare forward", "preset", "skorch"
@@ -70,22 +71,8 @@ def sklearn_dl(args):
 
 def bare_forward(args):
     """Time the network on a batch of one."""
-    from torchvision.models import get_model
-
-    harness.keep_blocks()
-    device = harness.device_of(args)
-    network = get_model(args.backbones[0]).eval().to(device)
-    network = network.to(memory_format=torch.channels_last)
-    side = harness.preset(args.backbones[0]).crop_size[0]
-    batch = torch.randn(1, 3, side, side, device=device)
-    batch = batch.contiguous(memory_format=torch.channels_last)
-
-    def work():
-        with torch.inference_mode(), harness.half(args.precision, device):
-            network(batch)
-        harness.synchronize(device)
-
-    return work
+    args.images = args.batch_size = 1
+    return bare_limit(args)
 
 
 def preset(args):

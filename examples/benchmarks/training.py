@@ -20,17 +20,22 @@ without a cache, takes each image through the backbone once; ``skorch`` in each 
 """
 
 import os
-import tempfile
-import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
 
 import harness
 import numpy as np
 import torch
-from extraction import Transformed, bare_limit, files, images_of, opened
+from extraction import (
+    Transformed,
+    add_options,
+    bare_limit,
+    for_each_backbone,
+    images_of,
+    opened,
+    raced,
+)
 
 OURS, RATE, MOMENTUM, DECAY = "sklearn_dl", 1e-4, 0.9, 1e-4
 HEAD_EPOCHS = 10
@@ -40,41 +45,14 @@ def main() -> None:
     """Race the contenders for each backbone, and print the tables."""
     parser = harness.parser(__doc__)
     parser.add_argument("--part", choices=["all", "head"], default="all")
-    parser.add_argument("--form", choices=["arrays", "files"], default="arrays")
-    parser.add_argument("--backbones", nargs="+", default=["mobilenet_v2", "resnet18"])
-    parser.add_argument(
-        "--precision", default="float32", help="skorch and plain: float32"
-    )
-    parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--data", type=Path, help="folder of images to take as files")
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="of the plain loaders"
-    )
-    parser.add_argument("--contenders", nargs="+", help="only these")
-    parser.add_argument("--paths", type=Path, help=harness.argparse.SUPPRESS)
+    add_options(parser, backbones=["mobilenet_v2", "resnet18"], batch_size=16)
     args = parser.parse_args()
-    contenders = FINE_TUNING if args.part == "all" else HEAD
-    if args.contender:
-        return harness.serve(contenders[args.contender](args))
-    with tempfile.TemporaryDirectory() as folder:
-        args.paths = Path(folder, "paths.txt")
-        if args.form == "files":
-            paths = files(args, Path(folder))
-            args.images = len(paths)
-            args.paths.write_text("\n".join(paths))
-        for backbone in args.backbones:
-            compare(backbone, args.contenders or list(contenders), args)
+    for_each_backbone(args, FINE_TUNING if args.part == "all" else HEAD, compare)
 
 
 def compare(backbone: str, names: list[str], args) -> None:
     """Print the table of one backbone."""
-    options = ["--backbones", backbone, "--paths", str(args.paths)]
-    for name in ("part", "form", "precision", "images", "batch_size", "device"):
-        options += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-    options += ["--workers", str(args.workers)]
-    took = harness.race(__file__, names, options, args.rounds)
+    took = raced(__file__, backbone, names, args, "--part", args.part)
     rows = [
         [
             name,
@@ -205,6 +183,12 @@ def files_ahead(paths, batches, args):
 
 def skorch(args):
     """Time the second epoch of a net of skorch."""
+    net, images = net_of_skorch(args, lr=RATE, max_epochs=2)
+    return lambda: float(net.fit(images, None).history[1, "dur"])
+
+
+def net_of_skorch(args, **options):
+    """Return a net of skorch, and the dataset it is to be trained on."""
     from skorch import NeuralNetClassifier
 
     net = NeuralNetClassifier(
@@ -212,19 +196,22 @@ def skorch(args):
         criterion=torch.nn.CrossEntropyLoss,
         optimizer=torch.optim.SGD,
         optimizer__momentum=MOMENTUM,
-        lr=RATE,
-        max_epochs=2,
         batch_size=args.batch_size,
         train_split=None,
         device=str(harness.device_of(args)),
         iterator_train__shuffle=True,
         iterator_train__num_workers=args.workers,
         verbose=0,
+        **options,
     )
+    return net, labelled(args)
+
+
+def labelled(args):
+    """Return the images through torchvision's preset, with their classes."""
     images = images_of(args)
     dataset = Transformed(images, harness.preset(args.backbones[0]))
-    labelled = Labelled(dataset, targets(len(images)))
-    return lambda: float(net.fit(labelled, None).history[1, "dur"])
+    return Labelled(dataset, targets(len(images)))
 
 
 def plain_loop(args):
@@ -233,10 +220,8 @@ def plain_loop(args):
     network = two_classes(args).train().to(device)
     loss_of = torch.nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=MOMENTUM)
-    images = images_of(args)
-    dataset = Transformed(images, harness.preset(args.backbones[0]))
     loader = torch.utils.data.DataLoader(
-        Labelled(dataset, targets(len(images))),
+        labelled(args),
         batch_size=args.batch_size,
         shuffle=True,
         num_workers=args.workers,
@@ -299,34 +284,12 @@ def sklearn_dl_head(args):
 
 def skorch_head(args):
     """Time a frozen network and a head, both of which skorch runs in each epoch."""
-    from skorch import NeuralNetClassifier
     from skorch.callbacks import Freezer
 
     last = list(dict(two_classes(args).named_modules()))[-1]
-    net = NeuralNetClassifier(
-        two_classes(args),
-        criterion=torch.nn.CrossEntropyLoss,
-        optimizer=torch.optim.SGD,
-        optimizer__momentum=MOMENTUM,
-        max_epochs=HEAD_EPOCHS,
-        batch_size=args.batch_size,
-        train_split=None,
-        callbacks=[Freezer(lambda name: not name.startswith(last))],
-        device=str(harness.device_of(args)),
-        iterator_train__shuffle=True,
-        iterator_train__num_workers=args.workers,
-        verbose=0,
-    )
-    images = images_of(args)
-    dataset = Transformed(images, harness.preset(args.backbones[0]))
-    labelled = Labelled(dataset, targets(len(images)))
-
-    def work():
-        start = time.perf_counter()
-        net.fit(labelled, None)
-        return time.perf_counter() - start
-
-    return work
+    freezer = Freezer(lambda name: not name.startswith(last))
+    net, images = net_of_skorch(args, max_epochs=HEAD_EPOCHS, callbacks=[freezer])
+    return lambda: net.fit(images, None)
 
 
 FINE_TUNING = {
