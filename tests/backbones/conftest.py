@@ -1,16 +1,8 @@
 import pytest
 import torch
+from one_thread import one_thread  # noqa: F401
 
 from sklearn_dl.backbones import _load, _zoo
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Leave the other cores alone: threads gain nothing on small images."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 import torch
 from estimator_cases import two_brightnesses
+from one_thread import one_thread  # noqa: F401
 from PIL import Image
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Leave the other cores alone: threads gain nothing on small images."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import gc
 import numpy as np
 import pytest
 import torch
+from gpu_cases import NEEDS_CUDA
 from sklearn.model_selection import GridSearchCV
 
 from sklearn_dl import (
@@ -16,10 +17,7 @@ from sklearn_dl import (
 from sklearn_dl.backbones import images_seen
 from sklearn_dl.training import Head
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = NEEDS_CUDA
 OPTIONS = {
     "backbone": "resnet18",
     "weights": None,

@@ -4,14 +4,11 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
+from gpu_cases import NEEDS_CUDA
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = NEEDS_CUDA
 OPTIONS = {"weights": None, "image_size": 64, "random_state": 0}
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import torch
+from gpu_cases import NEEDS_CUDA
 
 from sklearn_dl import ImageClassifier
 from sklearn_dl.training import (
@@ -16,10 +16,7 @@ from sklearn_dl.training import (
     WeightAveraging,
 )
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = NEEDS_CUDA
 
 
 def two_brightnesses():

@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from gpu_cases import NEEDS_CUDA
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor
 from sklearn_dl.extraction._run import Forward
 from sklearn_dl.images import as_source
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = NEEDS_CUDA
 OPTIONS = {
     "backbone": "resnet18",
     "weights": None,
@@ -34,9 +32,9 @@ def images():
 
 @pytest.mark.parametrize("batch_size", [7, 50, "auto"])
 def test_features_are_those_of_the_cpu_in_the_same_order(images, batch_size):
-    options = {**OPTIONS, "batch_size": batch_size}
-    # On the GPU arrays are resized by torch: the same size here, so that nothing is.
-    images = images[:, 4:76, 4:68][:, :64, :64]
+    # Arrays are resized by torch on a GPU, by Pillow on a CPU: here nothing is resized.
+    images = images[:, :64, :64]
+    options = {**OPTIONS, "image_size": (64, 64), "batch_size": batch_size}
     expected = ImageFeatureExtractor(device="cpu", **options).fit_transform(images)
     found = ImageFeatureExtractor(device="cuda", **options).fit_transform(images)
     difference = np.linalg.norm(found - expected, axis=1)
@@ -79,7 +77,6 @@ def test_losses_of_batches_are_floats_after_the_fit(images):
 
 
 def test_more_than_the_memory_goes_in_halves(images):
-    free = torch.cuda.mem_get_info()[0]
     fraction = 1.5 * 2**30 / torch.cuda.mem_get_info()[1]
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(min(1.0, fraction))
@@ -91,6 +88,5 @@ def test_more_than_the_memory_goes_in_halves(images):
             features = extractor.fit_transform(many)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert free > 0
     assert np.isfinite(features).all()
     np.testing.assert_allclose(features[:50], features[50:100], rtol=1e-3, atol=1e-4)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from one_thread import one_thread  # noqa: F401
 from torch import nn
 
 from sklearn_dl import (
@@ -19,14 +20,6 @@ from sklearn_dl.inspection import model_summary
 from sklearn_dl.training import BackboneWithHead
 
 SMALL = {"backbone": "squeezenet1_1", "weights": None, "image_size": 32}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from joblib import parallel_config
+from one_thread import one_thread  # noqa: F401
 from PIL import Image
 from scipy.stats import loguniform
 from sklearn import config_context
@@ -38,14 +39,6 @@ SMALL = {
     "random_state": 0,
 }
 FOLDS = StratifiedKFold(2, shuffle=True, random_state=0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from one_thread import one_thread  # noqa: F401
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -28,14 +29,6 @@ SMALL = {
     "batch_size": 8,
     "random_state": 0,
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from one_thread import one_thread  # noqa: F401
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.pipeline import Pipeline
 from sklearn.svm import LinearSVC
@@ -23,14 +24,6 @@ SMALL = {
     "random_state": 0,
 }
 CELLS = [(n, s) for n in (300, 5_000, 100_000) for s in ("similar", "different")]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from one_thread import one_thread  # noqa: F401
 from PIL import Image
 
 from sklearn_dl import FeatureCache, ImageClassifier
@@ -21,14 +21,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 N_TRAIN, N_VAL = 16, 8
 BACKBONE = "squeezenet1_1"
 SMALLER = "shufflenet_v2_x0_5"  # learns less, but is quickly fine-tuned
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,18 @@ def test_it_is_counted_from_what_was_left_the_last_time(libc):
     assert libc.trims == 2
 
 
+def test_what_the_user_gives_back_does_not_count_as_room(libc):
+    libc.resident = 4 * GIB
+    libc.malloc_trim = lambda pad: setattr(libc, "trims", libc.trims + 1)
+    release_memory()  # a large X stays
+    assert libc.trims == 1
+    libc.resident = GIB  # X is gone
+    release_memory()
+    libc.resident = 2 * GIB + 1
+    release_memory()
+    assert libc.trims == 2
+
+
 def test_a_small_machine_keeps_less(libc, monkeypatch):
     monkeypatch.setattr(_allocator, "machine_bytes", lambda: 4 * GIB)
     libc.resident = 257 * 2**20

@@ -87,3 +87,24 @@ def test_the_allocator_setting_can_be_switched_off(setting, kept):
         text=True,
     )
     assert output.strip() == str(kept)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is on Linux")
+def test_an_argument_switches_the_allocator_for_this_process_and_its_children():
+    code = (
+        "import subprocess, sys\n"
+        "from sklearn_dl.runtime import keep_large_blocks as k\n"
+        "print(k(), k(False), k(), k(None))\n"
+        "if len(sys.argv) < 2:\n"
+        "    subprocess.run([sys.executable, *sys.orig_argv[1:], 'child'])\n"
+        "print(k(True), k())\n"
+    )
+    output = subprocess.check_output(
+        [sys.executable, "-c", code],
+        env=os.environ | {"SKLEARN_DL_ALLOCATOR": ""},
+        text=True,
+    )
+    lines = output.splitlines()
+    assert "True False False False" in lines  # the parent
+    assert "False False False False" in lines  # the child
+    assert lines.count("True True") == 2

@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from one_thread import one_thread  # noqa: F401
 from scipy.special import expit, log_softmax, softmax
 from skorch import NeuralNet
 from torch import nn
 
 from sklearn_dl.training import VirtualAdversarialLoss
-
-torch.set_num_threads(1)
 
 B, D, K = 6, 8, 3
 RNG = np.random.default_rng(0)

@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from one_thread import one_thread  # noqa: F401
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from skorch.dataset import Dataset
@@ -12,8 +13,6 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sklearn_dl.training import EarlyStopping, WeightAveraging
-
-torch.set_num_threads(1)
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 4)).astype("float32")

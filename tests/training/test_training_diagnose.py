@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from one_thread import one_thread  # noqa: F401
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -16,14 +17,6 @@ from sklearn_dl.training import GradientMonitor, Head, Optimizer, diagnose
 COLUMNS = ["finding", "evidence", "parameters"]
 VALID = {"valid_loss": [2.0, 1.2, 0.6, 0.3, 0.2, 0.16]}
 HEALTHY = {"train_loss": [2.0, 1.1, 0.5, 0.25, 0.18, 0.15], **VALID}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def fitted(history, n_classes=10, **parameters):

@@ -6,20 +6,13 @@ import numpy as np
 import pytest
 import torch
 from monitor_cases import classifier
+from one_thread import one_thread  # noqa: F401
 from sklearn.base import clone
 from skorch.callbacks import Callback
 from torch.nn import functional as F
 
 from sklearn_dl.training import Checkpoint, GradientMonitor
 from sklearn_dl.training._gradients import _GradientSums
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

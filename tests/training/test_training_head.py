@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from one_thread import one_thread  # noqa: F401
 from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 from torch import nn
 
 from sklearn_dl.training import FeatureNorm, Head
-
-torch.set_num_threads(1)
 
 # By the papers' formulas, on x = -2, -0.5, 0, 1.
 X = np.array([-2.0, -0.5, 0.0, 1.0])

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from one_thread import one_thread  # noqa: F401
 from scipy.special import expit, log_softmax, softmax
 from sklearn import metrics
 from sklearn.linear_model import SGDRegressor
@@ -18,8 +19,6 @@ from sklearn_dl.training import (
     guessing_loss,
     resolve_loss,
 )
-
-torch.set_num_threads(1)
 
 RNG = np.random.default_rng(0)
 B, K = 40, 5

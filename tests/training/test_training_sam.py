@@ -5,12 +5,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from one_thread import one_thread  # noqa: F401
 from skorch import NeuralNetRegressor
 from torch import nn
 
 from sklearn_dl.training import SAM
-
-torch.set_num_threads(1)
 
 # Least squares: loss = 1/2 mean of (x w + b - y)^2.
 RNG = np.random.default_rng(0)

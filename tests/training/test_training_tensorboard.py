@@ -10,6 +10,7 @@ import monitor_cases
 import numpy as np
 import pytest
 import torch
+from one_thread import one_thread  # noqa: F401
 from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
@@ -18,14 +19,6 @@ from torchvision.utils import make_grid
 
 from sklearn_dl.training import GradientMonitor, TensorBoard
 from sklearn_dl.training._tensorboard import _own_folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
