@@ -1,7 +1,8 @@
 """Pretrained torchvision backbones as scikit-learn estimators for images."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sklearn_dl._lazy import lazy
 
 __version__ = "0.1.0.dev0"
 
@@ -36,26 +37,23 @@ __all__ = [
 ]
 
 # Where each public name lives: torch is imported when a name that needs it is used.
-_HOMES = {
-    "FeatureCache": "sklearn_dl.extraction",
-    "ImageClassifier": "sklearn_dl._classifier",
-    "ImageFeatureExtractor": "sklearn_dl._features",
-    "ImageRegressor": "sklearn_dl._regressor",
-    "list_backbones": "sklearn_dl.backbones",
-    "make_feature_classifier": "sklearn_dl._features",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use (PEP 562)."""
-    if name in _HOMES:
-        value = getattr(import_module(_HOMES[name]), name)
-    elif name in __all__:
-        value = import_module(f"sklearn_dl.{name}")
-    else:
-        raise AttributeError(f"module 'sklearn_dl' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+__getattr__ = lazy(
+    __name__,
+    {
+        "FeatureCache": "sklearn_dl.extraction",
+        "ImageClassifier": "sklearn_dl._classifier",
+        "ImageFeatureExtractor": "sklearn_dl._features",
+        "ImageRegressor": "sklearn_dl._regressor",
+        "augmentation": "sklearn_dl.augmentation",
+        "datasets": "sklearn_dl.datasets",
+        "ensemble": "sklearn_dl.ensemble",
+        "inspection": "sklearn_dl.inspection",
+        "list_backbones": "sklearn_dl.backbones",
+        "make_feature_classifier": "sklearn_dl._features",
+        "model_selection": "sklearn_dl.model_selection",
+        "training": "sklearn_dl.training",
+    },
+)
 
 
 def __dir__() -> list[str]:

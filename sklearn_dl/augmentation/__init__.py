@@ -1,8 +1,10 @@
 """Random changes of training images, mixtures of them, and views for prediction."""
 
+from typing import TYPE_CHECKING
+
+from sklearn_dl._lazy import lazy
 from sklearn_dl.augmentation._augmenter import Augmenter
 from sklearn_dl.augmentation._mix import mix_batch
-from sklearn_dl.augmentation._plot import plot_augmentations
 from sklearn_dl.augmentation._presets import (
     AUGMENTATIONS,
     PRESETS,
@@ -10,6 +12,9 @@ from sklearn_dl.augmentation._presets import (
     resolve_augment,
 )
 from sklearn_dl.augmentation._views import Views, resolve_views
+
+if TYPE_CHECKING:
+    from sklearn_dl.augmentation._plot import plot_augmentations
 
 __all__ = [
     "AUGMENTATIONS",
@@ -22,3 +27,5 @@ __all__ = [
     "resolve_augment",
     "resolve_views",
 ]
+
+__getattr__ = lazy(__name__, {"plot_augmentations": "sklearn_dl.augmentation._plot"})

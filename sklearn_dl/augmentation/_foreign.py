@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision import tv_tensors
 
 from sklearn_dl.augmentation._images import result_pixels, to_image
 from sklearn_dl.runtime import seeded
@@ -97,6 +96,8 @@ class Foreign:
                 self.transform.set_random_seed(seed)
             return self.transform(image=np.ascontiguousarray(array))["image"]
         if self.takes_tensors:
+            from torchvision import tv_tensors
+
             return self.transform(tv_tensors.Image(torch.from_numpy(pixels)))
         return self.transform(to_image(pixels))
 

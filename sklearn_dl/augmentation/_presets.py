@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sklearn.base import BaseEstimator
-from torchvision.transforms import v2
 
 from sklearn_dl.augmentation._augmenter import NAMES, Augmenter, Named
 from sklearn_dl.augmentation._foreign import Foreign
@@ -211,6 +210,8 @@ def _lookup(item: Any, strength: float) -> tuple[str, ...] | Foreign:
             return (item,)
         if item not in _RECIPES:
             raise ValueError(_unknown(item))
+        from torchvision.transforms import v2
+
         name = _RECIPES[item]
         if name == "trivial":
             return Foreign(v2.TrivialAugmentWide(), name)

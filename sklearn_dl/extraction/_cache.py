@@ -4,7 +4,6 @@ import os
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
 
-from sklearn_dl.extraction._directory import DirectoryStore
 from sklearn_dl.extraction._memory import MemoryStore
 from sklearn_dl.extraction._store import CacheStatistics, Store
 
@@ -14,7 +13,7 @@ _DIRECTORY_BYTES = 10 * 2**30
 
 # The stores of this process. Making one opens no file, so `setdefault` needs no lock.
 _memories: dict[int, MemoryStore] = {}
-_directories: dict[str, DirectoryStore] = {}
+_directories: dict[str, Store] = {}
 
 
 @dataclass(frozen=True)
@@ -121,6 +120,8 @@ class FeatureCache:
         path = os.path.realpath(os.path.expanduser(self.location))
         store = _directories.get(path)
         if store is None:
+            from sklearn_dl.extraction._directory import DirectoryStore
+
             store = DirectoryStore(path, _DIRECTORY_BYTES)
             store = _directories.setdefault(path, store)
         if self.max_bytes is not None:

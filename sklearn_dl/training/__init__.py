@@ -1,6 +1,8 @@
 """Training: heads, losses, optimisers, schedules, stopping rules and callbacks."""
 
-from sklearn_dl.training._adversarial import VirtualAdversarialLoss
+from typing import TYPE_CHECKING
+
+from sklearn_dl._lazy import lazy
 from sklearn_dl.training._averaging import WeightAveraging
 from sklearn_dl.training._build import (
     build_callbacks,
@@ -25,9 +27,6 @@ from sklearn_dl.training._data import (
     hold_back,
     noted,
 )
-from sklearn_dl.training._diagnose import diagnose
-from sklearn_dl.training._digest import digest_of_run
-from sklearn_dl.training._gradients import GradientMonitor
 from sklearn_dl.training._head import FeatureNorm, Head
 from sklearn_dl.training._inputs import Inputs
 from sklearn_dl.training._losses import (
@@ -42,17 +41,23 @@ from sklearn_dl.training._losses import (
 from sklearn_dl.training._module import BackboneWithHead
 from sklearn_dl.training._net import EstimatorNet, history_frame
 from sklearn_dl.training._optimizers import OPTIMIZERS, Optimizer
-from sklearn_dl.training._recording import BatchLosses
 from sklearn_dl.training._regime import Regime
-from sklearn_dl.training._sam import SAM
 from sklearn_dl.training._schedule import (
     SCHEDULES,
     LearningRates,
     Schedule,
     resolve_schedule,
 )
-from sklearn_dl.training._stopping import StoppingRules
-from sklearn_dl.training._tensorboard import TensorBoard
+
+if TYPE_CHECKING:
+    from sklearn_dl.training._adversarial import VirtualAdversarialLoss
+    from sklearn_dl.training._diagnose import diagnose
+    from sklearn_dl.training._digest import digest_of_run
+    from sklearn_dl.training._gradients import GradientMonitor
+    from sklearn_dl.training._recording import BatchLosses
+    from sklearn_dl.training._sam import SAM
+    from sklearn_dl.training._stopping import StoppingRules
+    from sklearn_dl.training._tensorboard import TensorBoard
 
 __all__ = [
     "CLASSIFIER_LOSSES",
@@ -102,3 +107,18 @@ __all__ = [
     "resolve_schedule",
     "warn_of_divergence",
 ]
+
+# What few fits need.
+__getattr__ = lazy(
+    __name__,
+    {
+        "BatchLosses": "sklearn_dl.training._recording",
+        "GradientMonitor": "sklearn_dl.training._gradients",
+        "SAM": "sklearn_dl.training._sam",
+        "StoppingRules": "sklearn_dl.training._stopping",
+        "TensorBoard": "sklearn_dl.training._tensorboard",
+        "VirtualAdversarialLoss": "sklearn_dl.training._adversarial",
+        "diagnose": "sklearn_dl.training._diagnose",
+        "digest_of_run": "sklearn_dl.training._digest",
+    },
+)

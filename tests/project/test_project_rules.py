@@ -26,6 +26,7 @@ LAYERS = [
     ("backbones", "datasets"),
     ("images",),
     ("runtime",),
+    ("_lazy",),
 ]
 RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
 
