@@ -24,7 +24,7 @@ from sklearn_dl.training._checkpoint import Checkpoint
 from sklearn_dl.training._data import RowLoader, TrainingRows, whole_batch
 from sklearn_dl.training._module import BackboneWithHead
 from sklearn_dl.training._net import EstimatorNet
-from sklearn_dl.training._optimizers import Optimizer
+from sklearn_dl.training._optimizers import WAYS_OF_THE_STEP, Optimizer
 from sklearn_dl.training._regime import Regime
 from sklearn_dl.training._schedule import LearningRates, Schedule
 
@@ -112,7 +112,9 @@ def build_net(
     parameter for. `random_rows` tells whether the rows change from epoch to epoch.
     """
     net_params = _within_this_process(net_params)
-    optimizer_class, optimizer_arguments = optimizer.factory()
+    optimizer_class, optimizer_arguments = optimizer.factory(device)
+    if any(f"optimizer__{name}" in net_params for name in WAYS_OF_THE_STEP):
+        optimizer_arguments.pop("fused", None)
     size = net_params.get("iterator_train__batch_size", batch_size)
     drop_last = _drops_last(
         network, regime, n_samples, n_samples if size == -1 else size

@@ -22,6 +22,15 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict, float]] = {
     "adam": (torch.optim.Adam, {}, 1e-3),
     "adamw": (torch.optim.AdamW, {}, 1e-3),
 }
+# What torch steps in one pass over each tensor, and where; and the arguments by which a
+# user chooses the way of the step.
+_FUSED = {
+    torch.optim.SGD: ("cpu", "cuda"),
+    torch.optim.Adam: ("cpu", "cuda"),
+    torch.optim.AdamW: ("cpu", "cuda"),
+    torch.optim.Adagrad: ("cpu",),
+}
+WAYS_OF_THE_STEP = ("fused", "foreach", "differentiable")
 
 
 class Optimizer(BaseEstimator):
@@ -125,12 +134,16 @@ class Optimizer(BaseEstimator):
         rates = {cls: rate for cls, _, rate in OPTIMIZERS.values()}
         return rates.get(method, 1e-3)
 
-    def factory(self) -> tuple[Callable, dict[str, Any]]:
-        """Return the class and its arguments."""
-        if isinstance(self.method, str):
-            cls, arguments, _ = OPTIMIZERS[self.method]
-            return cls, {**arguments, **(self.options or {})}
-        return self.method, dict(self.options or {})
+    def factory(self, device: torch.device | str) -> tuple[Callable, dict[str, Any]]:
+        """Return the class and its arguments; by name, fused where torch has that."""
+        options = dict(self.options or {})
+        if not isinstance(self.method, str):
+            return self.method, options
+        cls, arguments, _ = OPTIMIZERS[self.method]
+        fuses = torch.device(device).type in _FUSED.get(cls, ())
+        if fuses and not any(name in options for name in WAYS_OF_THE_STEP):
+            arguments = {**arguments, "fused": True}
+        return cls, {**arguments, **options}
 
     def shape_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         """Add the L1 penalty to the gradients of an optimiser, then clip them."""

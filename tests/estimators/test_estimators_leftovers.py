@@ -93,6 +93,14 @@ def test_net_params_do_not_take_what_has_a_parameter(data, name, instead):
         classifier(net_params={name: 1}).fit(*data)
 
 
+@pytest.mark.parametrize(
+    ("given", "fused"), [({}, True), ({"optimizer__foreach": True}, None)]
+)
+def test_the_step_is_fused_unless_the_user_chooses(data, given, fused):
+    model = classifier(device="cpu", net_params=given or None).fit(*data)
+    assert {g.get("fused") for g in model.net_.optimizer_.param_groups} == {fused}
+
+
 def test_pinned_memory_needs_workers(data):
     parameters = {"iterator_train__pin_memory": True}
     with pytest.raises(ValueError, match="needs iterator_train__num_workers"):

@@ -27,9 +27,37 @@ from sklearn_dl.training._optimizers import parameter_groups
     ],
 )
 def test_optimisers_by_name_are_torchs(name, expected, arguments):
-    assert Optimizer.of(name).factory() == (expected, arguments)
+    assert Optimizer.of(name).factory("mps") == (expected, arguments)
     assert Optimizer.of(name).default_lr > 0
     assert name in OPTIMIZERS
+
+
+@pytest.mark.parametrize("name", ["momentum", "adagrad", "adam", "adamw"])
+def test_steps_are_fused_and_go_where_plain_ones_go(name):
+    def after_steps(options):
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(6, 5)
+        cls, arguments = Optimizer(name, options=options).factory("cpu")
+        optimizer = cls(layer.parameters(), lr=0.1, **arguments)
+        for _ in range(3):
+            optimizer.zero_grad()
+            layer(torch.ones(2, 6)).square().sum().backward()
+            optimizer.step()
+        return arguments.get("fused"), layer.weight.detach()
+
+    fused, weight = after_steps(None)
+    plain, wanted = after_steps({"foreach": False})
+    assert (fused, plain) == (True, None)
+    torch.testing.assert_close(weight, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_the_user_chooses_the_way_of_the_step():
+    assert Optimizer("adam", options={"foreach": True}).factory("cpu")[1] == {
+        "foreach": True
+    }
+    assert "fused" not in Optimizer("rmsprop").factory("cpu")[1]
+    assert "fused" not in Optimizer(torch.optim.SGD).factory("cpu")[1]
+    assert "fused" not in Optimizer("adagrad").factory("cuda")[1]
 
 
 class Parts(torch.nn.Module):
