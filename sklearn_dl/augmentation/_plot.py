@@ -11,7 +11,7 @@ from sklearn_dl.augmentation._mix import mix_batch
 from sklearn_dl.augmentation._presets import resolve_augment
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.images import as_source
-from sklearn_dl.runtime import draw_seed
+from sklearn_dl.runtime import draw_seed, import_pyplot
 
 # The preset of most weights; values are shown as they are before normalisation.
 _PRESET = Preprocessing(256, (224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -143,12 +143,7 @@ def _draw(plain, columns, figure):
     height, width = plain[0].shape[-2:]
     titled = any(title for column in columns for _, title in column)
     if figure is None:
-        try:
-            from matplotlib import pyplot
-        except ImportError as error:
-            raise ImportError(
-                "plot_augmentations needs matplotlib: pip install 'sklearn_dl[plots]'."
-            ) from error
+        pyplot = import_pyplot("plot_augmentations")
         side = 1.6
         per_row = side * height / width + (0.2 if titled else 0.0)
         size = (0.2 + side * n, 0.4 + per_row * rows)

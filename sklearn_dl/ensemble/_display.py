@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_dl.ensemble._diversity import Diversity, diversity
+from sklearn_dl.runtime import import_pyplot
 
 # Of the palette of Okabe and Ito, which the colour-blind can tell apart.
 _BAR, _VOTE, _SOFT, _INDEPENDENT = "#56B4E9", "#D55E00", "#009E73", "#000000"
@@ -193,13 +194,9 @@ class DiversityDisplay:
         return self
 
     def _axes(self, ax) -> tuple:
-        try:
-            from matplotlib import pyplot
-            from matplotlib.gridspec import GridSpecFromSubplotSpec
-        except ImportError as error:
-            raise ImportError(
-                "DiversityDisplay needs matplotlib: pip install 'sklearn_dl[plots]'."
-            ) from error
+        pyplot = import_pyplot("DiversityDisplay")
+        from matplotlib.gridspec import GridSpecFromSubplotSpec
+
         if ax is None:
             names = self.diversity.members.index
             n = len(names)

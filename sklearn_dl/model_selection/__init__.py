@@ -1,11 +1,17 @@
-"""Choosing how to train: transfer regimes, and the learning rate."""
+"""Choosing how to train: regimes, the learning rate, and a book of what was tried."""
 
 from sklearn_dl.model_selection._compare import RegimeComparison, compare_regimes
+from sklearn_dl.model_selection._experiment_file import Experiment
+from sklearn_dl.model_selection._experiments import Experiments
+from sklearn_dl.model_selection._experiments_display import ExperimentsDisplay
 from sklearn_dl.model_selection._grid import regime_grid
 from sklearn_dl.model_selection._lr_find import LearningRateFinder, lr_find
 from sklearn_dl.model_selection._regimes import Recommendation, recommend_regime
 
 __all__ = [
+    "Experiment",
+    "Experiments",
+    "ExperimentsDisplay",
     "LearningRateFinder",
     "Recommendation",
     "RegimeComparison",

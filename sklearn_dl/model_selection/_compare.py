@@ -254,7 +254,7 @@ def compare_regimes(
         grid,
         scoring=_CountingScorer(check_scoring(pipeline, scoring), error_score),
         refit="score",
-        cv=_folds(cv, y, task, groups, random_state),
+        cv=shuffled_folds(cv, y, task, groups, random_state),
         n_jobs=n_jobs,
         error_score=error_score,
     )
@@ -308,7 +308,7 @@ class _CountingScorer:
         return {"score": score, "images": estimator.n_images_ + images_seen() - before}
 
 
-def _folds(cv, y, task: str, groups, random_state):
+def shuffled_folds(cv, y, task: str, groups, random_state):
     """Return a splitter; a number of folds becomes one that shuffles."""
     cv = 5 if cv is None else cv
     if not isinstance(cv, Integral):

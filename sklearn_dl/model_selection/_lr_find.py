@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, validate_params
 
 from sklearn_dl._neural import NeuralImageEstimator
+from sklearn_dl.runtime import import_pyplot
 from sklearn_dl.training import BatchLosses, Optimizer
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -85,14 +86,9 @@ class LearningRateFinder:
         ImportError
             If matplotlib is missing: ``pip install 'sklearn_dl[plots]'``.
         """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise ImportError(
-                "plot needs matplotlib: pip install 'sklearn_dl[plots]'"
-            ) from error
+        pyplot = import_pyplot("plot")
         if ax is None:
-            _, ax = plt.subplots()
+            _, ax = pyplot.subplots()
         ax.plot(self.lrs_, self.losses_, ".", color="0.7", label="batch")
         ax.plot(self.lrs_, self.smoothed_, color="#0072b2", label="running mean")
         for (name, rate), style in zip(

@@ -1,0 +1,307 @@
+import json
+import sys
+import threading
+import types
+
+import numpy as np
+import pytest
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_dl import ImageClassifier
+from sklearn_dl.model_selection import Experiments, ExperimentsDisplay
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(90, 3))
+y = np.where(X[:, 0] + 0.5 * rng.normal(size=90) > 0, "yes", "no")
+
+
+def test_scores_are_those_of_cross_validation():
+    folds = KFold(4, shuffle=True, random_state=3)
+    kept = Experiments().evaluate("a", LogisticRegression(), X, y, cv=folds)
+    expected = cross_val_score(LogisticRegression(), X, y, cv=folds)
+    assert kept.scores == expected.tolist()
+    assert kept.score == pytest.approx(expected.mean())
+    assert kept.spread == pytest.approx(expected.std())
+    assert kept.metric == "accuracy"
+    assert kept.seconds > 0
+
+
+def test_a_number_of_folds_is_shuffled_and_stratified():
+    order = np.argsort(y)  # as folders come: class by class
+    kept = Experiments().evaluate("a", LogisticRegression(), X[order], y[order], cv=3)
+    assert min(kept.scores) > 0.7
+
+
+def test_held_out_rows_give_the_score_and_its_standard_error():
+    kept = Experiments().evaluate(
+        "a", LogisticRegression(), X[:50], y[:50], X_val=X[50:], y_val=y[50:]
+    )
+    share = LogisticRegression().fit(X[:50], y[:50]).score(X[50:], y[50:])
+    assert kept.scores == [share]
+    assert kept.spread == pytest.approx(np.sqrt(share * (1 - share) / 40), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("scoring", "name"),
+    [
+        ("neg_log_loss", "neg_log_loss"),
+        (lambda model, X, y: 0.25, "<lambda>"),
+    ],
+)
+def test_other_metrics_have_their_names(scoring, name):
+    book = Experiments()
+    for held_out in ({}, {"X_val": X, "y_val": y}):
+        kept = book.evaluate(
+            "a", LogisticRegression(), X, y, scoring=scoring, **held_out
+        )
+        assert kept.metric == name
+    assert np.isnan(kept.spread)
+
+
+def test_a_regressor_is_scored_by_its_r2():
+    book = Experiments()
+    target = X @ [1.0, 2.0, 3.0]
+    assert book.evaluate("a", LinearRegression(), X, target).metric == "R²"
+    kept = book.evaluate("b", LinearRegression(), X, target, X_val=X, y_val=target)
+    assert kept.score == pytest.approx(1)
+
+
+def test_what_changed_since_the_last_or_since_a_name():
+    book = Experiments()
+    book.evaluate("first", LogisticRegression(C=1.0), X, y)
+    second = book.evaluate("second", LogisticRegression(C=2.0, tol=1e-3), X, y)
+    assert second.changes == {"C": ("1.0", "2.0"), "tol": ("0.0001", "0.001")}
+    third = book.evaluate(
+        "third", LogisticRegression(C=3.0, tol=1e-3), X, y, since="first"
+    )
+    assert third.changes["C"] == ("1.0", "3.0")
+    assert third.since == "first"
+    piped = book.evaluate(
+        "piped", make_pipeline(StandardScaler(), LogisticRegression()), X, y
+    )
+    assert piped.changes == {
+        "estimator": (
+            "LogisticRegression",
+            "Pipeline(StandardScaler, LogisticRegression)",
+        )
+    }
+    assert piped.parameters["logisticregression__C"] == "1.0"
+    gains = book.table["gain"].to_numpy()
+    scores = book.table["score"].to_numpy()
+    assert np.isnan(gains[0])
+    np.testing.assert_allclose(
+        gains[1:],
+        [scores[1] - scores[0], scores[2] - scores[0], scores[3] - scores[2]],
+    )
+    with pytest.raises(ValueError, match=r"since='fifth' .* 'first', 'second'"):
+        book.record("fifth", 0.5, since="fifth")
+
+
+def test_no_gain_between_metrics():
+    book = Experiments()
+    book.record("a", 0.5, metric="accuracy")
+    book.record("b", 0.7, metric="recall")
+    assert np.isnan(book.table["gain"].iloc[1])
+    assert book.best.name == "b"
+
+
+def test_parameters_of_image_estimators_read_the_same_in_each_process():
+    kept = Experiments().record(
+        "a", 1.0, estimator=ImageClassifier(loss=balanced_accuracy_score)
+    )
+    assert kept.parameters["backbone"] == "'mobilenet_v2'"
+    assert kept.parameters["loss"].endswith(".balanced_accuracy_score")
+    assert not any(" at 0x" in text for text in kept.parameters.values())
+
+
+@pytest.mark.parametrize("scores", [np.nan, [], [0.5, np.inf], [[0.5]], "good"])
+def test_scores_are_numbers(scores):
+    book = Experiments()
+    with pytest.raises(ValueError, match="scores of 'a' must be a finite number"):
+        book.record("a", scores)
+    assert len(book) == 0
+
+
+def test_a_failed_fit_leaves_no_experiment(tmp_path):
+    book = Experiments(tmp_path / "book.jsonl")
+    with pytest.raises(ValueError, match="'C' parameter"):
+        book.evaluate("a", LogisticRegression(C=-1.0), X, y)
+    assert len(book) == 0
+    with pytest.raises(ValueError, match="X_val and y_val"):
+        book.evaluate("a", LogisticRegression(), X, y, X_val=X)
+
+
+def test_a_file_goes_on_where_it_was(tmp_path):
+    path = tmp_path / "deeper" / "book.jsonl"
+    Experiments(path).record("first", [0.5, 0.7], seconds=3, notes="Größe, 図")
+    book = Experiments(path)
+    book.record("second", 0.8)
+    table = Experiments(path).table
+    assert table["name"].tolist() == ["first", "second"]
+    assert table["score"].tolist() == [0.6, 0.8]
+    assert table["notes"].tolist() == ["Größe, 図", ""]
+    assert table["gain"].iloc[1] == pytest.approx(0.2)
+    assert [one.scores for one in book.experiments] == [[0.5, 0.7], [0.8]]
+
+
+def test_a_line_that_a_crash_cut_off_costs_only_itself(tmp_path):
+    path = tmp_path / "book.jsonl"
+    book = Experiments(path)
+    for name in ("first", "second"):
+        book.record(name, 0.5)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.warns(UserWarning, match="left out line 2, cut off"):
+        book = Experiments(path)
+    with pytest.warns(UserWarning, match="line 2"):
+        book.record("third", 0.6)
+    with pytest.warns(UserWarning, match="line 2"):
+        assert book.table["name"].tolist() == ["first", "third"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x00\xff\x00", b"a,b\n1,2\n", b"[1, 2]", b'{"lr": 0.1}\n']
+)
+def test_a_file_of_something_else_is_left_alone(tmp_path, content):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="holds no experiments"):
+        Experiments(path)
+    assert path.read_bytes() == content
+
+
+def test_a_newer_version_says_so(tmp_path):
+    path = tmp_path / "book.jsonl"
+    Experiments(path).record("a", 0.5)
+    line = json.loads(path.read_text()) | {"version": 2}
+    path.write_text(json.dumps(line) + "\n")
+    with pytest.raises(ValueError, match="newer version"):
+        Experiments(path)
+
+
+def write_some(path, name):
+    for number in range(20):
+        Experiments(path).record(f"{name}{number}", number / 20)
+
+
+def test_many_write_to_one_file(tmp_path):
+    path = tmp_path / "book.jsonl"
+    writers = [threading.Thread(target=write_some, args=(path, c)) for c in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    names = Experiments(path).table["name"].tolist()
+    assert sorted(names) == sorted(f"{c}{k}" for c in "ab" for k in range(20))
+
+
+class FakeMLflow(types.ModuleType):
+    def __init__(self):
+        super().__init__("mlflow")
+        self.log = {}
+
+    def start_run(self, run_name, nested):
+        self.log["run"] = run_name, nested
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.log["ended"] = error[0] is None
+
+    def log_params(self, params):
+        assert len(params) <= 100  # its own limit
+        self.log.setdefault("params", {}).update(params)
+
+    def log_metrics(self, metrics):
+        self.log["metrics"] = metrics
+
+    def set_tags(self, tags):
+        self.log["tags"] = tags
+
+
+def test_mlflow_gets_the_same(monkeypatch):
+    mlflow = FakeMLflow()
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    book = Experiments(mlflow=True)
+    kept = book.record(
+        "a",
+        [0.5, 0.7],
+        estimator=LogisticRegression(C=2.0),
+        parameters={f"p{k}": k for k in range(120)},
+        notes="n",
+    )
+    assert mlflow.log["run"] == ("a", True)
+    assert mlflow.log["params"] == kept.parameters
+    assert mlflow.log["params"]["C"] == "2.0"
+    assert mlflow.log["metrics"] == {"score": kept.score, "spread": kept.spread}
+    assert mlflow.log["tags"]["notes"] == "n"
+    assert mlflow.log["ended"]
+
+
+def test_without_mlflow_the_error_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(ImportError, match="pip install mlflow"):
+        Experiments(mlflow=True)
+
+
+def test_text_and_emptiness():
+    book = Experiments()
+    assert book.table.empty
+    assert list(book.table) == list(book.table.columns)
+    with pytest.raises(ValueError, match="no experiment yet"):
+        _ = book.best
+    book.record("only", 0.123)
+    assert "only" in str(book)
+    assert "0.123" in str(book)
+
+
+def drawn():
+    book = Experiments()
+    book.record("baseline", [0.7, 0.8], metric="accuracy", seconds=12)
+    book.record("other metric", 3.0, metric="loss")
+    book.record("better", [0.9, 0.9], metric="accuracy", since="baseline")
+    book.record("worse", 0.8, spread=0.02, metric="accuracy")
+    return book
+
+
+def test_the_picture_holds_the_scores():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    display = drawn().plot()
+    axis = display.ax_
+    assert isinstance(display, ExperimentsDisplay)
+    assert [t.get_text() for t in axis.get_yticklabels()] == [
+        "baseline",
+        "better",
+        "worse",
+    ]
+    places = [c.lines[0].get_xydata()[0].tolist() for c in axis.containers]
+    assert places == [[0.75, 0], [0.9, 1], [0.8, 2]]
+    reach = axis.containers[0].lines[2][0].get_segments()[0][:, 0]
+    np.testing.assert_allclose(reach, [0.7, 0.8])
+    texts = [t.get_text() for t in axis.texts]
+    assert texts == ["0.750  12 s", "0.900  +0.150", "0.800  -0.100"]
+    colours = [c.lines[0].get_color() for c in axis.containers]
+    assert len(set(colours)) == 3  # as the others, the best, one that fell
+    assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the first on top
+    display.figure_.canvas.draw()
+    pyplot.close(display.figure_)
+    with pytest.raises(ValueError, match="no experiment of metric='recall'"):
+        drawn().plot(metric="recall")
+
+
+def test_the_picture_goes_where_it_should():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    ax = figure.add_subplot()
+    assert drawn().plot(metric="loss", ax=ax).ax_ is ax
+
+
+def test_dummies_are_estimators_too():
+    book = Experiments()
+    assert book.evaluate("a", DummyClassifier(), X, y).metric == "accuracy"
+    assert book.evaluate("b", DummyRegressor(), X, X[:, 0]).metric == "R²"
