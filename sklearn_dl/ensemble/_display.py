@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_dl._plots import import_pyplot
 from sklearn_dl.ensemble._diversity import Diversity, diversity
-from sklearn_dl.runtime import import_pyplot
 
 # Of the palette of Okabe and Ito, which the colour-blind can tell apart.
 _BAR, _VOTE, _SOFT, _INDEPENDENT = "#56B4E9", "#D55E00", "#009E73", "#000000"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sklearn_dl.runtime import import_pyplot
+from sklearn_dl._plots import import_pyplot
 
 if TYPE_CHECKING:
     from sklearn_dl.model_selection._experiments import Experiments

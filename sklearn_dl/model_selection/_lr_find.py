@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, validate_params
 
 from sklearn_dl._neural import NeuralImageEstimator
-from sklearn_dl.runtime import import_pyplot
+from sklearn_dl._plots import import_pyplot
 from sklearn_dl.training import BatchLosses, Optimizer
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")

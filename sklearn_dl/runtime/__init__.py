@@ -15,7 +15,6 @@ from sklearn_dl.runtime._memory import (
     machine_bytes,
 )
 from sklearn_dl.runtime._packages import package_versions
-from sklearn_dl.runtime._plots import import_pyplot
 from sklearn_dl.runtime._random import draw_seed, keyed_generator, reseed, seeded
 from sklearn_dl.runtime._signals import Interrupts
 from sklearn_dl.runtime._text import stable_text
@@ -29,7 +28,6 @@ __all__ = [
     "draw_seed",
     "fitting_batch_size",
     "free_cached_blocks",
-    "import_pyplot",
     "is_out_of_memory",
     "keep_large_blocks",
     "keyed_generator",

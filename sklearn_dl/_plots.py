@@ -17,7 +17,7 @@ def import_pyplot(what: str) -> Any:
         If matplotlib is missing.
     """
     try:
-        from matplotlib import pyplot
+        import matplotlib.pyplot as pyplot
     except ImportError as error:
         raise ImportError(
             f"{what} needs matplotlib: pip install 'sklearn_dl[plots]'."
