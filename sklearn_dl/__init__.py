@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 # Where each public name lives: torch is imported when a name that needs it is used.
-__getattr__ = lazy(
+__getattr__, __dir__ = lazy(
     __name__,
     {
         "FeatureCache": "sklearn_dl.extraction",
@@ -54,7 +54,3 @@ __getattr__ = lazy(
         "training": "sklearn_dl.training",
     },
 )
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

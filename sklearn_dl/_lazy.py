@@ -6,8 +6,10 @@ from importlib import import_module
 from typing import Any
 
 
-def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package (PEP 562).
+def lazy(
+    package: str, homes: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return the ``__getattr__`` and the ``__dir__`` of a package (PEP 562).
 
     Parameters
     ----------
@@ -19,8 +21,10 @@ def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
     Returns
     -------
-    callable
+    load : callable
         Loads a name and leaves it in the package, so it is called once for each.
+    names : callable
+        Lists all names of the package, loaded or not.
     """
 
     def load(name: str) -> Any:
@@ -32,4 +36,7 @@ def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         setattr(sys.modules[package], name, value)
         return value
 
-    return load
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *homes})
+
+    return load, names

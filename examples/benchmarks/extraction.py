@@ -70,7 +70,9 @@ def for_each_backbone(args, contenders: dict, compare) -> None:
             args.images = len(paths)
             args.paths.write_text("\n".join(paths))
         for backbone in args.backbones:
-            compare(backbone, args.contenders or list(contenders), args)
+            # The ratios are to ours.
+            others = [n for n in args.contenders or contenders if n != OURS]
+            compare(backbone, [OURS, *others], args)
 
 
 def raced(script: str, backbone: str, names: list[str], args, *more: str):

@@ -8,6 +8,7 @@ import argparse
 import ctypes
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -109,7 +110,7 @@ def ratio(slower: list[float], faster: list[float]) -> float:
 
 def table(title: str, header: list[str], rows: list[list], output: Path | None) -> None:
     """Print a Markdown table under its command and machine, and append it to a file."""
-    command = "python " + " ".join([Path(sys.argv[0]).name, *_shown(sys.argv[1:])])
+    command = shlex.join(["python", Path(sys.argv[0]).name, *_shown(sys.argv[1:])])
     lines = [f"### {title}", "", f"`{command}`; {machine()}", ""]
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in [header, *rows]]
     lines.insert(5, "|" + "---|" * len(header))

@@ -112,7 +112,11 @@ def tuned_loop(args):
     network = two_classes(args).train().to(device, memory_format=torch.channels_last)
     loss_of = torch.nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(
-        network.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY
+        network.parameters(),
+        lr=RATE,
+        momentum=MOMENTUM,
+        weight_decay=DECAY,
+        fused=device.type in ("cpu", "cuda"),
     )
     images = images_of(args)
     batches_of = arrays_ahead if args.form == "arrays" else files_ahead

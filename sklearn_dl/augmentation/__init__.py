@@ -28,4 +28,6 @@ __all__ = [
     "resolve_views",
 ]
 
-__getattr__ = lazy(__name__, {"plot_augmentations": "sklearn_dl.augmentation._plot"})
+__getattr__, __dir__ = lazy(
+    __name__, {"plot_augmentations": "sklearn_dl.augmentation._plot"}
+)

@@ -1,6 +1,7 @@
 """Rows of an image source as batches of pixels at the network's input size."""
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,11 @@ import torch
 from PIL import Image
 
 from sklearn_dl.images import ImageDecodeError, ImageSource
-from sklearn_dl.runtime import decoding_threads
+from sklearn_dl.runtime import (
+    decoding_threads,
+    free_cached_blocks,
+    is_out_of_memory,
+)
 
 # Batches that are being decoded while the network works on one.
 _AHEAD = 2
@@ -62,6 +67,7 @@ class PixelReader:
         self._together = view is None and _read_together(source, preprocessing, device)
         self._executor: ThreadPoolExecutor | None = None
         self._owner = 0
+        self._parts = 1  # in which a batch is resized on the device
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -165,8 +171,7 @@ class PixelReader:
         rows, futures = work
         if self._together:
             stacked = futures[0].result() if futures else self._gathered(rows)
-            pixels = self._sent(stacked)
-            return self.preprocessing.geometry(pixels.permute(0, 3, 1, 2))
+            return self._resized(stacked)
         images, failures = [], []
         for row, future in zip(rows, futures, strict=True):
             try:
@@ -180,6 +185,31 @@ class PixelReader:
         if failures:
             raise ImageDecodeError.join(failures)
         return self._sent(self._pinned(_stack(images, rows)))
+
+    def _resized(self, stacked: torch.Tensor) -> torch.Tensor:
+        """Resize and crop images on the device; in parts where memory is short."""
+        while True:
+            try:
+                parts = (
+                    self.preprocessing.geometry(self._sent(part).permute(0, 3, 1, 2))
+                    for part in stacked.chunk(self._parts)
+                )
+                found = list(parts)
+                return found[0] if len(found) == 1 else torch.cat(found)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self._parts >= len(stacked):
+                    raise
+            # Outside of the handler, which would hold on to what there was no room for.
+            free_cached_blocks(self._target())
+            if self._parts == 1:
+                warnings.warn(
+                    f"{self._target()} has not enough memory to resize {len(stacked)} "
+                    "images at once; they go in parts. A smaller batch_size saves the "
+                    "attempt.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            self._parts *= 2
 
     def _gathered(self, rows: np.ndarray) -> torch.Tensor:
         """Return images of one size, (b, H, W, C), in memory that a GPU copies from."""

@@ -65,6 +65,13 @@ def _reclaimable_bytes() -> int:
     return 0
 
 
+# What allocators say: of the CPU, of devices, of cuBLAS and cuDNN, of MPS.
+_NO_ROOM = (
+    *("can't allocate memory", "not enough memory", "out of memory"),
+    *("status_alloc_failed", "invalid buffer size"),
+)
+
+
 def fitting_batch_size(device: torch.device, size: tuple[int, int] | None) -> int:
     """Return a batch size for prediction that fits the device's memory.
 
@@ -104,13 +111,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
-    # The CPU's allocator and those of other devices have no class of their own.
+    # The CPU's allocator, those of other devices and CUDA's libraries have no class.
     said = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in said
-        or "not enough memory" in said
-        or "out of memory" in said
-    )
+    return isinstance(error, RuntimeError) and any(sign in said for sign in _NO_ROOM)
 
 
 def free_cached_blocks(device: torch.device) -> None:

@@ -109,7 +109,7 @@ __all__ = [
 ]
 
 # What few fits need.
-__getattr__ = lazy(
+__getattr__, __dir__ = lazy(
     __name__,
     {
         "BatchLosses": "sklearn_dl.training._recording",

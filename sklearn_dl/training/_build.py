@@ -112,7 +112,9 @@ def build_net(
     parameter for. `random_rows` tells whether the rows change from epoch to epoch.
     """
     net_params = _within_this_process(net_params)
-    optimizer_class, optimizer_arguments = optimizer.factory(device)
+    optimizer_class, optimizer_arguments = optimizer.factory(
+        device, scaled=dtype == torch.float16
+    )
     if any(f"optimizer__{name}" in net_params for name in WAYS_OF_THE_STEP):
         optimizer_arguments.pop("fused", None)
     size = net_params.get("iterator_train__batch_size", batch_size)

@@ -11,6 +11,7 @@ from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
 from sklearn_dl.training._regime import learned_state
+from sklearn_dl.training._step import sent
 
 
 def check_callbacks(callbacks: Iterable) -> list:
@@ -78,7 +79,7 @@ class TrainingAccuracy(Callback):
         if "mix_target" in inputs:
             first = inputs["mix_share"] >= 0.5
             target = torch.where(first, target, inputs["mix_target"])
-        y_pred, target = y_pred.detach(), target.to(y_pred.device)
+        y_pred, target = y_pred.detach(), sent(target, y_pred.device)
         self.first_.append((y_pred.argmax(1) == target).sum())
         if y_pred.shape[1] > 5:
             self.among_5_.append((y_pred.topk(5).indices == target[:, None]).sum())

@@ -134,13 +134,19 @@ class Optimizer(BaseEstimator):
         rates = {cls: rate for cls, _, rate in OPTIMIZERS.values()}
         return rates.get(method, 1e-3)
 
-    def factory(self, device: torch.device | str) -> tuple[Callable, dict[str, Any]]:
-        """Return the class and its arguments; by name, fused where torch has that."""
+    def factory(
+        self, device: torch.device | str, *, scaled: bool = False
+    ) -> tuple[Callable, dict[str, Any]]:
+        """Return the class and its arguments; by name, fused where torch has that.
+
+        Not with scaled gradients (float16): where they overflow in the first step, a
+        fused step with momentum leaves its buffers as they came from the allocator.
+        """
         options = dict(self.options or {})
         if not isinstance(self.method, str):
             return self.method, options
         cls, arguments, _ = OPTIMIZERS[self.method]
-        fuses = torch.device(device).type in _FUSED.get(cls, ())
+        fuses = not scaled and torch.device(device).type in _FUSED.get(cls, ())
         if fuses and not any(name in options for name in WAYS_OF_THE_STEP):
             arguments = {**arguments, "fused": True}
         return cls, {**arguments, **options}

@@ -1,7 +1,7 @@
 """One batch of training: inputs, loss, gradients, step."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,15 @@ from sklearn_dl.runtime import (
     module_dtype,
 )
 from sklearn_dl.training._module import trains_batch_norm
+
+_TARGET = "_target"
+
+
+def sent(
+    values: torch.Tensor, device: torch.device, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """Return values on a device; a GPU copies while the host goes on."""
+    return values.to(device, dtype, non_blocking=device.type == "cuda")
 
 
 class _Unread(torch.Tensor):
@@ -44,7 +53,7 @@ class SteppingNet(NeuralNet):
         """Return what the module takes for one batch: normalised, on the device."""
         device = torch.device(self.device)
         name = "features" if "features" in inputs else "x"
-        values = inputs[name].to(device, non_blocking=device.type == "cuda")
+        values = sent(inputs[name], device)
         dtype = module_dtype(self.dtype)
         if name == "features":
             return {name: values.to(dtype)}
@@ -52,10 +61,30 @@ class SteppingNet(NeuralNet):
         return {name: values.to(dtype=dtype, memory_format=torch.channels_last)}
 
     def infer(self, x: Mapping[str, torch.Tensor], **fit_params) -> torch.Tensor:
-        """Return the outputs for one batch of pixels or of features."""
+        """Return the outputs for one batch of pixels or of features.
+
+        Without gradients, as in validation, the batch goes in parts where the device's
+        memory doesn't suffice.
+        """
+        if torch.is_grad_enabled() or self.module_.training:
+            return self._outputs(x)
+        n_rows = len(next(iter(x.values())))
+        return self._fitting(
+            n_rows, 1, lambda: torch.cat([self._outputs(p) for p in self._parts(x)])
+        )
+
+    def _outputs(self, x: Mapping[str, torch.Tensor]) -> torch.Tensor:
         values = self.prepared(x)
         with autocast(torch.device(self.device), self.dtype):
             return self.module_(**values).to(module_dtype(self.dtype))
+
+    def _parts(self, x: Mapping[str, torch.Tensor]) -> Iterator[dict[str, Any]]:
+        """Yield a batch in `parts_` parts, or as many as it has rows."""
+        n_rows = len(next(iter(x.values())))
+        parts = max(1, min(self.parts_, n_rows))
+        ends = [n_rows * k // parts for k in range(parts + 1)]
+        for rows in map(slice, ends[:-1], ends[1:]):
+            yield {name: value[rows] for name, value in x.items()}
 
     def get_loss(self, y_pred, y_true, X=None, training=False) -> torch.Tensor:
         """Return the mean over the batch of the weighted losses of the rows.
@@ -66,7 +95,7 @@ class SteppingNet(NeuralNet):
         """
         losses = self._losses(y_pred, y_true, X["sample_weight"])
         if "mix_target" in X:
-            share = X["mix_share"].to(losses.device, losses.dtype)
+            share = sent(X["mix_share"], losses.device, losses.dtype)
             other = self._losses(y_pred, X["mix_target"], X["mix_weight"])
             losses = share * losses + (1 - share) * other
         return losses.mean()
@@ -74,12 +103,9 @@ class SteppingNet(NeuralNet):
     def _losses(self, y_pred, y_true, weight) -> torch.Tensor:
         """Return the weighted loss of each row."""
         dtype = y_pred.dtype if y_true.is_floating_point() else y_true.dtype
-        y_true = y_true.to(
-            y_pred.device, dtype, non_blocking=y_pred.device.type == "cuda"
-        )
-        losses = self.criterion_(y_pred, y_true)
+        losses = self.criterion_(y_pred, sent(y_true, y_pred.device, dtype))
         losses = losses.reshape(len(losses), -1).mean(1)
-        return losses * weight.to(losses.device, losses.dtype)
+        return losses * sent(weight, losses.device, losses.dtype)
 
     def train_step_single(self, batch, **fit_params) -> dict[str, torch.Tensor]:
         """Compute the gradients of one batch, scaled in half precision.
@@ -90,22 +116,28 @@ class SteppingNet(NeuralNet):
         if not self.module_.training:  # once an epoch: it visits every submodule
             self._set_training(True)
         inputs, target = batch
+        least = 2 if trains_batch_norm(self.module_) else 1
+        return self._fitting(
+            len(target), least, lambda: self._gradients(inputs, target, fit_params)
+        )
+
+    def _fitting(self, n_rows: int, least: int, compute: Callable[[], Any]) -> Any:
+        """Call until it fits into memory, in twice as many parts each time.
+
+        A part has `least` rows at least.
+        """
         while True:
             try:
-                return self._gradients(inputs, target, fit_params)
+                return compute()
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                least = 2 if trains_batch_norm(self.module_) else 1
-                if len(target) < 2 * least * self.parts_:
+                if not is_out_of_memory(error) or n_rows < 2 * least * self.parts_:
                     raise
             # Outside of the handler, which would hold on to what there was no room for.
             self._zero_grad_optimizer()
             free_cached_blocks(torch.device(self.device))
             if self.parts_ == 1:
-                n_images = len(target)
                 warnings.warn(
-                    f"{self.device} has not enough memory to train on {n_images} "
+                    f"{self.device} has not enough memory to train on {n_rows} "
                     "images at once; each batch goes in parts, whose gradients add up. "
                     "BatchNorm, where it is trained, takes its statistics from each "
                     "part. A smaller batch_size saves the attempt.",
@@ -116,17 +148,17 @@ class SteppingNet(NeuralNet):
 
     def _gradients(self, inputs, target, fit_params) -> dict[str, Any]:
         """Add up the gradients of the parts of a batch."""
-        losses, outputs = [], []
-        parts = min(self.parts_, len(target))
-        ends = [len(target) * k // parts for k in range(parts + 1)]
-        for rows in map(slice, ends[:-1], ends[1:]):
-            part = {name: value[rows] for name, value in inputs.items()}
+        losses: list[torch.Tensor] = []
+        outputs: list[torch.Tensor] = []
+        parts = list(self._parts({**inputs, _TARGET: target}))
+        for part in parts:
+            wanted = part.pop(_TARGET)
             y_pred = self.infer(part, **fit_params)
-            loss = self.get_loss(y_pred, target[rows], X=part, training=True)
+            loss = self.get_loss(y_pred, wanted, X=part, training=True)
             for _, callback in self.callbacks_:
                 if hasattr(callback, "loss_term"):
                     loss = loss + callback.loss_term(self, part, y_pred)
-            if parts > 1:
+            if len(parts) > 1:
                 loss = loss * (len(y_pred) / len(target))
             self.scaler_.scale(loss).backward()
             losses.append(loss.detach())

@@ -101,6 +101,12 @@ def test_the_step_is_fused_unless_the_user_chooses(data, given, fused):
     assert {g.get("fused") for g in model.net_.optimizer_.param_groups} == {fused}
 
 
+def test_a_scaled_step_is_not_fused(data):
+    model = classifier(device="cpu", precision="float16", trainable="all").fit(*data)
+    assert {g.get("fused") for g in model.net_.optimizer_.param_groups} == {None}
+    assert np.isfinite(model.predict_proba(data[0])).all()
+
+
 def test_pinned_memory_needs_workers(data):
     parameters = {"iterator_train__pin_memory": True}
     with pytest.raises(ValueError, match="needs iterator_train__num_workers"):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_dl import ImageClassifier, ImageFeatureExtractor, runtime
+from sklearn_dl import ImageClassifier, ImageFeatureExtractor, _neural, runtime
 from sklearn_dl.backbones import Preprocessing
-from sklearn_dl.extraction import run_network
+from sklearn_dl.extraction import PixelReader, _frozen, _run, run_network
 from sklearn_dl.extraction._run import Forward
 from sklearn_dl.images import as_source
 
@@ -48,6 +48,11 @@ def run(network, images, batch_size):
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ..."),
         RuntimeError("MPS backend out of memory (MPS allocated: ...)"),
+        RuntimeError("Invalid buffer size: 12.00 GB"),
+        RuntimeError(
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"
+        ),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     ],
 )
 def test_a_batch_without_room_goes_in_halves_with_one_warning(images, error):
@@ -59,6 +64,74 @@ def test_a_batch_without_room_goes_in_halves_with_one_warning(images, error):
     np.testing.assert_array_equal(values, expected)
     # 16 and its halves fail once; what follows has the size that went.
     assert network.given == [16, 8, 4] + [2] * 10
+
+
+def test_memory_is_freed_before_another_try(images, monkeypatch):
+    network, freed = Narrow(3), []
+    monkeypatch.setattr(
+        _run, "free_cached_blocks", lambda device: freed.append(len(network.given))
+    )
+    with pytest.warns(RuntimeWarning, match="not enough memory"):
+        run(network, images, 16)
+    assert freed == [1, 2, 3]
+
+
+def test_resizing_without_room_goes_in_parts(monkeypatch):
+    """Images that are resized together: floats on a CPU, all arrays on a GPU."""
+    images = np.random.default_rng(0).random((12, 20, 24, 3), "float32")
+    smaller = Preprocessing(10, (8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    geometry, given = Preprocessing.geometry, []
+
+    def read():
+        with PixelReader(as_source(images), smaller, CPU) as reader:
+            return torch.cat([pixels for _, pixels in reader.batches(6)])
+
+    def narrow(self, batch):
+        given.append(len(batch))
+        if len(batch) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return geometry(self, batch)
+
+    expected = read()
+    monkeypatch.setattr(Preprocessing, "geometry", narrow)
+    with pytest.warns(RuntimeWarning, match="not enough memory to resize 6") as seen:
+        pixels = read()
+    assert len(seen) == 1
+    assert given[:4] == [6, 3, 2, 2]
+    torch.testing.assert_close(pixels, expected)
+    monkeypatch.setattr(Preprocessing, "geometry", lambda self, batch: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        read()
+
+
+def test_the_allocator_is_set_before_and_memory_given_back_after(images, monkeypatch):
+    calls = []
+    for module in (_run, _frozen, _neural):
+        for name in ("keep_large_blocks", "release_memory"):
+            if hasattr(module, name):
+                short = module.__name__.split(".")[-1]
+                monkeypatch.setattr(
+                    module, name, lambda n=f"{short}.{name}": calls.append(n)
+                )
+    options = {"weights": None, "image_size": 32, "random_state": 0, "cache": None}
+    extractor = ImageFeatureExtractor("squeezenet1_1", **options).fit(images)
+    calls.clear()
+    extractor.transform(images)
+    assert calls[0] == "_run.keep_large_blocks"
+    assert calls[-1] == "_run.release_memory"
+    calls.clear()
+    extractor.set_params(cache="memory").transform(images)
+    assert calls[-1] == "_frozen.release_memory"
+    calls.clear()
+    model = ImageClassifier(
+        "squeezenet1_1", **options, trainable="all", max_epochs=1
+    ).fit(images, np.arange(20) % 2)
+    assert calls[0] == "_neural.keep_large_blocks"
+    assert calls[-1] == "_neural.release_memory"
+    calls.clear()
+    model.predict(images)
+    assert calls[0] == "_run.keep_large_blocks"
+    assert calls[-1] == "_run.release_memory"
 
 
 def test_one_image_without_room_is_an_error(images):

@@ -130,9 +130,14 @@ def test_loading_data_needs_no_torch():
 
 BASE = "import torch, torchvision, skorch"
 BEYOND = {
-    *("filelock", "sklearn_dl", "skorch", "sqlite3", "_sqlite3", "tqdm"),
+    *("sklearn_dl", "skorch", "tqdm"),
     *("sklearn.callback", "sklearn.pipeline", "sklearn.utils"),
-    *("torchvision.transforms", "torchvision.tv_tensors"),
+}
+# Loaded by those who use them.
+LATE = {
+    *("sklearn_dl.augmentation._plot", "sklearn_dl.extraction._directory"),
+    *("sklearn_dl.training._sam", "sklearn_dl.training._tensorboard"),
+    *("sklearn_dl.training._diagnose", "sklearn_dl.training._adversarial"),
 }
 
 
@@ -144,6 +149,20 @@ def test_first_use_loads_little_beyond_what_it_stands_on():
         name: {name.split(".")[0], ".".join(name.split(".")[:2])} for name in new
     }
     assert [name for name in sorted(new) if not parents[name] & BEYOND] == []
+    assert new & LATE == set()
+    for name in LATE:
+        assert (PACKAGE / Path(*name.split(".")[1:]).with_suffix(".py")).exists()
+
+
+def test_names_that_are_loaded_late_are_listed():
+    import sklearn_dl.augmentation
+    import sklearn_dl.training
+
+    assert {"SAM", "TensorBoard", "diagnose"} <= set(dir(sklearn_dl.training))
+    assert set(sklearn_dl.training.__all__) <= set(dir(sklearn_dl.training))
+    assert "plot_augmentations" in dir(sklearn_dl.augmentation)
+    with pytest.raises(AttributeError, match=r"sklearn_dl\.training.*'SAMM'"):
+        _ = sklearn_dl.training.SAMM
 
 
 def test_nothing_touches_cuda_before_it_is_needed():

@@ -51,6 +51,26 @@ def test_steps_are_fused_and_go_where_plain_ones_go(name):
     torch.testing.assert_close(weight, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["momentum", "nesterov", "adam", "adamw"])
+def test_scaled_gradients_are_not_stepped_fused(name):
+    """An overflow in the first fused step would leave momenta unset."""
+    assert "fused" not in Optimizer(name).factory("cpu", scaled=True)[1]
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(300, 300)
+    before = layer.weight.detach().clone()
+    cls, arguments = Optimizer(name).factory("cpu", scaled=True)
+    optimizer = cls(layer.parameters(), lr=0.1, **arguments)
+    scaler = torch.amp.GradScaler("cpu")
+    for value in (torch.inf, 0.0):
+        scaler.scale(torch.ones(1))
+        for parameter in layer.parameters():
+            parameter.grad = torch.full_like(parameter, value)
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+    torch.testing.assert_close(layer.weight.detach(), before, atol=0.01, rtol=0.01)
+
+
 def test_the_user_chooses_the_way_of_the_step():
     assert Optimizer("adam", options={"foreach": True}).factory("cpu")[1] == {
         "foreach": True

@@ -1,5 +1,7 @@
 """A batch of training: in parts where memory is short, and losses read late."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,9 @@ from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.datasets import load_torch_dataset
 from sklearn_dl.extraction import PixelReader
 from sklearn_dl.images import as_source
-from sklearn_dl.training import SAM, EstimatorNet, TrainingRows
+from sklearn_dl.training import SAM, EstimatorNet, TrainingRows, _step
 from sklearn_dl.training._data import RowLoader, whole_batch
+from sklearn_dl.training._step import SteppingNet, sent
 
 PLAIN = Preprocessing(None, None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 OPTIONS = {
@@ -39,17 +42,16 @@ def data():
 def little_memory(monkeypatch):
     """Let networks run on three images at a time, and note how many they were."""
     given = []
-    infer = EstimatorNet.infer
+    outputs = EstimatorNet._outputs
 
-    def narrow(self, x, **params):
+    def narrow(self, x):
         n = len(next(iter(x.values())))
-        if torch.is_grad_enabled():
-            given.append(n)
-            if n > 3:
-                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return infer(self, x, **params)
+        given.append(n)
+        if n > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return outputs(self, x)
 
-    monkeypatch.setattr(EstimatorNet, "infer", narrow)
+    monkeypatch.setattr(EstimatorNet, "_outputs", narrow)
     return given
 
 
@@ -70,6 +72,87 @@ def test_batches_in_parts_learn_the_same(data, request, optimizer):
     np.testing.assert_allclose(
         parts.predict_proba(data[0]), whole.predict_proba(data[0]), atol=1e-3
     )
+
+
+def test_validation_goes_in_parts_too(data, request):
+    options = {**OPTIONS, "early_stopping": True, "validation_fraction": 0.4}
+    options |= {"batch_size": 3, "net_params": {"iterator_valid__batch_size": 8}}
+    whole = ImageClassifier(**options).fit(*data)
+    given = request.getfixturevalue("little_memory")
+    with pytest.warns(RuntimeWarning, match="not enough memory") as seen:
+        parts = ImageClassifier(**options).fit(*data)
+    assert len([w for w in seen if "memory" in str(w.message)]) == 1
+    assert 8 in given
+    columns = ["train_loss", "valid_loss", "valid_score"]
+    np.testing.assert_allclose(
+        parts.history_[columns], whole.history_[columns], rtol=1e-3, atol=1e-4
+    )
+
+
+def test_memory_is_freed_before_another_try(data, little_memory, monkeypatch):
+    freed = []
+    monkeypatch.setattr(
+        _step, "free_cached_blocks", lambda device: freed.append(len(little_memory))
+    )
+    with pytest.warns(RuntimeWarning, match="not enough memory"):
+        ImageClassifier(**OPTIONS).fit(*data)
+    assert freed == [1, 2]  # after eight rows, after four, never again
+
+
+def test_a_gpu_computes_ahead_and_a_cpu_does_not():
+    ahead = SteppingNet.computes_ahead_.fget
+    assert [ahead(SimpleNamespace(device=d)) for d in ("cuda", "cuda:1", "cpu")] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_what_goes_to_a_gpu_is_not_waited_for():
+    class Watched:
+        def to(self, device, dtype, non_blocking):
+            return device.type, dtype, non_blocking
+
+    assert sent(Watched(), torch.device("cuda")) == ("cuda", None, True)
+    on_cpu = sent(Watched(), torch.device("cpu"), torch.float64)
+    assert on_cpu == ("cpu", torch.float64, False)
+
+
+def test_all_that_a_step_sends_goes_by_one_way(data, monkeypatch):
+    """A plain `to` would make the host wait for the GPU's queue."""
+    moved, plain, within = [], [], []
+    to, gradients = torch.Tensor.to, EstimatorNet._gradients
+
+    def noted(values, *args):
+        moved.append(values.shape)
+        return sent(values, *args)
+
+    def watched(self, *args, **kwargs):
+        to_device = any(isinstance(arg, torch.device) for arg in args)
+        if within and to_device and "non_blocking" not in kwargs:
+            plain.append((self.shape, args))
+        return to(self, *args, **kwargs)
+
+    def within_step(self, *args):
+        within.append(True)
+        try:
+            return gradients(self, *args)
+        finally:
+            within.clear()
+
+    monkeypatch.setattr(_step, "sent", noted)
+    monkeypatch.setattr(torch.Tensor, "to", watched)
+    monkeypatch.setattr(EstimatorNet, "_gradients", within_step)
+    ImageClassifier(**{**OPTIONS, "mix": "mixup", "max_epochs": 1}).fit(*data)
+    # Pixels, targets, weights, shares, other targets, other weights, of three batches.
+    assert len(moved) == 3 * 6
+    assert plain == []
+
+
+def test_training_reads_by_the_loader_that_reads_ahead(data):
+    net = ImageClassifier(**OPTIONS).fit(*data).net_
+    assert net.iterator_train is RowLoader
+    assert net.iterator_valid is RowLoader
 
 
 def test_parts_are_of_two_rows_where_batch_norm_trains(data, monkeypatch):
@@ -101,11 +184,11 @@ def test_one_image_without_room_is_an_error_and_the_estimator_stays(data, monkey
     model = ImageClassifier(**OPTIONS).fit(*data)
     expected = model.predict_proba(data[0])
 
-    def none(self, x, **params):
+    def none(self, x):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(EstimatorNet, "infer", none)
+        patch.setattr(EstimatorNet, "_outputs", none)
         with (
             pytest.warns(RuntimeWarning, match="not enough memory"),
             pytest.raises(torch.cuda.OutOfMemoryError),
