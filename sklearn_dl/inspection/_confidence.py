@@ -1,0 +1,124 @@
+"""How sure a classifier is of each class, and what labels and images belong to it."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_dl.images import as_source
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """Scores of the classes, one row per image.
+
+    Attributes
+    ----------
+    scores : ndarray of shape (n, n_classes)
+        Probabilities, or margins of a `decision_function`.
+    classes : ndarray of shape (n_classes,)
+    truth : ndarray of int, shape (n,)
+        Columns of the labels.
+    probabilities : bool
+    """
+
+    scores: np.ndarray
+    classes: np.ndarray
+    truth: np.ndarray
+    probabilities: bool
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """Column of the highest score."""
+        return self.scores.argmax(axis=1)
+
+    @property
+    def of_truth(self) -> np.ndarray:
+        """Score of the label."""
+        return self.scores[np.arange(len(self.scores)), self.truth]
+
+    @property
+    def margin(self) -> np.ndarray:
+        """Score of the label minus the highest of the other classes."""
+        others = self.scores.copy()
+        others[np.arange(len(others)), self.truth] = -np.inf
+        return self.of_truth - others.max(axis=1)
+
+
+def confidence(estimator, X, y, cv, random_state) -> Confidence:
+    """Return how sure a classifier is, fitted or cross-validated."""
+    y = np.asarray(y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        raise ValueError(
+            f"y must hold one label per image, got the shape {y.shape}; of several "
+            "labels give one at a time."
+        )
+    missing = np.flatnonzero(y != y)
+    if len(missing):
+        raise ValueError(f"y is missing in row {missing[0]}: {y[missing[0]]!r}.")
+    method = _method(estimator)
+    if cv is None:
+        check_is_fitted(estimator)
+        scores, classes = getattr(estimator, method)(X), estimator.classes_
+    else:
+        if isinstance(cv, int | np.integer):
+            # Folders come class by class.
+            cv = StratifiedKFold(cv, shuffle=True, random_state=random_state)
+        classes = np.unique(y)
+        scores = cross_val_predict(clone(estimator), X, y, cv=cv, method=method)
+    scores = np.asarray(scores, dtype=float)
+    if len(scores) != len(y):
+        raise ValueError(f"X has {len(scores)} images, but y has {len(y)} labels.")
+    scores = _columns(scores, classes, method, estimator)
+    column = {label: c for c, label in enumerate(classes.tolist())}
+    for row, label in enumerate(y.tolist()):
+        if label not in column:
+            raise ValueError(
+                f"Row {row} has the label {label!r}, which the estimator doesn't know: "
+                f"its classes are {classes.tolist()!r:.200}."
+            )
+    truth = np.array([column[label] for label in y.tolist()])
+    return Confidence(scores, classes, truth, method == "predict_proba")
+
+
+def _method(estimator) -> str:
+    for method in ("predict_proba", "decision_function"):
+        if hasattr(estimator, method):
+            return method
+    raise TypeError(
+        f"{type(estimator).__name__} has neither predict_proba nor decision_function, "
+        "so its mistakes can't be ranked. A VotingClassifier has probabilities with "
+        "voting='soft', an SVM within CalibratedClassifierCV."
+    )
+
+
+def _columns(scores: np.ndarray, classes, method: str, estimator) -> np.ndarray:
+    """Return one column of scores per class."""
+    if method == "decision_function" and scores.ndim == 1:
+        scores = np.stack([-scores, scores], axis=1) / 2
+    if scores.shape != (len(scores), len(classes)):
+        raise ValueError(
+            f"{method} of {type(estimator).__name__} has the shape {scores.shape}, not "
+            f"one column for each of {len(classes)} classes. An SVC has them with "
+            "decision_function_shape='ovr'; of several labels give one at a time."
+        )
+    if not np.isfinite(scores).all():
+        row = int(np.argwhere(~np.isfinite(scores))[0][0])
+        raise ValueError(f"{method} is not finite in row {row}: {scores[row]}.")
+    return scores
+
+
+def paths_of(X: Any, n_rows: int) -> list[str | None]:
+    """Return the path of each image, None where it has none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numbers were looked at by the estimator
+        source = as_source(X)
+    if source.kind not in ("paths", "objects"):
+        return [None] * n_rows
+    return [source.path(row) for row in range(n_rows)]

@@ -1,0 +1,137 @@
+"""Pairs of classes that a classifier takes for each other."""
+
+from numbers import Integral
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_dl.inspection._scores import Labels, check_targets
+
+
+@validate_params(
+    {
+        "k": [Interval(Integral, 1, None, closed="left"), None],
+        "n_examples": [Interval(Integral, 0, None, closed="left")],
+    },
+    prefer_skip_nested_validation=False,
+)
+def most_confused(
+    estimator_or_y_true, X_or_y_pred, y=None, /, *, k=10, n_examples=6
+) -> pd.DataFrame:
+    """Return the pairs of classes that are confused most often, with examples.
+
+    Called as ``most_confused(estimator, X, y)`` or ``most_confused(y_true, y_pred)``.
+
+    Parameters
+    ----------
+    estimator_or_y_true : fitted classifier, or array-like of shape (n,)
+        The classifier; or the labels.
+    X_or_y_pred : images, or array-like of shape (n,)
+        Any form that the classifier takes; or its predictions.
+    y : array-like of shape (n,), default=None
+        The labels, with a classifier.
+    k : int or None, default=10
+        How many pairs; None for all.
+    n_examples : int, default=6
+        Rows given of each pair at most.
+
+    Returns
+    -------
+    DataFrame
+        One row per pair, by falling number, then rate: ``truth``, ``prediction``, ``n``
+        (images of the first that were taken for the second), ``rate`` (their share of
+        the images of the first) and ``examples``, a list of rows of X: the most
+        confident mistakes first where a classifier with `predict_proba` or
+        `decision_function` is given, else in their order. Empty without a mistake.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, or there are several labels per image.
+    NotFittedError
+        If the classifier isn't fitted.
+
+    Examples
+    --------
+    >>> from sklearn_dl.inspection import most_confused
+    >>> y_true = ["ant", "ant", "ant", "bee", "bee", "wasp", "wasp"]
+    >>> y_pred = ["ant", "bee", "ant", "bee", "wasp", "bee", "bee"]
+    >>> most_confused(y_true, y_pred)
+      truth prediction  n      rate examples
+    0  wasp        bee  2  1.000000   [5, 6]
+    1   bee       wasp  1  0.500000      [4]
+    2   ant        bee  1  0.333333      [1]
+    """
+    estimator, X = None, None
+    if hasattr(estimator_or_y_true, "predict"):
+        if y is None:
+            raise ValueError("With an estimator, give y too: (estimator, X, y).")
+        estimator, X = estimator_or_y_true, X_or_y_pred
+        check_is_fitted(estimator)
+        truth, predicted = y, estimator.predict(X)
+    else:
+        if y is not None:
+            raise ValueError(
+                "With labels and predictions there is no third argument; "
+                f"{type(estimator_or_y_true).__name__} has no predict."
+            )
+        truth, predicted = estimator_or_y_true, X_or_y_pred
+    labels = Labels([])
+    predicted = _codes(labels, predicted, len(predicted))
+    truth = _codes(labels, truth, len(predicted))
+    pairs = pd.DataFrame({"truth": truth, "prediction": predicted})
+    counts = pairs["truth"].value_counts()
+    groups = pairs[truth != predicted].groupby(["truth", "prediction"]).indices
+    wrong = np.flatnonzero(truth != predicted)
+    found = pd.DataFrame(
+        [
+            (t, p, len(rows), len(rows) / counts[t], wrong[rows].tolist())
+            for (t, p), rows in groups.items()
+        ],
+        columns=["truth", "prediction", "n", "rate", "examples"],
+    )
+    found = found.sort_values(["n", "rate"], ascending=False, kind="stable")
+    found = found.head(len(found) if k is None else k).reset_index(drop=True)
+    if estimator is not None and n_examples and len(found):
+        known = labels.decode(found["prediction"].to_numpy())
+        found["examples"] = _by_confidence(estimator, X, known, found["examples"])
+    found["examples"] = [rows[:n_examples] for rows in found["examples"]]
+    for name in ("truth", "prediction"):
+        if len(found):
+            found[name] = labels.decode(found[name].to_numpy(dtype=int))
+    return found
+
+
+def _codes(labels: Labels, values, n_rows: int) -> np.ndarray:
+    values = check_targets(values, "classification", n_rows)
+    if values.ndim != 1:
+        raise ValueError(
+            f"Confusion is of one label per image, got the shape {values.shape}."
+        )
+    return labels.encode(values)
+
+
+def _by_confidence(estimator, X, predictions, examples) -> list[list[int]]:
+    """Return the rows of each pair, the surest prediction first."""
+    for name in ("predict_proba", "decision_function"):
+        if hasattr(estimator, name):
+            break
+    else:
+        return list(examples)
+    rows = np.concatenate([np.array(part) for part in examples])
+    scores = np.asarray(getattr(estimator, name)(_safe_indexing(X, rows)))
+    classes = list(estimator.classes_)
+    if scores.ndim == 1:
+        scores = np.stack([-scores, scores], axis=1)
+    if scores.shape[1] != len(classes):
+        return list(examples)
+    position = {row: i for i, row in enumerate(rows.tolist())}
+    ordered = []
+    for label, part in zip(predictions, examples, strict=True):
+        column = classes.index(label)
+        sure = [-scores[position[row], column] for row in part]
+        ordered.append([part[i] for i in np.argsort(sure, kind="stable")])
+    return ordered

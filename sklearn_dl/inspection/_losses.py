@@ -1,0 +1,241 @@
+"""The worst mistakes, and the labels that are likely wrong."""
+
+from numbers import Integral
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone, is_regressor
+from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_dl.inspection._confidence import Confidence, confidence, paths_of
+from sklearn_dl.inspection._scores import check_targets
+
+_PARAMETERS = {
+    "k": [Interval(Integral, 1, None, closed="left"), None],
+    "cv": ["cv_object"],
+    "random_state": ["random_state"],
+}
+
+
+@validate_params(_PARAMETERS, prefer_skip_nested_validation=False)
+def top_losses(estimator, X, y, *, k=20, cv=None, random_state=0) -> pd.DataFrame:
+    """Return the images with the highest losses: the most confident mistakes first.
+
+    Parameters
+    ----------
+    estimator : classifier or regressor
+        Fitted, if `cv` is None; else it is cloned.
+    X : images
+        Any form that `estimator` takes.
+    y : array-like of shape (n,), or (n, n_outputs) of a regressor
+        Labels or numbers.
+    k : int or None, default=20
+        How many; None for all.
+    cv : int, splitter or iterable of (train, test), default=None
+        Judge each image by an estimator fitted without it. An int is a number of
+        folds, shuffled, stratified for classifiers. None takes `estimator` as it was
+        fitted: on the images it was fitted on, it hides their wrong labels.
+    random_state : int, RandomState instance or None, default=0
+        Of the folds.
+
+    Returns
+    -------
+    DataFrame
+        One row per image, by falling loss. Of classifiers:
+
+        - ``row`` of X, and its ``path`` (None where it has none);
+        - ``truth``, and ``prediction``: the class of the highest probability;
+        - ``probability`` of the prediction, and ``probability_truth`` of the label;
+        - ``loss``: minus the logarithm of the latter. Of an estimator that has a
+          `decision_function` alone, probabilities are NaN, and the loss is minus the
+          margin: the highest decision value of another class minus the label's;
+        - ``label_error``: whether `label_errors` has the row.
+
+        Of regressors ``row``, ``path``, ``truth``, ``prediction`` and ``loss``, the
+        squared error, its mean over outputs; these are named ``truth_0`` and so on.
+
+    Raises
+    ------
+    TypeError
+        If a classifier has neither `predict_proba` nor `decision_function`.
+    ValueError
+        If y doesn't belong to X or has a label that the estimator doesn't know.
+    NotFittedError
+        If `cv` is None and the estimator isn't fitted.
+
+    See Also
+    --------
+    label_errors : The labels among them that are likely wrong.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_dl.inspection import top_losses
+    >>> X = np.repeat([[0.1], [0.2], [0.8], [0.9]], 10, axis=0)
+    >>> y = np.repeat(["dark", "light"], 20)
+    >>> y[3] = "light"  # on purpose
+    >>> model = LogisticRegression(C=100).fit(X, y)
+    >>> top_losses(model, X, y, k=1).drop(columns="path").round(2)
+       row  truth prediction  probability  probability_truth  loss  label_error
+    0    3  light       dark         0.97               0.03  3.36         True
+    """
+    if is_regressor(estimator):
+        return _largest_errors(estimator, X, y, k, cv, random_state)
+    found = confidence(estimator, X, y, cv, random_state)
+    if found.probabilities:
+        tiny = np.finfo(np.float32).tiny
+        loss = -np.log(np.maximum(found.of_truth, tiny))
+        loss += 0.0  # no -0.0
+    else:
+        loss = -found.margin
+    # Of equal losses, as at probability 0, the surer mistake.
+    order = np.lexsort((found.margin, -loss))[:k]
+    table = _described(found, X, order)
+    table["loss"] = loss[order]
+    table["label_error"] = _likely_wrong(found)[order]
+    return table
+
+
+@validate_params(_PARAMETERS, prefer_skip_nested_validation=False)
+def label_errors(estimator, X, y, *, k=None, cv=None, random_state=0) -> pd.DataFrame:
+    """Return the images whose labels are likely wrong, the likeliest first.
+
+    By confident learning [1]_: an image counts for the class in which it is as sure as
+    images of this class are in the mean (the surest of them, where it is several); its
+    label is likely wrong where this is another class.
+
+    Parameters
+    ----------
+    estimator : classifier
+        Fitted, if `cv` is None; else it is cloned.
+    X : images
+        Any form that `estimator` takes.
+    y : array-like of shape (n,)
+        Labels.
+    k : int or None, default=None
+        At most how many; None for all.
+    cv : int, splitter or iterable of (train, test), default=None
+        As in `top_losses`. On images that the estimator was fitted on, give it.
+    random_state : int, RandomState instance or None, default=0
+        Of the folds.
+
+    Returns
+    -------
+    DataFrame
+        One row per image, by rising ``margin``: ``row``, ``path``, ``truth`` (the label
+        as given), ``prediction``, ``probability``, ``probability_truth`` as in
+        `top_losses`, ``suggestion`` (the class it counts for) and ``margin``: of the
+        label's probability and the highest of the others. With a `decision_function`
+        alone, margin and means are of its values.
+
+    Raises
+    ------
+    TypeError, ValueError, NotFittedError
+        As `top_losses`.
+
+    Notes
+    -----
+    The means are each class's own, so that a classifier that is surer of one class than
+    of another doesn't hide errors. They depend on the order and differences of scores
+    in a class alone: so that values of a `decision_function` serve too, which the paper
+    doesn't have. These have no upper bound, so that their means are stricter and fewer
+    rows are listed than of calibrated probabilities.
+
+    References
+    ----------
+    .. [1] C. Northcutt, L. Jiang and I. Chuang, "Confident learning: estimating
+       uncertainty in dataset labels", Journal of Artificial Intelligence Research 70
+       (2021), 1373-1411.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn_dl.inspection import label_errors
+    >>> X = np.repeat([[0.1], [0.2], [0.8], [0.9]], 10, axis=0)
+    >>> y = np.repeat(["dark", "light"], 20)
+    >>> y[3] = "light"  # on purpose
+    >>> label_errors(LogisticRegression(C=100), X, y, cv=5)[["row", "suggestion"]]
+       row suggestion
+    0    3       dark
+    """
+    if is_regressor(estimator):
+        raise TypeError(
+            f"{type(estimator).__name__} is a regressor; label_errors takes a "
+            "classifier. Its largest errors are top_losses."
+        )
+    found = confidence(estimator, X, y, cv, random_state)
+    counted = _counted_for(found)
+    rows = np.flatnonzero(_likely_wrong(found))
+    order = rows[np.argsort(found.margin[rows], kind="stable")][:k]
+    table = _described(found, X, order)
+    table["suggestion"] = found.classes[counted[order]]
+    table["margin"] = found.margin[order]
+    return table
+
+
+def _described(found: Confidence, X, rows: np.ndarray) -> pd.DataFrame:
+    paths = paths_of(X, len(found.truth))
+    predicted = found.predicted[rows]
+    known = found.probabilities
+    return pd.DataFrame(
+        {
+            "row": rows,
+            "path": pd.Series([paths[row] for row in rows], dtype=object),
+            "truth": found.classes[found.truth[rows]],
+            "prediction": found.classes[predicted],
+            "probability": found.scores[rows, predicted] if known else np.nan,
+            "probability_truth": found.of_truth[rows] if known else np.nan,
+        }
+    )
+
+
+def _counted_for(found: Confidence) -> np.ndarray:
+    """Return the class for which each image counts, -1 for none."""
+    n_classes = len(found.classes)
+    thresholds = np.full(n_classes, np.inf)  # of a class without images
+    for c in range(n_classes):
+        own = found.scores[found.truth == c, c]
+        if len(own):
+            thresholds[c] = own.mean()
+    # Rounding shall not push an image below the mean of equal ones.
+    slack = 1e-9 * np.maximum(np.abs(thresholds), 1)
+    sure = found.scores >= thresholds - np.where(np.isfinite(slack), slack, 0)
+    scores = np.where(sure, found.scores, -np.inf)
+    return np.where(sure.any(axis=1), scores.argmax(axis=1), -1)
+
+
+def _likely_wrong(found: Confidence) -> np.ndarray:
+    counted = _counted_for(found)
+    return (counted >= 0) & (counted != found.truth)
+
+
+def _largest_errors(estimator, X, y, k, cv, random_state) -> pd.DataFrame:
+    if cv is None:
+        check_is_fitted(estimator)
+        predicted = estimator.predict(X)
+    else:
+        if isinstance(cv, Integral):
+            cv = KFold(int(cv), shuffle=True, random_state=random_state)
+        predicted = cross_val_predict(clone(estimator), X, y, cv=cv)
+    predicted = np.asarray(predicted, dtype=float)
+    truth = check_targets(y, "regression", len(predicted))
+    if predicted.ndim == 2 and truth.ndim == 1:
+        predicted = predicted[:, 0]
+    loss = ((predicted - truth) ** 2).reshape(len(truth), -1).mean(axis=1)
+    order = np.argsort(-loss, kind="stable")[:k]
+    paths = paths_of(X, len(truth))
+    columns: dict = {
+        "row": order,
+        "path": pd.Series([paths[row] for row in order], dtype=object),
+    }
+    for name, values in (("truth", truth), ("prediction", predicted)):
+        if values.ndim == 1:
+            columns[name] = values[order]
+        else:
+            for c in range(values.shape[1]):
+                columns[f"{name}_{c}"] = values[order, c]
+    return pd.DataFrame({**columns, "loss": loss[order]})

@@ -1,0 +1,217 @@
+"""What a robustness report holds, and how it prints."""
+
+import html
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from sklearn_dl.augmentation import AUGMENTATIONS, Augment
+from sklearn_dl.inspection._changes import CHANGES
+
+# What `Augment` takes.
+_STRONGEST = 10.0
+# Classes whose drops are printed; the table has all.
+_PRINTED_CLASSES = 8
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class RobustnessReport:
+    """How far a score falls when images change; made by `robustness_report`.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row per change and strength, in the order of `list_changes`:
+
+        - ``change``, ``strength`` (NaN where there is only one) and ``amount``, what
+          the strength is in words;
+        - ``score`` on the changed images, ``drop``: `clean_score` minus it, and
+          ``low`` and ``high``, the interval of the drop;
+        - ``augmentation``: the name that answers the change;
+        - with ``per_class=True``, ``drop[label]`` of each class: of the share of its
+          images that are recognised.
+    clean_score : float
+        Score on the images as they are.
+    clean_interval : tuple of (float, float)
+        Its interval.
+    classes : DataFrame or None
+        With ``per_class=True``, one row per change, strength and class: ``change``,
+        ``strength``, ``class``, ``n`` (its images), ``score`` (recall), ``drop``,
+        ``low`` and ``high``.
+    shifts : DataFrame or None
+        With a reference, one row per statistic of `image_statistics`:
+
+        - ``statistic``, its medians ``reference`` and ``value`` (of X);
+        - ``effect``: Cliff's delta, -1 to 1, positive where X has the higher values;
+        - ``p_value``, corrected for the number of statistics;
+        - ``shifted``: whether the p-value is at most 0.05 and the effect at least 0.2;
+        - ``direction`` in words, and the ``augmentation`` that answers it.
+    scoring : str
+        Name of the score.
+    n_images : int
+    margin : float
+        A drop above it, with its whole interval, is severe.
+    confidence_level : float
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_dl.inspection import RobustnessReport
+    >>> table = pd.DataFrame(
+    ...     {
+    ...         "change": ["rotation", "blur"],
+    ...         "strength": [1.0, 2.0],
+    ...         "amount": ["15 degrees", "2 times"],
+    ...         "score": [0.94, 0.8],
+    ...         "drop": [0.01, 0.15],
+    ...         "low": [-0.01, 0.1],
+    ...         "high": [0.03, 0.2],
+    ...         "augmentation": ["rotation", "blur"],
+    ...     }
+    ... )
+    >>> report = RobustnessReport(table, 0.95, (0.93, 0.97), scoring="accuracy")
+    >>> report.weaknesses["change"].tolist()
+    ['blur']
+    >>> report.augment
+    Augment(strength=2.0, transforms=['blur'])
+    """
+
+    table: pd.DataFrame
+    clean_score: float
+    clean_interval: tuple[float, float]
+    classes: pd.DataFrame | None = None
+    shifts: pd.DataFrame | None = None
+    scoring: str = "accuracy"
+    n_images: int = 0
+    margin: float = 0.03
+    confidence_level: float = 0.95
+
+    @property
+    def weaknesses(self) -> pd.DataFrame:
+        """Rows of `table` whose interval lies above zero, the largest drop first.
+
+        Its column ``severe`` says whether the interval lies above `margin`.
+        """
+        found = self.table[self.table["low"] > 0]
+        found = found.assign(severe=found["low"] > self.margin)
+        return found.sort_values("drop", ascending=False, kind="stable")
+
+    @property
+    def augment(self) -> Any:
+        """What answers all `weaknesses`, for the parameter `augment`.
+
+        None where there are none; a list of names; or `Augment` with the highest
+        strength at which the score falls, where this is above 1.
+        """
+        return self.augment_for(0.0)
+
+    @property
+    def severe_augment(self) -> Any:
+        """What answers the weaknesses that are severe, for the parameter `augment`."""
+        return self.augment_for(self.margin)
+
+    @property
+    def shifted(self) -> list[str]:
+        """The directions in which X differs from the reference, in words."""
+        if self.shifts is None:
+            return []
+        return self.shifts.loc[self.shifts["shifted"], "direction"].tolist()
+
+    def augment_for(self, margin: float) -> Any:
+        """Return what answers the drops whose interval lies above a margin.
+
+        Parameters
+        ----------
+        margin : float
+            In units of the score.
+
+        Returns
+        -------
+        None, list of str or Augment
+            For the parameter `augment` of `ImageClassifier` and `ImageRegressor`.
+        """
+        found = self.table[self.table["low"] > margin]
+        names = [n for n in AUGMENTATIONS if n in set(found["augmentation"])]
+        if not names:
+            return None
+        strength = min(float(found["strength"].fillna(1.0).max()), _STRONGEST)
+        return Augment(names, strength=strength) if strength > 1 else names
+
+    def summary(self) -> str:
+        """Return the report as text."""
+        return "\n".join([self._head(), self._body(), *self._answers()])
+
+    def __str__(self) -> str:
+        """Return the report as text."""
+        return self.summary()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        answers = "".join(f"<p>{html.escape(line)}</p>" for line in self._answers())
+        table = self._printed().to_html(index=False)
+        return f"<p>{html.escape(self._head())}</p>{table}{answers}"
+
+    def _head(self) -> str:
+        low, high = self.clean_interval
+        return (
+            f"{self.scoring} {self.clean_score:.3f} ({low:.3f} to {high:.3f}) on "
+            f"{self.n_images:,} images as they are; drops with their "
+            f"{self.confidence_level:.0%} intervals:"
+        )
+
+    def _body(self) -> str:
+        return self._printed().to_string(index=False)
+
+    def _printed(self) -> pd.DataFrame:
+        table = self.table.drop(columns=["strength", "augmentation"])
+        of_classes = [name for name in table if str(name).startswith("drop[")]
+        if len(of_classes) > _PRINTED_CLASSES:
+            table = table.drop(columns=of_classes)
+        numbers = table.select_dtypes("number").columns
+        table = table.astype(dict.fromkeys(numbers, object))
+        table[numbers] = table[numbers].map("{:.3f}".format)
+        mark = [
+            "**" if low > self.margin else "*" if low > 0 else ""
+            for low in self.table["low"]
+        ]
+        return table.assign(**{"": mark})
+
+    def _answers(self) -> list[str]:
+        weak, severe = _names(self.weaknesses), None
+        lines = []
+        if not weak:
+            lines.append("No drop is beyond chance.")
+        else:
+            severe = _names(self.weaknesses[self.weaknesses["severe"]])
+            lines.append(
+                f"* Beyond chance: {', '.join(weak)}. augment={_code(self.augment)}"
+            )
+        if severe:
+            lines.append(
+                f"** Beyond {self.margin:g}: {', '.join(severe)}. "
+                f"augment={_code(self.severe_augment)}"
+            )
+        if self.shifts is not None:
+            shifts = self.shifts[self.shifts["shifted"]]
+            names = [
+                f"{row.direction} (effect {row.effect:+.2f}, {row.augmentation})"
+                for row in shifts.itertuples()
+            ]
+            lines.append(
+                f"Against the reference: {'; '.join(names) or 'no shift found'}."
+            )
+        return lines
+
+
+def _code(augment: Any) -> str:
+    """Return what one would write; scikit-learn's repr breaks lines."""
+    if isinstance(augment, Augment):
+        return f"Augment({augment.transforms}, strength={augment.strength:g})"
+    return str(augment)
+
+
+def _names(rows: pd.DataFrame) -> list[str]:
+    found = set(rows["change"])
+    return [name for name in CHANGES if name in found]

@@ -1,0 +1,216 @@
+"""Scores of parts of the images, by what a table says of them."""
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_dl.inspection._scores import (
+    Scoring,
+    bootstrap_scores,
+    check_targets,
+    interval,
+    task_of,
+)
+from sklearn_dl.runtime import draw_seed
+
+
+@validate_params(
+    {
+        "n_bins": [Interval(Integral, 2, None, closed="left")],
+        "min_count": [Interval(Integral, 1, None, closed="left")],
+        "n_resamples": [Interval(Integral, 1, None, closed="left")],
+        "confidence_level": [Interval(Real, 0, 1, closed="neither")],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=False,
+)
+def slice_scores(
+    estimator_or_y_true,
+    X_or_y_pred,
+    y=None,
+    /,
+    *,
+    slices,
+    scoring=None,
+    n_bins=4,
+    min_count=30,
+    n_resamples=1000,
+    confidence_level=0.95,
+    random_state=0,
+) -> pd.DataFrame:
+    """Return the score of each slice of the images, the worst first.
+
+    Called as ``slice_scores(estimator, X, y, slices=...)`` or ``slice_scores(y_true,
+    y_pred, slices=...)``. Predictions are made once for all slices.
+
+    Parameters
+    ----------
+    estimator_or_y_true : fitted classifier or regressor, or array-like of shape (n,)
+        The estimator; or the truth.
+    X_or_y_pred : images, or array-like of shape (n,)
+        Any form that the estimator takes; or its predictions.
+    y : array-like of shape (n,), default=None
+        The truth, with an estimator.
+    slices : DataFrame, Series, dict or array-like of shape (n,)
+        What is known of the images, in the order of X: each column is cut by itself.
+        Text, categories, booleans and whole numbers of at most 10 values are slices as
+        they are; other numbers are cut at quantiles. What is missing is a slice.
+    scoring : str or callable, default=None
+        A score that needs no more than `predict`: a name of scikit-learn's, or a
+        callable ``scoring(estimator, X, y)``. None is accuracy for labels and
+        ``"neg_mean_absolute_error"`` for numbers: R^2 has another scale in each slice.
+    n_bins : int, default=4
+        Number of slices that numbers are cut into, each with about as many images.
+    min_count : int, default=30
+        Slices of fewer images are flagged as small.
+    n_resamples : int, default=1000
+        Bootstrap samples, for scores other than accuracy.
+    confidence_level : float, default=0.95
+        Of the intervals.
+    random_state : int, RandomState instance or None, default=0
+        Of the bootstrap.
+
+    Returns
+    -------
+    DataFrame
+        One row per slice, by rising score: ``column``, ``value`` (as text, "missing" or
+        the bounds of a quantile), ``n``, ``score``, ``low`` and ``high``, its interval,
+        ``gap`` (score of all images minus it) and ``small``. Accuracy has Wilson's
+        interval [1]_, other scores that of the bootstrap within the slice. A score
+        that isn't defined in a slice is NaN, and last. ``attrs["score"]`` is the score
+        of all images.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, or the score isn't known.
+    NotFittedError
+        If the estimator isn't fitted.
+
+    See Also
+    --------
+    image_statistics : Brightness, sharpness and others as columns.
+
+    Notes
+    -----
+    Of many slices the worst looks worse than it is: look at the interval and the flag
+    before the score.
+
+    References
+    ----------
+    .. [1] E. B. Wilson, "Probable inference, the law of succession, and statistical
+       inference", Journal of the American Statistical Association 22 (1927), 209-212.
+
+    Examples
+    --------
+    >>> from sklearn_dl.inspection import slice_scores
+    >>> found = slice_scores(
+    ...     [1, 1, 0, 0, 1, 1],
+    ...     [1, 1, 0, 0, 0, 1],
+    ...     slices={"camera": ["a", "a", "a", "b", "b", "b"]},
+    ... )
+    >>> found.round(3)
+       column value  n  score    low   high    gap  small
+    0  camera     b  3  0.667  0.208  0.939  0.167   True
+    1  camera     a  3  1.000  0.439  1.000 -0.167   True
+    """
+    classes = None
+    if hasattr(estimator_or_y_true, "predict"):
+        if y is None:
+            raise ValueError("With an estimator, give y too: (estimator, X, y).")
+        task = task_of(estimator_or_y_true)
+        check_is_fitted(estimator_or_y_true)
+        predicted = np.asarray(estimator_or_y_true.predict(X_or_y_pred))
+        classes = getattr(estimator_or_y_true, "classes_", None)
+    else:
+        if y is not None:
+            raise ValueError(
+                "With the truth and predictions there is no third argument; "
+                f"{type(estimator_or_y_true).__name__} has no predict."
+            )
+        y, predicted = estimator_or_y_true, np.asarray(X_or_y_pred)
+        numbers = {np.asarray(y).dtype.kind, predicted.dtype.kind}
+        task = "regression" if "f" in numbers else "classification"
+    truth = check_targets(y, task, len(predicted))
+    if task == "regression" and scoring is None:
+        scoring = "neg_mean_absolute_error"
+    seed = draw_seed(random_state)
+    table = _frame(slices, len(truth))
+    whole = Scoring(scoring, task, truth, classes)
+    overall = whole(predicted)
+    rows = []
+    for column in table.columns:
+        for value, members in _parts(table[column], n_bins):
+            part = Scoring(scoring, task, truth[members], classes)
+            score, low, high = _scored(
+                part, predicted[members], confidence_level, n_resamples, seed
+            )
+            rows.append((str(column), value, len(members), score, low, high))
+    found = pd.DataFrame(rows, columns=["column", "value", "n", "score", "low", "high"])
+    found["gap"] = overall - found["score"]
+    found["small"] = found["n"] < min_count
+    found = found.sort_values("score", kind="stable", ignore_index=True)
+    found.attrs["score"] = overall
+    return found
+
+
+def _frame(slices: Any, n_rows: int) -> pd.DataFrame:
+    if isinstance(slices, pd.Series):
+        name = "slice" if slices.name is None else slices.name
+        table = slices.to_frame(name)
+    elif isinstance(slices, pd.DataFrame):
+        table = slices
+    elif isinstance(slices, dict):
+        table = pd.DataFrame(slices)
+    else:
+        table = pd.DataFrame({"slice": np.asarray(slices)})
+    if len(table) != n_rows:
+        raise ValueError(
+            f"slices has {len(table)} rows, but there are {n_rows} images."
+        )
+    return table.reset_index(drop=True)
+
+
+def _parts(column: pd.Series, n_bins: int) -> list[tuple[str, np.ndarray]]:
+    """Return the slices of one column: their names and rows."""
+    missing = column.isna().to_numpy()
+    known = column[~missing]
+    number = pd.api.types.is_numeric_dtype(known.dtype)
+    few = pd.api.types.is_bool_dtype(known.dtype) or (
+        known.nunique() <= 10 and (known == known.round()).all() if number else True
+    )
+    if not few:
+        known = pd.qcut(known.astype(float), n_bins, duplicates="drop")
+    parts = [
+        (str(value), rows.to_numpy())
+        for value, rows in known.index.to_series().groupby(known, observed=True)
+    ]
+    if missing.any():
+        parts.append(("missing", np.flatnonzero(missing)))
+    return parts
+
+
+def _scored(
+    scoring: Scoring, predicted, confidence_level, n_resamples, seed
+) -> tuple[float, float, float]:
+    score = scoring(predicted)
+    if scoring.name == "accuracy":
+        return score, *_wilson(score, len(predicted), confidence_level)
+    spread = bootstrap_scores(scoring, [predicted], n_resamples, seed)[:, 0]
+    if not np.isfinite(spread).any():
+        return score, np.nan, np.nan
+    low, high = interval(spread, confidence_level)
+    return score, float(low), float(high)
+
+
+def _wilson(share: float, n: int, confidence_level: float) -> tuple[float, float]:
+    from scipy.stats import norm
+
+    z = float(norm.ppf((1 + confidence_level) / 2))
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    return max(middle - reach, 0.0), min(middle + reach, 1.0)
