@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         ensemble,
         inspection,
         model_selection,
+        persistence,
         training,
     )
     from sklearn_dl._classifier import ImageClassifier
@@ -33,6 +34,7 @@ __all__ = [
     "list_backbones",
     "make_feature_classifier",
     "model_selection",
+    "persistence",
     "training",
 ]
 
@@ -51,6 +53,7 @@ __getattr__, __dir__ = lazy(
         "list_backbones": "sklearn_dl.backbones",
         "make_feature_classifier": "sklearn_dl._features",
         "model_selection": "sklearn_dl.model_selection",
+        "persistence": "sklearn_dl.persistence",
         "training": "sklearn_dl.training",
     },
 )

@@ -1,0 +1,50 @@
+"""Keeping fitted models: saving, loading, and exporting them for other programs.
+
+`save` and `load` keep estimators, pipelines and ensembles in one file that holds data
+and no code. `export_onnx` writes a graph that runs without torch; `load_exported` makes
+a classifier or regressor of it.
+"""
+
+from typing import TYPE_CHECKING
+
+from sklearn_dl._lazy import lazy
+
+if TYPE_CHECKING:
+    from sklearn_dl.persistence._errors import ModelFileError
+    from sklearn_dl.persistence._exported import (
+        ExportedClassifier,
+        ExportedRegressor,
+        load_exported,
+    )
+    from sklearn_dl.persistence._onnx import export_onnx
+    from sklearn_dl.persistence._pt2 import export_pt2
+    from sklearn_dl.persistence._save import load, save
+    from sklearn_dl.persistence._state_dict import export_state_dict
+
+__all__ = [
+    "ExportedClassifier",
+    "ExportedRegressor",
+    "ModelFileError",
+    "export_onnx",
+    "export_pt2",
+    "export_state_dict",
+    "load",
+    "load_exported",
+    "save",
+]
+
+# Torch is imported by those that need it: who uses an exported model doesn't have it.
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "ExportedClassifier": "sklearn_dl.persistence._exported",
+        "ExportedRegressor": "sklearn_dl.persistence._exported",
+        "ModelFileError": "sklearn_dl.persistence._errors",
+        "export_onnx": "sklearn_dl.persistence._onnx",
+        "export_pt2": "sklearn_dl.persistence._pt2",
+        "export_state_dict": "sklearn_dl.persistence._state_dict",
+        "load": "sklearn_dl.persistence._save",
+        "load_exported": "sklearn_dl.persistence._exported",
+        "save": "sklearn_dl.persistence._save",
+    },
+)

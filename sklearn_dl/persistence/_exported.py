@@ -1,0 +1,367 @@
+"""Exported models as estimators of scikit-learn, without torch."""
+
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.metaestimators import available_if
+
+from sklearn_dl.images import ImageDecodeError, as_source, decode_image
+from sklearn_dl.persistence._errors import ModelFileError
+
+FORMAT = "sklearn_dl exported model"
+VERSION = 1
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "nearest-exact": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def _gives(output: str):
+    return lambda self: self._metadata["output"] == output
+
+
+class _Exported(BaseEstimator):
+    """What the classifier and the regressor share: images through the graph."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        batch_size: int = 32,
+        image_shape: tuple[int, ...] | None = None,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ):
+        self.path = path
+        self.batch_size = batch_size
+        self.image_shape = image_shape
+        self.providers = providers
+
+    def fit(self, X=None, y=None):
+        """Return the model as it is: what it knows is in its file."""
+        _ = self._metadata
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self):
+        """Declare the forms of X: rows of pixels, stacks of images, paths."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        return tags
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        return {k: v for k, v in state.items() if k not in ("_session", "_described")}
+
+    @property
+    def preprocessing_(self) -> dict[str, Any]:
+        """How images are resized and cropped; the graph does the rest."""
+        return self._metadata["preprocessing"]
+
+    @property
+    def _metadata(self) -> dict[str, Any]:
+        if not hasattr(self, "_described"):
+            self._session, self._described = _opened(self.path, self.providers)
+        return self._described
+
+    def _run(self, X) -> np.ndarray:
+        """Return the outputs of the graph, (n, k)."""
+        metadata = self._metadata
+        source = as_source(X, image_shape=self.image_shape)
+        parts = []
+        threads = min(8, os.cpu_count() or 1) if source.thread_safe else 1
+        with ThreadPoolExecutor(threads) as executor:
+            for start in range(0, len(source), self.batch_size):
+                rows = range(start, min(start + self.batch_size, len(source)))
+                read = partial(_pixels, source, metadata["preprocessing"])
+                pixels = list(executor.map(read, rows))
+                failures = [p for p in pixels if isinstance(p, ImageDecodeError)]
+                if failures:
+                    raise ImageDecodeError.join(failures)
+                feed = {"images": np.stack(pixels)}
+                parts.append(self._session.run([metadata["output"]], feed)[0])
+        return np.concatenate(parts)
+
+
+class ExportedClassifier(ClassifierMixin, _Exported):
+    """A classifier that `export_onnx` wrote, run by onnxruntime.
+
+    It needs neither torch nor torchvision. `load_exported` makes it.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The ``.onnx`` file.
+    batch_size : int, default=32
+        Images in one run of the graph.
+    image_shape : tuple of int or None, default=None
+        (height, width) or (height, width, channels) of rows of pixels; None infers it
+        where images are square.
+    providers : sequence of str, default=("CPUExecutionProvider",)
+        Of onnxruntime, such as ``"CUDAExecutionProvider"``, in order of preference.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels, in the order of the columns.
+    preprocessing_ : dict
+        How images are resized and cropped.
+
+    See Also
+    --------
+    export_onnx : Write the file.
+
+    Examples
+    --------
+    >>> from sklearn_dl.persistence import ExportedClassifier
+    >>> ExportedClassifier("ants_bees.onnx", batch_size=8)
+    ExportedClassifier(batch_size=8, path='ants_bees.onnx')
+    """
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """Labels, in the order of the columns."""
+        metadata = self._metadata
+        return np.array(metadata["classes"], dtype=metadata["classes_dtype"])
+
+    @available_if(_gives("probabilities"))
+    def predict_proba(self, X):
+        """Return the probability of each class, or of each label.
+
+        Parameters
+        ----------
+        X : images
+            Any form that `ImageClassifier` takes.
+
+        Returns
+        -------
+        ndarray of shape (n_images, n_classes)
+        """
+        return self._run(X)
+
+    @available_if(_gives("scores"))
+    def decision_function(self, X):
+        """Return the score of each class; of two classes that of the second.
+
+        Parameters
+        ----------
+        X : images
+            Any form that `ImageClassifier` takes.
+
+        Returns
+        -------
+        ndarray of shape (n_images,) or (n_images, n_classes)
+        """
+        scores = self._run(X)
+        if self._metadata["kind"] == "labels" or scores.shape[1] > 2:
+            return scores
+        return scores[:, -1] - scores[:, 0] if scores.shape[1] == 2 else scores[:, 0]
+
+    def predict(self, X):
+        """Return the most probable class of each image, or its labels.
+
+        Parameters
+        ----------
+        X : images
+            Any form that `ImageClassifier` takes.
+
+        Returns
+        -------
+        ndarray of shape (n_images,) or (n_images, n_labels)
+        """
+        values, metadata = self._run(X), self._metadata
+        if metadata["kind"] == "labels":
+            return (values > (0.5 if metadata["output"] == "probabilities" else 0)) * 1
+        if values.shape[1] == 1:
+            return self.classes_[(values[:, 0] > 0).astype(int)]
+        return self.classes_[values.argmax(axis=1)]
+
+
+class ExportedRegressor(RegressorMixin, _Exported):
+    """A regressor that `export_onnx` wrote, run by onnxruntime.
+
+    It needs neither torch nor torchvision. `load_exported` makes it.
+
+    Parameters
+    ----------
+    path, batch_size, image_shape, providers
+        As in `ExportedClassifier`.
+
+    Attributes
+    ----------
+    preprocessing_ : dict
+        How images are resized and cropped.
+
+    Examples
+    --------
+    >>> from sklearn_dl.persistence import ExportedRegressor
+    >>> ExportedRegressor("weight.onnx")
+    ExportedRegressor(path='weight.onnx')
+    """
+
+    def predict(self, X):
+        """Return the targets of each image.
+
+        Parameters
+        ----------
+        X : images
+            Any form that `ImageRegressor` takes.
+
+        Returns
+        -------
+        ndarray of shape (n_images,) or (n_images, n_targets)
+        """
+        values = self._run(X)
+        return values[:, 0] if self._metadata["single"] else values
+
+
+def load_exported(
+    path: str | os.PathLike,
+    *,
+    batch_size: int = 32,
+    image_shape: tuple[int, ...] | None = None,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+) -> ExportedClassifier | ExportedRegressor:
+    """Make a classifier or regressor of a file that `export_onnx` wrote.
+
+    It takes images as the original did and predicts the same, with onnxruntime and
+    Pillow: torch is neither needed nor imported.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The ``.onnx`` file.
+    batch_size, image_shape, providers
+        As in `ExportedClassifier`.
+
+    Returns
+    -------
+    ExportedClassifier or ExportedRegressor
+
+    Raises
+    ------
+    ModelFileError
+        A ValueError: if the file is no ONNX graph of `export_onnx`. A ``.pt2`` is
+        refused: loading one can run code.
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        If onnxruntime is missing: ``pip install onnxruntime``.
+
+    Notes
+    -----
+    Float images in [0, 1] are rounded to 8 bits, which is what the graph takes. Images
+    that have to be resized are resized by Pillow, as the original does on a CPU.
+
+    Examples
+    --------
+    >>> from sklearn_dl.persistence import load_exported
+    >>> model = load_exported("ants_bees.onnx")  # doctest: +SKIP
+    >>> model.predict(["some/image.jpg"])  # doctest: +SKIP
+    array(['ants'], dtype='<U4')
+    """
+    _, metadata = opened = _opened(path, providers)
+    kind = ExportedRegressor if metadata["kind"] == "targets" else ExportedClassifier
+    model = kind(
+        path, batch_size=batch_size, image_shape=image_shape, providers=providers
+    )
+    model._session, model._described = opened
+    return model
+
+
+def _opened(path: str | os.PathLike, providers) -> tuple[Any, dict[str, Any]]:
+    """Return a session of onnxruntime, and what the file says about itself."""
+    path = os.path.expanduser(os.fspath(path))
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no file {path}.")
+    if path.endswith((".pt2", ".pt", ".pth")):
+        raise ModelFileError(
+            f"{path} is a file of torch, whose loading can run code. load_exported "
+            "takes what export_onnx wrote."
+        )
+    if find_spec("onnxruntime") is None:
+        raise ImportError("load_exported needs onnxruntime: pip install onnxruntime.")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    with open(path, "rb") as file:
+        data = file.read()  # as bytes, so that it can't refer to other files
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=[*providers])
+    except Exception as error:  # onnxruntime raises errors of many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ModelFileError(
+            f"{path} ({len(data)} bytes) is no ONNX graph that onnxruntime "
+            f"{onnxruntime.__version__} can run: {reason}"
+        ) from error
+    text = session.get_modelmeta().custom_metadata_map.get("sklearn_dl", "null")
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError):
+        metadata = None
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise ModelFileError(f"{path} is an ONNX graph, but none of export_onnx.")
+    if metadata["version"] > VERSION:
+        writer = metadata.get("versions", {}).get("sklearn_dl")
+        raise ModelFileError(
+            f"{path} was written by sklearn_dl {writer}, with a format that this "
+            "version doesn't know: update sklearn_dl."
+        )
+    return session, metadata
+
+
+def _pixels(source, preprocessing: dict[str, Any], row: int) -> Any:
+    """Return an image as the graph takes it, or why there is none."""
+    try:
+        image = source[row]
+    except ImageDecodeError as error:
+        return error
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8:
+            image = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+        else:
+            image = decode_image(image)
+    return np.asarray(_geometry(image, preprocessing).convert("RGB"))
+
+
+def _geometry(image: Image.Image, rule: dict[str, Any]) -> Image.Image:
+    """Resize and crop an image as `sklearn_dl.backbones.Preprocessing` does."""
+    resize, crop = rule["resize_size"], rule["crop_size"]
+    width, height = image.size
+    if isinstance(resize, int):
+        short, long = sorted((width, height))
+        other = int(resize * long / short)
+        size = (resize, other) if width <= height else (other, resize)
+    else:
+        size = (width, height) if resize is None else (resize[1], resize[0])
+    if size != (width, height):
+        image = image.resize(size, _FILTERS[rule["interpolation"]])
+    if crop is None:
+        return image
+    height, width = crop
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    if left < 0 or top < 0:  # black around what is too small
+        margin = (max(-left, 0), max(-top, 0))
+        wide = (max(image.width, width), max(image.height, height))
+        padded = Image.new(image.mode, wide)
+        padded.paste(image, (int(margin[0]), int(margin[1])))
+        image = padded
+        left, top = (image.width - width) / 2, (image.height - height) / 2
+    left, top = round(left), round(top)
+    return image.crop((left, top, left + width, top + height))

@@ -1,0 +1,200 @@
+"""Saving and loading fitted models."""
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from sklearn.base import BaseEstimator
+
+from sklearn_dl._base import ImageEstimatorMixin
+from sklearn_dl.persistence._archive import reading, write_archive
+from sklearn_dl.persistence._atomic import replacing
+from sklearn_dl.persistence._decode import Decoder
+from sklearn_dl.persistence._encode import Encoder
+from sklearn_dl.persistence._errors import ModelFileError
+from sklearn_dl.persistence._estimators import EstimatorReader, EstimatorWriter
+from sklearn_dl.persistence._tensors import TensorReader, dump
+from sklearn_dl.persistence._trust import Trust
+
+
+def save(
+    estimator: BaseEstimator, path: str | os.PathLike, *, backbones: str = "whole"
+) -> None:
+    """Write a model to one file of plain data, which runs no code when it is loaded.
+
+    For the estimators of this library, and for scikit-learn's pipelines, ensembles,
+    searches and calibrated classifiers with or without them. What stood at `path` is
+    replaced as a whole, or stays if saving is interrupted.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted, or not.
+    path : str or path-like
+        The file; any name will do, such as ``"ants_bees.model"``.
+    backbones : {"whole", "reference"}, default="whole"
+        Whether the tensors of frozen backbones are in the file, each backbone once; or
+        only the name of their weights and a digest of the tensors, so that `load` needs
+        those weights. Backbones that were trained, random ones and those of callables
+        are always in the file.
+
+    Raises
+    ------
+    ModelFileError
+        A ValueError: if prediction needs what can't be written without code, such as a
+        lambda in ``backbone=``. It names the place.
+    FileNotFoundError, IsADirectoryError
+        If the folder of `path` doesn't exist, or `path` is one.
+
+    Warns
+    -----
+    UserWarning
+        If something is left out that only a new fit needs: callbacks, functions in
+        ``augment``, losses, optimisers and scorers of your own. The loaded estimator
+        has the default in its place.
+
+    See Also
+    --------
+    load : Read the file.
+    export_onnx : Write a graph for programs without torch.
+
+    Notes
+    -----
+    The file is an uncompressed zip: ``manifest.json`` has the parameters, what was
+    learned beside tensors, the versions of the packages and a SHA-256 digest of every
+    other member; the others are ``.safetensors``. There is no optimizer state: a warm
+    start goes on from the weights. A ``Pipeline``'s ``memory`` is left out, since it
+    names a folder of pickles.
+
+    Your own classes (a transformer in a pipeline) and importable functions (a callable
+    backbone such as ``partial(timm.create_model, "resnet26d")``, a function in ``tta``
+    or ``preprocessing``) are stored by name: `load` wants them in ``trusted=``.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from sklearn_dl import ImageClassifier
+    >>> from sklearn_dl.persistence import load, save
+    >>> images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), "uint8")
+    >>> model = ImageClassifier(
+    ...     "squeezenet1_1", weights=None, image_size=32, random_state=0
+    ... )
+    >>> model = model.fit(images, [0, 1] * 4)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "some.model")
+    ...     save(model, path)
+    ...     again = load(path)
+    >>> bool((again.predict_proba(images) == model.predict_proba(images)).all())
+    True
+    """
+    if backbones not in ("whole", "reference"):
+        raise ValueError(f"backbones={backbones!r} must be 'whole' or 'reference'.")
+    if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
+        raise TypeError(f"save takes an estimator, got {estimator!r:.100}.")
+    encoder = Encoder({ImageEstimatorMixin: EstimatorWriter(backbones)})
+    try:
+        root = encoder(estimator, type(estimator).__name__)
+    except RecursionError as error:
+        raise ModelFileError("The model is nested too deeply to be saved.") from error
+    members = {
+        f"{member}.safetensors": partial(dump, tensors)
+        for member, tensors in encoder.tensors.members.items()
+    }
+    content = {"root": root, "nodes": encoder.nodes}
+    with replacing(path) as file:
+        write_archive(file, content, members)
+    if encoder.left_out:
+        places = [f"{k} ({v} instead)" for k, v in encoder.left_out.items()]
+        more = f" and {len(places) - 6} more" if len(places) > 6 else ""
+        warnings.warn(
+            f"Left out, as it holds code or objects, and prediction doesn't need it: "
+            f"{', '.join(places[:6])}{more}. Set it again before the next fit.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def load(
+    path: str | os.PathLike,
+    *,
+    trusted: Iterable[Any] = (),
+    weights: str | os.PathLike | Mapping[str, Any] | None = None,
+) -> Any:
+    """Read a model that `save` wrote; nothing in the file is executed.
+
+    On the same versions and device it predicts what it did before, to the last bit.
+    Its parameters are as they were, so it can be cloned and fitted again.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    trusted : list of classes and functions, default=()
+        Your own, that the model uses: ``[my_module.MyTransformer, timm.create_model]``.
+        Only give what you know: instances of the classes are made with what the file
+        says, and prediction calls the functions.
+    weights : path or dict of str to path, default=None
+        For a file that was saved with ``backbones="reference"``: where the weights are
+        now, or where those of each backbone are, by its name. None looks where they
+        came from, as `sklearn_dl.backbones.load_backbone` does.
+
+    Returns
+    -------
+    estimator : estimator
+        Of the class that was saved.
+
+    Raises
+    ------
+    ModelFileError
+        A ValueError: if the file is none of `save`, is damaged, cut off or of a newer
+        version, names what isn't trusted, or refers to weights that aren't there or
+        have another digest.
+    FileNotFoundError, IsADirectoryError
+        If there is no such file.
+
+    Warns
+    -----
+    InconsistentVersionWarning
+        scikit-learn's, if another version of it fitted the model.
+
+    See Also
+    --------
+    save : Write the file.
+
+    Notes
+    -----
+    Only a short list of classes is made: those of this library, scikit-learn's
+    estimators and the parts of fitted ones. Everything else is refused before anything
+    is imported. Digests tell of damage, not of malice: who can write the file can make
+    a model that predicts what they want. Of compiled parts of scikit-learn, decision
+    trees are checked; others (such as libsvm's) trust their arrays, so that a file made
+    to do harm may crash the process.
+
+    A model trained on a GPU loads anywhere. With ``device="auto"`` it computes on what
+    is there; with ``device="cuda"`` where there is none, prediction warns and takes
+    the CPU, and a new fit asks for another `device`.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from sklearn.svm import LinearSVC
+    >>> from sklearn_dl.persistence import load, save
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "svm.model")
+    ...     save(LinearSVC().fit([[0.0], [1.0]], ["no", "yes"]), path)
+    ...     load(path).predict([[1.0]])
+    array(['yes'], dtype='<U3')
+    """
+    trust = Trust(trusted)
+    with reading(path) as archive:
+        manifest = archive.manifest
+        readers: dict[str, Any] = {"estimator": EstimatorReader(weights)}
+        tensors = TensorReader(archive.read)
+        decoder = Decoder(manifest["nodes"], tensors, trust, readers)
+        loaded = decoder.run(manifest["root"])
+        if not isinstance(loaded, BaseEstimator):
+            raise ModelFileError(f"{path} holds no estimator.")
+        return loaded

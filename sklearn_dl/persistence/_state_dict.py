@@ -1,0 +1,159 @@
+"""Export of a backbone's tensors in torchvision's layout."""
+
+import io
+import json
+import os
+import warnings
+from typing import Any
+
+import torch
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from sklearn_dl._base import ImageEstimatorMixin
+from sklearn_dl.backbones import Preprocessing, named_tensors
+from sklearn_dl.backbones._surgery import find_head
+from sklearn_dl.backbones._zoo import backbone_names, build
+from sklearn_dl.persistence._atomic import replacing
+from sklearn_dl.persistence._errors import ModelFileError
+
+
+def export_state_dict(
+    estimator: Any, path: str | os.PathLike, *, head: bool = False
+) -> None:
+    """Write the tensors of a backbone under torchvision's names.
+
+    The file can be given as ``weights=path`` of a new estimator with the same backbone
+    and `layer`, whose features are the same, or to ``load_state_dict`` of a network.
+
+    Parameters
+    ----------
+    estimator : ImageClassifier, ImageRegressor, ImageFeatureExtractor or Pipeline
+        Fitted; of a pipeline the one of these that it has.
+    path : str or path-like
+        Ending in ``.safetensors``, or in ``.pth`` or ``.pt`` for ``torch.load``. It is
+        replaced as a whole.
+    head : bool, default=False
+        Whether the head is written too, as the network's last layer, so that
+        ``torchvision.models.resnet18(num_classes=k)`` loads the file whole. A backbone
+        that reads the file as weights leaves it aside. It must be one linear layer on
+        ``layer="pre_logits"`` of a network that ends in one.
+
+    Raises
+    ------
+    ModelFileError
+        A ValueError: if there is no backbone, `path` has another ending, or the head
+        is no such layer.
+
+    Warns
+    -----
+    UserWarning
+        If the preprocessing is a function, which can't be written: give it again with
+        ``preprocessing=``.
+
+    Notes
+    -----
+    The preprocessing goes with the tensors: in the metadata of a ``.safetensors`` file
+    under ``preprocessing``, as JSON; in a ``.pth`` file, ``{"state_dict": ...,
+    "preprocessing": ...}``. Layers behind `layer` were removed and are not there.
+    Tensors in float64 are read as float32 when they are given as weights.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from sklearn_dl import ImageFeatureExtractor
+    >>> from sklearn_dl.persistence import export_state_dict
+    >>> images = np.zeros((2, 32, 32, 3), "uint8")
+    >>> small = {"backbone": "squeezenet1_1", "image_size": 32}
+    >>> first = ImageFeatureExtractor(**small, weights=None).fit(images)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "weights.safetensors")
+    ...     export_state_dict(first, path)
+    ...     again = ImageFeatureExtractor(**small, weights=path).fit(images)
+    >>> bool((again.transform(images) == first.transform(images)).all())
+    True
+    """
+    path = os.fspath(path)
+    if not path.endswith((".safetensors", ".pth", ".pt")):
+        raise ModelFileError(f"{path!r} must end in '.safetensors', '.pth' or '.pt'.")
+    found = _image_estimator(estimator)
+    check_is_fitted(found)
+    net = getattr(found, "net_", None)
+    backbone = found.backbone_ if net is None else net.module_.backbone
+    state = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in named_tensors(backbone._network).items()
+    }
+    if head:
+        state.update(_last_layer(backbone, None if net is None else net.module_.head))
+    preprocessing = backbone.preprocessing
+    if not isinstance(preprocessing, Preprocessing):
+        warnings.warn(
+            "The preprocessing is a function and is not in the file: give it with "
+            "preprocessing= when the weights are used.",
+            UserWarning,
+            stacklevel=2,
+        )
+        described = None
+    else:
+        described = preprocessing.to_dict()
+    data = _written(path, state, described, {"backbone": backbone.name})
+    with replacing(path) as file:
+        file.write(data)
+
+
+def _written(
+    path: str, state: dict[str, torch.Tensor], preprocessing, metadata: dict[str, str]
+) -> bytes:
+    if path.endswith(".safetensors"):
+        from safetensors.torch import save
+
+        if preprocessing is not None:
+            metadata = {**metadata, "preprocessing": json.dumps(preprocessing)}
+        # Tied tensors are one in memory, which the format doesn't have.
+        seen: set[int] = set()
+        for name, tensor in state.items():
+            if tensor.data_ptr() in seen:
+                state[name] = tensor.clone()
+            seen.add(tensor.data_ptr())
+        return save(state, metadata)
+    buffer = io.BytesIO()
+    content: dict[str, Any] = {"state_dict": state}
+    if preprocessing is not None:
+        content["preprocessing"] = preprocessing
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def _image_estimator(estimator: Any) -> Any:
+    if isinstance(estimator, ImageEstimatorMixin):
+        return estimator
+    steps = estimator.steps if isinstance(estimator, Pipeline) else []
+    found = [step for _, step in steps if isinstance(step, ImageEstimatorMixin)]
+    if len(found) != 1:
+        raise ModelFileError(
+            f"{type(estimator).__name__} has no single backbone: give an "
+            "ImageClassifier, an ImageRegressor, an ImageFeatureExtractor or a "
+            "pipeline with one of them; of an ensemble, one of its members."
+        )
+    return found[0]
+
+
+def _last_layer(backbone: Any, head: nn.Module | None) -> dict[str, torch.Tensor]:
+    """Return the head's tensors under the names of the network's last layer."""
+    if backbone.name in backbone_names() and backbone.layer == "pre_logits":
+        whole = build(backbone.name, shapes_only=True)
+        last = find_head(whole)
+        fits = isinstance(whole.get_submodule(last), nn.Linear)
+        if fits and backbone.pooling is None and isinstance(head, nn.Linear):
+            return {
+                f"{last}.{name}": tensor.detach().cpu().contiguous()
+                for name, tensor in named_tensors(head).items()
+            }
+    raise ModelFileError(
+        "head=True needs a head of one linear layer on layer='pre_logits' of a "
+        f"network that ends in a linear layer; here are {head!r:.200} and "
+        f"layer={backbone.layer!r} of {backbone.name!r}. Use head=False, or `save`."
+    )

@@ -1,0 +1,254 @@
+"""Exported models without torch, and on real photographs."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from one_thread import one_thread  # noqa: F401
+from persistence_cases import X, Y, classifier, livened, run
+from PIL import Image
+
+from sklearn_dl import ImageClassifier, ImageFeatureExtractor, make_feature_classifier
+from sklearn_dl.backbones import Preprocessing
+from sklearn_dl.persistence import (
+    ModelFileError,
+    export_onnx,
+    export_pt2,
+    export_state_dict,
+    load,
+    load_exported,
+    save,
+)
+from sklearn_dl.persistence._exported import _geometry
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+FIVE = ["mobilenet_v2", "resnet18", "efficientnet_b0", "convnext_tiny", "vit_b_16"]
+ASSETS = os.environ.get("SKLEARN_DL_ASSETS")
+needs_assets = pytest.mark.skipif(not ASSETS, reason="SKLEARN_DL_ASSETS is not set")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    model = classifier(layer="features.2", optimizer="adam", lr=1e-2, max_epochs=10)
+    export_onnx(model.fit(X, Y), path)
+    return path
+
+
+def test_it_runs_where_torch_is_not_installed(path, tmp_path):
+    files = []
+    for k, image in enumerate(X):
+        files.append(tmp_path / f"{k}.png")
+        Image.fromarray(image).save(files[-1])
+    code = (
+        "import sys\n"
+        "class Forbidden:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'torchvision', 'skorch', 'onnx'):\n"
+        "            raise ImportError(name + ' is not there')\n"
+        "sys.meta_path.insert(0, Forbidden())\n"
+        "import sklearn_dl.persistence\n"
+        "dir(sklearn_dl.persistence)\n"
+        "from sklearn_dl.persistence import load_exported, ModelFileError\n"
+        "import numpy as np\n"
+        "model = load_exported(sys.argv[1])\n"
+        "from_files = model.predict_proba(sys.argv[2:])\n"
+        "images = np.stack([np.asarray(i) for i in map(__import__('PIL.Image')."
+        "Image.open, sys.argv[2:])])\n"
+        "assert (model.predict_proba(images) == from_files).all()\n"
+        "print(model.score(sys.argv[2:], ['dark'] * 9 + ['light'] * 9))\n"
+        "assert not {'torch', 'torchvision', 'skorch'} & set(sys.modules)\n"
+        "try:\n    from sklearn_dl.persistence import load\n"
+        "except ImportError:\n    print('no torch')\n"
+    )
+    import subprocess
+    import sys
+
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(path), *map(str, files)],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split("\n")[:2] == ["1.0", "no torch"]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        (256, (224, 224), "bilinear"),
+        (232, (224, 224), "bicubic"),
+        (37, (32, 32), "lanczos"),
+        (32, (64, 48), "nearest"),  # a crop that is larger than the image
+        (40, (40, 61), "box"),
+        ((33, 71), None, "bilinear"),
+        ((33, 71), (30, 30), "hamming"),
+        (None, (31, 50), "bilinear"),
+        (None, None, "bilinear"),
+    ],
+)
+def test_geometry_is_that_of_the_networks(rule, mode):
+    resize, crop, interpolation = rule
+    preprocessing = Preprocessing(
+        resize, crop, (0.5,) * 3, (0.5,) * 3, interpolation=interpolation
+    )
+    rng = np.random.default_rng(0)
+    for height, width in [(60, 41), (41, 60), (37, 37), (333, 500), (31, 32), (2, 90)]:
+        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), "uint8"))
+        image = image.convert(mode)
+        np.testing.assert_array_equal(
+            np.asarray(_geometry(image, preprocessing.to_dict())),
+            np.asarray(preprocessing.geometry(image)),
+        )
+
+
+def test_files_that_are_no_export_are_refused(path, tmp_path):
+    other = tmp_path / "other.onnx"
+    for content in (b"", b"text", path.read_bytes()[:1000]):
+        other.write_bytes(content)
+        with pytest.raises(ModelFileError, match=r"no ONNX graph|none of export_onnx"):
+            load_exported(other)
+    model = onnx.load(path)
+    (entry,) = model.metadata_props
+    about = json.loads(entry.value)
+    for text in ("text", "{}", "[" * 10**5, json.dumps({**about, "version": 2})):
+        entry.value = text
+        onnx.save(model, other)
+        with pytest.raises(ModelFileError, match=r"none of export_onnx|update"):
+            load_exported(other)
+    save(classifier(), tmp_path / "model")
+    with pytest.raises(ModelFileError, match="no ONNX graph"):
+        load_exported(tmp_path / "model")
+    for name in ("model.pt2", "model.pth"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(ModelFileError, match="can run code"):
+            load_exported(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        load_exported(tmp_path / "missing.onnx")
+
+
+def test_a_graph_can_not_refer_to_other_files(path, tmp_path):
+    model = onnx.load(path)
+    (tmp_path / "secret").write_bytes(b"\0" * 10**6)
+    tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+    onnx.external_data_helper.set_external_data(tensor, "secret", length=4)
+    tensor.ClearField("raw_data")
+    (tmp_path / "other.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelFileError, match="no ONNX graph"):
+        load_exported(tmp_path / "other.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FIVE)
+def test_five_families_are_exported_within_a_ten_thousandth(name, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (17, 4, 4, 3)).astype("uint8")
+    size = 64
+    images = np.repeat(np.repeat(images, size // 4, axis=1), size // 4, axis=2)
+    y = np.arange(17) % 3
+    plain = Preprocessing(None, None, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+    sized = plain.replace_image_size((size, size))
+    model = ImageClassifier(
+        name,
+        weights=None,
+        preprocessing=sized,
+        max_epochs=1,
+        random_state=0,
+        cache=None,
+    )
+    model = livened(model.fit(images, y), images)
+    wanted = model.predict_proba(images)
+    assert np.ptp(wanted, axis=0).max() > 0.1
+    export_onnx(model, tmp_path / "model.onnx")
+    export_pt2(model, tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    for n in (1, 4, 17):
+        again = load_exported(tmp_path / "model.onnx", batch_size=n)
+        np.testing.assert_allclose(
+            again.predict_proba(images), wanted, rtol=0, atol=1e-4
+        )
+        with torch.no_grad():
+            found = program(torch.from_numpy(images[:n])).numpy()
+        np.testing.assert_allclose(found, wanted[:n], rtol=0, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    from sklearn_dl.datasets import load_image_folder
+
+    folder = Path(str(ASSETS)) / "hymenoptera_data"
+    train = load_image_folder(folder / "train")
+    every = load_image_folder(folder / "val")
+    some = np.random.default_rng(0).permutation(len(train.data))[:60]
+    return (
+        np.ravel(train.data)[some].tolist(),
+        np.asarray(train.target)[some],
+        np.ravel(every.data).tolist(),
+        np.asarray(every.target),
+    )
+
+
+@pytest.mark.slow
+@needs_assets
+def test_photographs_are_told_apart_as_before(photographs, tmp_path):
+    files, labels, others, truth = photographs
+    weights = f"{ASSETS}/mobilenet_v2_imagenet.pth"
+    model = ImageClassifier(
+        "mobilenet_v2", weights=weights, random_state=0, cache=None
+    ).fit(files, labels)
+    wanted = model.predict_proba(others)
+    assert model.classes_[wanted.argmax(1)].tolist().count("bees") > 20
+    save(model, tmp_path / "model")
+    np.testing.assert_array_equal(
+        load(tmp_path / "model").predict_proba(others), wanted
+    )
+    save(model, tmp_path / "small", backbones="reference")
+    assert (tmp_path / "small").stat().st_size < 100_000
+    np.testing.assert_array_equal(
+        load(tmp_path / "small").predict_proba(others[:8]),
+        model.predict_proba(others[:8]),
+    )
+    code = (
+        "import numpy as np; from sklearn_dl.persistence import load\n"
+        "np.save(sys.argv[2], load(sys.argv[1]).predict_proba(sys.argv[3:]))"
+    )
+    run(code, tmp_path / "model", tmp_path / "found.npy", *others)
+    np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), wanted)
+
+    export_onnx(model, tmp_path / "model.onnx")
+    for batch_size in (1, 4, 17):
+        again = load_exported(tmp_path / "model.onnx", batch_size=batch_size)
+        found = again.predict_proba(others)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+        assert again.score(others, truth) > 0.9
+
+    path = tmp_path / "weights.safetensors"
+    export_state_dict(model, path)
+    features = [
+        ImageFeatureExtractor("mobilenet_v2", weights=w, cache=None)
+        .fit(others)
+        .transform(others[:16])
+        for w in (weights, str(path))
+    ]
+    np.testing.assert_array_equal(*features)
+
+
+@pytest.mark.slow
+@needs_assets
+def test_features_and_a_linear_model_are_exported_too(photographs, tmp_path):
+    files, labels, others, truth = photographs
+    weights = f"{ASSETS}/mobilenet_v2_imagenet.pth"
+    model = make_feature_classifier(weights=weights, probability=True, cache=None)
+    model.fit(files, labels)
+    export_onnx(model, tmp_path / "model.onnx")
+    again = load_exported(tmp_path / "model.onnx")
+    np.testing.assert_allclose(
+        again.predict_proba(others), model.predict_proba(others), rtol=0, atol=1e-4
+    )
+    assert again.score(others, truth) > 0.9
