@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from gpu_cases import NEEDS_CUDA
+from skorch.callbacks import Callback
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor
 from sklearn_dl.extraction._run import Forward
@@ -63,6 +64,46 @@ def test_a_pass_does_not_wait_for_the_device(images):
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert [part.start for part, _ in parts] == [0, 10, 20, 30, 40]
+
+
+class NeverWaits(Callback):
+    """Makes each wait for the device in a training step an error, but in epoch 1."""
+
+    n_steps = 0
+
+    def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+        if training and len(net.history) > 1:
+            self.n_steps += 1
+            torch.cuda.set_sync_debug_mode("error")
+
+    def on_batch_end(self, net, batch=None, training=False, **kwargs):
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_training_step_does_not_wait_for_the_device(images, optimizer, precision):
+    watch = NeverWaits()
+    model = ImageClassifier(
+        trainable="all",
+        max_epochs=3,
+        batch_size=10,
+        device="cuda",
+        precision=precision,
+        optimizer=optimizer,
+        callbacks=[watch],
+        **OPTIONS,
+    )
+    try:
+        model.fit(images, np.arange(50) % 2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    steps = sum(
+        callback.n_steps
+        for _, callback in model.net_.callbacks_
+        if isinstance(callback, NeverWaits)
+    )
+    assert steps == 10
 
 
 def test_losses_of_batches_are_floats_after_the_fit(images):
