@@ -10,7 +10,12 @@ from sklearn_dl.backbones._backbone import Backbone, images_seen
 from sklearn_dl.backbones._folding import predicting
 from sklearn_dl.backbones._load import load_backbone
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
-from sklearn_dl.backbones._shared import forget_shared, load_shared, place
+from sklearn_dl.backbones._shared import (
+    SharedCopies,
+    forget_shared,
+    load_shared,
+    place,
+)
 from sklearn_dl.backbones._surgery import find_layers
 from sklearn_dl.backbones._walk import named_parameters, named_tensors, walk
 from sklearn_dl.backbones._zoo import list_backbones
@@ -19,6 +24,7 @@ __all__ = [
     "Backbone",
     "CallablePreprocessing",
     "Preprocessing",
+    "SharedCopies",
     "find_layers",
     "forget_shared",
     "images_seen",

@@ -11,6 +11,12 @@ from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.transforms._presets import ImageClassification
 
+from sklearn_dl.backbones._assemble import (
+    AnyPreprocessing,
+    assemble,
+    assemble_torchvision,
+    input_size,
+)
 from sklearn_dl.backbones._backbone import Backbone
 from sklearn_dl.backbones._files import Checkpoint, fetch, is_path, read_checkpoint
 from sklearn_dl.backbones._preprocessing import (
@@ -19,15 +25,9 @@ from sklearn_dl.backbones._preprocessing import (
     preprocessing_from_timm,
     timm_config,
 )
-from sklearn_dl.backbones._stages import assign_parameters, stage_prefixes
+from sklearn_dl.backbones._stages import stage_prefixes
 from sklearn_dl.backbones._surgery import (
     POOLINGS,
-    Trace,
-    cut,
-    drop_unused,
-    find_head,
-    looks_channels_last,
-    pool,
     tap,
 )
 from sklearn_dl.backbones._weights import (
@@ -37,16 +37,12 @@ from sklearn_dl.backbones._weights import (
     vit_image_size,
 )
 from sklearn_dl.backbones._zoo import (
-    build,
     check_backbone_name,
     entry_preprocessing,
     find_entry,
-    min_size,
     reference_entry,
     weight_entries,
 )
-
-AnyPreprocessing = Preprocessing | CallablePreprocessing
 
 
 def load_backbone(
@@ -68,7 +64,8 @@ def load_backbone(
         features or a feature map, such as ``partial(timm.create_model, "resnet26d")``.
     weights : str, path, torchvision weights or None, default="DEFAULT"
         The name of published weights (``"IMAGENET1K_V1"``), downloaded unless they are
-        in torch's cache; the path of a state dict (``.pth``, ``.pt``,
+        in torch's cache; ``"builtin"``, which are in this package, for the backbone
+        ``"mobilenet_v3_small"``; the path of a state dict (``.pth``, ``.pt``,
         ``.safetensors``), read without executing code; or None for random weights from
         torch's generator. What a callable returns counts as pretrained unless None is
         given; a path is loaded into it.
@@ -195,55 +192,22 @@ def _load_torchvision(
     layer: str,
     pooling: str | None,
 ) -> Backbone:
-    size = preprocessing.output_size or entry_preprocessing(entry).crop_size
-    assert size is not None
-    smallest = _check_size(name, size, entry)
-    module = build(
+    def load(module: nn.Module, known: set[str], head: str) -> None:
+        if checkpoint is not None:
+            state = prepare_state(checkpoint, known, head)
+            resize_positions(state, module)
+            load_state(module, checkpoint, state, name=name, known=known)
+
+    return assemble_torchvision(
         name,
-        size,
-        shapes_only=checkpoint is not None,
-        pretrained=checkpoint is not None,
-    )
-    known, head = set(module.state_dict()), find_head(module)
-    prefixes = stage_prefixes(module, torchvision=True)
-    tapped = cut(module, layer, pooling)
-    trace = _trace(module, name, size, tapped, devices=("meta",))
-    if checkpoint is None:
-        _raise_momentum(module)
-    else:
-        state = prepare_state(checkpoint, known, head)
-        resize_positions(state, module)
-        load_state(module, checkpoint, state, name=name, known=known)
-    return Backbone(
-        module,
-        name=name,
-        preprocessing=preprocessing,
-        pretrained=checkpoint is not None,
-        stages=assign_parameters(module, prefixes),
-        min_size=smallest,
+        input_size(name, preprocessing, entry),
+        preprocessing,
         layer=layer,
         pooling=pooling,
-        **_output(trace, size, layer, pooling),
+        pretrained=checkpoint is not None,
+        shapes_only=checkpoint is not None,
+        load=load,
     )
-
-
-def _check_size(name: str, size: tuple[int, int], entry: WeightsEnum) -> int:
-    """Return the smallest side the network takes; refuse an image below it."""
-    if name.startswith("vit_"):
-        return max(size)  # is built for this size and takes no other
-    smallest = min_size(entry)
-    if min(size) < smallest:
-        raise ValueError(
-            f"image_size={size} is too small for {name!r}, which takes images of at "
-            f"least {smallest} pixels."
-        )
-    return smallest
-
-
-def _raise_momentum(module: nn.Module) -> None:
-    for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            part.momentum = part.momentum and max(part.momentum, 0.1)
 
 
 def _load_callable(
@@ -268,20 +232,23 @@ def _load_callable(
     size = chosen.output_size or (224, 224)
     tapped = _cut_callable(module, layer)
     prefixes = stage_prefixes(module, torchvision=False)
-    trace = _trace(module, name, size, tapped, devices=("meta", "real"))
-    if checkpoint is not None:
-        state = prepare_state(checkpoint, known, *heads)
-        load_state(module, checkpoint, state, name=name, known=known)
-    return Backbone(
+
+    def load(module: nn.Module) -> None:
+        if checkpoint is not None:
+            state = prepare_state(checkpoint, known, *heads)
+            load_state(module, checkpoint, state, name=name, known=known)
+
+    return assemble(
         module,
-        name=name,
-        preprocessing=chosen,
-        pretrained=weights is not None,
-        stages=assign_parameters(module, prefixes),
-        min_size=smallest,
+        (name, smallest, size),
+        chosen,
+        prefixes,
+        tapped,
         layer=layer,
         pooling=pooling,
-        **_output(trace, size, layer, pooling),
+        pretrained=weights is not None,
+        devices=("meta", "real"),
+        load=load,
     )
 
 
@@ -342,54 +309,3 @@ def _cut_callable(module: nn.Module, layer: str) -> str | None:
     if is_timm and getattr(module, "num_classes", None) != 0:
         module.reset_classifier(0)  # type: ignore[operator]
     return None
-
-
-def _trace(
-    module: nn.Module,
-    name: str,
-    size: tuple[int, int],
-    tapped: str | None,
-    devices: tuple[str, ...],
-) -> Trace:
-    """Try the network on an image of `size`; drop what a cut-off layer made useless."""
-    for device in devices:
-        try:
-            trace = Trace(module, size, device)
-            break
-        except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
-            if device == devices[-1]:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise ValueError(
-                    f"{name!r} does not take images of {size[0]} x {size[1]} pixels: "
-                    f"{reason[:200]}"
-                ) from error
-    if tapped is not None:
-        if tapped not in trace.called:
-            raise ValueError(
-                f"The layer {tapped!r} of {name!r} is not called in its forward pass, "
-                "so it cannot give features; name the layer around it."
-            )
-        drop_unused(module, trace)
-    return trace
-
-
-def _output(
-    trace: Trace, size: tuple[int, int], layer: str, pooling: str | None
-) -> dict[str, Any]:
-    """Return the width of the features and the layout of the map they come from."""
-    ndim = len(trace.shape)
-    valid: dict[int, tuple[str | None, ...]] = {
-        2: (None, "flatten"),
-        3: POOLINGS,
-        4: (None, "avg", "max", "flatten"),
-    }
-    if ndim == 2 and layer == "pre_logits" and pooling == "cls":
-        pass  # a vision transformer's own way
-    elif pooling not in valid.get(ndim, ()):
-        raise ValueError(
-            f"pooling={pooling!r} does not apply to layer={layer!r}, whose output has "
-            f"the shape {('n', *trace.shape[1:])}."
-        )
-    channels_last = looks_channels_last(trace.shape, size)
-    vector = pool(torch.empty(trace.shape, device="meta"), pooling, channels_last)
-    return {"n_features": vector.shape[1], "channels_last": channels_last}

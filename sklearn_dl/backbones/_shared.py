@@ -119,6 +119,43 @@ def load_shared(
     return shell
 
 
+class SharedCopies:
+    """Copies of a network whose tensors are in the process once.
+
+    Parameters
+    ----------
+    template : Backbone
+        Taken over: it is frozen, and its tensors are those of all copies.
+    device : torch.device
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_dl.backbones import SharedCopies, load_backbone
+    >>> template = load_backbone("squeezenet1_1", None, image_size=64)
+    >>> copies = SharedCopies(template, torch.device("cpu"))
+    >>> first, second = (copies.give(template.preprocessing) for _ in range(2))
+    >>> first is second, first.identity() == second.identity()
+    (False, True)
+    """
+
+    def __init__(self, template: Backbone, device: torch.device):
+        every = named_tensors(template._network).values()
+        kinds = (tensor.dtype for tensor in every if tensor.is_floating_point())
+        dtype = next(kinds, torch.float32)
+        with _SHARED.lock, torch.inference_mode(False):
+            self._lender = _SHARED.lend(template, _indexed(device), dtype)
+            parts = [template.preprocessing, template._parts]
+            self._mould = Mould(template, shared=parts)
+            _SHARED.keep(self._lender)
+
+    def give(self, preprocessing: AnyPreprocessing) -> Backbone:
+        """Return one more, with a preprocessing of its own."""
+        shell = _shell(self._mould, self._lender)
+        shell.preprocessing = preprocessing
+        return shell
+
+
 def forget_shared() -> None:
     """Let go of the tensors that are kept for those who ask next.
 

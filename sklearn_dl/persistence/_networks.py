@@ -8,22 +8,14 @@ from torch import nn
 
 from sklearn_dl.backbones import (
     Backbone,
+    SharedCopies,
     load_backbone,
     load_shared,
     named_tensors,
 )
+from sklearn_dl.backbones._assemble import assemble_torchvision, input_size
 from sklearn_dl.backbones._identity import digest_architecture, digest_weights
-from sklearn_dl.backbones._load import _check_size, _output, _raise_momentum, _trace
-from sklearn_dl.backbones._shared import _SHARED, _Lender, _shell
-from sklearn_dl.backbones._stages import assign_parameters, stage_prefixes
-from sklearn_dl.backbones._surgery import cut
-from sklearn_dl.backbones._walk import Mould
-from sklearn_dl.backbones._zoo import (
-    backbone_names,
-    build,
-    entry_preprocessing,
-    reference_entry,
-)
+from sklearn_dl.backbones._zoo import backbone_names
 from sklearn_dl.persistence._decode import Decoder
 from sklearn_dl.persistence._encode import Encoder
 from sklearn_dl.persistence._errors import ModelFileError
@@ -62,10 +54,7 @@ def describe_backbone(
         "preprocessing": encoder(backbone.preprocessing, f"{where}.preprocessing"),
     }
     if isinstance(origin, str):
-        size = backbone.preprocessing.output_size
-        entry = reference_entry(origin)
-        size = size or entry_preprocessing(entry).crop_size
-        assert size is not None
+        size = input_size(origin, backbone.preprocessing)
         node = {**node, "architecture": origin, "size": [*size]}
         again = _built(node, backbone.preprocessing)
         if digest_architecture(again) != digest_architecture(backbone):
@@ -104,7 +93,7 @@ class Backbones:
 
     def __init__(self, weights: Any = None):
         self.weights = weights
-        self._lent: dict[str, tuple[Mould, _Lender]] = {}
+        self._lent: dict[str, SharedCopies] = {}
 
     def __call__(
         self,
@@ -126,21 +115,8 @@ class Backbones:
         )
         if key not in self._lent:
             template = _with_tensors(node, decoder, preprocessing)
-            dtype = next(
-                (
-                    t.dtype
-                    for t in named_tensors(template._network).values()
-                    if t.is_floating_point()
-                ),
-                torch.float32,
-            )
-            with _SHARED.lock, torch.inference_mode(False):
-                lender = _SHARED.lend(template, device, dtype)
-                parts = [template.preprocessing, template._parts]
-                self._lent[key] = Mould(template, shared=parts), lender
-                _SHARED.keep(lender)
-        shell = _shell(*self._lent[key])
-        shell.preprocessing = preprocessing
+            self._lent[key] = SharedCopies(template, device)
+        shell = self._lent[key].give(preprocessing)
         return self._as_it_was(shell, node)
 
     def _as_it_was(self, backbone: Backbone, node: dict[str, Any]) -> Backbone:
@@ -209,21 +185,6 @@ def _built(node: dict[str, Any], preprocessing) -> Backbone:
         raise ModelFileError(f"{name!r:.60} is no backbone of this torchvision.")
     if max(size) > 2**14:
         raise ModelFileError(f"{size} is no size of images.")
-    smallest = _check_size(name, size, reference_entry(name))
-    module = build(name, size, shapes_only=True, pretrained=pretrained)
-    prefixes = stage_prefixes(module, torchvision=True)
-    tapped = cut(module, layer, pooling)
-    trace = _trace(module, name, size, tapped, devices=("meta",))
-    if not pretrained:
-        _raise_momentum(module)
-    return Backbone(
-        module,
-        name=name,
-        preprocessing=preprocessing,
-        pretrained=pretrained,
-        stages=assign_parameters(module, prefixes),
-        min_size=smallest,
-        layer=layer,
-        pooling=pooling,
-        **_output(trace, size, layer, pooling),
+    return assemble_torchvision(
+        name, size, preprocessing, layer=layer, pooling=pooling, pretrained=pretrained
     )

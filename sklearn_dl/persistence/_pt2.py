@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_dl.persistence._atomic import replacing
+from sklearn_dl._files import replacing
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._graph import exported_program, graph_of
 

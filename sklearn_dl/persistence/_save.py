@@ -9,8 +9,8 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 from sklearn_dl._base import ImageEstimatorMixin
+from sklearn_dl._files import replacing
 from sklearn_dl.persistence._archive import reading, write_archive
-from sklearn_dl.persistence._atomic import replacing
 from sklearn_dl.persistence._decode import Decoder
 from sklearn_dl.persistence._encode import Encoder
 from sklearn_dl.persistence._errors import ModelFileError

@@ -12,10 +12,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_dl._base import ImageEstimatorMixin
+from sklearn_dl._files import replacing
 from sklearn_dl.backbones import Preprocessing, named_tensors
 from sklearn_dl.backbones._surgery import find_head
 from sklearn_dl.backbones._zoo import backbone_names, build
-from sklearn_dl.persistence._atomic import replacing
 from sklearn_dl.persistence._errors import ModelFileError
 
 

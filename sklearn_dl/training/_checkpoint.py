@@ -3,8 +3,6 @@
 import hashlib
 import io
 import os
-import time
-import uuid
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,10 +13,10 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback, EpochScoring, PassthroughScoring
 
+from sklearn_dl._files import remove_stale, replacing
+
 _FORMAT = "sklearn_dl checkpoint"
 _VERSION = 1
-# No write takes as long, so what is older was left behind by a killed process.
-_STALE_SECONDS = 3600
 
 
 class Checkpoint(Callback):
@@ -113,7 +111,7 @@ class Checkpoint(Callback):
         self.fingerprint_ = f"{net.fingerprint_[:32]}-{_digest(net)}"
         self.path_ = Path(self.directory) / f"{self.fingerprint_}.checkpoint"
         self.resumed_epoch_ = 0
-        self._remove_stale()
+        remove_stale(self.path_.parent, "*.checkpoint")
         state = self._read()
         if state is None:
             return
@@ -156,22 +154,14 @@ class Checkpoint(Callback):
             ),
             "training": _plain(net.training_state(), "training state"),
         }
-        temporary = self.path_.with_name(f".{self.path_.name}.{uuid.uuid4().hex}.tmp")
         try:
             self.path_.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("xb") as file:
+            with replacing(self.path_) as file:
                 torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path_)
-            _sync_directory(self.path_.parent)
         except (OSError, RuntimeError) as error:  # torch raises both for a full disk
             if not self.failed_:  # once, not after every epoch
                 self._warn(f"can't be written ({error}); training goes on without it")
             self.failed_ = True
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     def _read(self) -> dict[str, Any] | None:
         """Return what the file holds; None where there is none, or not a whole one."""
@@ -206,13 +196,6 @@ class Checkpoint(Callback):
             self.path_.replace(broken)
             what += f", and is now {broken.name}"
         self._warn(f"{what}; training begins anew")
-
-    def _remove_stale(self) -> None:
-        """Remove temporaries of processes that were killed as they wrote."""
-        with suppress(OSError):
-            for temporary in self.path_.parent.glob(".*.checkpoint.*.tmp"):
-                if time.time() - temporary.stat().st_mtime > _STALE_SECONDS:
-                    temporary.unlink(missing_ok=True)
 
     def _warn(self, what: str) -> None:
         warnings.warn(f"The checkpoint {self.path_} {what}.", UserWarning, stacklevel=2)
@@ -266,14 +249,3 @@ def _digest(net) -> str:
             values = tensor.cpu().contiguous().view(-1)
             digest.update(values.view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
-
-
-def _sync_directory(directory: Path) -> None:
-    """Let a renaming survive a loss of power, where the system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

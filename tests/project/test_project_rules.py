@@ -26,7 +26,7 @@ LAYERS = [
     ("backbones", "datasets"),
     ("images",),
     ("runtime",),
-    ("_lazy", "_plots"),
+    ("_files", "_lazy", "_plots"),
 ]
 RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
 

@@ -1,18 +1,25 @@
 """Files that are replaced as a whole."""
 
+import glob
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+# No write takes as long, so what is older was left behind by a killed process.
+_STALE_SECONDS = 3600
+
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of `path` when the block has ended.
 
-    It is written beside it. Whatever ends the block before, what stood there stays.
+    It is written beside it, as ``.NAME.RANDOM.tmp``. Whatever ends the block before,
+    what stood there stays; what a process left behind that was killed as it wrote is
+    removed by a later one.
 
     Parameters
     ----------
@@ -26,7 +33,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     Examples
     --------
     >>> import os, tempfile
-    >>> from sklearn_dl.persistence._atomic import replacing
+    >>> from sklearn_dl._files import replacing
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with replacing(os.path.join(folder, "file")) as file:
     ...         _ = file.write(b"whole")
@@ -38,6 +45,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
         raise IsADirectoryError(f"{target} is a folder; give the path of a file.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {target.parent}; make it first.")
+    remove_stale(target.parent, glob.escape(target.name))
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -54,3 +62,18 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def remove_stale(folder: Path, name: str = "*") -> None:
+    """Remove the temporaries of processes that were killed as they wrote.
+
+    Parameters
+    ----------
+    folder : Path
+    name : str, default="*"
+        Of the files they were to be, as a pattern of `glob`.
+    """
+    with suppress(OSError):
+        for temporary in folder.glob(f".{name}.*.tmp"):
+            if time.time() - temporary.stat().st_mtime > _STALE_SECONDS:
+                temporary.unlink(missing_ok=True)
