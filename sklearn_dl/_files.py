@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -27,8 +28,8 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
     Raises
     ------
-    FileNotFoundError, IsADirectoryError
-        If there is no such folder, or the path is one.
+    FileNotFoundError, FileExistsError, IsADirectoryError
+        See `check_target`.
 
     Examples
     --------
@@ -40,11 +41,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     ...     os.listdir(folder)
     ['file']
     """
-    target = Path(os.path.realpath(Path(path).expanduser()))  # a link stays one
-    if target.is_dir():
-        raise IsADirectoryError(f"{target} is a folder; give the path of a file.")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {target.parent}; make it first.")
+    target = check_target(path)
     remove_stale(target.parent, glob.escape(target.name))
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -52,6 +49,8 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, temporary)
         os.replace(temporary, target)
     finally:
         with suppress(OSError):
@@ -62,6 +61,28 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def check_target(path: str | os.PathLike) -> Path:
+    """Return where `replacing` will write, with links followed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    IsADirectoryError
+        If it is a folder.
+    FileExistsError
+        If it is a device, a pipe or another thing that a file shouldn't replace.
+    """
+    target = Path(os.path.realpath(Path(path).expanduser()))  # a link stays one
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; give the path of a file.")
+    if target.exists() and not target.is_file():
+        raise FileExistsError(f"{target} is a device or a pipe; give that of a file.")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {target.parent}; make it first.")
+    return target
 
 
 def remove_stale(folder: Path, name: str = "*") -> None:

@@ -166,9 +166,10 @@ def reading(path: str | os.PathLike):
     except (ModelFileError, PermissionError, Warning):
         raise
     except zipfile.BadZipFile as error:
+        hint = " What export_onnx wrote is for load_exported."
         raise ModelFileError(
             f"{path} ({os.path.getsize(path)} bytes) is no model of sklearn_dl, or is "
-            f"cut off or damaged: {error}."
+            f"cut off or damaged: {error}.{hint if path.endswith('.onnx') else ''}"
         ) from error
     except Exception as error:  # a damaged file raises errors of many kinds
         reason = (str(error).strip().splitlines() or [""])[0][:200]

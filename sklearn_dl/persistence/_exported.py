@@ -1,32 +1,19 @@
 """Exported models as estimators of scikit-learn, without torch."""
 
-import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+from joblib import cpu_count
 from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 
 from sklearn_dl.images import ImageDecodeError, as_source, decode_image
-from sklearn_dl.persistence._errors import ModelFileError
-
-FORMAT = "sklearn_dl exported model"
-VERSION = 1
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "nearest-exact": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+from sklearn_dl.persistence._exported_file import FILTERS, open_graph
 
 
 def _gives(output: str):
@@ -66,7 +53,7 @@ class _Exported(BaseEstimator):
 
     def __getstate__(self):
         state = super().__getstate__()
-        return {k: v for k, v in state.items() if k not in ("_session", "_described")}
+        return {k: v for k, v in state.items() if k != "_opened"}
 
     @property
     def preprocessing_(self) -> dict[str, Any]:
@@ -75,16 +62,21 @@ class _Exported(BaseEstimator):
 
     @property
     def _metadata(self) -> dict[str, Any]:
-        if not hasattr(self, "_described"):
-            self._session, self._described = _opened(self.path, self.providers)
-        return self._described
+        return self._graph()[1]
+
+    def _graph(self) -> tuple[Any, dict[str, Any]]:
+        """Return a session of onnxruntime with the file, and its metadata."""
+        wanted = os.fspath(self.path), tuple(self.providers)
+        if getattr(self, "_opened", (None,))[0] != wanted:  # set_params may change it
+            self._opened = wanted, open_graph(*wanted)
+        return self._opened[1]
 
     def _run(self, X) -> np.ndarray:
         """Return the outputs of the graph, (n, k)."""
-        metadata = self._metadata
+        session, metadata = self._graph()
         source = as_source(X, image_shape=self.image_shape)
         parts = []
-        threads = min(8, os.cpu_count() or 1) if source.thread_safe else 1
+        threads = min(8, cpu_count()) if source.thread_safe else 1
         with ThreadPoolExecutor(threads) as executor:
             for start in range(0, len(source), self.batch_size):
                 rows = range(start, min(start + self.batch_size, len(source)))
@@ -94,7 +86,7 @@ class _Exported(BaseEstimator):
                 if failures:
                     raise ImageDecodeError.join(failures)
                 feed = {"images": np.stack(pixels)}
-                parts.append(self._session.run([metadata["output"]], feed)[0])
+                parts.append(session.run([metadata["output"]], feed)[0])
         return np.concatenate(parts)
 
 
@@ -256,8 +248,9 @@ def load_exported(
     Raises
     ------
     ModelFileError
-        A ValueError: if the file is no ONNX graph of `export_onnx`. A ``.pt2`` is
-        refused: loading one can run code.
+        A ValueError: if the file is no ONNX graph of `export_onnx`, or what it says
+        about itself doesn't fit its graph. A ``.pt2`` is refused: loading one can run
+        code.
     FileNotFoundError
         If there is no such file.
     ImportError
@@ -275,55 +268,15 @@ def load_exported(
     >>> model.predict(["some/image.jpg"])  # doctest: +SKIP
     array(['ants'], dtype='<U4')
     """
-    _, metadata = opened = _opened(path, providers)
-    kind = ExportedRegressor if metadata["kind"] == "targets" else ExportedClassifier
+    wanted = os.fspath(path), tuple(providers)
+    opened = open_graph(*wanted)
+    regressor = opened[1]["kind"] == "targets"
+    kind = ExportedRegressor if regressor else ExportedClassifier
     model = kind(
         path, batch_size=batch_size, image_shape=image_shape, providers=providers
     )
-    model._session, model._described = opened
+    model._opened = wanted, opened
     return model
-
-
-def _opened(path: str | os.PathLike, providers) -> tuple[Any, dict[str, Any]]:
-    """Return a session of onnxruntime, and what the file says about itself."""
-    path = os.path.expanduser(os.fspath(path))
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no file {path}.")
-    if path.endswith((".pt2", ".pt", ".pth")):
-        raise ModelFileError(
-            f"{path} is a file of torch, whose loading can run code. load_exported "
-            "takes what export_onnx wrote."
-        )
-    if find_spec("onnxruntime") is None:
-        raise ImportError("load_exported needs onnxruntime: pip install onnxruntime.")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    with open(path, "rb") as file:
-        data = file.read()  # as bytes, so that it can't refer to other files
-    try:
-        session = onnxruntime.InferenceSession(data, options, providers=[*providers])
-    except Exception as error:  # onnxruntime raises errors of many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ModelFileError(
-            f"{path} ({len(data)} bytes) is no ONNX graph that onnxruntime "
-            f"{onnxruntime.__version__} can run: {reason}"
-        ) from error
-    text = session.get_modelmeta().custom_metadata_map.get("sklearn_dl", "null")
-    try:
-        metadata = json.loads(text)
-    except (ValueError, RecursionError):
-        metadata = None
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        raise ModelFileError(f"{path} is an ONNX graph, but none of export_onnx.")
-    if metadata["version"] > VERSION:
-        writer = metadata.get("versions", {}).get("sklearn_dl")
-        raise ModelFileError(
-            f"{path} was written by sklearn_dl {writer}, with a format that this "
-            "version doesn't know: update sklearn_dl."
-        )
-    return session, metadata
 
 
 def _pixels(source, preprocessing: dict[str, Any], row: int) -> Any:
@@ -351,7 +304,7 @@ def _geometry(image: Image.Image, rule: dict[str, Any]) -> Image.Image:
     else:
         size = (width, height) if resize is None else (resize[1], resize[0])
     if size != (width, height):
-        image = image.resize(size, _FILTERS[rule["interpolation"]])
+        image = image.resize(size, FILTERS[rule["interpolation"]])
     if crop is None:
         return image
     height, width = crop

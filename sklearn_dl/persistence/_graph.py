@@ -21,7 +21,7 @@ from sklearn_dl.extraction import run_network
 from sklearn_dl.images import as_source
 from sklearn_dl.persistence._archive import versions
 from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._exported import FORMAT, VERSION
+from sklearn_dl.persistence._exported_file import FORMAT, VERSION
 from sklearn_dl.persistence._linear import Affine, linear_layers
 from sklearn_dl.training import gives_margins
 

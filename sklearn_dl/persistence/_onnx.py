@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_dl._files import replacing
+from sklearn_dl._files import check_target, replacing
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._graph import exported_program, graph_of
 
@@ -60,6 +60,7 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
             raise ImportError(
                 f"export_onnx needs {package}: pip install 'sklearn_dl[export]'."
             )
+    check_target(path)
     graph = graph_of(estimator)
     output = graph.metadata["output"]
     model = _model(graph.module, graph.size, output)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_dl._files import replacing
+from sklearn_dl._files import check_target, replacing
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._graph import exported_program, graph_of
 
@@ -50,6 +50,7 @@ def export_pt2(estimator: Any, path: str | os.PathLike) -> None:
 
     if not os.fspath(path).endswith(".pt2"):
         raise ModelFileError(f"{os.fspath(path)!r} must end in '.pt2'.")
+    check_target(path)
     graph = graph_of(estimator)
     try:
         program = exported_program(graph.module, graph.size)

@@ -9,7 +9,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 from sklearn_dl._base import ImageEstimatorMixin
-from sklearn_dl._files import replacing
+from sklearn_dl._files import check_target, replacing
 from sklearn_dl.persistence._archive import reading, write_archive
 from sklearn_dl.persistence._decode import Decoder
 from sklearn_dl.persistence._encode import Encoder
@@ -45,8 +45,8 @@ def save(
     ModelFileError
         A ValueError: if prediction needs what can't be written without code, such as a
         lambda in ``backbone=``. It names the place.
-    FileNotFoundError, IsADirectoryError
-        If the folder of `path` doesn't exist, or `path` is one.
+    FileNotFoundError, FileExistsError, IsADirectoryError
+        If the folder of `path` doesn't exist, or `path` is one, or a device.
 
     Warns
     -----
@@ -94,6 +94,7 @@ def save(
         raise ValueError(f"backbones={backbones!r} must be 'whole' or 'reference'.")
     if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
         raise TypeError(f"save takes an estimator, got {estimator!r:.100}.")
+    check_target(path)
     encoder = Encoder({ImageEstimatorMixin: EstimatorWriter(backbones)})
     try:
         root = encoder(estimator, type(estimator).__name__)

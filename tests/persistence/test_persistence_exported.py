@@ -121,13 +121,13 @@ def test_files_that_are_no_export_are_refused(path, tmp_path):
     for text in ("text", "{}", "[" * 10**5, json.dumps({**about, "version": 2})):
         entry.value = text
         onnx.save(model, other)
-        with pytest.raises(ModelFileError, match=r"none of export_onnx|update"):
+        with pytest.raises(ModelFileError, match=r"none of export_onnx|Update"):
             load_exported(other)
     save(classifier(), tmp_path / "model")
-    with pytest.raises(ModelFileError, match="no ONNX graph"):
+    with pytest.raises(ModelFileError, match="a file of save"):
         load_exported(tmp_path / "model")
     for name in ("model.pt2", "model.pth"):
-        (tmp_path / name).write_bytes(b"")
+        torch.save({}, tmp_path / name)
         with pytest.raises(ModelFileError, match="can run code"):
             load_exported(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="There is no file"):
@@ -252,3 +252,76 @@ def test_features_and_a_linear_model_are_exported_too(photographs, tmp_path):
         again.predict_proba(others), model.predict_proba(others), rtol=0, atol=1e-4
     )
     assert again.score(others, truth) > 0.9
+
+
+def altered(path, tmp_path, change):
+    """Return a copy of an exported file with other metadata."""
+    model = onnx.load(path)
+    (entry,) = model.metadata_props
+    metadata = json.loads(entry.value)
+    change(metadata)
+    entry.value = json.dumps(metadata)
+    onnx.save(model, tmp_path / "altered.onnx")
+    return tmp_path / "altered.onnx"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(
+            lambda found, key=key: found.pop(key)
+            for key in ("version", "kind", "preprocessing", "classes", "output")
+        ),
+        lambda found: found.update(version="1"),
+        lambda found: found.update(version=99, versions=["later"]),
+        lambda found: found.update(classes_dtype="nonsense"),
+        lambda found: found.update(classes_dtype="object"),
+        lambda found: found.update(kind="wonders"),
+        lambda found: found.update(output="scores"),
+        lambda found: found.update(classes=["dark"]),
+        lambda found: found.update(classes=[["dark", "light"]]),
+        lambda found: found["preprocessing"].update(crop_size=[40000, 40000]),
+        lambda found: found["preprocessing"].update(resize_size=10**9),
+        lambda found: found["preprocessing"].update(crop_size=[33, 32]),
+        lambda found: found["preprocessing"].update(interpolation="magic"),
+        lambda found: found.update(preprocessing=[]),
+    ],
+)
+def test_metadata_that_contradict_the_graph_are_refused(path, tmp_path, change):
+    with pytest.raises(ModelFileError, match=r"altered\.onnx"):
+        load_exported(altered(path, tmp_path, change))
+    assert load_exported(altered(path, tmp_path, len)).predict(X).shape == (len(X),)
+
+
+def test_another_path_is_another_model(path, tmp_path):
+    model = load_exported(path)
+    before = model.predict(X)
+    other = altered(path, tmp_path, lambda found: found.update(classes=["x", "y"]))
+    assert set(model.set_params(path=other).predict(X)) <= {"x", "y"}
+    np.testing.assert_array_equal(model.set_params(path=path).predict(X), before)
+    with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
+        model.set_params(path=tmp_path / "none.onnx").predict(X)
+
+
+def test_files_of_others_are_told_where_they_belong(path, tmp_path):
+    save(ImageClassifier(), tmp_path / "some.onnx")
+    with pytest.raises(ModelFileError, match="file of save: read it with load"):
+        load_exported(tmp_path / "some.onnx")
+    with pytest.raises(ModelFileError, match="is for load_exported"):
+        load(path)
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        load_exported(tmp_path)
+    whatever = tmp_path / "graph.pt"
+    whatever.write_bytes(path.read_bytes())
+    assert load_exported(whatever).predict(X).shape == (len(X),)
+
+
+def test_a_missing_folder_is_said_before_the_export(monkeypatch):
+    def never(*args):
+        raise AssertionError("it began to export")
+
+    for module in ("_onnx", "_pt2"):
+        monkeypatch.setattr(f"sklearn_dl.persistence.{module}.graph_of", never)
+    for export in (export_onnx, export_pt2):
+        with pytest.raises(FileNotFoundError, match="no folder"):
+            export(ImageClassifier(), "no/such/folder/model.pt2")

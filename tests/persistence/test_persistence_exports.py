@@ -237,7 +237,7 @@ def test_what_has_no_graph_says_so(model, tmp_path):
 def test_a_missing_package_is_named(package, model, tmp_path, monkeypatch):
     from importlib.util import find_spec
 
-    from sklearn_dl.persistence import _exported, _onnx
+    from sklearn_dl.persistence import _exported_file, _onnx
 
     def without(name):
         return None if name == package else find_spec(name)
@@ -245,7 +245,7 @@ def test_a_missing_package_is_named(package, model, tmp_path, monkeypatch):
     monkeypatch.setattr(_onnx, "find_spec", without)
     with pytest.raises(ImportError, match=rf"{package}: pip install .*export"):
         export_onnx(model, tmp_path / "model.onnx")
-    monkeypatch.setattr(_exported, "find_spec", without)
+    monkeypatch.setattr(_exported_file, "find_spec", without)
     (tmp_path / "model.onnx").write_bytes(b"")
     kind = ImportError if package == "onnxruntime" else ModelFileError
     with pytest.raises(kind):

@@ -1,0 +1,146 @@
+"""The file of an exported model: a graph, and what it says about itself, checked."""
+
+import json
+import os
+import zipfile
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sklearn_dl.persistence._errors import ModelFileError
+
+FORMAT = "sklearn_dl exported model"
+VERSION = 1
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "nearest-exact": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_KINDS = ("classes", "labels", "targets")
+_LARGEST_SIDE = 2**14  # pixels
+
+
+def open_graph(
+    path: str | os.PathLike, providers: tuple[str, ...]
+) -> tuple[Any, dict[str, Any]]:
+    """Return a session of onnxruntime with a file, and the file's metadata.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is none of `export_onnx`, or contradicts itself.
+    FileNotFoundError, IsADirectoryError
+    ImportError
+        If onnxruntime is missing.
+    """
+    path = os.path.expanduser(os.fspath(path))
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path} is a folder, not the file of a model.")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no file {path}.")
+    _refuse_zip(path)
+    if find_spec("onnxruntime") is None:
+        raise ImportError("load_exported needs onnxruntime: pip install onnxruntime.")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    with open(path, "rb") as file:
+        data = file.read()  # as bytes, so that it can't refer to other files
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=[*providers])
+    except Exception as error:  # onnxruntime raises errors of many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ModelFileError(
+            f"{path} ({len(data)} bytes) is no ONNX graph that onnxruntime "
+            f"{onnxruntime.__version__} can run: {reason}"
+        ) from error
+    text = session.get_modelmeta().custom_metadata_map.get("sklearn_dl", "null")
+    return session, _described(path, text, session)
+
+
+def _refuse_zip(path: str) -> None:
+    """Raise for the files of torch and of `save`, which are zips."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        ours = "manifest.json" in archive.namelist()
+    if ours:
+        raise ModelFileError(f"{path} is a file of save: read it with load.")
+    raise ModelFileError(
+        f"{path} is a file of torch, whose loading can run code, or another zip. "
+        "load_exported takes what export_onnx wrote."
+    )
+
+
+def _described(path: str, text: str, session: Any) -> dict[str, Any]:
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError):
+        metadata = None
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise ModelFileError(f"{path} is an ONNX graph, but none of export_onnx.")
+    version = metadata.get("version")
+    if type(version) is not int or version > VERSION:
+        writer = metadata.get("versions")
+        writer = writer.get("sklearn_dl") if isinstance(writer, dict) else None
+        raise ModelFileError(
+            f"{path} was written by sklearn_dl {writer!s:.40}, with the format "
+            f"{version!r:.20}; this version knows formats up to {VERSION}. Update "
+            "sklearn_dl."
+        )
+    try:
+        _check(metadata, session)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ModelFileError(
+            f"What {path} says about itself doesn't fit its graph, or is damaged: "
+            f"{type(error).__name__}: {error!s:.200}"
+        ) from error
+    return metadata
+
+
+def _check(metadata: dict[str, Any], session: Any) -> None:
+    """Raise where metadata and graph are not what `export_onnx` writes."""
+    if metadata["kind"] not in _KINDS:
+        raise ValueError(f"the kind {metadata['kind']!r:.40} is not known")
+    if metadata["kind"] == "targets":
+        if type(metadata["single"]) is not bool:
+            raise ValueError("single is neither true nor false")
+    outputs = {output.name: output.shape for output in session.get_outputs()}
+    shape = outputs[metadata["output"]]
+    (taken,) = session.get_inputs()
+    if taken.name != "images" or taken.type != "tensor(uint8)" or len(taken.shape) != 4:
+        raise ValueError(f"the graph takes {taken.name!r:.40} of {taken.shape}")
+    rule = metadata["preprocessing"]
+    _check_rule(rule, tuple(taken.shape[1:3]))
+    if metadata["kind"] == "targets":
+        return
+    classes = np.array(metadata["classes"], dtype=metadata["classes_dtype"])
+    if classes.dtype.hasobject or classes.ndim != 1 or not len(classes):
+        raise ValueError("the classes are no list of labels")
+    columns = shape[1] if len(shape) == 2 else None
+    binary = metadata["output"] == "scores" and len(classes) == 2
+    if columns != len(classes) and not (binary and columns == 1):
+        raise ValueError(f"there are {len(classes)} classes for outputs of {shape}")
+
+
+def _check_rule(rule: dict[str, Any], size: tuple[Any, ...]) -> None:
+    if rule["interpolation"] not in FILTERS:
+        raise ValueError(f"the interpolation {rule['interpolation']!r:.40} is unknown")
+    resize, crop = rule["resize_size"], rule["crop_size"]
+    sides = [
+        *([resize] if not isinstance(resize, list) else resize),
+        *(crop if crop is not None else []),
+    ]
+    for side in sides:
+        if side is not None and not (type(side) is int and 0 < side <= _LARGEST_SIDE):
+            raise ValueError(f"{side!r:.40} is no side of an image in pixels")
+    given = crop if crop is not None else resize
+    if isinstance(given, list) and tuple(given) != size:
+        raise ValueError(f"images of {given} are cropped for a graph of {size}")
