@@ -15,6 +15,7 @@ PACKAGE = ROOT / "sklearn_dl"
 # A room may import the rooms of the rows below its own, never those beside or above.
 LAYERS = [
     ("__main__",),
+    ("_commands",),
     ("persistence", "inspection", "model_selection", "ensemble"),
     ("_classifier", "_regressor", "_features"),
     ("_neural",),

@@ -1,0 +1,190 @@
+"""Images to train on, and images to score."""
+
+import argparse
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sklearn_dl._commands._terminal import CommandError, write_error
+from sklearn_dl.datasets import load_image_folder, load_image_frame
+
+_TRAIN = ("train", "training")
+_HELD_OUT = ("val", "valid", "validation", "test", "testing")
+_SHARE = 0.2
+# Why a folder's loader leaves out what never was an image.
+_NO_IMAGES = ("not in a class folder", "not an image by its suffix")
+
+
+@dataclass
+class Parts:
+    """Training and held-out images.
+
+    Attributes
+    ----------
+    X, X_test : ndarray of shape (n, 1)
+        Paths; `X_test` is None where nothing is held out.
+    y, y_test : ndarray of shape (n,) or (n, n_targets)
+    origin : str
+        Where the held-out images come from.
+    n_failed : int
+        Images that can't be read, and were left out.
+    regression : bool
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    X_test: np.ndarray | None
+    y_test: np.ndarray | None
+    origin: str
+    n_failed: int
+    regression: bool
+
+    @property
+    def description(self) -> str:
+        """How many images there are, in one line."""
+        text = f"{len(self.X)} images to learn from"
+        if not self.regression:
+            names, counts = np.unique(self.y, return_counts=True)
+            shown = [f"{n} {c}" for n, c in zip(names, counts, strict=True)][:8]
+            more = f", and {len(names) - 8} more" if len(names) > 8 else ""
+            text += f" in {len(names)} classes ({', '.join(shown)}{more})"
+        if self.X_test is None:
+            return f"{text}, none held out"
+        return f"{text}, {len(self.X_test)} held out ({self.origin})"
+
+    def score(self, model: Any) -> str:
+        """Return how good a model is on the held-out images, in one line."""
+        assert self.X_test is not None
+        assert self.y_test is not None
+        predicted, truth = model.predict(self.X_test), self.y_test
+        where = f"on the {len(truth)} held-out images"
+        if self.regression:
+            from sklearn.metrics import mean_absolute_error, r2_score
+
+            error = mean_absolute_error(truth, predicted)
+            r2 = f"R2 {r2_score(truth, predicted):.3f}, " if len(truth) > 1 else ""
+            return f"{where}: {r2}mean absolute error {error:.4g}"
+        names, counts = np.unique(self.y, return_counts=True)
+        usual = names[counts.argmax()]
+        return (
+            f"{where}: accuracy {np.mean(predicted == truth):.3f}, "
+            f"{np.sum(predicted != truth)} wrong "
+            f"(always {str(usual)!r}: {np.mean(truth == usual):.3f})"
+        )
+
+
+def load_data(data: str, args: argparse.Namespace) -> Parts:
+    """Load what the arguments of ``train`` name.
+
+    Raises
+    ------
+    CommandError
+        If there is nothing to learn from, or nothing to hold out.
+    """
+    regression = args.task == "regression"
+    if regression and os.path.isdir(data):
+        raise CommandError("--task regression takes a table of paths and numbers.")
+    train, other, origin, share = _division(data, args.validation)
+    X, y, n_failed = _loaded(train, args)
+    _check_targets(y, train, regression)
+    X_test = y_test = None
+    if other is not None:
+        X_test, y_test, n_more = _loaded(other, args)
+        n_failed += n_more
+        unknown = [] if regression else sorted({*y_test.tolist()} - {*y.tolist()})
+        if unknown:
+            raise CommandError(
+                f"{other} has the class {unknown[0]!r}, of which {train} has no image."
+            )
+    elif share:
+        X, X_test, y, y_test = _split(X, y, share, args.seed, regression)
+    return Parts(X, y, X_test, y_test, origin, n_failed, regression)
+
+
+def _division(data: str, validation: str | None) -> tuple[str, str | None, str, float]:
+    """Return what to train on, what to score or None, its name, or a share."""
+    train = _inside(data, _TRAIN)
+    inside = None if train is None else _inside(data, _HELD_OUT)
+    if validation is None and train is not None and inside is not None:
+        return train, inside, os.path.basename(inside), 0.0
+    source = data if train is None else train
+    try:
+        share = _SHARE if validation is None else float(validation)
+    except ValueError:
+        other = os.path.expanduser(str(validation))
+        if not os.path.exists(other):
+            raise CommandError(
+                f"--validation {validation}: neither a share such as 0.2 nor a folder "
+                "or table that is there."
+            ) from None
+        return source, other, other, 0.0
+    if not 0 <= share < 1:
+        raise CommandError(
+            f"--validation {validation}: a share is at least 0 and below 1."
+        )
+    return source, None, f"a share of {share:g}", share
+
+
+def _inside(folder: str, names: tuple[str, ...]) -> str | None:
+    paths = [os.path.join(folder, name) for name in names]
+    found = [path for path in paths if os.path.isdir(path)]
+    # A class called "train" has images in it, not folders.
+    return next((p for p in found if any(e.is_dir() for e in os.scandir(p))), None)
+
+
+def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return paths, targets, and the number of images that can't be read."""
+    verify = "raise" if args.strict else "skip"
+    if os.path.isdir(data):
+        bunch = load_image_folder(data, verify=verify)
+        failed = [
+            (path, reason)
+            for path, reason in bunch.skipped.itertuples(index=False, name=None)
+            if reason not in _NO_IMAGES
+        ]
+    else:
+        target = args.target or ["target"]
+        bunch = load_image_frame(
+            data,
+            path=args.path,
+            target=target[0] if len(target) == 1 else target,
+            root=args.root or os.path.dirname(os.path.abspath(data)),
+            verify=verify,
+        )
+        failed = list(bunch.skipped[["path", "reason"]].itertuples(False, None))
+    for path, reason in failed:
+        write_error(f"train: left out {path!r}: {reason}")
+    return bunch.data, bunch.target, len(failed)
+
+
+def _check_targets(y: np.ndarray, data: str, regression: bool) -> None:
+    if regression and y.dtype.kind not in "iuf":
+        raise CommandError(f"The targets in {data} are no numbers: {str(y.flat[0])!r}.")
+    if regression:
+        return
+    if y.ndim > 1:
+        raise CommandError("A classifier takes one --target.")
+    if y.dtype.kind == "f":
+        raise CommandError(
+            f"The targets in {data} are numbers such as {y[0]}: --task regression?"
+        )
+    if len(np.unique(y)) < 2:
+        raise CommandError(f"{data} has one class, {str(y[0])!r}; give at least 2.")
+
+
+def _split(X, y, share: float, seed: int, regression: bool):
+    from sklearn.model_selection import train_test_split
+
+    if not regression:
+        names, counts = np.unique(y, return_counts=True)
+        if counts.min() < 2:
+            raise CommandError(
+                f"The class {str(names[counts.argmin()])!r} has one image; each needs "
+                "at least 2 to hold one back. --validation 0 trains on all."
+            )
+        share = max(share, len(names) / len(y))  # one of each class
+    return train_test_split(
+        X, y, test_size=share, stratify=None if regression else y, random_state=seed
+    )

@@ -1,0 +1,199 @@
+"""Train a classifier (or a regressor) on images, and save it.
+
+DATA is a folder with a subfolder for each class; or one with the folders train and val
+(or test) of that form; or a table (.csv, .xlsx, .parquet) with a column of paths and
+one of labels. The score is of images that the model wasn't trained on: those of val, or
+a share that is held back.
+
+Images that can't be read are named and left out, and the exit code is 1. After Ctrl-C
+nothing is saved.
+
+example:
+    python -m sklearn_dl train photos --out ants_bees.model
+    python -m sklearn_dl train photos --trainable all --augment standard --epochs 5
+    python -m sklearn_dl train weights.csv --task regression --path file --target grams
+"""
+
+import argparse
+import ast
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from sklearn_dl._commands._terminal import (
+    CommandError,
+    checked_output,
+    on_terminal,
+    positive,
+    say,
+    size_of,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add = parser.add_argument
+    add("data", metavar="DATA", help="folder, or table of paths and labels")
+    add(
+        "--out",
+        metavar="MODEL",
+        help="file of the model (default: the name of DATA with .model, in the working "
+        "directory, if there is none yet)",
+    )
+    add(
+        "--validation",
+        metavar="SHARE|DATA",
+        help="share of the images held back for the score, 0 for none; or a folder or "
+        "table of others (default: val or test inside DATA, else 0.2)",
+    )
+    add("--task", choices=["classification", "regression"], default="classification")
+    add("--path", metavar="COLUMN", default="path", help="of a table (default: path)")
+    add(
+        "--target",
+        metavar="COLUMN",
+        action="append",
+        help="of a table (default: target); regression takes several, each with "
+        "--target",
+    )
+    add(
+        "--root",
+        metavar="FOLDER",
+        help="that the paths in a table start from (default: the table's folder)",
+    )
+    add("--strict", action="store_true", help="stop at images that can't be read")
+    model = parser.add_argument_group("model")
+    add = model.add_argument
+    add("--backbone", default="mobilenet_v2", help="torchvision network (%(default)s)")
+    add(
+        "--weights",
+        default="DEFAULT",
+        help="DEFAULT (torchvision's, downloaded), the name of others, a file, builtin "
+        "(in this package, of mobilenet_v3_small), or none",
+    )
+    add("--image-size", metavar="PIXELS", type=positive, help="side of the input")
+    add(
+        "--trainable",
+        default="head",
+        help="head (default), all, the number of the last stages, or names of stages "
+        "with commas",
+    )
+    add(
+        "--augment",
+        help="random changes of the training images: light, standard, strong, trivial, "
+        "rand, or names with commas such as flip,rotation",
+    )
+    add("--epochs", type=positive, default=20, help="(default: %(default)s)")
+    add("--batch-size", metavar="N", type=positive, default=32, help="(%(default)s)")
+    add("--lr", type=float, help="learning rate of the head")
+    add(
+        "--early-stopping",
+        action="store_true",
+        help="end when a tenth of the training images, held back, gets no better",
+    )
+    add(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="any other parameter of ImageClassifier, such as tta=flip or "
+        "head__dropout=0.5",
+    )
+    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    add("--cache", metavar="FOLDER", help="where features are kept for later runs")
+    add("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, save and score; return the exit code."""
+    data = os.path.expanduser(args.data)
+    if not os.path.exists(data):
+        raise CommandError(f"There is no folder or table {data!r}.")
+    out = _output(args, data)
+    model = _model(args)
+    from sklearn_dl._commands._data import load_data
+    from sklearn_dl.backbones import load_backbone
+
+    # What is wrong with them shall be known before the images are read.
+    load_backbone(model.backbone, model.weights, image_size=model.image_size)
+    parts = load_data(data, args)
+    say(parts.description)
+    began = time.perf_counter()
+    if not (args.quiet or on_terminal(sys.stderr)):
+        from sklearn_dl._commands._epochs import EpochLines
+
+        model.set_params(callbacks=[*(model.callbacks or ()), EpochLines()])
+    try:
+        model.fit(parts.X, parts.y)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("nothing was saved") from error
+    say(f"trained in {time.perf_counter() - began:.1f} s")
+    _save(model, out)
+    say(f"saved to {out} ({size_of(out)})")
+    if parts.X_test is not None:
+        say(parts.score(model))
+    return 1 if parts.n_failed else 0
+
+
+def _output(args: argparse.Namespace, data: str) -> Path:
+    if args.out is not None:
+        return checked_output(args.out, data)
+    # A model that is there was made by somebody who may want it.
+    source = Path(os.path.realpath(data))
+    name = source.name if source.is_dir() else source.stem
+    path = Path(f"{name or 'images'}.model")
+    if path.exists():
+        raise CommandError(f"{path} exists: name the file of the model with --out.")
+    return checked_output(path)
+
+
+def _model(args: argparse.Namespace) -> Any:
+    from sklearn_dl._classifier import ImageClassifier
+    from sklearn_dl._regressor import ImageRegressor
+
+    kind = ImageClassifier if args.task == "classification" else ImageRegressor
+    model = kind(
+        args.backbone,
+        weights=None if args.weights.lower() == "none" else args.weights,
+        image_size=args.image_size,
+        trainable=_trainable(args.trainable),
+        augment=_names(args.augment),
+        max_epochs=args.epochs,
+        batch_size=args.batch_size,
+        lr=args.lr,
+        early_stopping=args.early_stopping,
+        device=args.device,
+        cache="memory" if args.cache is None else args.cache,
+        random_state=args.seed,
+        verbose=int(not args.quiet and on_terminal(sys.stderr)),
+    )
+    model.set_params(**dict(map(_assignment, args.set)))
+    model._validate_params()
+    return model
+
+
+def _names(text: str | None) -> str | list[str] | None:
+    return text.split(",") if text is not None and "," in text else text
+
+
+def _trainable(text: str) -> Any:
+    return int(text) if text.isdecimal() else _names(text)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise CommandError(f"--set {text}: give NAME=VALUE.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value  # a plain word
+
+
+def _save(model: Any, out: Path) -> None:
+    from sklearn_dl.persistence import save
+
+    model.set_params(verbose=0, callbacks=None)
+    save(model, out)

@@ -1,0 +1,336 @@
+import csv
+import io
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+from commands_cases import (
+    DARK,
+    LIGHT,
+    command,
+    small_classifier,
+    write_broken,
+    write_folder,
+)
+from one_thread import one_thread  # noqa: F401
+from sklearn.ensemble import VotingClassifier
+from sklearn.svm import LinearSVC
+
+from sklearn_dl import ImageFeatureExtractor, ImageRegressor, make_feature_classifier
+from sklearn_dl.persistence import save
+
+ALL = np.concatenate([DARK, LIGHT])
+Y = np.repeat(["dark", "light"], 6)
+
+
+def rows_of(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def lines_of(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_rows_are_what_the_model_says_in_the_order_of_paths(
+    model, classifier, folder, capsys
+):
+    assert command("predict", model, folder) == 0
+    out, err = capsys.readouterr()
+    rows = rows_of(out)
+    assert err == ""
+    assert list(rows[0]) == [
+        *("path", "prediction", "probability_dark", "probability_light", "error")
+    ]
+    paths = [str(folder / c / f"{k}.png") for c in ("dark", "light") for k in range(6)]
+    assert [row["path"] for row in rows] == paths
+    wanted = classifier.predict_proba(ALL)
+    got = [[float(row[f"probability_{c}"]) for c in ("dark", "light")] for row in rows]
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+    assert [row["prediction"] for row in rows] == [*classifier.predict(ALL)]
+    assert {row["error"] for row in rows} == {""}
+
+
+def test_json_has_one_object_a_line(model, classifier, folder, capsys):
+    paths = sorted((folder / "light").iterdir())[:3]
+    assert command("predict", model, *paths, "--format", "json") == 0
+    lines = lines_of(capsys.readouterr().out)
+    wanted = classifier.predict_proba(LIGHT[:3])
+    for line, path, values in zip(lines, paths, wanted, strict=True):
+        assert line.keys() == {"path", "prediction", "probabilities"}
+        assert line["path"] == str(path)
+        np.testing.assert_allclose([*line["probabilities"].values()], values, rtol=1e-5)
+
+
+def test_top_names_the_most_probable_classes_first(model, folder, capsys):
+    image = folder / "light" / "0.png"
+    assert command("predict", model, image, "--top", 9) == 0
+    row = rows_of(capsys.readouterr().out)[0]
+    assert [k for k in row if k.startswith(("class", "probability"))] == [
+        *("class_1", "probability_1", "class_2", "probability_2")
+    ]
+    assert row["class_1"] == row["prediction"]
+    assert float(row["probability_1"]) > 0.5 > float(row["probability_2"])
+    command("predict", model, image, "--top", 1, "--format", "json")
+    (line,) = lines_of(capsys.readouterr().out)
+    assert line["top"] == [
+        {"class": row["class_1"], "probability": float(row["probability_1"])}
+    ]
+
+
+def test_an_exported_graph_gives_the_same_rows(model, graph, folder, capsys):
+    command("predict", model, folder)
+    saved = rows_of(capsys.readouterr().out)
+    assert command("predict", graph, folder, "--batch-size", 5) == 0
+    exported = rows_of(capsys.readouterr().out)
+    assert len(exported) == len(saved) == 12
+    for one, other in zip(saved, exported, strict=True):
+        assert one["path"] == other["path"]
+        assert one["prediction"] == other["prediction"]
+        assert abs(
+            float(one["probability_dark"]) - float(other["probability_dark"])
+        ) < (1e-4)
+
+
+@pytest.mark.parametrize("file", ["model", "graph"])
+def test_broken_images_have_their_error_and_the_others_go_on(
+    file, request, tmp_path, capsys
+):
+    images = write_folder(tmp_path / "images", n=3)
+    broken = write_broken(images / "dark" / "1a.png")
+    (images / "light" / "empty.jpg").touch()
+    gone = images / "gone.png"
+    path = request.getfixturevalue(file)
+    # Batches of 1: a chunk has several, and the broken ones lie in different ones.
+    code = command("predict", path, images, gone, "--batch-size", 1)
+    out, err = capsys.readouterr()
+    rows = rows_of(out)
+    errors = {row["path"]: row["error"] for row in rows if row["error"]}
+    assert code == 1
+    assert len(rows) == 9
+    assert errors.keys() == {*map(str, (broken, images / "light" / "empty.jpg", gone))}
+    assert errors[str(gone)] == "no such file"
+    assert "empty" in errors[str(images / "light" / "empty.jpg")]
+    assert all(bool(row["prediction"]) != bool(row["error"]) for row in rows)
+    assert err == "predict: 3 of 9 images could not be read; their rows say why.\n"
+    by_class = {row["path"]: row["prediction"] for row in rows if not row["error"]}
+    command("predict", path, *by_class)
+    alone = {row["path"]: row["prediction"] for row in rows_of(capsys.readouterr().out)}
+    assert by_class == alone
+
+
+def test_errors_found_one_after_the_other_are_those_of_their_rows(
+    graph, folder, capsys
+):
+    good = folder / "dark" / "0.png"
+    # One chunk of four batches: each round finds the next of them.
+    assert command("predict", graph, good, "g1", good, "g2", "--batch-size", 1) == 1
+    rows = rows_of(capsys.readouterr().out)
+    assert [row["path"] for row in rows if row["error"]] == ["g1", "g2"]
+    assert rows[0]["prediction"] == rows[2]["prediction"] != ""
+
+
+def test_only_broken_images_are_rows_too(model, tmp_path, capsys):
+    assert command("predict", model, tmp_path / "a.png", "--format", "json") == 1
+    (line,) = lines_of(capsys.readouterr().out)
+    assert line == {"path": str(tmp_path / "a.png"), "error": "no such file"}
+
+
+def test_strict_stops_and_writes_no_file(model, folder, tmp_path, capsys):
+    output = tmp_path / "rows.csv"
+    output.write_text("before")
+    arguments = (folder, tmp_path / "gone.png", "--output", output)
+    assert command("predict", model, *arguments, "--strict") == 2
+    assert "gone.png': no such file" in capsys.readouterr().err
+    assert output.read_text() == "before"
+    assert os.listdir(tmp_path) == ["rows.csv"]
+    assert command("predict", model, *arguments) == 1
+    assert len(rows_of(output.read_text())) == 13
+    assert os.listdir(tmp_path) == ["rows.csv"]
+    assert capsys.readouterr().out == ""
+
+
+def test_paths_come_from_folders_patterns_and_stdin(
+    model, folder, tmp_path, capsys, monkeypatch
+):
+    odd = tmp_path / "odd, näme [1].png"
+    odd.write_bytes((folder / "dark" / "0.png").read_bytes())
+    stdin = f"{folder}/dark/3.png\r\n\n{odd}\n".encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+    pattern = f"{folder}/**/[01].png"
+    assert command("predict", model, pattern, "-", f"{folder}/li*", odd) == 0
+    paths = [row["path"] for row in rows_of(capsys.readouterr().out)]
+    assert paths == [
+        *(f"{folder}/{name}/{k}.png" for name in ("dark", "light") for k in (0, 1)),
+        *(f"{folder}/dark/3.png", str(odd)),
+        *(f"{folder}/light/{k}.png" for k in range(6)),
+        str(odd),
+    ]
+
+
+def test_images_are_looked_at_in_parts(model, folder, monkeypatch, capsys):
+    from sklearn_dl import ImageClassifier
+
+    seen = []
+    predict_proba = ImageClassifier.predict_proba
+
+    def counted(self, X):
+        seen.append(len(X))
+        return predict_proba(self, X)
+
+    monkeypatch.setattr(ImageClassifier, "predict_proba", counted)
+    command("predict", model, folder, "--batch-size", 1)
+    assert seen == [1, 4, 4, 4]  # the first is for the columns
+    assert len(rows_of(capsys.readouterr().out)) == 12
+
+
+def test_scores_stand_where_there_are_no_probabilities(folder, tmp_path, capsys):
+    pipeline = make_feature_classifier(
+        backbone="squeezenet1_1", weights=None, image_size=32, random_state=0
+    )
+    hinge = small_classifier(loss="hinge")
+    for model in (pipeline.fit(ALL, Y), hinge):
+        save(model, tmp_path / "m")
+        assert command("predict", tmp_path / "m", folder) == 0
+        rows = rows_of(capsys.readouterr().out)
+        assert list(rows[0]) == ["path", "prediction", "score_light", "error"]
+        assert [row["prediction"] for row in rows] == [*model.predict(ALL)]
+        got = [float(row["score_light"]) for row in rows]
+        np.testing.assert_allclose(got, model.decision_function(ALL), rtol=1e-4)
+    assert command("predict", tmp_path / "m", folder, "--top", 1) == 2
+    assert "gives no probabilities" in capsys.readouterr().err
+
+
+def test_an_ensemble_predicts_by_its_vote(classifier, folder, tmp_path, capsys):
+    members = [("a", small_classifier()), ("b", small_classifier(random_state=1))]
+    vote = VotingClassifier(members, voting="soft").fit(ALL, Y)
+    save(vote, tmp_path / "m")
+    assert command("predict", tmp_path / "m", folder) == 0
+    rows = rows_of(capsys.readouterr().out)
+    got = [float(row["probability_dark"]) for row in rows]
+    np.testing.assert_allclose(got, vote.predict_proba(ALL)[:, 0], rtol=1e-5)
+    assert [row["prediction"] for row in rows] == [*vote.predict(ALL)]
+
+
+def test_several_labels_and_several_targets(folder, tmp_path, capsys):
+    small = {"weights": None, "image_size": 32, "random_state": 0, "max_epochs": 1}
+    labels = small_classifier().set_params(max_epochs=1)
+    labels.fit(ALL, np.array([[1, 0, 1], [0, 1, 1]] * 6))
+    numbers = ImageRegressor("squeezenet1_1", **small)
+    numbers.fit(ALL, np.arange(24.0).reshape(12, 2))
+    save(labels, tmp_path / "labels")
+    save(numbers, tmp_path / "numbers")
+    image = folder / "dark" / "0.png"
+    command("predict", tmp_path / "labels", image)
+    (row,) = rows_of(capsys.readouterr().out)
+    wanted = np.flatnonzero(labels.predict(DARK[:1])[0])
+    assert row["prediction"] == ";".join(map(str, wanted))
+    assert {"probability_0", "probability_1", "probability_2"} <= row.keys()
+    command("predict", tmp_path / "labels", image, "--format", "json")
+    (line,) = lines_of(capsys.readouterr().out)
+    assert line["prediction"] == [*wanted]
+    command("predict", tmp_path / "numbers", image)
+    (row,) = rows_of(capsys.readouterr().out)
+    assert list(row) == ["path", "prediction_1", "prediction_2", "error"]
+    got = [float(row["prediction_1"]), float(row["prediction_2"])]
+    np.testing.assert_allclose(got, numbers.predict(DARK[:1])[0], rtol=1e-5)
+
+
+def test_device_and_batch_size_reach_the_members(tmp_path, folder, capsys):
+    from sklearn_dl._commands._answers import image_estimators, open_model
+
+    vote = VotingClassifier([("a", small_classifier())], voting="soft").fit(ALL, Y)
+    save(vote.set_params(a__device="auto"), tmp_path / "m")
+    answers = open_model(str(tmp_path / "m"), device="cpu", batch_size=7)
+    own = list(image_estimators(answers.model))
+    assert {(e.device, e.batch_size, e.verbose) for e in own} == {("cpu", 7, 0)}
+    assert answers.model.estimators_[0] in own
+    code = command("predict", tmp_path / "m", folder, "--device", "abacus")
+    assert code == 2
+    assert "'abacus' is not a device of torch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (LinearSVC(), "not fitted"),
+        (ImageFeatureExtractor(weights=None), "not fitted"),
+    ],
+    ids=["unfitted", "extractor"],
+)
+def test_models_that_cannot_answer_are_said_in_one_line(
+    estimator, message, folder, tmp_path, capsys
+):
+    save(estimator, tmp_path / "m")
+    assert command("predict", tmp_path / "m", folder) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_what_predicts_nothing_is_refused(folder, tmp_path, capsys):
+    features = ImageFeatureExtractor(
+        "squeezenet1_1", weights=None, image_size=32, random_state=0
+    )
+    save(features.fit(ALL), tmp_path / "m")
+    assert command("predict", tmp_path / "m", folder) == 2
+    assert "ImageFeatureExtractor, which doesn't predict" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{tmp}/no.model", "a.png"], "There is no file"),
+        (["{tmp}", "a.png"], "is a folder, not the file"),
+        (["{tmp}/text.model", "a.png"], "is no model of sklearn_dl"),
+        (["{tmp}/text.onnx", "a.png"], "is no ONNX graph"),
+        (["{model}", "{tmp}/none*.png"], "No image matches"),
+        (["{model}", "{tmp}/empty"], "There is no image in the folder"),
+        (["{model}", "-", "-"], "can be given once"),
+        (["{model}", "a.png", "--top", "0"], "whole number of 1 or more"),
+        (["{model}", "a.png", "--format", "xml"], "--format"),
+        (["{model}", "a.png", "--output", "{tmp}/no/rows.csv"], "There is no folder"),
+        (["{model}", "a.png", "--output", "{tmp}"], "give the path of a file"),
+        (["{model}", "a.png", "--output", "{model}"], "is also read"),
+        (["{model}", "{image}", "--output", "{image}"], "is also read"),
+        (["{model}", "a.png", "--output", "{tmp}/pipe"], "is a device"),
+    ],
+)
+def test_wrong_input_is_said_in_one_line(
+    arguments, message, model, folder, tmp_path, capsys
+):
+    (tmp_path / "text.model").write_text("no model")
+    (tmp_path / "text.onnx").write_text("no graph")
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    image = folder / "dark" / "0.png"
+    before = image.read_bytes(), model.read_bytes()
+    given = [a.format(tmp=tmp_path, model=model, image=image) for a in arguments]
+    assert command("predict", *given) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
+    assert (image.read_bytes(), model.read_bytes()) == before
+
+
+def test_debug_shows_where(tmp_path, capsys):
+    assert command("predict", tmp_path / "no", "a.png", "--debug") == 2
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_errors_of_the_program_show_where_they_come_from(
+    model, folder, monkeypatch, capsys
+):
+    from sklearn_dl import ImageClassifier
+
+    def broken(self, X):
+        raise RuntimeError("nothing of the input")
+
+    monkeypatch.setattr(ImageClassifier, "predict_proba", broken)
+    assert command("predict", model, folder) == 3
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "nothing of the input" in err

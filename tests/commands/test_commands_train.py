@@ -1,0 +1,307 @@
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from commands_cases import command, train_small, write_broken, write_folder
+from one_thread import one_thread  # noqa: F401
+
+from sklearn_dl import ImageClassifier, ImageRegressor
+from sklearn_dl.persistence import ModelFileError, load, load_exported
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def accuracy_in(text):
+    return float(re.search(r"accuracy (\d\.\d+)", text)[1])
+
+
+def write_table(folder, numbers):
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*.png"))
+    table = pd.DataFrame({"file": [str(f) for f in files]})
+    table["kind"] = [f.parts[0] for f in files]
+    table["grams"] = numbers[: len(files)]
+    table["metres"] = 2 * table["grams"]
+    table.to_csv(folder / "table.csv", index=False)
+    return folder / "table.csv"
+
+
+def test_a_folder_becomes_a_model_with_its_held_out_score(folder, tmp_path, capsys):
+    assert train_small(folder, "--out", "m", "--seed", 3, "--validation", 0.34) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert re.fullmatch(
+        r"7 images to learn from in 2 classes \(dark [34], light [34]\), 5 held out "
+        r"\(a share of 0.34\)",
+        lines[0],
+    )
+    assert re.fullmatch(r"saved to .*m \(\d\.\d MB\)", lines[2])
+    assert "on the 5 held-out images: accuracy" in lines[3]
+    assert [line[:13] for line in err.splitlines()] == [
+        *("epoch 1 of 2:", "epoch 2 of 2:")
+    ]
+    model = load("m")
+    assert isinstance(model, ImageClassifier)
+    assert (model.random_state, model.max_epochs, model.verbose) == (3, 2, 0)
+    assert model.callbacks is None
+    assert os.listdir(tmp_path) == ["m"]
+
+
+def test_the_model_is_that_of_the_estimator_on_all_images(folder, capsys):
+    train_small(folder, "--out", "m", "--validation", 0, "--quiet")
+    out, err = capsys.readouterr()
+    assert "none held out" in out
+    assert "accuracy" not in out
+    assert err == ""
+    from sklearn_dl.datasets import load_image_folder
+
+    X, y = load_image_folder(folder, return_X_y=True)
+    wanted = ImageClassifier(
+        "squeezenet1_1", weights=None, image_size=32, max_epochs=2, random_state=0
+    ).fit(X, y)
+    np.testing.assert_array_equal(load("m").predict_proba(X), wanted.predict_proba(X))
+
+
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_folders_of_parts_are_used_as_such(name, folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "data" / "train")
+    shutil.copytree(folder, tmp_path / "data" / name)
+    shutil.rmtree(tmp_path / "data" / name / "light")
+    assert train_small("data", "--quiet") == 0
+    out = capsys.readouterr().out
+    assert "12 images to learn from in 2 classes (dark 6, light 6), 6 held out" in out
+    assert f"({name})" in out
+    model = load("data.model")  # the default name
+    paths = sorted((tmp_path / "data" / name / "dark").iterdir())
+    right = np.mean(model.predict([*map(str, paths)]) == "dark")
+    assert accuracy_in(out) == pytest.approx(right, abs=5e-4)
+    assert train_small("data", "--quiet") == 2  # it is there already
+    assert "name the file of the model with --out" in capsys.readouterr().err
+
+
+def test_another_folder_can_be_held_out(folder, tmp_path, capsys):
+    write_folder(tmp_path / "others", n=2)
+    arguments = ("--out", "m", "--quiet", "--validation")
+    assert train_small(folder, *arguments, "others") == 0
+    assert "4 held out (others)" in capsys.readouterr().out
+    (tmp_path / "others" / "dark").rename(tmp_path / "others" / "grey")
+    assert train_small(folder, *arguments, "others") == 2
+    err = capsys.readouterr().err
+    assert "others has the class 'grey', of which" in err
+
+
+def test_parameters_reach_the_estimator(folder):
+    code = train_small(
+        *(folder, "--out", "m", "--quiet", "--trainable", "1", "--lr", "0.5"),
+        *("--augment", "flip,rotation", "--early-stopping", "--batch-size", "4"),
+        *("--set", "tta=flip", "--set", "head__dropout=0.25", "--set", "mix_alpha=0.3"),
+    )
+    assert code == 0
+    model = load("m")
+    assert (model.trainable, model.lr, model.early_stopping) == (1, 0.5, True)
+    assert (model.augment, model.batch_size) == (["flip", "rotation"], 4)
+    assert (model.tta, model.head.dropout, model.mix_alpha) == ("flip", 0.25, 0.3)
+
+
+def test_a_table_of_labels_and_of_numbers(tmp_path, capsys):
+    folder = write_folder(tmp_path / "images", n=4)
+    table = write_table(folder, np.linspace(3.0, 9.0, 8))
+    columns = ("--path", "file", "--target")
+    assert train_small(table, *columns, "kind", "--out", "m", "--quiet") == 0
+    assert "(dark 3, light 3), 2 held out" in capsys.readouterr().out
+    assert load("m").classes_.tolist() == ["dark", "light"]
+    regression = (*columns, "grams", "--task", "regression", "--out", "m", "--quiet")
+    assert train_small(table, *regression) == 0
+    assert "mean absolute error" in capsys.readouterr().out
+    assert isinstance(load("m"), ImageRegressor)
+    assert train_small(table, *regression, "--target", "metres") == 0
+    image = str(folder / "dark" / "0.png")
+    assert load("m").predict([image]).shape == (1, 2)
+
+
+def test_broken_images_are_named_and_left_out(tmp_path, capsys):
+    images = write_folder(tmp_path / "images", n=3)
+    broken = write_broken(images / "dark" / "bad.png")
+    (images / "light" / "notes.txt").write_text("no image")
+    arguments = (images, "--out", "m", "--quiet", "--validation", 0)
+    assert train_small(*arguments, "--strict") == 2
+    err = capsys.readouterr().err
+    assert repr(str(broken)) in err
+    assert err.count("\n") == 1
+    assert not Path("m").exists()
+    assert train_small(*arguments) == 1
+    out, err = capsys.readouterr()
+    assert "6 images to learn from" in out
+    assert err.startswith(f"train: left out {str(broken)!r}: ")
+    assert err.count("\n") == 1
+    assert load("m").n_iter_ == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no/data"], "There is no folder or table"),
+        (["{data}", "--out", "no/m"], "There is no folder"),
+        (["{data}", "--out", "."], "is a folder; give the path of a file"),
+        (["{data}/dark"], "No class folders"),
+        (["{data}", "--backbone", "resnet19"], "resnet19"),
+        (["{data}", "--weights", "no.pth"], "no.pth"),
+        (["{data}", "--set", "optimiser=adam"], "optimiser"),
+        (["{data}", "--set", "optimizer=adamm"], "adamm"),
+        (["{data}", "--set", "optimizer"], "give NAME=VALUE"),
+        (["{data}", "--augment", "flop"], "flop"),
+        (["{data}", "--device", "abacus"], "abacus"),
+        (["{data}", "--validation", "1.5"], "at least 0 and below 1"),
+        (["{data}", "--validation", "nan"], "at least 0 and below 1"),
+        (["{data}", "--validation", "no/data"], "neither a share such as 0.2"),
+        (["{data}", "--task", "regression"], "takes a table"),
+        (["{data}", "--epochs", "0"], "whole number of 1 or more"),
+        (["one"], "one has one class, 'dark'"),
+        (["few"], "The class 'light' has one image"),
+        (["table.csv"], "no column 'path'"),
+        (["table.csv", "--path", "file", "--target", "grams"], "--task regression?"),
+        (
+            *(["table.csv", "--task", "regression", "--path", "file"],),
+            "no column 'target'",
+        ),
+        (
+            ["table.csv", "--task", "regression", "--path", "file", "--target", "kind"],
+            "are no numbers: 'dark'",
+        ),
+    ],
+)
+def test_wrong_input_is_said_before_training(
+    arguments, message, folder, tmp_path, capsys, monkeypatch
+):
+    shutil.copytree(folder / "dark", tmp_path / "one" / "dark")
+    write_folder(tmp_path / "few", n=2)
+    (tmp_path / "few" / "light" / "1.png").unlink()
+    write_table(folder, np.linspace(0.0, 1.0, 12)).rename(tmp_path / "table.csv")
+
+    def trained(self, *args, **kwargs):
+        raise AssertionError("training began")
+
+    monkeypatch.setattr("sklearn_dl.training.EstimatorNet.partial_fit", trained)
+    before = sorted(os.listdir())
+    more = ["--root", folder] if arguments[0] == "table.csv" else []
+    assert train_small(*(a.format(data=folder) for a in arguments), *more) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert err.count("\n") == 1
+    assert "held out" not in out or "abacus" in err or "flop" in err
+    assert sorted(os.listdir()) == before
+
+
+def test_an_interrupted_training_leaves_the_model_that_was_there(
+    folder, monkeypatch, capsys
+):
+    Path("m").write_text("before")
+
+    def interrupted(self, *args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ImageClassifier, "fit", interrupted)
+    assert train_small(folder, "--out", "m") == 130
+    assert "interrupted; nothing was saved" in capsys.readouterr().err
+    assert Path("m").read_text() == "before"
+    assert os.listdir() == ["m"]
+
+
+def test_an_output_that_cannot_be_written_is_known_at_once(folder, monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    assert train_small(folder, "--out", "m") == 2
+    err = capsys.readouterr().err
+    assert "m can't be written: Read-only file system" in err
+    assert err.count("\n") == 1
+
+
+def test_exports_by_the_ending(model, graph, classifier, capsys):
+    for name in ("a.pt2", "a.safetensors", "a.pth"):
+        assert command("export", model, name) == 0, capsys.readouterr().err
+        out = capsys.readouterr().out
+        assert re.fullmatch(rf"written to {name} \(\d\.\d MB\)\n", out)
+    images = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), "uint8")
+    np.testing.assert_allclose(
+        load_exported(graph).predict_proba(images),  # it was written by the command
+        classifier.predict_proba(images),
+        atol=1e-4,
+    )
+    again = ImageClassifier("squeezenet1_1", weights="a.safetensors", image_size=32)
+    again.set_params(max_epochs=1).fit(images, [0, 1, 1])
+    mine, theirs = (m.net_.module_.backbone.state_dict() for m in (again, classifier))
+    assert mine.keys() == theirs.keys()
+    assert all(mine[name].equal(theirs[name]) for name in mine)
+
+
+def test_what_a_graph_cannot_have_can_be_left_out(classifier, capsys, tmp_path):
+    from sklearn_dl.persistence import save
+
+    save(classifier.set_params(tta="flip"), "m")
+    classifier.set_params(tta=None)
+    assert command("export", "m", "m.pt2") == 2
+    assert "tta='flip' can't be exported" in capsys.readouterr().err
+    assert command("export", "m", "m.pt2", "--without-tta") == 0
+    assert sorted(os.listdir()) == ["m", "m.pt2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no.model", "a.onnx"], "There is no file"),
+        (["{model}", "a.h5"], "must end in one of"),
+        (["{model}", "a.onnx", "--head"], "leave --head out"),
+        (["{model}", "no/a.onnx"], "There is no folder"),
+        (["text", "a.onnx"], "is no model of sklearn_dl"),
+    ],
+)
+def test_exports_that_cannot_be(arguments, message, model, capsys):
+    Path("text").write_text("no model")
+    assert command("export", *(a.format(model=model) for a in arguments)) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert os.listdir() == ["text"]
+
+
+def test_info_says_what_a_file_holds(model, graph, capsys):
+    import json
+
+    assert command("info", model) == 0
+    text = capsys.readouterr().out
+    for part in ("ImageClassifier", "squeezenet1_1", "dark, light", "32, 32", "torch"):
+        assert part in text
+    assert command("info", graph, "--format", "json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["classes"] == ["dark", "light"]
+    assert facts["input"] == [32, 32]
+    assert command("info", "no.model") == 2
+    with pytest.raises(ModelFileError):
+        load_exported(model)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("SKLEARN_DL_ASSETS" not in os.environ, reason="needs real images")
+def test_real_photographs_from_training_to_prediction(capsys):
+    assets = Path(os.environ["SKLEARN_DL_ASSETS"])
+    images = assets / "hymenoptera_data"
+    weights = assets / "mobilenet_v2_imagenet.pth"
+    assert command("train", images, "--weights", weights, "--out", "m") == 0
+    assert accuracy_in(capsys.readouterr().out) > 0.93
+    assert command("export", "m", "m.onnx") == 0
+    for file in ("m", "m.onnx"):
+        assert command("predict", file, images / "val", "--output", "rows.csv") == 0
+        rows = pd.read_csv("rows.csv", keep_default_na=False)
+        truth = [Path(path).parent.name for path in rows["path"]]
+        assert len(rows) == 153
+        assert np.mean(rows["prediction"] == truth) > 0.93
+        sums = rows["probability_ants"] + rows["probability_bees"]
+        assert np.abs(sums - 1).max() < 1e-4
