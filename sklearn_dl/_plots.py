@@ -1,6 +1,11 @@
-"""Matplotlib, where it is installed."""
+"""Matplotlib, where it is installed, and the colours of pictures."""
 
 from typing import Any
+
+# Okabe and Ito's palette, "Color universal design" (2008), which the colour-blind can
+# tell apart.
+BLACK, ORANGE, SKY_BLUE, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 
 
 def import_pyplot(what: str) -> Any:

@@ -1,5 +1,6 @@
 """A picture of what the network sees in training."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn_dl._plots import import_pyplot
 from sklearn_dl.augmentation._images import plain_view, to_floats
 from sklearn_dl.augmentation._mix import mix_batch
 from sklearn_dl.augmentation._presets import resolve_augment
-from sklearn_dl.backbones import Preprocessing
+from sklearn_dl.backbones import CallablePreprocessing, Preprocessing
 from sklearn_dl.images import as_source
 from sklearn_dl.runtime import draw_seed
 
@@ -79,14 +80,92 @@ def plot_augmentations(
     >>> len(figure.axes)
     8
     """
+    preprocessing = _PRESET.replace_image_size(image_size)
+    draws = draw_augmentations(
+        X,
+        augment,
+        preprocessing,
+        n_images=n_images,
+        n_draws=n_draws,
+        mix=mix,
+        mix_alpha=mix_alpha,
+        random_state=random_state,
+    )
+    if figure is None:
+        pyplot = import_pyplot("plot_augmentations")
+        figure = pyplot.figure(figsize=draws.figsize, layout="constrained")
+    draws.show(figure.subplots(*draws.shape, squeeze=False))
+    return figure
+
+
+@dataclass
+class Draws:
+    """Images as they are in prediction, and as they were drawn for training.
+
+    Attributes
+    ----------
+    plain : list of Tensor of shape (1 or 3, h, w)
+        uint8, or float in [0, 1].
+    columns : list of list of (Tensor, str)
+        For each draw the images, each with what is written below it.
+    """
+
+    plain: list[torch.Tensor]
+    columns: list[list[tuple[torch.Tensor, str]]]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the picture."""
+        return len(self.plain), 1 + len(self.columns)
+
+    @property
+    def titled(self) -> bool:
+        """Whether something is written below images."""
+        return any(title for column in self.columns for _, title in column)
+
+    @property
+    def figsize(self) -> tuple[float, float]:
+        """Width and height of a figure, in inches."""
+        rows, n = self.shape
+        height, width = self.plain[0].shape[-2:]
+        side = 1.6
+        per_row = side * height / width + (0.2 if self.titled else 0.0)
+        return 0.2 + side * n, 0.4 + per_row * rows
+
+    def show(self, axes) -> None:
+        """Draw on matplotlib Axes of this shape."""
+        for row, plain in enumerate(self.plain):
+            column = [(plain, ""), *(column[row] for column in self.columns)]
+            for axis, (view, title) in zip(axes[row], column, strict=True):
+                _show(axis, view)
+                # Below the image: above the first row stand the headings.
+                axis.set_xlabel(title, fontsize=8, labelpad=2)
+            axes[row, 0].set_ylabel(str(row + 1), rotation=0, va="center", labelpad=8)
+        axes[0, 0].set_title("prediction", fontsize=9)
+        for number, axis in enumerate(axes[0, 1:], 1):
+            axis.set_title(f"draw {number}", fontsize=9)
+
+
+def draw_augmentations(
+    X,
+    augment: Any,
+    preprocessing: Preprocessing | CallablePreprocessing,
+    *,
+    n_images: int,
+    n_draws: int,
+    mix: str | None,
+    mix_alpha: float | None,
+    random_state,
+    image_shape=None,
+) -> Draws:
+    """Draw what `plot_augmentations` shows, for a network's own preprocessing."""
     for name, value in (("n_images", n_images), ("n_draws", n_draws)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
-    source = as_source(X)
-    preprocessing = _PRESET.replace_image_size(image_size)
+    source = as_source(X, image_shape=image_shape)
     augmenter = resolve_augment(augment, preprocessing)
     seed = draw_seed(random_state)
-    images = [_image(source[row]) for row in range(min(n_images, len(source)))]
+    images = [as_image(source[row]) for row in range(min(n_images, len(source)))]
     plain = [plain_view(image, preprocessing) for image in images]
     columns = []
     for draw in range(n_draws):
@@ -97,10 +176,11 @@ def plot_augmentations(
             for row, image in enumerate(images)
         ]
         columns.append(_mixed(views, mix, mix_alpha, [seed, draw]))
-    return _draw(plain, columns, figure)
+    return Draws(plain, columns)
 
 
-def _image(image: Image.Image | np.ndarray) -> Any:
+def as_image(image: Image.Image | np.ndarray) -> Any:
+    """Return an image of a source as a PIL image, or a tensor where it has floats."""
     if isinstance(image, Image.Image):
         return image
     if image.dtype != np.uint8:
@@ -137,30 +217,6 @@ def _mixed(views, mix, alpha, key) -> list[tuple[torch.Tensor, str]]:
         for s, o in zip(share.tolist(), other.tolist(), strict=True)
     ]
     return list(zip(mixed["x"], titles, strict=True))
-
-
-def _draw(plain, columns, figure):
-    rows, n = len(plain), 1 + len(columns)
-    height, width = plain[0].shape[-2:]
-    titled = any(title for column in columns for _, title in column)
-    if figure is None:
-        pyplot = import_pyplot("plot_augmentations")
-        side = 1.6
-        per_row = side * height / width + (0.2 if titled else 0.0)
-        size = (0.2 + side * n, 0.4 + per_row * rows)
-        figure = pyplot.figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, n, squeeze=False)
-    for row in range(rows):
-        column = [(plain[row], ""), *(column[row] for column in columns)]
-        for axis, (view, title) in zip(axes[row], column, strict=True):
-            _show(axis, view)
-            # Below the image: above the first row stand the headings.
-            axis.set_xlabel(title, fontsize=7, labelpad=2)
-        axes[row, 0].set_ylabel(str(row + 1), rotation=0, va="center", labelpad=8)
-    axes[0, 0].set_title("prediction", fontsize=9)
-    for number, axis in enumerate(axes[0, 1:], 1):
-        axis.set_title(f"draw {number}", fontsize=9)
-    return figure
 
 
 def _show(axis, view: torch.Tensor) -> None:

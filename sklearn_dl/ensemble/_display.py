@@ -4,11 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_dl._plots import import_pyplot
+from sklearn_dl._plots import BLACK, GREEN, SKY_BLUE, VERMILLION, import_pyplot
 from sklearn_dl.ensemble._diversity import Diversity, diversity
 
-# Of the palette of Okabe and Ito, which the colour-blind can tell apart.
-_BAR, _VOTE, _SOFT, _INDEPENDENT = "#56B4E9", "#D55E00", "#009E73", "#000000"
+_BAR, _VOTE, _SOFT, _INDEPENDENT = SKY_BLUE, VERMILLION, GREEN, BLACK
 
 _TITLES = {
     "correlation": "correlation of errors",

@@ -62,11 +62,7 @@ def _sign(rng: np.random.Generator) -> float:
     return 1.0 if rng.random() < 0.5 else -1.0
 
 
-def _smaller(pixels, rng, factor):
-    return warp(pixels, scale_matrix(1 / factor, 1 / factor))
-
-
-def _larger(pixels, rng, factor):
+def _scaled(pixels, rng, factor):
     return warp(pixels, scale_matrix(factor, factor))
 
 
@@ -149,8 +145,8 @@ def _more(strength: float) -> float:
 
 #: By name, in the order of a report.
 CHANGES: dict[str, Change] = {
-    "smaller": Change("scale", lambda s: 1.25**s, "{:.2f} times", _smaller),
-    "larger": Change("scale", lambda s: 1.25**s, "{:.2f} times", _larger),
+    "smaller": Change("scale", lambda s: 1.25**-s, "times {:.2f}", _scaled),
+    "larger": Change("scale", lambda s: 1.25**s, "times {:.2f}", _scaled),
     "rotation": Change(
         "rotation", lambda s: min(15 * s, 180), "{:.3g} degrees", _rotation
     ),
@@ -222,8 +218,8 @@ def list_changes() -> pd.DataFrame:
     >>> from sklearn_dl.inspection import list_changes
     >>> list_changes().head(3)
          change      amount augmentation
-    0   smaller  1.25 times        scale
-    1    larger  1.25 times        scale
+    0   smaller  times 0.80        scale
+    1    larger  times 1.25        scale
     2  rotation  15 degrees     rotation
     """
     return pd.DataFrame(

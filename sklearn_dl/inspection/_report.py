@@ -62,7 +62,7 @@ class RobustnessReport:
     ...     {
     ...         "change": ["rotation", "blur"],
     ...         "strength": [1.0, 2.0],
-    ...         "amount": ["15 degrees", "2 times"],
+    ...         "amount": ["15 degrees", "1.50% of the shorter side"],
     ...         "score": [0.94, 0.8],
     ...         "drop": [0.01, 0.15],
     ...         "low": [-0.01, 0.1],

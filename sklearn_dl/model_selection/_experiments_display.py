@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sklearn_dl._plots import import_pyplot
+from sklearn_dl._plots import BLUE, GREEN, VERMILLION, import_pyplot
 
 if TYPE_CHECKING:
     from sklearn_dl.model_selection._experiments import Experiments
 
-# Of the palette of Okabe and Ito, which the colour-blind can tell apart.
-_STEP, _BEST, _FELL = "#0072b2", "#009e73", "#d55e00"
+_STEP, _BEST, _FELL = BLUE, GREEN, VERMILLION
 _LONGEST_NAME = 36
 
 

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, validate_params
 
 from sklearn_dl._neural import NeuralImageEstimator
-from sklearn_dl._plots import import_pyplot
+from sklearn_dl._plots import BLUE, VERMILLION, import_pyplot
 from sklearn_dl.training import BatchLosses, Optimizer
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -90,13 +90,13 @@ class LearningRateFinder:
         if ax is None:
             _, ax = pyplot.subplots()
         ax.plot(self.lrs_, self.losses_, ".", color="0.7", label="batch")
-        ax.plot(self.lrs_, self.smoothed_, color="#0072b2", label="running mean")
+        ax.plot(self.lrs_, self.smoothed_, color=BLUE, label="running mean")
         for (name, rate), style in zip(
             self.suggestions_.items(), ("-", "--"), strict=True
         ):
             if rate is not None:
                 label = f"{name}: {rate:.2g}"
-                ax.axvline(rate, color="#d55e00", linestyle=style, label=label)
+                ax.axvline(rate, color=VERMILLION, linestyle=style, label=label)
         # The explosion at the end would flatten the rest.
         finite = self.smoothed_[np.isfinite(self.smoothed_)]
         if len(finite):

@@ -1,0 +1,155 @@
+"""Features of images, and what takes them to two dimensions."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_array, check_is_fitted
+
+from sklearn_dl._neural import NeuralImageEstimator
+from sklearn_dl.augmentation import resolve_views
+from sklearn_dl.extraction import run_frozen, run_network
+from sklearn_dl.images import as_source
+from sklearn_dl.runtime import resolve_device
+
+_METHODS = ("pca", "tsne", "umap")
+_REDUCED = 50  # components that t-SNE starts from
+
+
+def features_of(estimator: Any, X: Any) -> tuple[np.ndarray, str]:
+    """Return features of images, and what they are of."""
+    if isinstance(estimator, Pipeline):
+        check_is_fitted(estimator)
+        last = estimator.steps[-1][1]
+        if len(estimator.steps) == 1 and not hasattr(last, "transform"):
+            return features_of(last, X)
+        if hasattr(last, "transform"):
+            return estimator.transform(X), "features of the pipeline"
+        return estimator[:-1].transform(X), f"features before {type(last).__name__}"
+    if isinstance(estimator, NeuralImageEstimator):
+        check_is_fitted(estimator)
+        return _before_the_head(estimator, X), _name_of(estimator)
+    if hasattr(estimator, "transform"):
+        return estimator.transform(X), _name_of(estimator)
+    raise TypeError(
+        f"{type(estimator).__name__} makes no features: give an ImageFeatureExtractor, "
+        "ImageClassifier, ImageRegressor, a pipeline or a transformer; of a search "
+        "give best_estimator_, of an ensemble one of its members."
+    )
+
+
+def _name_of(estimator: Any) -> str:
+    backbone = getattr(estimator, "backbone", None)
+    if isinstance(backbone, str):
+        return f"features of {backbone}"
+    return f"features of {type(estimator).__name__}"
+
+
+def _before_the_head(estimator: NeuralImageEstimator, X: Any) -> np.ndarray:
+    """Return what the head of a fitted classifier or regressor sees."""
+    source = as_source(X, image_shape=estimator.image_shape)
+    network = estimator.net_.module_
+    options: dict[str, Any] = {
+        "device": resolve_device(estimator.device, fall_back=True),
+        "precision": estimator.precision,
+        "batch_size": estimator.batch_size,
+        "verbose": estimator.verbose,
+        "description": "features",
+        "views": resolve_views(
+            estimator.tta, estimator.preprocessing_, estimator.augment
+        ),
+    }
+    preprocessing = estimator.preprocessing_
+    if network.trains_backbone:
+        return run_network(network.backbone, source, preprocessing, **options)
+    options["cache"] = estimator.cache
+    return run_frozen(network.backbone, source, preprocessing, **options)
+
+
+def embedded(
+    features: Any, method: Any, random_state: int
+) -> tuple[np.ndarray, str, tuple[str, str]]:
+    """Return features in two dimensions, what they are, and labels of the axes."""
+    features = check_array(features, ensure_min_samples=2)
+    plain = ("dimension 1", "dimension 2")
+    if isinstance(method, str):
+        if method not in _METHODS:
+            raise ValueError(
+                f"method={method!r} is none of {', '.join(map(repr, _METHODS))}, nor a "
+                "transformer with fit_transform."
+            )
+        if method == "pca":
+            return _principal(features, random_state)
+        name = {"tsne": "t-SNE", "umap": "UMAP"}[method]
+        find = _by_tsne if method == "tsne" else _by_umap
+        return find(features, random_state), name, plain
+    if not hasattr(method, "fit_transform"):
+        raise ValueError(
+            f"method={method!r} is none of {', '.join(map(repr, _METHODS))}, nor a "
+            "transformer with fit_transform."
+        )
+    name = type(method).__name__
+    points = np.asarray(method.fit_transform(features))
+    if points.shape != (len(features), 2):
+        raise ValueError(
+            f"{name}.fit_transform returned the shape {points.shape}, not "
+            f"({len(features)}, 2): set its n_components to 2."
+        )
+    return points, name, plain
+
+
+def _principal(features: np.ndarray, random_state: int):
+    from sklearn.decomposition import PCA
+
+    pca = PCA(min(2, features.shape[1]), random_state=random_state)
+    points = pca.fit_transform(features)
+    shares = np.nan_to_num(pca.explained_variance_ratio_)
+    if points.shape[1] == 1:
+        points, shares = np.c_[points, np.zeros(len(points))], np.r_[shares, 0.0]
+    first, second = (
+        f"component {k}: {share:.0%} of the variance"
+        for k, share in enumerate(shares, 1)
+    )
+    return points, "principal components", (first, second)
+
+
+def _by_tsne(features: np.ndarray, random_state: int) -> np.ndarray:
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    if len(features) < 4:
+        raise ValueError(f"method='tsne' needs at least 4 images, got {len(features)}.")
+    if min(features.shape) > _REDUCED:
+        features = PCA(_REDUCED, random_state=random_state).fit_transform(features)
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    init = "pca" if features.shape[1] > 1 else "random"
+    tsne = TSNE(perplexity=perplexity, init=init, random_state=random_state)
+    return tsne.fit_transform(features)
+
+
+def _by_umap(features: np.ndarray, random_state: int) -> np.ndarray:
+    try:
+        from umap import UMAP
+    except ImportError as error:
+        raise ImportError(
+            "method='umap' needs umap-learn: pip install umap-learn."
+        ) from error
+    neighbours = min(15, len(features) - 1)
+    return UMAP(n_neighbors=neighbours, random_state=random_state).fit_transform(
+        features
+    )
+
+
+def spread(points: np.ndarray, side: float, most: int) -> np.ndarray:
+    """Return rows whose squares don't overlap, each the farthest from those before."""
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    # Squares overlap where both distances are below their side.
+    row = int(np.abs(points - middle).max(axis=1).argmin())
+    nearest = np.full(len(points), np.inf)
+    chosen: list[int] = []
+    while len(chosen) < most and nearest[row] > side:
+        chosen.append(row)
+        distance = np.abs(points - points[row]).max(axis=1)
+        nearest = np.minimum(nearest, distance)
+        row = int(nearest.argmax())
+    return np.array(chosen, dtype=int)

@@ -1,0 +1,382 @@
+"""Features of images in two dimensions, with some of the images in place."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_array, check_consistent_length
+
+from sklearn_dl._plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILLION
+from sklearn_dl.images import ImageSource, as_source
+from sklearn_dl.inspection._embedding import embedded, features_of, spread
+from sklearn_dl.inspection._panels import panels, tidy
+from sklearn_dl.inspection._pictures import fitted, thumbnail
+from sklearn_dl.inspection._stream import image_shape_of
+
+_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE, BLACK)
+# Beyond the colours: another marker of points and other dashes of frames.
+_STYLES = (("o", "-"), ("^", (0, (4, 1))), ("s", (0, (1, 1))), ("D", (0, (4, 1, 1, 1))))
+_OTHERS = "0.6"
+_PIXELS = 128  # of the longer side of a thumbnail
+
+
+class EmbeddingDisplay:
+    """Picture of features in two dimensions: images that are alike lie together.
+
+    Some images are drawn as thumbnails where they lie, spread over the picture so that
+    none covers another; the others are dots. Frames and dots have the colour of the
+    class; or of the number, on a scale, where y is continuous.
+
+    Make one with `from_estimator` or `from_features`.
+
+    Parameters
+    ----------
+    embedding : array-like of shape (n, 2)
+        Where the images lie.
+    X : images, default=None
+        Any form that the estimators take. None draws dots alone.
+    y : array-like of shape (n,), default=None
+        Classes or numbers.
+    image_shape : tuple of int, default=None
+        (height, width[, channels]) of rows of pixels; None infers square ones.
+    title : str, default=""
+        Heading.
+    labels : (str, str), default=("dimension 1", "dimension 2")
+        Of the axes.
+
+    Attributes
+    ----------
+    thumbnail_rows_ : ndarray of int
+        Rows of X that are drawn as thumbnails; only these are decoded.
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+
+    Raises
+    ------
+    ValueError
+        If the embedding is not of shape (n, 2), or X or y have other than n rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from matplotlib.figure import Figure
+    >>> from sklearn_dl.inspection import EmbeddingDisplay
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.integers(0, 256, (6, 16, 16, 3), "uint8")
+    >>> features = rng.normal(size=(6, 10))
+    >>> display = EmbeddingDisplay.from_features(
+    ...     features, X, ["ant", "bee"] * 3, ax=Figure().add_subplot()
+    ... )
+    >>> display.embedding.shape
+    (6, 2)
+    """
+
+    def __init__(
+        self,
+        embedding: Any,
+        X: Any = None,
+        y: Any = None,
+        *,
+        image_shape: Any = None,
+        title: str = "",
+        labels: tuple[str, str] = ("dimension 1", "dimension 2"),
+    ):
+        self.embedding = check_array(embedding, dtype=float)
+        if self.embedding.shape[1] != 2:
+            raise ValueError(
+                f"embedding has the shape {self.embedding.shape}, not (n, 2)."
+            )
+        self.source = None if X is None else as_source(X, image_shape=image_shape)
+        self.y = None if y is None else np.asarray(y)
+        if self.y is not None and self.y.ndim == 2 and self.y.shape[1] == 1:
+            self.y = self.y[:, 0]
+        if self.y is not None and self.y.ndim != 1:
+            raise ValueError(
+                f"y must hold one label or number per image, got the shape "
+                f"{self.y.shape}; of several give one at a time."
+            )
+        check_consistent_length(self.embedding, self.source, self.y)
+        self.title = title
+        self.labels = labels
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X,
+        y=None,
+        *,
+        method: Any = "pca",
+        n_thumbnails: int = 50,
+        thumbnail_size: float = 0.08,
+        random_state: int = 0,
+        ax=None,
+    ) -> "EmbeddingDisplay":
+        """Draw the features that a fitted estimator makes of images.
+
+        Parameters
+        ----------
+        estimator : ImageFeatureExtractor, ImageClassifier, ImageRegressor or Pipeline
+            Fitted. Features of a classifier or regressor are what its head sees; of a
+            pipeline, what its last step does. Any other transformer of images serves.
+        X : images
+            Any form that the estimator takes.
+        y : array-like of shape (n,), default=None
+            Classes or numbers.
+        method : str or transformer, default="pca"
+            See `from_features`.
+        n_thumbnails : int, default=50
+            See `plot`.
+        thumbnail_size : float, default=0.08
+            See `plot`.
+        random_state : int, default=0
+            See `from_features`.
+        ax : matplotlib Axes, default=None
+            See `plot`.
+
+        Returns
+        -------
+        EmbeddingDisplay
+            Drawn.
+
+        Raises
+        ------
+        TypeError
+            If the estimator makes no features.
+        NotFittedError
+            If it is not fitted.
+        """
+        found, what = features_of(estimator, X)
+        points, title, labels = embedded(found, method, random_state)
+        display = cls(
+            points,
+            X,
+            y,
+            image_shape=image_shape_of(estimator),
+            title=f"{what}: {title}",
+            labels=labels,
+        )
+        return display.plot(
+            n_thumbnails=n_thumbnails, thumbnail_size=thumbnail_size, ax=ax
+        )
+
+    @classmethod
+    def from_features(
+        cls,
+        features,
+        X=None,
+        y=None,
+        *,
+        method: Any = "pca",
+        n_thumbnails: int = 50,
+        thumbnail_size: float = 0.08,
+        image_shape=None,
+        random_state: int = 0,
+        ax=None,
+    ) -> "EmbeddingDisplay":
+        """Draw features.
+
+        Parameters
+        ----------
+        features : array-like of shape (n, n_features)
+            One row for each image.
+        X : images, default=None
+            Any form that the estimators take. None draws dots alone.
+        y : array-like of shape (n,), default=None
+            Classes or numbers.
+        method : {"pca", "tsne", "umap"} or transformer, default="pca"
+            What maps features to two dimensions: principal components; t-SNE [1]_, of
+            the first 50 of them; UMAP [2]_, if umap-learn is installed; or any object
+            with a `fit_transform` that returns two columns. t-SNE and UMAP keep near
+            images near; distances between groups mean little.
+        n_thumbnails : int, default=50
+            See `plot`.
+        thumbnail_size : float, default=0.08
+            See `plot`.
+        image_shape : tuple of int, default=None
+            (height, width[, channels]) of rows of pixels; None infers square ones.
+        random_state : int, default=0
+            Of the method, where its name is given.
+        ax : matplotlib Axes, default=None
+            See `plot`.
+
+        Returns
+        -------
+        EmbeddingDisplay
+            Drawn.
+
+        Raises
+        ------
+        ImportError
+            If umap-learn is asked for and missing.
+        ValueError
+            If there is no such method, or it doesn't return two columns.
+
+        References
+        ----------
+        .. [1] L. van der Maaten and G. Hinton, "Visualizing data using t-SNE", Journal
+           of Machine Learning Research 9 (2008), 2579-2605.
+        .. [2] L. McInnes, J. Healy and J. Melville, "UMAP: uniform manifold
+           approximation and projection for dimension reduction", arXiv:1802.03426,
+           2018.
+        """
+        points, title, labels = embedded(features, method, random_state)
+        display = cls(points, X, y, image_shape=image_shape, title=title, labels=labels)
+        return display.plot(
+            n_thumbnails=n_thumbnails, thumbnail_size=thumbnail_size, ax=ax
+        )
+
+    def plot(
+        self, *, n_thumbnails: int = 50, thumbnail_size: float = 0.08, ax=None
+    ) -> "EmbeddingDisplay":
+        """Draw.
+
+        Parameters
+        ----------
+        n_thumbnails : int, default=50
+            At most as many images are drawn; fewer where they have no room.
+        thumbnail_size : float, default=0.08
+            Longer side of a thumbnail, as a share of the picture's longer side.
+        ax : matplotlib Axes, default=None
+            A subplot. None makes a new figure.
+
+        Returns
+        -------
+        EmbeddingDisplay
+            This one.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is missing.
+        ValueError
+            If a size is not valid, or ax is not a subplot.
+        ImageDecodeError
+            Naming a thumbnail that can't be decoded.
+        """
+        if isinstance(n_thumbnails, bool) or n_thumbnails < 0:
+            raise ValueError(f"n_thumbnails must be at least 0, got {n_thumbnails!r}.")
+        if not 0 < thumbnail_size < 1:
+            raise ValueError(
+                f"thumbnail_size must lie between 0 and 1, got {thumbnail_size!r}."
+            )
+        groups = _groups(self.y, len(self.embedding))
+        axes, fontsize, cell = panels(
+            "EmbeddingDisplay",
+            ax,
+            shape=(1, 1),
+            size=(7.0, 5.6),
+            title=self.title,
+            handles=lambda: [_handle(g) for g in groups if g["label"]],
+        )
+        self.ax_ = axes[0, 0]
+        self.figure_ = self.ax_.figure
+        # Distances are the same in both directions, so that images keep their shape.
+        width, height = np.ptp(self.embedding, axis=0)
+        width = max(width, height * cell[0] / cell[1], 1e-9)
+        side = thumbnail_size * width * max(1.0, cell[1] / cell[0])
+        self.thumbnail_rows_ = np.empty(0, dtype=int)
+        if self.source is not None and n_thumbnails:
+            self.thumbnail_rows_ = spread(self.embedding, 1.05 * side, n_thumbnails)
+        colours = self._draw_dots(groups, fontsize)
+        for row in self.thumbnail_rows_:
+            self._draw_thumbnail(row, side, *colours(row))
+        low = self.embedding.min(axis=0) - 0.6 * side
+        high = self.embedding.max(axis=0) + 0.6 * side
+        self.ax_.update_datalim([low, high])
+        self.ax_.margins(0)
+        self.ax_.autoscale_view()
+        self.ax_.set_aspect("equal", adjustable="datalim")
+        self.ax_.set_xlabel(self.labels[0])
+        self.ax_.set_ylabel(self.labels[1])
+        self.ax_.set_xticks([])
+        self.ax_.set_yticks([])
+        tidy(self.ax_, fontsize)
+        return self
+
+    def _draw_dots(self, groups, fontsize):
+        """Draw what is no thumbnail, and return what colours a row's frame."""
+        dots = np.ones(len(self.embedding), dtype=bool)
+        dots[self.thumbnail_rows_] = False
+        look: dict[str, Any] = {"s": 22, "linewidths": 0.5, "edgecolors": "white"}
+        if not groups:
+            from matplotlib import colormaps
+            from matplotlib.cm import ScalarMappable
+            from matplotlib.colors import Normalize
+
+            assert self.y is not None
+            values = self.y.astype(float)
+            scale = ScalarMappable(
+                Normalize(np.nanmin(values), np.nanmax(values)), colormaps["cividis"]
+            )
+            shown = scale.to_rgba(values)
+            self.ax_.scatter(*self.embedding[dots].T, c=shown[dots], **look)
+            bar = self.figure_.colorbar(scale, ax=self.ax_, pad=0.02, aspect=30)
+            bar.ax.tick_params(labelsize=fontsize - 1)
+            bar.set_label("y", fontsize=fontsize)
+            return lambda row: (shown[row], "-")
+        styles = {}
+        for group in groups:
+            rows = group["rows"]
+            for row in rows:
+                styles[int(row)] = (group["colour"], group["dashes"])
+            self.ax_.scatter(
+                *self.embedding[rows[dots[rows]]].T,
+                color=group["colour"],
+                marker=group["marker"],
+                **look,
+            )
+        return lambda row: styles[int(row)]
+
+    def _draw_thumbnail(self, row: int, side: float, colour, dashes) -> None:
+        from matplotlib.patches import Rectangle
+
+        assert isinstance(self.source, ImageSource)
+        image = thumbnail(self.source, int(row), _PIXELS)
+        height, width = np.array(image.shape[:2]) * side / max(image.shape[:2])
+        x, y = self.embedding[row] - np.array([width, height]) / 2
+        self.ax_.imshow(image, extent=(x, x + width, y, y + height), zorder=3)
+        frame = Rectangle(
+            (x, y), width, height, fill=False, ec=colour, ls=dashes, lw=2, zorder=3.1
+        )
+        self.ax_.add_patch(frame)
+
+
+def _groups(y: np.ndarray | None, n: int) -> list[dict[str, Any]]:
+    """Return rows and looks of each class; none where y is continuous."""
+    looks = [
+        {"colour": colour, "marker": marker, "dashes": dashes}
+        for marker, dashes in _STYLES
+        for colour in _COLOURS
+    ]
+    if y is None:
+        return [{"label": "", "rows": np.arange(n), **looks[0]}]
+    if y.dtype.kind == "f" and type_of_target(y, input_name="y") == "continuous":
+        return []
+    labels, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
+    named = np.arange(len(labels))
+    if len(labels) > len(looks):
+        named = np.sort(np.argsort(-counts, kind="stable")[: len(looks)])
+    groups: list[dict[str, Any]] = [
+        {"label": f"{labels[code]}", "rows": np.flatnonzero(codes == code), **look}
+        for code, look in zip(named, looks, strict=False)
+    ]
+    if len(named) < len(labels):
+        rows = np.flatnonzero(~np.isin(codes, named))
+        label = f"{len(labels) - len(named)} other classes"
+        look = {"colour": _OTHERS, "marker": "*", "dashes": "-"}
+        groups.append({"label": label, "rows": rows, **look})
+    return groups
+
+
+def _handle(group: dict[str, Any]):
+    from matplotlib.lines import Line2D
+
+    return Line2D(
+        [],
+        [],
+        color=group["colour"],
+        marker=group["marker"],
+        linestyle=group["dashes"],
+        label=f"{fitted(group['label'], 1.6, 9)} ({len(group['rows']):,})",
+    )

@@ -1,0 +1,392 @@
+"""The worst and the best predictions as pictures."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.multiclass import type_of_target
+
+from sklearn_dl.images import as_source
+from sklearn_dl.inspection._losses import top_losses
+from sklearn_dl.inspection._pictures import (
+    DOUBTED,
+    RIGHT,
+    WRONG,
+    fitted,
+    grid_of_axes,
+    name_of,
+    row_heights,
+    show_image,
+    text_room,
+    thumbnail,
+)
+from sklearn_dl.inspection._stream import image_shape_of
+
+_WIDTH, _LINE, _FONT = 1.9, 0.17, 9  # inches of a picture and a line; points
+
+
+class TopLossesDisplay:
+    """Gallery of images with what was predicted of them, as `top_losses` orders them.
+
+    Above each image stand the prediction and its probability, the label, the loss, the
+    row of X and the name of the file. Mistakes have an orange frame, right predictions
+    a blue one, and labels that `label_errors` doubts a purple one. Of regressors the
+    signed error stands in place of the loss, and there are no frames.
+
+    Make one with `from_estimator`, `from_predictions` or `from_table`.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of `top_losses`.
+    images : list of ndarray of uint8, shape (h, w, 3)
+        The image of each row.
+    title : str, default=""
+        Of a new figure.
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes, shape (n_rows, n_columns)
+        One for each image; those without one are hidden.
+    figure_ : matplotlib Figure
+
+    See Also
+    --------
+    top_losses : The numbers.
+    MostConfusedDisplay : Pairs of classes, with images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from matplotlib.figure import Figure
+    >>> from sklearn_dl.inspection import TopLossesDisplay
+    >>> X = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), "uint8")
+    >>> display = TopLossesDisplay.from_predictions(
+    ...     ["ant", "ant", "bee"],
+    ...     [[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]],
+    ...     X,
+    ...     k=2,
+    ...     ax=Figure().add_subplot(),
+    ... )
+    >>> print(display.axes_[0, 0].get_title())
+    predicted bee 80 %
+    label ant
+    loss 1.6, row 1
+    """
+
+    def __init__(
+        self, table: pd.DataFrame, images: list[np.ndarray], *, title: str = ""
+    ):
+        self.table = table
+        self.images = images
+        self.title = title
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X,
+        y,
+        *,
+        k: int = 12,
+        kind: str = "worst",
+        cv=None,
+        random_state=0,
+        n_columns: int = 4,
+        ax=None,
+    ) -> "TopLossesDisplay":
+        """Draw what an estimator predicts of images.
+
+        Parameters
+        ----------
+        estimator : classifier or regressor
+            Fitted, if `cv` is None.
+        X : images
+            Any form that `estimator` takes.
+        y : array-like of shape (n,), or (n, n_outputs) of a regressor
+            Labels or numbers.
+        k : int, default=12
+            How many images.
+        kind : {"worst", "best"}, default="worst"
+            The highest losses, the most confident mistakes first; or the lowest.
+        cv, random_state
+            See `top_losses`.
+        n_columns : int, default=4
+            See `plot`.
+        ax : matplotlib Axes or array of them, default=None
+            See `plot`.
+
+        Returns
+        -------
+        TopLossesDisplay
+            Drawn.
+
+        Raises
+        ------
+        ValueError, TypeError, NotFittedError
+            As `top_losses`, and if `k` or `kind` is not valid.
+        """
+        _check(k, kind)
+        table = top_losses(estimator, X, y, k=None, cv=cv, random_state=random_state)
+        chosen = table.head(k) if kind == "worst" else table.iloc[::-1].head(k)
+        titles = {"worst": "Worst predictions", "best": "Best predictions"}
+        return cls.from_table(
+            chosen.reset_index(drop=True),
+            X,
+            title=titles[kind],
+            n_columns=n_columns,
+            image_shape=image_shape_of(estimator),
+            ax=ax,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true,
+        y_pred,
+        X,
+        *,
+        classes=None,
+        task: str = "auto",
+        k: int = 12,
+        kind: str = "worst",
+        n_columns: int = 4,
+        ax=None,
+    ) -> "TopLossesDisplay":
+        """Draw predictions that were made before.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n,), or (n, n_outputs) of numbers
+            Labels or numbers.
+        y_pred : array-like of shape (n, n_classes), or as `y_true`
+            Probabilities of the classes; or predicted numbers.
+        X : images
+            The n images, in any form that the estimators take.
+        classes : array-like of shape (n_classes,), default=None
+            Of the columns; None takes the sorted labels in `y_true`.
+        task : {"auto", "classification", "regression"}, default="auto"
+            ``"auto"`` is regression where `y_true` holds fractions.
+        k, kind, n_columns, ax
+            See `from_estimator`.
+
+        Returns
+        -------
+        TopLossesDisplay
+            Drawn.
+
+        Raises
+        ------
+        ValueError
+            If the lengths or the number of classes differ, or an option is not valid.
+        """
+        if task not in ("auto", "classification", "regression"):
+            raise ValueError(
+                f"task must be 'auto', 'classification' or 'regression', got {task!r}."
+            )
+        if task == "auto":
+            numbers = type_of_target(y_true).startswith("continuous")
+            task = "regression" if numbers else "classification"
+        y_pred = np.asarray(y_pred, dtype=float)
+        given: Any = _Numbers(y_pred)
+        if task == "classification":
+            labels = np.unique(y_true) if classes is None else np.asarray(classes)
+            if y_pred.ndim != 2 or y_pred.shape[1] != len(labels):
+                raise ValueError(
+                    f"y_pred has the shape {y_pred.shape}, not one column of "
+                    f"probabilities for each of {len(labels)} classes."
+                )
+            given = _Probabilities(y_pred, labels)
+        return cls.from_estimator(
+            given, X, y_true, k=k, kind=kind, n_columns=n_columns, ax=ax
+        )
+
+    @classmethod
+    def from_table(
+        cls,
+        table: pd.DataFrame,
+        X,
+        *,
+        title: str = "",
+        n_columns: int = 4,
+        image_shape=None,
+        ax=None,
+    ) -> "TopLossesDisplay":
+        """Draw rows of what `top_losses` or `label_errors` returned.
+
+        Parameters
+        ----------
+        table : DataFrame
+            The rows, in the order of the pictures.
+        X : images
+            Those that the table was made of.
+        title : str, default=""
+            Of a new figure.
+        n_columns : int, default=4
+            See `plot`.
+        image_shape : tuple of int, default=None
+            (height, width) or (height, width, channels) of rows of pixels.
+        ax : matplotlib Axes or array of them, default=None
+            See `plot`.
+
+        Returns
+        -------
+        TopLossesDisplay
+            Drawn.
+
+        Raises
+        ------
+        ValueError
+            If columns are missing, or X doesn't have the rows.
+        """
+        if not len(table):
+            raise ValueError("The table has no row, so there is nothing to show.")
+        if "row" not in table or not any(str(c).startswith("truth") for c in table):
+            raise ValueError(
+                f"The table must be of top_losses or label_errors; it has the columns "
+                f"{table.columns.tolist()}."
+            )
+        source = as_source(X, image_shape=image_shape)
+        last = int(table["row"].max())
+        if last >= len(source):
+            raise ValueError(f"The table has row {last}, but X has {len(source)}.")
+        images = [thumbnail(source, int(row)) for row in table["row"]]
+        return cls(table, images, title=title).plot(n_columns=n_columns, ax=ax)
+
+    def plot(self, *, n_columns: int = 4, ax=None) -> "TopLossesDisplay":
+        """Draw.
+
+        Parameters
+        ----------
+        n_columns : int, default=4
+            Images side by side.
+        ax : matplotlib Axes or array of them, default=None
+            One for each image; a single subplot is divided. None makes a new figure.
+
+        Returns
+        -------
+        TopLossesDisplay
+            This one.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is missing.
+        ValueError
+            If there are too few Axes, or the one isn't a subplot.
+        """
+        n = len(self.images)
+        n_columns = max(1, min(n_columns, n))
+        heights = row_heights(self.images, n_columns)
+        if isinstance(ax, list | tuple | np.ndarray) and np.size(ax) < (
+            len(heights) * n_columns
+        ):
+            n_columns, heights = n, [max(heights)]
+        texts = [_lines(row) for _, row in self.table.iterrows()]
+        above = _LINE * max(map(len, texts)) + 0.1
+        size = (n_columns * _WIDTH, sum(_WIDTH * h + above for h in heights) + 0.6)
+        axes = grid_of_axes(ax, heights, n_columns, "TopLossesDisplay", size, above)
+        self.axes_ = axes
+        self.figure_ = axes[0, 0].figure
+        room, font = text_room(ax, axes, _WIDTH)
+        colours = [_colour(row) for _, row in self.table.iterrows()]
+        for i, axis in enumerate(axes.ravel()):
+            axis.set_axis_off()
+            if i >= n:
+                continue
+            show_image(axis, self.images[i], heights[i // n_columns], colours[i])
+            lines = [fitted(line, room, font) for line in texts[i]]
+            axis.set_title("\n".join(lines), fontsize=font, linespacing=1.2, pad=3)
+        if ax is None:
+            self.figure_.suptitle(self.title or None, fontsize=12)
+            _draw_legend(self.figure_, colours)
+        return self
+
+
+def _draw_legend(figure, colours: list[str | None]) -> None:
+    from matplotlib.patches import Patch
+
+    names = {RIGHT: "right", WRONG: "mistake", DOUBTED: "label in doubt"}
+    handles = [
+        Patch(fill=False, edgecolor=colour, linewidth=2.5, label=name)
+        for colour, name in names.items()
+        if colour in colours
+    ]
+    if handles:
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=len(handles),
+            fontsize=_FONT,
+            frameon=False,
+        )
+
+
+class _Given(BaseEstimator):
+    """Answers with predictions that were made before."""
+
+    def __init__(self, values, classes=None):
+        self.values = values
+        self.classes = classes
+
+    def fit(self, X=None, y=None):
+        return self
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+
+class _Probabilities(ClassifierMixin, _Given):
+    @property
+    def classes_(self):
+        return self.classes
+
+    def predict_proba(self, X):
+        return self.values
+
+
+class _Numbers(RegressorMixin, _Given):
+    def predict(self, X):
+        return self.values
+
+
+def _check(k: Any, kind: Any) -> None:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"k must be an int of at least 1, got {k!r}.")
+    if kind not in ("worst", "best"):
+        raise ValueError(f"kind must be 'worst' or 'best', got {kind!r}.")
+
+
+def _colour(row: pd.Series) -> str | None:
+    if "prediction" not in row or isinstance(row["truth"], float):
+        return None  # numbers are never quite right
+    if row.get("label_error", False) or "suggestion" in row:
+        return DOUBTED
+    return RIGHT if row["truth"] == row["prediction"] else WRONG
+
+
+def _lines(row: pd.Series) -> list[str]:
+    """Return what is written of an image."""
+    name = name_of(row.get("path"))
+    file = [name] if name else []
+    if "probability" not in row:
+        return [*_numbers(row), f"row {row['row']}", *file]
+    sure = row["probability"]
+    chance = "" if sure != sure else f" {100 * sure:.0f} %"
+    measure = f"loss {row['loss']:.2g}, " if "loss" in row else ""
+    return [
+        f"predicted {row['prediction']}{chance}",
+        f"label {row['truth']}",
+        f"{measure}row {row['row']}",
+        *file,
+    ]
+
+
+def _numbers(row: pd.Series) -> list[str]:
+    names = [name for name in row.index if name.startswith("truth")]
+    truth = [float(row[name]) for name in names]
+    predicted = [float(row[name.replace("truth", "prediction")]) for name in names]
+    texts = [", ".join(f"{v:.3g}" for v in values) for values in (predicted, truth)]
+    off = ", ".join(f"{p - t:+.3g}" for p, t in zip(predicted, truth, strict=True))
+    return [f"predicted {texts[0]}", f"true {texts[1]}", f"error {off}"]

@@ -1,0 +1,250 @@
+"""Which parts of an image a prediction rests on."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import StrOptions, validate_params
+from torch.nn import functional as F
+
+from sklearn_dl.backbones import Preprocessing
+from sklearn_dl.extraction import PixelReader
+from sklearn_dl.inspection._attribution import (
+    Explained,
+    enlarged,
+    explained,
+    find_map,
+    grad_cam,
+    occlusion,
+)
+from sklearn_dl.inspection._pictures import size_of_row
+
+
+@validate_params(
+    {
+        "method": [StrOptions({"auto", "grad_cam", "occlusion"})],
+        "layer": [str, None],
+        "frame": [StrOptions({"image", "input"})],
+    },
+    prefer_skip_nested_validation=False,
+)
+def saliency(
+    estimator, X, *, target=None, method="auto", layer=None, frame="image"
+) -> Any:
+    """Return maps of the parts of images that a prediction rests on.
+
+    Parameters
+    ----------
+    estimator : ImageClassifier, ImageRegressor or Pipeline
+        Fitted; it stays as it is. A pipeline begins with an `ImageFeatureExtractor`.
+    X : images
+        Any form that `estimator` takes.
+    target : class, int, array-like of shape (n,) or None, default=None
+        What is explained: a class for all images or one for each; of a regressor with
+        several outputs, and of a classifier of several labels, their position. None is
+        the class of the highest score, or the only output.
+    method : {"auto", "grad_cam", "occlusion"}, default="auto"
+        ``"grad_cam"`` [1]_ weighs the channels of a layer's map by the mean of the
+        output's gradient: one pass. ``"occlusion"`` [2]_ measures how far the output
+        falls where a grey square, a quarter of the sides, covers the image: some 50
+        passes, any network. ``"auto"`` is the first where the network has a map.
+    layer : str or None, default=None
+        The submodule of the backbone whose output Grad-CAM takes: a map, or tokens of a
+        transformer, which are put back on their grid. None takes the last one that
+        matters, but none of fewer than 4 cells a side: of a vision transformer what
+        enters the last attention, after which only the token of the class counts.
+    frame : {"image", "input"}, default="image"
+        Maps of whole images at their own sizes, 0 outside of the centre crop, which the
+        network doesn't see; or of the network's inputs.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, H, W), or list of n such arrays (H, W)
+        A list where images differ in size. In units of the output that is explained: a
+        class's score before softmax or sigmoid, a `decision_function`, the log-odds of
+        a pipeline with probabilities alone, or a regressor's prediction. Of classes
+        what speaks against them is 0; of a regressor it is negative.
+
+    Raises
+    ------
+    TypeError
+        If there is no network to look into.
+    ValueError
+        If `target` is none of the classes or outputs, or the layer has no map.
+    NotFittedError
+        If the estimator isn't fitted.
+
+    See Also
+    --------
+    SaliencyDisplay : The maps over the images.
+
+    Notes
+    -----
+    Of `tta` only the plain view is explained. A map says what this network used, not
+    what is true of the object; a method that doesn't agree with the other one on an
+    image deserves little trust there.
+
+    Through a pipeline's scikit-learn part gradients are taken by central differences,
+    which are exact for linear models; trees have none, so give ``"occlusion"``.
+
+    References
+    ----------
+    .. [1] R. R. Selvaraju et al., "Grad-CAM: visual explanations from deep networks via
+       gradient-based localization", ICCV 2017.
+    .. [2] M. D. Zeiler and R. Fergus, "Visualizing and understanding convolutional
+       networks", ECCV 2014.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_dl import ImageClassifier
+    >>> from sklearn_dl.inspection import saliency
+    >>> X = np.random.default_rng(0).integers(0, 128, (8, 40, 40, 3), "uint8")
+    >>> X[4:, 4:16, 24:36] += 120
+    >>> model = ImageClassifier(
+    ...     "squeezenet1_1", weights=None, image_size=64, max_epochs=2, random_state=0
+    ... ).fit(X, ["no"] * 4 + ["square"] * 4)
+    >>> saliency(model, X, target="square").shape
+    (8, 40, 40)
+    """
+    model = explained(estimator)
+    source = model.source_of(X)
+    preprocessing = model.preprocessing
+    if frame == "image" and not isinstance(preprocessing, Preprocessing):
+        raise ValueError(
+            "Where the crop of a preprocessing that is a function lies in an image "
+            "isn't known: use frame='input'."
+        )
+    if layer is not None and method == "occlusion":
+        raise ValueError("layer is for method='grad_cam'; occlusion has none.")
+    wanted = _columns(model, target, len(source))
+    maps: list[np.ndarray] = []
+    found: Any = None
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        PixelReader(source, preprocessing, model.device) as reader,
+    ):
+        for rows, pixels in reader.batches(model.step_size):
+            x = preprocessing.normalize(pixels).to(model.dtype)
+            size = x.shape[-2:]
+            if found is None and method != "occlusion":
+                found = _map_of(model, size, method, layer)
+                method = "grad_cam" if found else "occlusion"
+            columns = None if wanted is None else torch.from_numpy(wanted[rows])
+            if columns is None:
+                with torch.no_grad():
+                    columns = model.scores(model.features(x)).argmax(1)
+            columns = columns.to(model.device)
+            if method == "grad_cam":
+                values = grad_cam(model, x, columns, *found)
+            else:
+                values = occlusion(model, x, columns)
+            if model.classes is not None:
+                values = values.clamp(min=0)
+            maps.extend(enlarged(values, size).cpu().numpy())
+    if frame == "image":
+        maps = [
+            placed(values, preprocessing, size_of_row(source, row))
+            for row, values in enumerate(maps)
+        ]
+    return np.stack(maps) if len({m.shape for m in maps}) == 1 else maps
+
+
+def _map_of(model: Explained, size, method: str, layer: str | None):
+    """Return the layer and layout for Grad-CAM; None where it can't be."""
+    inner: Any = model.features.network
+    names = [name for name, _ in inner.named_modules() if name]
+    if layer is not None and layer not in names:
+        raise ValueError(
+            f"layer={layer!r} is no submodule of the backbone; its last ones are "
+            f"{', '.join(names[-5:])}."
+        )
+    found = find_map(model.features, size, layer)
+    if found is None and layer is not None:
+        raise ValueError(
+            f"layer={layer!r} gives no map or tokens that the features depend on: "
+            "take an earlier one, or layer=None."
+        )
+    if found is None and method == "grad_cam":
+        raise ValueError(
+            "No layer of this backbone gives a map of the image: use "
+            "method='occlusion'."
+        )
+    return found
+
+
+def _columns(model: Explained, target: Any, n: int) -> np.ndarray | None:
+    """Return the column of the scores for each image; None for the highest."""
+    if target is None:
+        if model.classes is None and (k := _n_outputs(model)) > 1:
+            raise ValueError(
+                f"The regressor has {k} outputs: give target, from 0 to {k - 1}."
+            )
+        return np.zeros(n, int) if model.classes is None else None
+    columns = np.arange(_n_outputs(model)) if model.classes is None else model.classes
+    known: list[Any] = columns.tolist()
+    wanted = np.asarray(target)
+    if wanted.ndim > 1 or (wanted.ndim == 1 and len(wanted) != n):
+        raise ValueError(
+            f"target must be one for all images or one for each of {n}, got the shape "
+            f"{wanted.shape}."
+        )
+    each = wanted.tolist() if wanted.ndim else [wanted.item()] * n
+    for row, one in enumerate(each):
+        if one not in known:
+            raise ValueError(
+                f"target is {one!r} in row {row}, but there are {known!r:.200}."
+            )
+    return np.array([known.index(one) for one in each], dtype=int)
+
+
+def _n_outputs(model: Explained) -> int:
+    size = model.preprocessing.output_size or (224, 224)
+    with torch.no_grad():
+        x = torch.zeros(1, 3, *size, dtype=model.dtype, device=model.device)
+        return model.scores(model.features(x)).shape[1]
+
+
+def placed(
+    values: np.ndarray, preprocessing: Preprocessing, size: tuple[int, int]
+) -> np.ndarray:
+    """Return a map of a network's input at its place in the image.
+
+    Parameters
+    ----------
+    values : ndarray of shape (h, w)
+    preprocessing : Preprocessing
+        Made the input of the image.
+    size : (int, int)
+        Height and width of the image.
+    """
+    resized = _resized(preprocessing.resize_size, size)
+    crop = values.shape
+    # As torchvision crops: smaller images are padded first.
+    starts = [
+        round((whole - part) / 2) if whole >= part else -((part - whole) // 2)
+        for whole, part in zip(resized, crop, strict=True)
+    ]
+    canvas = np.zeros(resized, dtype=np.float32)
+    to, of = [], []
+    for start, whole, part in zip(starts, resized, crop, strict=True):
+        to.append(slice(max(start, 0), min(start + part, whole)))
+        of.append(slice(max(-start, 0), max(-start, 0) + to[-1].stop - to[-1].start))
+    canvas[tuple(to)] = values[tuple(of)]
+    if resized == size:
+        return canvas
+    tensor = torch.from_numpy(canvas)[None, None]
+    return F.interpolate(tensor, size, mode="bilinear", align_corners=False)[
+        0, 0
+    ].numpy()
+
+
+def _resized(resize_size: Any, size: tuple[int, int]) -> tuple[int, int]:
+    if resize_size is None:
+        return size
+    if isinstance(resize_size, tuple):
+        return resize_size
+    short, long = min(size), max(size)
+    other = int(resize_size * long / short)
+    return (resize_size, other) if size[0] <= size[1] else (other, resize_size)

@@ -1,0 +1,64 @@
+"""Whether a picture can be read: what is written in it, and where."""
+
+from itertools import combinations
+from unittest.mock import patch
+
+import matplotlib as mpl
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+
+@pytest.fixture(autouse=True)
+def no_windows():
+    backend = mpl.get_backend()
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    yield
+    pyplot.close("all")
+    mpl.use(backend)
+
+
+PLACES = {
+    "its own figure": lambda: None,
+    "a small figure": lambda: Figure((4, 3), layout="constrained").add_subplot(),
+    "a bare figure": lambda: Figure().add_subplot(),
+}
+
+
+@pytest.fixture(params=PLACES)
+def place(request):
+    """Axes to draw in, or None."""
+    return PLACES[request.param]()
+
+
+def drawn_texts(figure):
+    """Draw a figure, and return the texts that were drawn, with their boxes."""
+    drawn = []
+    draw = Text.draw
+
+    def record(text, renderer, *args, **kwargs):
+        drawn.append(text)
+        return draw(text, renderer, *args, **kwargs)
+
+    canvas = FigureCanvasAgg(figure)
+    with patch.object(Text, "draw", record):
+        canvas.draw()
+    shown = {id(t): t for t in drawn if t.get_visible() and t.get_text().strip()}
+    return [(t.get_text(), t.get_window_extent()) for t in shown.values()]
+
+
+def assert_legible(figure):
+    """Check that no texts overlap, and that none is cut off."""
+    texts = drawn_texts(figure)
+    assert len(texts) > 3
+    for (one, a), (other, b) in combinations(texts, 2):
+        across = min(a.x1, b.x1) - max(a.x0, b.x0)
+        down = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert min(across, down) < 1, (one, other)
+    width, height = figure.bbox.width, figure.bbox.height
+    for text, box in texts:
+        assert min(box.x0, box.y0) > -0.5, text
+        assert max(box.x1 - width, box.y1 - height) < 0.5, text

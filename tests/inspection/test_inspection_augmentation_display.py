@@ -1,0 +1,96 @@
+"""The picture of augmentations."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from panel_cases import assert_legible, no_windows, place  # noqa: F401
+from PIL import ImageOps
+from robustness_cases import photographs
+
+from sklearn_dl import ImageClassifier, ImageFeatureExtractor
+from sklearn_dl.augmentation import Augment, plot_augmentations
+from sklearn_dl.inspection import AugmentationDisplay
+
+SMALL = {"backbone": "squeezenet1_1", "weights": None, "image_size": 32}
+
+
+def shown(display):
+    return [
+        [np.asarray(ax.images[0].get_array()) for ax in row] for row in display.axes_
+    ]
+
+
+def test_it_shows_what_the_function_shows():
+    X = photographs(3)
+    display = AugmentationDisplay.from_images(
+        X, "strong", n_draws=2, image_size=24, mix="both"
+    )
+    figure = plot_augmentations(X, "strong", n_draws=2, image_size=24, mix="both")
+    axes = figure.axes
+    assert display.axes_.shape == (3, 3)
+    for one, other in zip(display.axes_.ravel(), axes, strict=True):
+        np.testing.assert_array_equal(
+            one.images[0].get_array(), other.images[0].get_array()
+        )
+        assert one.get_xlabel() == other.get_xlabel()
+        assert one.get_title() == other.get_title()
+
+
+@pytest.mark.parametrize(
+    "augment", ["light", ["flip"], ImageOps.invert, Augment("flip"), None]
+)
+def test_whatever_the_estimators_take_can_be_shown(augment):
+    X = photographs(2, size=(32, 32))
+    display = AugmentationDisplay.from_images(
+        X, augment, n_draws=4, image_size=(32, 32)
+    )
+    for row, image in zip(shown(display), X, strict=True):
+        np.testing.assert_allclose(row[0], image / 255, atol=1e-6)
+        if augment is ImageOps.invert:
+            for draw in row[1:]:
+                np.testing.assert_allclose(draw, 1 - image / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_an_estimator_shows_its_own(fitted):
+    X = photographs(6)
+    model = ImageClassifier(
+        **SMALL, augment="flip", mix="cutmix", max_epochs=1, random_state=0
+    )
+    if fitted:
+        model.fit(X, [0, 1] * 3)
+    display = AugmentationDisplay.from_estimator(model, X, n_images=2, n_draws=3)
+    same = AugmentationDisplay.from_images(
+        X, "flip", n_images=2, n_draws=3, mix="cutmix", image_size=32
+    )
+    size = (32, 32, 3)
+    for row, other in zip(shown(display), shown(same), strict=True):
+        assert all(picture.shape == size for picture in row)
+        if not fitted:
+            assert all(np.array_equal(a, b) for a, b in zip(row, other, strict=True))
+    assert all("% of " in ax.get_xlabel() for ax in display.axes_[:, 1:].ravel())
+    with pytest.raises(TypeError, match="no parameter augment"):
+        AugmentationDisplay.from_estimator(ImageFeatureExtractor(), X)
+
+
+def test_rows_of_pixels_have_the_shape_of_the_estimator():
+    X = photographs(2, size=(20, 30)).reshape(2, -1)
+    model = ImageClassifier(**SMALL, image_shape=(20, 30, 3), augment="light")
+    assert AugmentationDisplay.from_estimator(model, X).axes_.shape == (2, 7)
+
+
+@pytest.mark.parametrize("mix", [None, "mixup"])
+def test_it_can_be_read(mix, place):  # noqa: F811
+    X = photographs(3)
+    display = AugmentationDisplay.from_images(X, n_draws=3, mix=mix, ax=place)
+    if isinstance(place, type(None)) or mix is None:
+        assert_legible(display.figure_)
+
+
+def test_axes_can_be_given():
+    axes = Figure().subplots(2, 3)
+    X = photographs(2)
+    display = AugmentationDisplay.from_images(X, n_draws=2, image_size=16, ax=axes)
+    assert (display.axes_ == axes).all()
+    with pytest.raises(ValueError, match="needs 9 Axes"):
+        AugmentationDisplay.from_images(photographs(3), n_draws=2, ax=axes)

@@ -1,0 +1,199 @@
+import builtins
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from panel_cases import (  # noqa: F401
+    assert_legible,
+    drawn_texts,
+    no_windows,
+    place,
+)
+from robustness_cases import ByBrightness, halves, photographs
+
+from sklearn_dl.inspection import (
+    RobustnessDisplay,
+    RobustnessReport,
+    list_changes,
+    robustness_report,
+)
+from sklearn_dl.inspection._changes import CHANGES
+
+ONCE = ("flip", "vertical_flip")
+
+
+def report(names=None, classes=(), scoring="accuracy", clean=0.95):
+    """Return a report in which the n-th change takes 0.02 n at strength 1."""
+    rows = []
+    names = list_changes()["change"].tolist() if names is None else names
+    for n, name in enumerate(names):
+        for strength in [1.0] if name in ONCE else [0.5, 1.0, 2.0]:
+            kind = CHANGES[name]
+            drop = 0.02 * n * strength
+            rows.append(
+                {
+                    "change": name,
+                    "strength": np.nan if name in ONCE else strength,
+                    "amount": kind.text.format(kind.amount(strength)),
+                    "score": clean - drop,
+                    "drop": drop,
+                    "low": drop - 0.025,
+                    "high": drop + 0.015,
+                    "augmentation": kind.augmentation,
+                }
+            )
+    table = pd.DataFrame(rows)
+    by_class = None
+    if classes:
+        by_class = pd.concat(
+            [
+                table[["change", "strength", "drop", "low", "high"]].assign(
+                    **{"class": label, "n": 9, "drop": table["drop"] * k / 2},
+                    score=0.9 - table["drop"] * k / 2,
+                )
+                for k, label in enumerate(classes)
+            ],
+            ignore_index=True,
+        )
+    interval = (clean - 0.03, clean + 0.02)
+    return RobustnessReport(
+        table, clean, interval, by_class, scoring=scoring, n_images=153
+    )
+
+
+def solid(ax):
+    return [line for line in ax.get_lines() if line.get_marker() == "o"]
+
+
+def test_each_panel_holds_its_change():
+    found = report()
+    display = RobustnessDisplay.from_report(found)
+    assert list(display.axes_) == found.table["change"].drop_duplicates().tolist()
+    rows = found.table[found.table["change"] == "darker"]
+    (line,) = solid(display.axes_["darker"])
+    np.testing.assert_array_equal(line.get_xdata(), [0, 0.5, 1, 2])
+    np.testing.assert_allclose(line.get_ydata(), [0.95, *rows["score"]])
+    band = display.axes_["darker"].collections[0].get_paths()[0].vertices
+    at_2 = band[band[:, 0] == 2, 1]
+    assert min(at_2) == pytest.approx(0.95 - rows["high"].iloc[-1])
+    assert max(at_2) == pytest.approx(0.95 - rows["low"].iloc[-1])
+    levels = [line.get_ydata()[0] for line in display.axes_["darker"].get_lines()]
+    assert levels[0] == 0.95  # as they are
+    (dot,) = display.axes_["flip"].containers
+    flip = found.table.query("change == 'flip'")
+    assert list(dot.lines[0].get_ydata()) == flip["score"].tolist()
+
+
+def test_drops_are_in_points():
+    found = report(["blur", "noise"])
+    display = RobustnessDisplay(found).plot(value="drop")
+    (line,) = solid(display.axes_["noise"])
+    np.testing.assert_allclose(line.get_ydata(), [0, 1, 2, 4])
+    assert display.ax_.get_ylabel() == "drop, points"
+    errors = report(["blur", "noise"], scoring="neg_mean_squared_error")
+    display = RobustnessDisplay(errors).plot(value="drop")
+    (line,) = solid(display.axes_["noise"])
+    np.testing.assert_allclose(line.get_ydata(), [0, 0.01, 0.02, 0.04])
+    assert display.ax_.get_ylabel() == "drop"
+
+
+def test_weaknesses_are_named_and_marked():
+    found = report(["smaller", "larger", "shear"])
+    display = RobustnessDisplay.from_report(found)
+    titles = [axis.get_title(loc="left") for axis in display.axes_.values()]
+    assert titles == ["smaller", "larger *", "shear **"]
+    colours = [to_hex(solid(axis)[0].get_color()) for axis in display.axes_.values()]
+    assert len(set(colours)) == 3
+    texts = " ".join(text for text, _ in drawn_texts(display.figure_)).split()
+    said = " ".join(texts)
+    assert "Beyond 3 points (**): shear" in said
+    assert "Beyond chance (*): larger." in said
+    none = RobustnessDisplay.from_report(report(["smaller"]))
+    said = " ".join(text for text, _ in drawn_texts(none.figure_))
+    assert "No drop is beyond chance." in " ".join(said.split())
+
+
+def test_classes_are_drawn_with_their_recalls():
+    found = report(["blur", "noise"], classes=["ants", "bees"])
+    display = RobustnessDisplay.from_report(found)
+    _, ants, bees, whole = display.axes_["noise"].get_lines()
+    np.testing.assert_allclose(ants.get_ydata(), [0.9] * 4)
+    np.testing.assert_allclose(bees.get_ydata(), [0.9, 0.895, 0.89, 0.88])
+    assert whole.get_linewidth() > ants.get_linewidth()
+    many = report(["blur", "noise"], classes=[f"class {k}" for k in range(9)])
+    display = RobustnessDisplay.from_report(many)
+    labels = [text for text, _ in drawn_texts(display.figure_)]
+    drawn = [text for text in labels if text.startswith("recall of")]
+    assert drawn == [f"recall of class {k}" for k in (5, 6, 7, 8)]
+    assert any("5 classes that fall less" in " ".join(t.split()) for t in labels)
+
+
+@pytest.mark.parametrize(
+    ("classes", "value"),
+    [((), "drop"), (("ants", "bees", "a class of a long name"), "score")],
+)
+def test_all_changes_are_legible(classes, value, place):  # noqa: F811
+    found = report(classes=classes, scoring="balanced_accuracy")
+    if place is not None and place.figure.get_layout_engine() is not None:
+        place.figure.set_size_inches(5.5, 4.5)  # for 17 panels
+    display = RobustnessDisplay.from_report(found, value=value, ax=place)
+    assert_legible(display.figure_)
+
+
+@pytest.mark.parametrize("names", [["blur"], ["blur", "flip", "smaller", "noise"]])
+def test_few_changes_are_legible(names, place):  # noqa: F811
+    display = RobustnessDisplay.from_report(report(names), ax=place)
+    assert_legible(display.figure_)
+
+
+def test_some_changes_share_one_panel(place):  # noqa: F811
+    names = ["noise", "blur", "flip", "vertical_flip", "darker", "jpeg"]
+    display = RobustnessDisplay.from_report(report(), changes=names, ax=place)
+    assert set(display.axes_.values()) == {display.ax_}
+    lines = [line for line in display.ax_.get_lines() if len(line.get_xdata()) == 4]
+    assert len({line.get_color() for line in lines}) == 4
+    assert len({line.get_marker() for line in lines}) == 4
+    noise = report().table.query("change == 'noise'")
+    np.testing.assert_allclose(lines[0].get_ydata(), [0.95, *noise["score"]])
+    dots = [dot.lines[0].get_xdata()[0] for dot in display.ax_.containers]
+    assert len(set(dots)) == 2  # beside each other
+    assert_legible(display.figure_)
+
+
+def test_an_estimator_is_asked_as_by_the_report():
+    X, y = photographs(12), halves(12)
+    options = {"changes": ["darker", "flip"], "strengths": [1, 2], "per_class": True}
+    display = RobustnessDisplay.from_estimator(
+        ByBrightness().fit(), X, y, **options, n_resamples=50
+    )
+    found = robustness_report(ByBrightness().fit(), X, y, **options, n_resamples=50)
+    pd.testing.assert_frame_equal(display.report.table, found.table)
+    assert set(display.axes_) == {"flip", "darker"}
+    assert_legible(display.figure_)
+
+
+def test_what_cannot_be_drawn_is_refused():
+    display = RobustnessDisplay(report(["blur", "noise"]))
+    with pytest.raises(ValueError, match=r"no change 'fog'; it has blur, noise\."):
+        display.plot(["fog"])
+    with pytest.raises(ValueError, match="must be 'score' or 'drop'"):
+        display.plot(value="loss")
+    with pytest.raises(ValueError, match="must name 1 to 6 changes, got 0"):
+        display.plot([])
+    with pytest.raises(ValueError, match="ax must be a subplot"):
+        display.plot(ax=Figure().add_axes((0, 0, 1, 1)))
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    real = builtins.__import__
+
+    def refuse(name, *arguments, **keywords):
+        if name.split(".")[0] == "matplotlib":
+            raise ImportError(name)
+        return real(name, *arguments, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ImportError, match=r"pip install 'sklearn_dl\[plots\]'"):
+        RobustnessDisplay(report(["blur"])).plot()
