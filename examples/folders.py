@@ -43,7 +43,7 @@ def load_split(args: argparse.Namespace):
     weights = None if args.weights.lower() == "none" else args.weights
     try:
         load_backbone(args.backbone, weights)
-        parts = _split(args.data)
+        parts = load_folders(args.data)
     except (OSError, ValueError) as error:
         raise SystemExit(f"{error}") from error
     X_train, X_test = parts[0], parts[1]
@@ -55,7 +55,8 @@ def load_split(args: argparse.Namespace):
     return *parts, {**backbone, "random_state": 0}
 
 
-def _split(folder: Path):
+def load_folders(folder: Path):
+    """Return X_train, X_test, y_train, y_test of a folder of images."""
     held_out = next((n for n in ("val", "test") if (folder / n).is_dir()), None)
     if held_out is None or not (folder / "train").is_dir():
         X, y = _load(folder)

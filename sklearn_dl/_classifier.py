@@ -29,9 +29,9 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         Name of a torchvision classification model (see `list_backbones`), or a
         callable that returns a ``torch.nn.Module`` from images to features.
     weights : str, path, enum member or None, default="DEFAULT"
-        ``"DEFAULT"`` or the name of an entry such as ``"IMAGENET1K_V1"``: torchvision's
-        weights, downloaded on first use. A path to a state dict (``.pth``, ``.pt`` or
-        ``.safetensors``). None for random weights.
+        ``"DEFAULT"`` or an entry such as ``"IMAGENET1K_V1"``: torchvision's, downloaded
+        on first use. ``"builtin"``: in this package, of ``"mobilenet_v3_small"`` only.
+        A path of a state dict (``.pth``, ``.pt``, ``.safetensors``). None: random ones.
     layer : str, default="pre_logits"
         Where the head starts: ``"pre_logits"``, in place of the backbone's last layer;
         ``"pooled"``, after the pooled output of its last stage; or any submodule by
@@ -184,7 +184,7 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     >>> images = rng.integers(0, 128, (8, 32, 32, 3), "uint8")
     >>> images[4:] += 100
     >>> model = ImageClassifier(
-    ...     "squeezenet1_1", weights=None, image_size=32, random_state=0
+    ...     "mobilenet_v3_small", weights="builtin", image_size=32, random_state=0
     ... )
     >>> model.fit(images, ["dark"] * 4 + ["light"] * 4).predict(images[[0, 7]])
     array(['dark', 'light'], dtype='<U5')

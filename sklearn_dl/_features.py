@@ -31,9 +31,9 @@ class ImageFeatureExtractor(
         Name of a torchvision classification model (see `list_backbones`), or a
         callable that returns a ``torch.nn.Module`` from images to features.
     weights : str, path, enum member or None, default="DEFAULT"
-        ``"DEFAULT"`` or the name of an entry such as ``"IMAGENET1K_V1"``: torchvision's
-        weights, downloaded on first use. A path to a state dict (``.pth``, ``.pt`` or
-        ``.safetensors``). None for random weights.
+        ``"DEFAULT"`` or an entry such as ``"IMAGENET1K_V1"``: torchvision's, downloaded
+        on first use. ``"builtin"``: in this package, of ``"mobilenet_v3_small"`` only.
+        A path of a state dict (``.pth``, ``.pt``, ``.safetensors``). None: random ones.
     layer : str, default="pre_logits"
         Where features are taken: ``"pre_logits"``, what enters the backbone's last
         layer; ``"pooled"``, the pooled output of its last stage; or any submodule by
@@ -105,12 +105,12 @@ class ImageFeatureExtractor(
     --------
     >>> import numpy as np
     >>> from sklearn_dl import ImageFeatureExtractor
-    >>> images = np.random.default_rng(0).integers(0, 256, (4, 48, 48, 3), "uint8")
+    >>> images = np.random.default_rng(0).integers(0, 256, (4, 80, 64, 3), "uint8")
     >>> extractor = ImageFeatureExtractor(
-    ...     "squeezenet1_1", weights=None, image_size=48, random_state=0
+    ...     "mobilenet_v3_small", weights="builtin", image_size=64
     ... )
     >>> extractor.fit_transform(images).shape
-    (4, 512)
+    (4, 1024)
     """
 
     _parameter_constraints = BACKBONE_CONSTRAINTS
@@ -296,7 +296,7 @@ def make_feature_classifier(
     >>> images = rng.integers(0, 128, (8, 32, 32, 3), "uint8")
     >>> images[4:] += 100
     >>> model = make_feature_classifier(
-    ...     backbone="squeezenet1_1", weights=None, image_size=32, random_state=0
+    ...     backbone="mobilenet_v3_small", weights="builtin", image_size=32
     ... )
     >>> model.fit(images, ["dark"] * 4 + ["light"] * 4).predict(images[[0, 7]])
     array(['dark', 'light'], dtype='<U5')

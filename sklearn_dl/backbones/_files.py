@@ -14,6 +14,7 @@ from urllib.parse import urlparse
 import torch
 from torchvision.models import WeightsEnum
 
+from sklearn_dl.backbones._builtin import ARCHITECTURE, BUILTIN
 from sklearn_dl.backbones._preprocessing import Preprocessing
 
 _SUFFIXES = {".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".tar"}
@@ -68,7 +69,8 @@ def fetch(entry: WeightsEnum) -> Path:
             f"Wanted: {entry.url}\n"
             f"Looked for: {path}\n"
             "Put the file there, or give its path as weights='path/to/file', or use "
-            "weights=None for random weights."
+            f"backbone={ARCHITECTURE!r}, weights={BUILTIN!r}, which need no network, "
+            "or weights=None for random weights."
         ) from error
     return path
 

@@ -18,6 +18,7 @@ from sklearn_dl.backbones._assemble import (
     input_size,
 )
 from sklearn_dl.backbones._backbone import Backbone
+from sklearn_dl.backbones._builtin import packaged
 from sklearn_dl.backbones._files import Checkpoint, fetch, is_path, read_checkpoint
 from sklearn_dl.backbones._preprocessing import (
     CallablePreprocessing,
@@ -110,7 +111,7 @@ def load_backbone(
     --------
     >>> import torch
     >>> from sklearn_dl.backbones import load_backbone
-    >>> backbone = load_backbone("mobilenet_v3_small", weights=None, image_size=64)
+    >>> backbone = load_backbone("mobilenet_v3_small", "builtin", image_size=64)
     >>> backbone.n_features
     1024
     >>> backbone.eval()(torch.zeros(2, 3, 64, 64)).shape
@@ -137,6 +138,7 @@ def _find_weights(
     entry = reference_entry(name)
     if weights is None:
         return None, entry, entry_preprocessing(entry)
+    weights = packaged(name, weights)
     if is_path(weights, tuple(weight_entries(name))):
         checkpoint = read_checkpoint(weights)
         entry = _entry_of_size(name, checkpoint, entry)

@@ -13,6 +13,7 @@ from torch import nn
 from torchvision.models import WeightsEnum
 
 from sklearn_dl.backbones._backbone import Backbone
+from sklearn_dl.backbones._builtin import packaged
 from sklearn_dl.backbones._files import cached_path, is_path
 from sklearn_dl.backbones._folding import InferenceForms
 from sklearn_dl.backbones._ledger import stamp
@@ -302,6 +303,7 @@ def _origin(name: str, weights: Any, seed: int) -> tuple:
     """Return where weights come from, with the file as it is now."""
     if weights is None:
         return None, seed
+    weights = packaged(name, weights)
     if is_path(weights, tuple(weight_entries(name))):
         path, entry = Path(weights).expanduser(), ""
     elif isinstance(weights, str | WeightsEnum):

@@ -10,6 +10,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torchvision.models import WeightsEnum, get_model_weights, list_models
 
+from sklearn_dl.backbones._builtin import ARCHITECTURE, BUILTIN
 from sklearn_dl.backbones._names import unknown_name
 from sklearn_dl.backbones._preprocessing import Preprocessing
 
@@ -53,9 +54,13 @@ def find_entry(name: str, weights: str | WeightsEnum) -> WeightsEnum:
         return next(iter(entries.values()))
     if weights not in entries:
         hint = "Or the path of a file (.pth, .pt, .safetensors), or None for random."
-        valid = ["DEFAULT", *entries]
+        valid = ["DEFAULT", *entries, *_packaged_weights(name)]
         raise ValueError(unknown_name(f"weights of {name}", weights, valid, hint))
     return entries[weights]
+
+
+def _packaged_weights(name: str) -> tuple[str, ...]:
+    return (BUILTIN,) if name == ARCHITECTURE else ()
 
 
 def reference_entry(name: str) -> WeightsEnum:
@@ -88,9 +93,10 @@ def list_backbones() -> pd.DataFrame:
     DataFrame
         One row per backbone, indexed by name, with the columns ``weights`` (the default
         entry, to which the numbers belong), ``all_weights`` (tuple of the names of all
-        entries, the default first), ``acc@1`` and ``acc@5`` (ImageNet-1K, percent),
-        ``n_parameters`` (with the 1000-way head), ``download_mb``, ``input_size`` and
-        ``min_size`` (sides in pixels).
+        entries, the default first, and ``"builtin"`` where this package holds some),
+        ``acc@1`` and ``acc@5`` (ImageNet-1K, percent), ``n_parameters`` (with the
+        1000-way head), ``download_mb``, ``input_size`` and ``min_size`` (sides in
+        pixels).
 
     Examples
     --------
@@ -112,7 +118,7 @@ def _describe(name: str) -> dict[str, Any]:
     accuracy = default.meta["_metrics"]["ImageNet-1K"]
     return {
         "weights": default.name,
-        "all_weights": tuple(entries),
+        "all_weights": (*entries, *_packaged_weights(name)),
         "acc@1": accuracy["acc@1"],
         "acc@5": accuracy["acc@5"],
         "n_parameters": default.meta["num_params"],

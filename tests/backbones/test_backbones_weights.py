@@ -222,6 +222,7 @@ def test_without_a_network_the_error_says_what_to_do(no_network):
     assert ResNet18_Weights.DEFAULT.url in message
     assert str(no_network / "resnet18-f37072fd.pth") in message
     assert "weights=None" in message
+    assert "weights='builtin'" in message
     assert "path/to/file" in message
     assert message.count("\n") <= 4
 

@@ -55,18 +55,34 @@ def test_every_example_of_the_readme_runs(machine):
     assert "valid_loss" in result.stdout
 
 
-def test_the_quickstart_runs_on_a_folder_without_a_network(machine):
+@pytest.mark.parametrize(
+    ("arguments", "said", "rows"),
+    [
+        ([], "Weights: builtin of mobilenet_v3_small", ["random weights + SVM"]),
+        (["--weights", "none", "--backbone", "squeezenet1_1"], "Weights: random", []),
+        (
+            ["--backbone", "squeezenet1_1"],
+            "Weights: builtin, those in the package",
+            ["random weights + SVM"],
+        ),
+    ],
+)
+def test_the_quickstart_runs_on_a_folder_without_a_network(
+    machine, arguments, said, rows
+):
     output = machine / "predictions.png"
     command = [ROOT / "examples" / "quickstart.py", "--data", machine / "photos"]
-    command += ["--weights", "none", "--backbone", "squeezenet1_1"]
+    size = ["--image-size", "48"]
+    nowhere = {"HTTPS_PROXY": "http://127.0.0.1:9", "TORCH_HOME": str(machine / "none")}
     result = subprocess.run(
-        [sys.executable, *command, "--output", output, "--image-size", "48"],
+        [sys.executable, *command, *size, "--output", output, *arguments],
+        env=os.environ | nowhere,
         capture_output=True,
         text=True,
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    assert "Weights: random" in result.stdout
-    for row in ("raw pixels", "features + SVM", "trained head"):
+    assert said in result.stdout
+    for row in ("raw pixels", *rows, "features + SVM", "trained head"):
         assert re.search(rf"^{re.escape(row)} +[01]\.\d{{3}} ", result.stdout, re.M)
     with Image.open(output) as picture:
         assert min(picture.size) > 500
@@ -79,7 +95,10 @@ def test_the_quickstart_runs_on_a_folder_without_a_network(machine):
         (["--data", "photos/ants"], "photos/ants"),
         (["--data", "few"], "class 'a' of few has 1 images"),
         (["--output", "no/such/folder.png"], "no folder no/such"),
-        (["--backbone", "inception_v3", "--weights", "none"], "image_size.* too small"),
+        (
+            ["--backbone", "inception_v3", "--weights", "none", "--image-size", "64"],
+            "image_size.* too small",
+        ),
     ],
 )
 def test_the_quickstart_says_in_a_line_what_it_cannot_do(machine, arguments, message):
