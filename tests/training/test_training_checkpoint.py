@@ -350,7 +350,7 @@ def test_a_failed_write_warns_and_leaves_the_last_whole_file(
     elif failing == "fsync":
         monkeypatch.setattr(os, "fsync", full_disk)
     else:
-        monkeypatch.setattr(Path, "replace", full_disk)
+        monkeypatch.setattr(os, "replace", full_disk)
     with pytest.warns(UserWarning, match=r"\.checkpoint can't be written .*goes on"):
         with pytest.raises(RuntimeError, match="on purpose"):
             train(tmp_path, Interrupted(6))
