@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torchvision import models
 
@@ -58,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--teacher",
         default="DEFAULT",
-        help="a state dict of mobilenet_v2, or DEFAULT: torchvision's, downloaded",
+        help="a state dict of mobilenet_v2, or DEFAULT: IMAGENET1K_V1, downloaded",
     )
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     parser.add_argument("--student", default="mobilenet_v3_small")
@@ -117,9 +118,11 @@ class Run:
         self.shift = torch.tensor(MEAN, device=device)[:, None, None]
         self.seen, self.seconds, self.best = 0, 0.0, float("inf")
         self.state_file = args.out / "state.pt"
+        self.target = args.out / f"{args.student}.safetensors"
         # On a GPU the student learns in bfloat16; on a CPU its small convolutions
         # are faster in float32.
-        self.half = device.type == "cuda"
+        fastest = resolve_precision("auto", device)
+        self.half = device.type == "cuda" and fastest == torch.bfloat16
 
     def generator(self, seed: int) -> torch.Generator:
         """Return a generator of the device."""
@@ -136,18 +139,21 @@ class Run:
         learnt = [photos[name] for name in photos if name not in HELD_BACK]
         held_back = [photos[name] for name in photos if name in HELD_BACK]
         larger = self.args.size + self.args.size // 8  # drawn images are cut from
-        generator = self.generator(SEED_OF_VALIDATION)
+        # On the CPU, so that they are the same on each machine.
+        generator = torch.Generator().manual_seed(SEED_OF_VALIDATION)
         unseen = Crops(held_back, generator, larger, 256)
         self.validation = [
             unseen.batch(128, self.args.size, False) for _ in range(VALIDATION // 128)
         ]
         if self.state_file.exists():
-            state = torch.load(self.state_file, map_location=self.device)
+            state = torch.load(
+                self.state_file, map_location=self.device, weights_only=True
+            )
             self.student.load_state_dict(state["student"])
             self.standard.load_state_dict(state["standard"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.seen, self.seconds = state["seen"], state["seconds"]
-            self.best = state["best"]
+            self.best = self.exported_loss()
             print(f"going on after {self.seen:,} crops")
         # Other crops than before the interruption, on any machine.
         generator = self.generator(self.args.seed + self.seen)
@@ -190,7 +196,7 @@ class Run:
         """Learn until the crops are seen, saving now and then."""
         if self.seen >= self.args.crops:
             print("all crops are seen: give more --crops, to go on")
-            if self.validate()["loss"] <= 1.01 * self.best:
+            if not self.target.exists():
                 self.export()
             return
         start = last = time.perf_counter()
@@ -210,7 +216,7 @@ class Run:
         self.student.eval()
         parts = []
         for images in self.validation:
-            images = self.normalize(images)
+            images = self.normalize(images.to(self.device))
             found = losses(
                 self.standard,
                 self.teacher.classifier,
@@ -244,7 +250,6 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "seen": self.seen,
             "seconds": self.seconds,
-            "best": self.best,
         }
         write(self.state_file, lambda part: torch.save(state, part))
         if self.seen < self.args.crops * (1 - self.args.decay):
@@ -267,9 +272,18 @@ class Run:
             mean=MEAN,
             std=STD,
         )
-        target = self.args.out / f"{self.args.student}.safetensors"
-        metadata = {"preprocessing": json.dumps(preprocessing.to_dict())}
-        write(target, lambda part: save_file(state, part, metadata))
+        metadata = {
+            "preprocessing": json.dumps(preprocessing.to_dict()),
+            "loss": str(self.best),  # with the file, so that the two can't part
+        }
+        write(self.target, lambda part: save_file(state, part, metadata))
+
+    def exported_loss(self) -> float:
+        """Return the loss of the student that is written, infinite without one."""
+        if not self.target.exists():
+            return float("inf")
+        with safe_open(self.target, framework="pt") as file:
+            return float((file.metadata() or {}).get("loss", "inf"))
 
 
 def write(path: Path, save) -> None:

@@ -63,7 +63,9 @@ def parse_arguments() -> argparse.Namespace:
         "--idx", type=Path, nargs=2, help="images and labels in MNIST's form"
     )
     parser.add_argument(
-        "--teacher", default="DEFAULT", help="weights of mobilenet_v2, by name or file"
+        "--teacher",
+        default="IMAGENET1K_V1",
+        help="weights of mobilenet_v2, by name or file",
     )
     parser.add_argument("--weights", default="builtin", help=f"of {STUDENT}")
     return parser.parse_args()

@@ -151,7 +151,7 @@ def reflect(place: Tensor, last: Tensor) -> Tensor:
 
 
 def zoom(generator, images: Tensor, size: int) -> Tensor:
-    """Cut a random part, 35 to 100 % of the side, out of each uint8 image."""
+    """Cut a random part, 35 to 100 % of the area, out of each uint8 image."""
     n = len(images)
     side = uniform(generator, 0.35, 1, n, 1, 1).sqrt()
     u, v = warp(generator, n, size)

@@ -90,9 +90,10 @@ class Student(nn.Module):
     def backbone_state(self, batches: Iterable[Tensor]) -> dict[str, Tensor]:
         """Tensors in torchvision's layout, without the last layer.
 
-        The hidden units of MobileNetV3, most of which weight decay made very small, get
-        mean 0 and variance 1 over the batches before their activation, so that a head
-        learns from them at the usual rates; those that hardly vary stay smaller.
+        Weight decay made most hidden units of MobileNetV3 very small. Before their
+        activation they get mean 0 over the batches, and those that vary more than twice
+        as much as the mean of all get variance 1; the others are divided by that bound,
+        as heads diverge where hardly any signal is made large.
         """
         model = self.model[0]
         last = "classifier.3." if hasattr(model, "features") else "fc."
@@ -103,7 +104,7 @@ class Student(nn.Module):
             maps = (self.late(self.early(images)) for images in batches)
             units = torch.cat([layer(late.mean(dim=(2, 3))) for late in maps])
             spread, mean = units.std(dim=0), units.mean(dim=0)
-            spread = spread.clamp_min(2 * spread.mean().item())
+            spread = spread.clamp_min(max(2 * spread.mean().item(), 1e-6))
             state["classifier.0.weight"] = layer.weight / spread[:, None]
             state["classifier.0.bias"] = (layer.bias - mean) / spread
         return state
