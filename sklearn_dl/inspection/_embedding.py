@@ -8,8 +8,6 @@ from sklearn.utils.validation import check_array, check_is_fitted
 
 from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl.augmentation import resolve_views
-from sklearn_dl.extraction import run_frozen, run_network
-from sklearn_dl.images import as_source
 from sklearn_dl.runtime import resolve_device
 
 _METHODS = ("pca", "tsne", "umap")
@@ -47,23 +45,15 @@ def _name_of(estimator: Any) -> str:
 
 def _before_the_head(estimator: NeuralImageEstimator, X: Any) -> np.ndarray:
     """Return what the head of a fitted classifier or regressor sees."""
-    source = as_source(X, image_shape=estimator.image_shape)
-    network = estimator.net_.module_
-    options: dict[str, Any] = {
-        "device": resolve_device(estimator.device, fall_back=True),
-        "precision": estimator.precision,
-        "batch_size": estimator.batch_size,
-        "verbose": estimator.verbose,
-        "description": "features",
-        "views": resolve_views(
-            estimator.tta, estimator.preprocessing_, estimator.augment
-        ),
-    }
-    preprocessing = estimator.preprocessing_
+    source = estimator._new_source(X)
+    network, preprocessing = estimator.net_.module_, estimator.preprocessing_
+    device = resolve_device(estimator.device, fall_back=True)
+    views = resolve_views(estimator.tta, preprocessing, estimator.augment)
+    options: dict[str, Any] = {"description": "features", "views": views}
     if network.trains_backbone:
-        return run_network(network.backbone, source, preprocessing, **options)
-    options["cache"] = estimator.cache
-    return run_frozen(network.backbone, source, preprocessing, **options)
+        backbone = network.backbone
+        return estimator._run(backbone, source, preprocessing, device, **options)
+    return estimator._run_frozen(network.backbone, source, device, **options)
 
 
 def embedded(

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_dl.images import as_source
@@ -13,14 +12,15 @@ from sklearn_dl.inspection._pictures import (
     DOUBTED,
     RIGHT,
     WRONG,
-    fitted,
     grid_of_axes,
     name_of,
     row_heights,
+    set_title,
     show_image,
     text_room,
     thumbnail,
 )
+from sklearn_dl.inspection._scores import GivenClasses, GivenNumbers
 from sklearn_dl.inspection._stream import image_shape_of
 
 _WIDTH, _LINE, _FONT = 1.9, 0.17, 9  # inches of a picture and a line; points
@@ -189,7 +189,7 @@ class TopLossesDisplay:
             numbers = type_of_target(y_true).startswith("continuous")
             task = "regression" if numbers else "classification"
         y_pred = np.asarray(y_pred, dtype=float)
-        given: Any = _Numbers(y_pred)
+        given: Any = GivenNumbers(y_pred)
         if task == "classification":
             labels = np.unique(y_true) if classes is None else np.asarray(classes)
             if y_pred.ndim != 2 or y_pred.shape[1] != len(labels):
@@ -296,8 +296,7 @@ class TopLossesDisplay:
             if i >= n:
                 continue
             show_image(axis, self.images[i], heights[i // n_columns], colours[i])
-            lines = [fitted(line, room, font) for line in texts[i]]
-            axis.set_title("\n".join(lines), fontsize=font, linespacing=1.2, pad=3)
+            set_title(axis, texts[i], room, font)
         if ax is None:
             self.figure_.suptitle(self.title or None, fontsize=12)
             _draw_legend(self.figure_, colours)
@@ -323,31 +322,8 @@ def _draw_legend(figure, colours: list[str | None]) -> None:
         )
 
 
-class _Given(BaseEstimator):
-    """Answers with predictions that were made before."""
-
-    def __init__(self, values, classes=None):
-        self.values = values
-        self.classes = classes
-
-    def fit(self, X=None, y=None):
-        return self
-
-    def __sklearn_is_fitted__(self):
-        return True
-
-
-class _Probabilities(ClassifierMixin, _Given):
-    @property
-    def classes_(self):
-        return self.classes
-
+class _Probabilities(GivenClasses):
     def predict_proba(self, X):
-        return self.values
-
-
-class _Numbers(RegressorMixin, _Given):
-    def predict(self, X):
         return self.values
 
 

@@ -155,6 +155,12 @@ def fitted(text: Any, width: float, size: float) -> str:
     return _shortened(text, low)
 
 
+def set_title(ax: Any, lines: list[str], width: float, size: float) -> None:
+    """Write lines over a picture, each at most `width` inches wide; size in points."""
+    texts = [fitted(line, width, size) for line in lines]
+    ax.set_title("\n".join(texts), fontsize=size, linespacing=1.2, pad=3)
+
+
 def _shortened(text: str, kept: int) -> str:
     return f"{text[: -(-kept // 2)].rstrip()}…{text[len(text) - kept // 2 :]}"
 

@@ -11,9 +11,9 @@ from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.images import as_source
 from sklearn_dl.inspection._pictures import (
     SIDE,
-    fitted,
     grid_of_axes,
     row_heights,
+    set_title,
     show_image,
     text_room,
     thumbnail,
@@ -224,11 +224,7 @@ class SaliencyDisplay:
             show_image(axes[row, column], image, heights[row])
             show_image(axes[row + 1, column], over, heights[row])
             if self.titles:
-                texts = self.titles[i].split("\n")
-                texts = [fitted(text, room, font) for text in texts]
-                axes[row, column].set_title(
-                    "\n".join(texts), fontsize=font, linespacing=1.2, pad=3
-                )
+                set_title(axes[row, column], self.titles[i].split("\n"), room, font)
         if ax is None:
             self.figure_.suptitle("What predictions rest on", fontsize=12)
         _draw_scale(axes, colours, signed)

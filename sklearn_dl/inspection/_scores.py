@@ -64,25 +64,34 @@ class Labels:
         return np.array(self.values)[codes]
 
 
-class _Answers(BaseEstimator):
-    """Answers `predict` with what was kept."""
+class _Given(BaseEstimator):
+    """Answers with predictions that were made before."""
 
-    def fit(self, X, y=None):
+    def __init__(self, values=None, classes=None):
+        self.values = values
+        self.classes = classes
+
+    def fit(self, X=None, y=None):
         return self
 
     def __sklearn_is_fitted__(self):
         return True
 
     def predict(self, X):
-        return self.answer_
+        return self.values
 
 
-class _Classes(ClassifierMixin, _Answers):
-    pass
+class GivenClasses(ClassifierMixin, _Given):
+    """Answers with classes."""
+
+    @property
+    def classes_(self):
+        """All there are."""
+        return self.classes
 
 
-class _Numbers(RegressorMixin, _Answers):
-    pass
+class GivenNumbers(RegressorMixin, _Given):
+    """Answers with numbers."""
 
 
 class Scoring:
@@ -121,14 +130,13 @@ class Scoring:
         self.truth = truth
         self._labels = labels
         self._target = truth if labels is None else labels.encode(truth)
-        self._answers = (_Classes if task == "classification" else _Numbers)()
+        self._given: Any = GivenNumbers()
         if task == "classification":
             if classes is None:
-                classes = np.unique(truth) if truth.ndim == 1 else truth.shape[1]
-            self._answers.classes_ = (
-                np.arange(classes) if isinstance(classes, int) else np.asarray(classes)
-            )
-        self._scorer = check_scoring(self._answers, self.name)
+                several = truth.ndim == 2
+                classes = np.arange(truth.shape[1]) if several else np.unique(truth)
+            self._given = GivenClasses(classes=np.asarray(classes))
+        self._scorer = check_scoring(self._given, self.name)
         if not isinstance(self.name, str):
             self.name = getattr(scoring, "__name__", repr(scoring))
 
@@ -149,9 +157,9 @@ class Scoring:
         predicted = predicted if rows is None else predicted[rows]
         if self._labels is not None:
             predicted = self._labels.decode(predicted)
-        self._answers.answer_ = predicted
+        self._given.values = predicted
         try:
-            return float(self._scorer(self._answers, np.empty((len(truth), 1)), truth))
+            return float(self._scorer(self._given, np.empty((len(truth), 1)), truth))
         except (AttributeError, ValueError) as error:
             if "predict_proba" not in str(error) and "decision" not in str(error):
                 raise

@@ -137,7 +137,8 @@ def _neural_graph(estimator: Any) -> Graph:
     finish: nn.Module
     if targets.kind == "targets":
         scale = np.diag(targets.scaler.scale_)
-        finish, output = Affine(scale, targets.scaler.mean_), "targets"
+        finish = Affine(weight=scale, shift=targets.scaler.mean_)
+        output = "targets"
     elif margins:
         finish, output = nn.Identity(), "scores"
     elif targets.kind == "labels":

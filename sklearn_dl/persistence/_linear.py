@@ -13,32 +13,31 @@ _PREDICT = "LinearRegression, LinearSVR, Ridge and SGDRegressor"
 _WITH_SCORES = ("LinearSVC", "RidgeClassifier", "SGDClassifier")
 
 
-class Affine(nn.Module):
-    """``x @ weight + shift``, in float64, as scikit-learn computes it."""
+class _Fixed(nn.Module):
+    """A layer of numbers in float64, in which scikit-learn computes."""
+
+    def __init__(self, **values: np.ndarray):
+        super().__init__()
+        for name, value in values.items():
+            self.register_buffer(name, torch.from_numpy(np.asarray(value, float)))
+
+
+class Affine(_Fixed):
+    """``x @ weight + shift``."""
 
     weight: torch.Tensor
     shift: torch.Tensor
-
-    def __init__(self, weight: np.ndarray, shift: np.ndarray):
-        super().__init__()
-        self.register_buffer("weight", torch.from_numpy(np.asarray(weight, float)))
-        self.register_buffer("shift", torch.from_numpy(np.asarray(shift, float)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return (n, k) of (n, d)."""
         return x.double() @ self.weight + self.shift
 
 
-class Scaled(nn.Module):
+class Scaled(_Fixed):
     """``(x - mean) / scale`` of each feature."""
 
     mean: torch.Tensor
     scale: torch.Tensor
-
-    def __init__(self, mean: np.ndarray, scale: np.ndarray):
-        super().__init__()
-        self.register_buffer("mean", torch.from_numpy(np.asarray(mean, float)))
-        self.register_buffer("scale", torch.from_numpy(np.asarray(scale, float)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return (n, d) of (n, d)."""
@@ -54,16 +53,11 @@ class BothSides(nn.Module):
         return torch.cat([1 - second, second], dim=1)
 
 
-class Platt(nn.Module):
+class Platt(_Fixed):
     """Platt's sigmoids of scores, normalised over the classes."""
 
     slope: torch.Tensor
     shift: torch.Tensor
-
-    def __init__(self, slope: np.ndarray, shift: np.ndarray):
-        super().__init__()
-        self.register_buffer("slope", torch.from_numpy(np.asarray(slope, float)))
-        self.register_buffer("shift", torch.from_numpy(np.asarray(shift, float)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return (n, k) of (n, k), or (n, 2) of (n, 1)."""
@@ -99,7 +93,7 @@ def linear_layers(steps: list[Any]) -> tuple[nn.Module, str]:
         width = scaler.n_features_in_
         mean = scaler.mean_ if scaler.with_mean else np.zeros(width)
         scale = scaler.scale_ if scaler.with_std else np.ones(width)
-        layers.append(Scaled(mean, scale))
+        layers.append(Scaled(mean=mean, scale=scale))
     name = type(last).__name__
     if name == "CalibratedClassifierCV":
         layers += _calibrated(last)
@@ -118,7 +112,8 @@ def linear_layers(steps: list[Any]) -> tuple[nn.Module, str]:
 
 def _affine(model: Any) -> Affine:
     coef = np.atleast_2d(model.coef_)
-    return Affine(coef.T, np.broadcast_to(model.intercept_, len(coef)).copy())
+    shift = np.broadcast_to(model.intercept_, len(coef)).copy()
+    return Affine(weight=coef.T, shift=shift)
 
 
 def _calibrated(model: Any) -> list[nn.Module]:
@@ -133,8 +128,10 @@ def _calibrated(model: Any) -> list[nn.Module]:
             f"method='sigmoid') of {', '.join(_WITH_SCORES)}",
         )
     calibrators = members[0].calibrators
-    slope = np.array([c.a_ for c in calibrators])
-    return [_affine(inner), Platt(slope, np.array([c.b_ for c in calibrators]))]
+    slope, shift = (
+        np.array([getattr(c, n) for c in calibrators]) for n in ("a_", "b_")
+    )
+    return [_affine(inner), Platt(slope=slope, shift=shift)]
 
 
 def _cannot(step: Any, instead: str) -> ModelFileError:

@@ -1,9 +1,7 @@
-import builtins
-
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from panel_cases import no_windows, without_matplotlib  # noqa: F401
 from PIL import Image
 
 from sklearn_dl.augmentation import (
@@ -12,17 +10,6 @@ from sklearn_dl.augmentation import (
     resolve_augment,
 )
 from sklearn_dl.backbones import Preprocessing
-
-
-@pytest.fixture(autouse=True)
-def no_windows():
-    backend = mpl.get_backend()
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    yield
-    pyplot.close("all")
-    mpl.use(backend)
 
 
 def images(n=3, channels=3):
@@ -124,15 +111,7 @@ def test_wrong_numbers_are_named(wrong):
         plot_augmentations(images(), n_images=wrong)
 
 
-def test_without_matplotlib_the_extra_is_named(monkeypatch):
-    original = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return original(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+def test_without_matplotlib_the_extra_is_named(without_matplotlib):  # noqa: F811
     with pytest.raises(ImportError, match=r"sklearn_dl\[plots\]"):
         plot_augmentations(images(), n_draws=1, image_size=8)
 

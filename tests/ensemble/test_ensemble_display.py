@@ -1,25 +1,12 @@
-import builtins
-
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from panel_cases import no_windows, without_matplotlib  # noqa: F401
 from sklearn.datasets import load_wine
 from sklearn.naive_bayes import GaussianNB
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_dl.ensemble import DiversityDisplay, diversity
-
-
-@pytest.fixture(autouse=True)
-def no_windows():
-    backend = mpl.get_backend()
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    yield
-    pyplot.close("all")
-    mpl.use(backend)
 
 
 def predictions(n_members, name="net {}", seed=0):
@@ -207,15 +194,7 @@ def test_a_display_can_be_drawn_again_with_other_values():
         display.plot("kappa")
 
 
-def test_without_matplotlib_the_extra_is_named(monkeypatch):
+def test_without_matplotlib_the_extra_is_named(without_matplotlib):  # noqa: F811
     found = diversity({"a": [0, 1], "b": [1, 1]}, None, [0, 1])
-    real = builtins.__import__
-
-    def refuse(name, *arguments, **keywords):
-        if name.split(".")[0] == "matplotlib":
-            raise ImportError(name)
-        return real(name, *arguments, **keywords)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ImportError, match=r"pip install 'sklearn_dl\[plots\]'"):
         DiversityDisplay(found).plot()

@@ -1,4 +1,4 @@
-import builtins
+import sys
 from itertools import combinations
 
 import numpy as np
@@ -13,6 +13,7 @@ from panel_cases import (  # noqa: F401
     drawn_texts,
     no_windows,
     place,
+    without_matplotlib,
 )
 from PIL import Image
 from robustness_cases import halves, photographs
@@ -236,15 +237,15 @@ def test_what_cannot_be_drawn_is_refused(monkeypatch):
         display.plot(n_thumbnails=-1)
     with pytest.raises(ValueError, match="ax must be a subplot"):
         display.plot(ax=Figure().add_axes((0, 0, 1, 1)))
-    real = builtins.__import__
 
-    def refuse(name, *arguments, **keywords):
-        if name.split(".")[0] in ("matplotlib", "umap"):
-            raise ImportError(name)
-        return real(name, *arguments, **keywords)
 
-    monkeypatch.setattr(builtins, "__import__", refuse)
+def test_without_matplotlib_or_umap_it_is_said_what_to_install(
+    without_matplotlib,  # noqa: F811
+    monkeypatch,
+):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    values = np.random.default_rng(0).normal(size=(8, 2))
     with pytest.raises(ImportError, match=r"pip install 'sklearn_dl\[plots\]'"):
-        display.plot()
+        EmbeddingDisplay(values).plot()
     with pytest.raises(ImportError, match="pip install umap-learn"):
         EmbeddingDisplay.from_features(values, method="umap")

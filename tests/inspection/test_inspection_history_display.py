@@ -1,4 +1,4 @@
-import builtins
+import sys
 
 import numpy as np
 import pandas as pd
@@ -180,14 +180,7 @@ def test_what_cannot_be_drawn_is_refused():
 
 
 def test_axes_of_a_figure_need_no_pyplot(monkeypatch):
-    real = builtins.__import__
-
-    def refuse(name, *arguments, **keywords):
-        if name.startswith("matplotlib.pyplot"):
-            raise ImportError(name)
-        return real(name, *arguments, **keywords)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     figure = Figure()
     left, right = figure.subplots(1, 2)
     display = TrainingHistoryDisplay.from_history(history(3), ax=left)

@@ -1,5 +1,3 @@
-import builtins
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +8,7 @@ from panel_cases import (  # noqa: F401
     drawn_texts,
     no_windows,
     place,
+    without_matplotlib,
 )
 from robustness_cases import ByBrightness, halves, photographs
 
@@ -186,14 +185,6 @@ def test_what_cannot_be_drawn_is_refused():
         display.plot(ax=Figure().add_axes((0, 0, 1, 1)))
 
 
-def test_without_matplotlib_the_extra_is_named(monkeypatch):
-    real = builtins.__import__
-
-    def refuse(name, *arguments, **keywords):
-        if name.split(".")[0] == "matplotlib":
-            raise ImportError(name)
-        return real(name, *arguments, **keywords)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+def test_without_matplotlib_the_extra_is_named(without_matplotlib):  # noqa: F811
     with pytest.raises(ImportError, match=r"pip install 'sklearn_dl\[plots\]'"):
         RobustnessDisplay(report(["blur"])).plot()

@@ -105,7 +105,7 @@ class Bomb:
     [
         "evil.pkl",
         "../evil.safetensors",
-        "/tmp/evil.safetensors",
+        "/evil.safetensors",
         "tensors-0.safetensors/../../evil",
         "C:\\evil.safetensors",
         "folder/",

@@ -1,5 +1,6 @@
 """Whether a picture can be read: what is written in it, and where."""
 
+import sys
 from itertools import combinations
 from unittest.mock import patch
 
@@ -19,6 +20,13 @@ def no_windows():
     yield
     pyplot.close("all")
     mpl.use(backend)
+
+
+@pytest.fixture
+def without_matplotlib(monkeypatch):
+    """No part of matplotlib can be imported."""
+    for name in [n for n in sys.modules if n.split(".")[0] == "matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 PLACES = {
