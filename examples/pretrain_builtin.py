@@ -22,6 +22,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import safe_open
@@ -36,6 +37,7 @@ from distillation import MEAN, STD, Standard, Student, Teacher, losses
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.runtime import keep_large_blocks, resolve_device, resolve_precision
 
+STUDENTS = ("mobilenet_v3_small", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0")
 VALIDATION = 1536  # crops
 SEED_OF_VALIDATION = 10**9
 
@@ -62,35 +64,54 @@ def parse_arguments() -> argparse.Namespace:
         help="a state dict of mobilenet_v2, or DEFAULT: IMAGENET1K_V1, downloaded",
     )
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--student", default="mobilenet_v3_small")
+    parser.add_argument(
+        "--student", default=STUDENTS[0], choices=STUDENTS, help="the network to make"
+    )
     parser.add_argument("--crops", type=float, default=3e6, help="to see in all")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=64, help="crops a step, from 16")
     parser.add_argument("--size", type=int, default=128, help="of a crop, in pixels")
     parser.add_argument(
         "--small", type=int, default=96, help="of a crop in the first part, in pixels"
     )
     parser.add_argument(
-        "--small-part", type=float, default=0.5, help="the part of small crops"
+        "--small-part", type=float, default=0.5, help="the part of small crops, 0 to 1"
     )
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--rate", type=float, default=3e-3, help="of AdamW")
     parser.add_argument(
         "--decay", type=float, default=0.25, help="the last part, of falling rates"
     )
     parser.add_argument("--drawn", type=int, default=1024, help="drawn images at hand")
     parser.add_argument("--save-every", type=float, default=180, help="seconds")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random")
+    args = parser.parse_args()
+    for name, least in (("batch", 16), ("size", 32), ("small", 32), ("drawn", 32)):
+        if getattr(args, name) < least:
+            parser.error(f"--{name} must be {least} or more")
+    if not (args.crops >= args.batch and args.rate > 0):
+        parser.error("--crops must be a batch or more, and --rate above 0")
+    if not (0 < args.decay <= 1 and 0 <= args.small_part <= 1):
+        parser.error("--decay must lie between 0 and 1, and --small-part from 0 to 1")
+    if args.teacher != "DEFAULT" and not Path(args.teacher).is_file():
+        parser.error(f"--teacher: there is no file {args.teacher}")
+    return args
 
 
 def load_teacher(weights: str, device: torch.device) -> Teacher:
     """Load the teacher in the fastest precision of the device."""
-    if weights == "DEFAULT":
-        model = models.mobilenet_v2(weights="IMAGENET1K_V1")
-    else:
-        model = models.mobilenet_v2()
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        model.load_state_dict({name: value.float() for name, value in state.items()})
+    try:
+        if weights == "DEFAULT":
+            model = models.mobilenet_v2(weights="IMAGENET1K_V1")
+        else:
+            model = models.mobilenet_v2()
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+            state = {name: value.float() for name, value in state.items()}
+            model.load_state_dict(state)
+    except (OSError, RuntimeError, AttributeError, UnpicklingError) as error:
+        raise SystemExit(
+            f"pretrain_builtin: --teacher {weights} can't be had; it must be a state "
+            f"dict of mobilenet_v2, or DEFAULT, which torchvision downloads: {error}"
+        ) from error
     dtype = resolve_precision("auto", device)
     teacher = Teacher(model).to(device, dtype)
     return teacher.to(memory_format=torch.channels_last)

@@ -144,9 +144,9 @@ def choose_weights(backbone: str, weights: str | None, options: dict) -> dict:
     socket.setdefaulttimeout(20)  # a firewall may swallow the connection
     try:
         load_backbone(backbone, weights, image_size=size)
+    except FileNotFoundError:  # a file that was named: no network is missing
+        raise
     except OSError as error:
-        if Path(weights).suffix:  # a file that was named: no network is missing
-            raise
         print(f"\n{error}\n\nWeights: builtin, those in the package, of {BUILTIN}.")
         return {"backbone": BUILTIN, "weights": "builtin"}
     print(f"Weights: {weights} of {backbone}.")

@@ -161,7 +161,7 @@ def zoom(generator, images: Tensor, size: int) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
-def recolour(generator, images: Tensor) -> Tensor:
+def recolour(generator, images: Tensor, luma: Tensor) -> Tensor:
     """Change colours, light and contrast; some images to grey, some to negatives."""
     n, _, *shape = images.shape
     # Slightly for most; for a tenth, any colours at all.
@@ -171,7 +171,6 @@ def recolour(generator, images: Tensor) -> Tensor:
         n, 3, 3, generator=generator, device=images.device
     )
     grey = uniform(generator, 0, 1, n, 1, 1) < 0.1
-    luma = torch.tensor([0.299, 0.587, 0.114], device=images.device)
     mixing = torch.where(grey, luma.expand(n, 3, 3), mixing)
     # Contrast about the middle, light, negatives: all in one product and one sum.
     gain = torch.exp(uniform(generator, -0.4, 0.4, n, 1, 1))
@@ -186,8 +185,10 @@ def recolour(generator, images: Tensor) -> Tensor:
     return images
 
 
-def mix(generator, images: Tensor) -> Tensor:
+def mix(generator, images: Tensor, side: int) -> Tensor:
     """Blend images, paste shapes of others into them, give them others' textures.
+
+    Some go through filters of `side` x `side` pixels.
 
     The teacher sees the mixed image too, so no label needs mixing (Beyer et al.,
     "Knowledge distillation: a good teacher is patient and consistent", CVPR 2022).
@@ -209,17 +210,18 @@ def mix(generator, images: Tensor) -> Tensor:
         radius = uniform(generator, 0.2, 0.7, pasted, 1, 1)
         inside = leaf(generator, pasted, x, y, radius)
         third = torch.where(inside, rows[2].roll(k + 1, dims=0), third)
-    return torch.cat([first, second, third, rows[3], refilter(generator, rows[4])])
+    return torch.cat(
+        [first, second, third, rows[3], refilter(generator, rows[4], side)]
+    )
 
 
-def refilter(generator, images: Tensor) -> Tensor:
+def refilter(generator, images: Tensor, side: int) -> Tensor:
     """Run each image through a random filter of its own: other textures and colours.
 
     Xu et al., "Robust and generalizable visual representation learning via random
     convolutions", ICLR 2021.
     """
     n, _, *shape = images.shape
-    side = (1, 3, 5)[int(whole(generator, 0, 3, 1))]
     filters = normal(generator, 3 * n, 3, side, side) / side
     rows = images.reshape(1, 3 * n, *shape)
     filtered = F.conv2d(rows - 0.5, filters, padding=side // 2, groups=n)
@@ -246,6 +248,7 @@ class Crops:
         self.generator = generator
         self.atlas = Atlas(photos, generator.device)
         self.drawn = draw(generator, drawn, side)
+        self.luma = torch.tensor([0.299, 0.587, 0.114], device=generator.device)
         self.batches = 0
 
     def batch(self, n: int, size: int, mixed: bool = True) -> Tensor:
@@ -263,5 +266,7 @@ class Crops:
         ]
         images = torch.cat(parts)
         order = torch.randperm(n, generator=g, device=g.device)
-        images = recolour(g, images[order])
-        return mix(g, images) if mixed else images
+        images = recolour(g, images[order], self.luma)
+        # By turns: a side that is drawn would have to be waited for on a GPU.
+        side = (1, 3, 5)[self.batches % 3]
+        return mix(g, images, side) if mixed else images

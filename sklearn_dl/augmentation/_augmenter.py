@@ -1,5 +1,8 @@
 """Random changes of one image, at the network's input size."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image
@@ -39,38 +42,45 @@ class Named:
 
     Parameters
     ----------
-    names : tuple of str
-        Out of `NAMES`; they act in that order whatever their order here.
-    strength : float
+    strengths : mapping of str to float
+        By names out of `NAMES`; they act in that order whatever their order here.
     """
 
-    def __init__(self, names: tuple[str, ...], strength: float):
-        self.names = tuple(name for name in NAMES if name in names)
-        self.strength = strength
+    def __init__(self, strengths: Mapping[str, float]):
+        self.strengths = {n: strengths[n] for n in NAMES if n in strengths}
 
     def __repr__(self) -> str:
-        return ", ".join(self.names)
+        return ", ".join(self.strengths)
 
     def __call__(
         self, pixels: np.ndarray, rng: np.random.Generator, small: bool = False
     ) -> np.ndarray:
         """Apply the transforms to pixels (c, H, W), uint8 or float32 in [0, 1]."""
-        if not self.strength:
-            return pixels
         pixels = self._moved(pixels, rng, small)
         pixels = self._coloured(pixels, rng)
-        for name, transform in DAMAGE.items():
-            if name in self.names:
-                pixels = transform(pixels, rng, self.strength)
+        for transform, strength in self._acting(DAMAGE):
+            pixels = transform(pixels, rng, strength)
         return pixels
+
+    def without_crop(self) -> "Named":
+        """Return the others."""
+        return Named({n: s for n, s in self.strengths.items() if n != "crop"})
+
+    def _acting(self, transforms: Mapping[str, Any]) -> list[tuple[Any, float]]:
+        """Return those of some transforms that are asked for, with their strengths."""
+        chosen = self.strengths.items()
+        return [(transforms[n], s) for n, s in chosen if s and n in transforms]
 
     def _moved(
         self, pixels: np.ndarray, rng: np.random.Generator, small: bool
     ) -> np.ndarray:
-        draw = (rng, self.strength, *pixels.shape[1:])
-        matrices = [padding_shift(*draw)] if small and "crop" in self.names else []
-        matrices += [GEOMETRIC[name](*draw) for name in self.names if name in GEOMETRIC]
-        field = elastic_field(*draw) if "elastic" in self.names else None
+        size = pixels.shape[1:]
+        moves = self._acting({"crop": padding_shift} if small else {})
+        moves += self._acting(GEOMETRIC)
+        matrices = [move(rng, strength, *size) for move, strength in moves]
+        field = None
+        for bend, strength in self._acting({"elastic": elastic_field}):
+            field = bend(rng, strength, *size)
         if not matrices and field is None:
             return pixels
         total = np.eye(3)
@@ -79,13 +89,13 @@ class Named:
         return warp(pixels, total, field)
 
     def _coloured(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        names = [name for name in self.names if name in COLOURS]
-        if not names:
+        steps = self._acting(COLOURS)
+        if not steps:
             return pixels
         scale = 255 if pixels.dtype == np.uint8 else 1
         colours = ColourMap(pixels.mean((1, 2), dtype=np.float64) / scale)
-        for name in names:
-            COLOURS[name](colours, rng, self.strength)
+        for step, strength in steps:
+            step(colours, rng, strength)
         return colours.apply(to_floats(pixels))
 
 
@@ -181,8 +191,7 @@ class Augmenter:
     def _crop(self) -> float:
         """Strength of the random crop, 0 for none."""
         first = self.steps[0]
-        named = isinstance(first, Named) and "crop" in first.names
-        return first.strength if named else 0.0
+        return first.strengths.get("crop", 0.0) if isinstance(first, Named) else 0.0
 
     @property
     def _sizes_first(self) -> bool:

@@ -2,7 +2,7 @@
 
 import difflib
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sklearn.base import BaseEstimator
@@ -52,10 +52,11 @@ class Augment(BaseEstimator):
     transforms : str, callable or sequence of them, default="standard"
         A preset, ``"trivial"`` (TrivialAugment), ``"rand"`` (RandAugment), names out of
         `AUGMENTATIONS`, or transforms of other libraries; see Notes.
-    strength : float, default=1.0
+    strength : float or dict of str to float, default=1.0
         Factor of how far the named transforms go, and of the magnitude of RandAugment
-        (9 at 1). At 0 images stay as in prediction. TrivialAugment and the transforms
-        of other libraries keep their own strength.
+        (9 at 1), from 0 to 10. At 0 images stay as in prediction. A dict has it by
+        name; names that it leaves out have 1. TrivialAugment and the transforms of
+        other libraries keep their own strength.
 
     Notes
     -----
@@ -121,13 +122,15 @@ class Augment(BaseEstimator):
     >>> from sklearn_dl.augmentation import Augment
     >>> Augment(["rotation", "noise"]).set_params(strength=0.5)
     Augment(strength=0.5, transforms=['rotation', 'noise'])
+    >>> Augment("standard", strength={"color": 2.0})
+    Augment(strength={'color': 2.0})
     """
 
     def __init__(
         self,
         transforms: str | Callable | Sequence[str | Callable] = "standard",
         *,
-        strength: float = 1.0,
+        strength: float | Mapping[str, float] = 1.0,
     ):
         self.transforms = transforms
         self.strength = strength
@@ -165,9 +168,9 @@ def resolve_augment(augment: Any, preprocessing) -> Augmenter | None:
     >>> resolve_augment(None, preprocessing) is None
     True
     """
-    transforms, strength = augment, 1.0
+    transforms, strength = augment, _Strength(1.0)
     if isinstance(augment, Augment):
-        transforms, strength = augment.transforms, _checked(augment.strength)
+        transforms, strength = augment.transforms, _Strength(augment.strength)
     if transforms is None:
         return None
     items = list(transforms) if isinstance(transforms, list | tuple) else [transforms]
@@ -179,29 +182,56 @@ def resolve_augment(augment: Any, preprocessing) -> Augmenter | None:
             names += found
             continue
         if names:
-            steps.append(Named(tuple(names), strength))
+            steps.append(strength.named(names))
             names = []
         steps.append(found)
     if names:
-        steps.append(Named(tuple(names), strength))
-    if strength != 1 and not any(
-        isinstance(step, Named) or step.name == "rand" for step in steps
-    ):
-        raise ValueError(
-            f"strength={strength!r} has no effect on {transforms!r}: it is for named "
-            "transforms and 'rand'."
-        )
-    return Augmenter(_crop_first(steps, strength), preprocessing) if steps else None
+        steps.append(strength.named(names))
+    strength.check_used(transforms)
+    return Augmenter(_crop_first(steps), preprocessing) if steps else None
 
 
-def _checked(strength: Any) -> float:
-    real = isinstance(strength, numbers.Real) and not isinstance(strength, bool)
-    if not (real and 0 <= strength <= 10):
-        raise ValueError(f"strength must be a number from 0 to 10, got {strength!r}.")
-    return float(strength)
+class _Strength:
+    """How far each transform goes, and which of them have asked."""
+
+    def __init__(self, given: Any):
+        self.given = given
+        each = given if isinstance(given, Mapping) else {None: given}
+        for name, value in each.items():
+            real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not (real and 0 <= value <= 10):
+                raise ValueError(
+                    f"strength{'' if name is None else f'[{name!r}]'} must be a number "
+                    f"from 0 to 10, got {value!r}."
+                )
+        self._by_name = {name: float(value) for name, value in each.items()}
+        self._asked: set[str] = set()
+
+    def of(self, name: str) -> float:
+        self._asked.add(name)
+        return self._by_name.get(name, self._by_name.get(None, 1.0))
+
+    def named(self, names: Sequence[str]) -> Named:
+        return Named({name: self.of(name) for name in names})
+
+    def check_used(self, transforms: Any) -> None:
+        """Refuse a strength that changes nothing."""
+        if isinstance(self.given, Mapping):
+            idle = [name for name in self._by_name if name not in self._asked]
+            if idle:
+                raise ValueError(
+                    f"strength has {', '.join(map(repr, idle))}, which transforms="
+                    f"{transforms!r} don't contain; they contain "
+                    f"{', '.join(sorted(self._asked)) or 'no name'}."
+                )
+        elif self.given != 1 and not self._asked:
+            raise ValueError(
+                f"strength={self.given!r} has no effect on {transforms!r}: it is for "
+                "named transforms and 'rand'."
+            )
 
 
-def _lookup(item: Any, strength: float) -> tuple[str, ...] | Foreign:
+def _lookup(item: Any, strength: _Strength) -> tuple[str, ...] | Foreign:
     """Return the names, or the step, that one item stands for."""
     if isinstance(item, str):
         if item in PRESETS:
@@ -216,7 +246,8 @@ def _lookup(item: Any, strength: float) -> tuple[str, ...] | Foreign:
         if name == "trivial":
             return Foreign(v2.TrivialAugmentWide(), name)
         # 31 bins: torchvision's default is the tenth.
-        return Foreign(v2.RandAugment(magnitude=min(round(9 * strength), 30)), name)
+        magnitude = min(round(9 * strength.of(name)), 30)
+        return Foreign(v2.RandAugment(magnitude=magnitude), name)
     if isinstance(item, type) or not callable(item):
         hint = f"; write {item.__name__}(...)" if isinstance(item, type) else ""
         raise TypeError(
@@ -233,18 +264,15 @@ def _unknown(name: str) -> str:
     return f"Unknown augment {name!r}.{guess} The names are {', '.join(known)}."
 
 
-def _crop_first(steps: list, strength: float) -> list:
+def _crop_first(steps: list) -> list:
     """Return the steps with the crop, which needs the original, in the first one."""
-    if not any(isinstance(step, Named) and "crop" in step.names for step in steps):
+    named = [step for step in steps if isinstance(step, Named)]
+    crops = [step.strengths["crop"] for step in named if "crop" in step.strengths]
+    if not crops:
         return steps
-    rest = [
-        Named(tuple(name for name in step.names if name != "crop"), strength)
-        if isinstance(step, Named)
-        else step
-        for step in steps
-    ]
+    rest = [step.without_crop() if step in named else step for step in steps]
+    others: dict[str, float] = {}
     if isinstance(rest[0], Named):
-        rest[0] = Named(("crop", *rest[0].names), strength)
-    else:
-        rest.insert(0, Named(("crop",), strength))
-    return [step for step in rest if not (isinstance(step, Named) and not step.names)]
+        others = rest.pop(0).strengths
+    first = Named({"crop": crops[0], **others})
+    return [first] + [s for s in rest if not isinstance(s, Named) or s.strengths]

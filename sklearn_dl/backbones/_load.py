@@ -175,6 +175,8 @@ def resolve_preprocessing(value: Any, name: str | None) -> AnyPreprocessing | No
     if isinstance(value, WeightsEnum):
         return entry_preprocessing(value)
     if isinstance(value, str) and name is not None:
+        if (file := packaged(name, value)) is not value:
+            return read_checkpoint(file).preprocessing
         return entry_preprocessing(find_entry(name, value))
     if isinstance(value, ImageClassification):
         return Preprocessing.from_transforms(value)

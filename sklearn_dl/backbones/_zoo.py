@@ -1,5 +1,6 @@
 """Torchvision's classification models: names, weights, untrained networks."""
 
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torchvision.models import WeightsEnum, get_model_weights, list_models
 
-from sklearn_dl.backbones._builtin import ARCHITECTURE, BUILTIN
+from sklearn_dl.backbones._builtin import ARCHITECTURE, BUILTIN, packaged
 from sklearn_dl.backbones._names import unknown_name
 from sklearn_dl.backbones._preprocessing import Preprocessing
 
@@ -53,6 +54,8 @@ def find_entry(name: str, weights: str | WeightsEnum) -> WeightsEnum:
     if weights == "DEFAULT":
         return next(iter(entries.values()))
     if weights not in entries:
+        if get_close_matches(weights.lower(), [BUILTIN]):
+            packaged(name, BUILTIN)  # names the backbone that has them
         hint = "Or the path of a file (.pth, .pt, .safetensors), or None for random."
         valid = ["DEFAULT", *entries, *_packaged_weights(name)]
         raise ValueError(unknown_name(f"weights of {name}", weights, valid, hint))

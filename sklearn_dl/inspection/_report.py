@@ -101,8 +101,8 @@ class RobustnessReport:
     def augment(self) -> Any:
         """What answers all `weaknesses`, for the parameter `augment`.
 
-        None where there are none; a list of names; or `Augment` with the highest
-        strength at which the score falls, where this is above 1.
+        None where there are none; a list of names; or `Augment` with strengths above
+        1: each name goes as far as the score falls under a change that it answers.
         """
         return self.augment_for(0.0)
 
@@ -135,8 +135,13 @@ class RobustnessReport:
         names = [n for n in AUGMENTATIONS if n in set(found["augmentation"])]
         if not names:
             return None
-        strength = min(float(found["strength"].fillna(1.0).max()), _STRONGEST)
-        return Augment(names, strength=strength) if strength > 1 else names
+        reached = found["strength"].fillna(1.0).groupby(found["augmentation"]).max()
+        strengths = {n: min(max(float(reached[n]), 1.0), _STRONGEST) for n in names}
+        if len({*strengths.values()}) == 1:
+            strength = strengths[names[0]]
+            return Augment(names, strength=strength) if strength > 1 else names
+        beyond = {name: value for name, value in strengths.items() if value > 1}
+        return Augment(names, strength=beyond)
 
     def summary(self) -> str:
         """Return the report as text."""
@@ -208,7 +213,9 @@ class RobustnessReport:
 def _code(augment: Any) -> str:
     """Return what one would write; scikit-learn's repr breaks lines."""
     if isinstance(augment, Augment):
-        return f"Augment({augment.transforms}, strength={augment.strength:g})"
+        strength = augment.strength
+        text = str(strength) if isinstance(strength, dict) else f"{strength:g}"
+        return f"Augment({augment.transforms}, strength={text})"
     return str(augment)
 
 

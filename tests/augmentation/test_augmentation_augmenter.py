@@ -139,6 +139,40 @@ def test_grids_reach_the_strength():
     )
 
 
+def test_each_name_can_have_its_strength():
+    image = noise()
+    alike = dict.fromkeys(["rotation", "color", "noise"], 2.0)
+    np.testing.assert_array_equal(
+        drawn(Augment(list(alike), strength=alike), image),
+        drawn(Augment(list(alike), strength=2.0), image),
+    )
+    np.testing.assert_array_equal(
+        drawn(Augment("standard", strength={"color": 0, "crop": 0}), image),
+        drawn("flip", image),
+    )
+    rest = {"rotation": 0.0, "noise": 0.0}
+    np.testing.assert_array_equal(
+        drawn(Augment([*rest, "color"], strength=rest), image), drawn("color", image)
+    )
+    augmenter = resolve_augment(
+        Augment(["noise", np.array, "crop"], strength={"crop": 0.5}), SMALL
+    )
+    assert augmenter.steps[0].strengths == {"crop": 0.5, "noise": 1.0}
+    rand = drawn(Augment(["rand"], strength={"rand": 2}), image)
+    np.testing.assert_array_equal(rand, drawn(Augment("rand", strength=2), image))
+
+
+def test_strengths_of_what_is_not_there_are_an_error():
+    match = r"strength has 'blur', 'rand', which .* contain flip, noise"
+    with pytest.raises(ValueError, match=match):
+        resolve_augment(
+            Augment(["noise", "flip"], strength={"blur": 2, "noise": 2, "rand": 1}),
+            SMALL,
+        )
+    with pytest.raises(ValueError, match=r"strength\['noise'\] must be a number"):
+        resolve_augment(Augment("noise", strength={"noise": 11}), SMALL)
+
+
 def test_strength_is_the_magnitude_of_rand():
     image = noise()
     reference = v2.RandAugment(magnitude=18)

@@ -95,6 +95,17 @@ def test_it_is_listed_and_near_misses_are_led_to_it():
     assert names == ("IMAGENET1K_V1", "builtin")
     with pytest.raises(ValueError, match="Did you mean 'builtin'"):
         load_backbone(ARCHITECTURE, "built-in")
+    with pytest.raises(ValueError, match="of 'mobilenet_v3_small', not of 'resnet18'"):
+        load_backbone("resnet18", "Built-in")
+
+
+def test_its_preprocessing_can_be_had_alone():
+    expected = load_backbone(ARCHITECTURE, "builtin").preprocessing
+    backbone = load_backbone(ARCHITECTURE, None, preprocessing="builtin")
+    assert backbone.preprocessing == expected
+    assert not backbone.pretrained
+    with pytest.raises(ValueError, match="not of 'resnet18'"):
+        load_backbone("resnet18", None, preprocessing="builtin")
 
 
 def test_an_installation_without_the_file_says_so(monkeypatch):

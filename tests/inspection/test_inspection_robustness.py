@@ -533,9 +533,12 @@ def test_weaknesses_lie_above_zero_and_severe_ones_above_the_margin():
     assert report.weaknesses["change"].tolist() == ["blur", "blur", "flip", "darker"]
     assert report.weaknesses["severe"].tolist() == [True, True, True, False]
     assert report.augment.transforms == ["flip", "brightness", "blur"]
-    assert report.augment.strength == 2.0
+    # Each name as far as its change, and none less far than it goes by itself.
+    assert report.augment.strength == {"blur": 2.0}
     assert report.severe_augment.transforms == ["flip", "blur"]
     assert report.augment_for(0.08).transforms == ["blur"]
+    assert report.augment_for(0.08).strength == 2.0
+    assert "augment=Augment(['flip', 'blur'], strength={'blur': 2.0})" in str(report)
     assert report.augment_for(0.5) is None
     text = str(report)
     assert text.count("**") == 4
@@ -550,6 +553,7 @@ def test_weaknesses_lie_above_zero_and_severe_ones_above_the_margin():
 def answers():
     yield from (small_report([(name, s, 0.2, 0.1)]) for name in NAMES for s in (1, 2.0))
     yield small_report([(name, 1.0, 0.2, 0.1) for name in NAMES])
+    yield small_report([(n, 1 + i, 0.2, 0.1) for i, n in enumerate(NAMES)])
     yield small_report([(name, 40.0, 0.2, 0.1) for name in NAMES])
     yield small_report([("flip", np.nan, 0.0, 0.0)])
 
@@ -565,7 +569,7 @@ def test_every_answer_goes_straight_into_augment():
                 assert augmenter is None
                 continue
             names = value.transforms if isinstance(value, Augment) else value
-            assert augmenter.steps[0].names == tuple(names)
+            assert list(augmenter.steps[0].strengths) == list(names)
             seen |= set(names)
             assert augmenter(image, np.random.default_rng(0)).shape == (3, 32, 32)
     assert seen == set(list_changes()["augmentation"])

@@ -1,8 +1,11 @@
 """The script that makes the weights in the package, in a run of a few crops."""
 
 import csv
+import io
+import runpy
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,6 @@ from sklearn_dl.backbones import load_backbone
 SCRIPT = Path(__file__).parents[2] / "examples" / "pretrain_builtin.py"
 NAME = "mobilenet_v3_small"
 
-pytestmark = pytest.mark.slow
-
 
 def distil(folder, crops):
     command = [sys.executable, SCRIPT, "--teacher", folder / "teacher.pth"]
@@ -28,6 +29,7 @@ def distil(folder, crops):
         return done.stdout, list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_it_learns_goes_on_and_writes_what_loads(tmp_path):
     pytest.importorskip("skimage")
     torch.manual_seed(0)
@@ -54,3 +56,57 @@ def test_it_learns_goes_on_and_writes_what_loads(tmp_path):
     features = backbone.eval()(torch.randn(8, 3, 64, 64))
     assert features.isfinite().all()
     assert features.std(dim=0).mean() > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch", "4"], "--batch must be 16 or more"),
+        (["--decay", "0"], "--decay must lie between 0 and 1"),
+        (["--crops", "5"], "--crops must be a batch or more"),
+        (["--student", "resnet18"], "invalid choice: 'resnet18'"),
+        (["--teacher", "nowhere.pth"], "there is no file nowhere.pth"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options, message, tmp_path, monkeypatch):
+    arguments = [str(SCRIPT), "--out", str(tmp_path / "run"), *options]
+    monkeypatch.setattr(sys, "argv", arguments)
+    said = io.StringIO()
+    with redirect_stderr(said), pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert stopped.value.code == 2
+    assert message in said.getvalue()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_is_none_is_named(tmp_path, monkeypatch):
+    wrong = tmp_path / "notes.txt"
+    wrong.write_text("no tensors")
+    arguments = [str(SCRIPT), "--out", str(tmp_path / "run"), "--teacher", str(wrong)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(
+        SystemExit, match=r"notes\.txt can't be had; it must be a state"
+    ):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def test_crops_are_drawn_alike_from_a_seed_and_mixed_by_turns():
+    sys.path.insert(0, str(SCRIPT.parent / "pretraining"))
+    try:
+        from crops import Crops
+    finally:
+        sys.path.pop(0)
+    photo = torch.randint(0, 256, (3, 120, 160), dtype=torch.uint8)
+
+    def batches():
+        generator = torch.Generator().manual_seed(0)
+        crops = Crops([(photo, 1.0)], generator, 48, 32)
+        return [crops.batch(32, 32) for _ in range(3)]
+
+    found = batches()
+    assert all(torch.equal(a, b) for a, b in zip(found, batches(), strict=True))
+    for images in found:
+        assert images.shape == (32, 3, 32, 32)
+        assert images.min() >= 0
+        assert images.max() <= 1
+        assert (images.flatten(1).std(dim=1) > 0).all()
