@@ -102,7 +102,7 @@ def saliency(
     >>> X = np.random.default_rng(0).integers(0, 128, (8, 40, 40, 3), "uint8")
     >>> X[4:, 4:16, 24:36] += 120
     >>> model = ImageClassifier(
-    ...     "squeezenet1_1", weights=None, image_size=64, max_epochs=2, random_state=0
+    ...     "mobilenet_v3_small", weights="builtin", image_size=64, random_state=0
     ... ).fit(X, ["no"] * 4 + ["square"] * 4)
     >>> saliency(model, X, target="square").shape
     (8, 40, 40)

@@ -221,8 +221,8 @@ def lr_find(
     >>> images = rng.integers(0, 128, (32, 32, 32, 3), "uint8")
     >>> images[16:] += 100
     >>> model = ImageClassifier(
-    ...     "squeezenet1_1", weights=None, layer="features.2", image_size=32,
-    ...     batch_size=16, random_state=0,
+    ...     "mobilenet_v3_small", weights="builtin", image_size=32, batch_size=16,
+    ...     random_state=0,
     ... )
     >>> finder = lr_find(model, images, ["dark"] * 16 + ["light"] * 16)
     >>> 1e-5 < finder.suggestion_ < 1e-1

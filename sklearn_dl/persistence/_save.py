@@ -80,7 +80,7 @@ def save(
     >>> from sklearn_dl.persistence import load, save
     >>> images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), "uint8")
     >>> model = ImageClassifier(
-    ...     "squeezenet1_1", weights=None, image_size=32, random_state=0
+    ...     "mobilenet_v3_small", weights="builtin", image_size=32, random_state=0
     ... )
     >>> model = model.fit(images, [0, 1] * 4)
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -66,8 +66,8 @@ def export_state_dict(
     >>> from sklearn_dl import ImageFeatureExtractor
     >>> from sklearn_dl.persistence import export_state_dict
     >>> images = np.zeros((2, 32, 32, 3), "uint8")
-    >>> small = {"backbone": "squeezenet1_1", "image_size": 32}
-    >>> first = ImageFeatureExtractor(**small, weights=None).fit(images)
+    >>> small = {"backbone": "mobilenet_v3_small", "image_size": 32}
+    >>> first = ImageFeatureExtractor(**small, weights="builtin").fit(images)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "weights.safetensors")
     ...     export_state_dict(first, path)

@@ -76,8 +76,8 @@ class Checkpoint(Callback):
     >>> X = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     model = ImageClassifier(
-    ...         "squeezenet1_1", weights=None, image_size=32, max_epochs=2,
-    ...         random_state=0, callbacks=[Checkpoint(directory)],
+    ...         "mobilenet_v3_small", weights="builtin", image_size=32,
+    ...         max_epochs=2, random_state=0, callbacks=[Checkpoint(directory)],
     ...     ).fit(X, [0, 1] * 4)
     >>> model.n_iter_
     2

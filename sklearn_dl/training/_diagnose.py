@@ -67,8 +67,8 @@ def diagnose(estimator) -> pd.DataFrame:
     >>> from sklearn_dl.training import diagnose
     >>> images = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), "uint8")
     >>> model = ImageClassifier(
-    ...     "squeezenet1_1", weights=None, image_size=32, layer="features.2",
-    ...     max_epochs=1, random_state=0,
+    ...     "mobilenet_v3_small", weights="builtin", image_size=32, max_epochs=1,
+    ...     random_state=0,
     ... ).fit(images, [0, 1] * 4)
     >>> diagnose(model)["finding"].tolist()
     ['underfitting', 'no validation rows']

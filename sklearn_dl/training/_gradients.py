@@ -80,8 +80,8 @@ class GradientMonitor(Callback):
     >>> images = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), "uint8")
     >>> monitor = GradientMonitor()
     >>> model = ImageClassifier(
-    ...     "squeezenet1_1", weights=None, image_size=32, layer="features.2",
-    ...     batch_size=4, max_epochs=2, random_state=0, callbacks=[monitor],
+    ...     "mobilenet_v3_small", weights="builtin", image_size=32, batch_size=4,
+    ...     max_epochs=2, random_state=0, callbacks=[monitor],
     ... ).fit(images, [0, 1] * 4)
     >>> model.history_[["epoch", "grad_steps"]].to_numpy().tolist()
     [[1, 2], [2, 2]]

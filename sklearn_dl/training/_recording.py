@@ -37,7 +37,7 @@ class BatchLosses(Callback):
     >>> images = np.zeros((40, 32, 32, 3), "uint8")
     >>> losses = BatchLosses(n_steps=3)
     >>> model = ImageClassifier(
-    ...     "squeezenet1_1", weights=None, image_size=32, callbacks=[losses]
+    ...     "mobilenet_v3_small", weights="builtin", image_size=32, callbacks=[losses]
     ... )
     >>> _ = model.fit(images, [0, 1] * 20)
     >>> len(losses.losses_)

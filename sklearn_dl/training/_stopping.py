@@ -67,8 +67,8 @@ class StoppingRules(Callback):
     >>> from sklearn_dl.training import StoppingRules
     >>> X = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
     >>> model = ImageClassifier(
-    ...     "squeezenet1_1", weights=None, image_size=32, max_epochs=9, batch_size=4,
-    ...     callbacks=[StoppingRules(max_steps=6)],
+    ...     "mobilenet_v3_small", weights="builtin", image_size=32, max_epochs=9,
+    ...     batch_size=4, callbacks=[StoppingRules(max_steps=6)],
     ... ).fit(X, [0, 1] * 4)
     >>> model.n_iter_, model.net_.stop_reason_
     (3, 'max_steps=6 were taken')
