@@ -69,7 +69,10 @@ def _noise(pixels, rng, strength):
 
 
 def _jpeg(pixels, rng, strength):
-    return jpeg(pixels, int(rng.integers(max(round(95 - 65 * strength), 5), 96)))
+    lowest = max(95 - 65 * strength, 5)
+    # Log-uniform: what is lost grows as the inverse of the quality.
+    quality = math.exp(rng.uniform(math.log(lowest), math.log(95)))
+    return jpeg(pixels, round(quality))
 
 
 def _erase(pixels, rng, strength):

@@ -91,7 +91,7 @@ class Augment(BaseEstimator):
     blur              by a Gaussian of up to 0.6 pixels and 0.75 % of the side, half of
                       the time
     noise             Gaussian, of a deviation up to 0.06 of the scale
-    jpeg              written with a quality of 30 to 95 and read again
+    jpeg              written with a quality of 30 to 95, log-uniform, and read again
     erase             noise in a rectangle of 2-33 % of the area, half of the time [3]_
     ================  ==============================================================
 

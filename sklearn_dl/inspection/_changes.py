@@ -49,6 +49,10 @@ class Change:
         From pixels (c, H, W), a generator and an amount to pixels.
     colour : bool, default=False
         Whether grey images don't have it.
+    reach : float, default=1.5
+        Strength of the augmentation that answers the change, by that of the change.
+        At 1 the change would lie at the edge of what is drawn, where hardly any draw
+        comes.
     """
 
     augmentation: str
@@ -56,6 +60,7 @@ class Change:
     text: str
     apply: Callable[[np.ndarray, np.random.Generator, float], np.ndarray]
     colour: bool = False
+    reach: float = 1.5
 
 
 def _sign(rng: np.random.Generator) -> float:
@@ -150,8 +155,10 @@ CHANGES: dict[str, Change] = {
     "rotation": Change(
         "rotation", lambda s: min(15 * s, 180), "{:.3g} degrees", _rotation
     ),
-    "flip": Change("flip", _once, "left and right", _flip),
-    "vertical_flip": Change("vertical_flip", _once, "top and bottom", _vertical_flip),
+    "flip": Change("flip", _once, "left and right", _flip, reach=1.0),
+    "vertical_flip": Change(
+        "vertical_flip", _once, "top and bottom", _vertical_flip, reach=1.0
+    ),
     "translation": Change(
         "translation", lambda s: min(0.1 * s, 0.5), "{:.0%} of the sides", _translation
     ),
@@ -191,7 +198,11 @@ CHANGES: dict[str, Change] = {
     "blur": Change("blur", lambda s: 0.0075 * s, "{:.2%} of the shorter side", _blur),
     "noise": Change("noise", lambda s: 0.06 * s, "{:.1%} of the scale", _noise),
     "occlusion": Change(
-        "erase", lambda s: min(0.165 * s, 0.9), "{:.0%} of the area", _occlusion
+        "erase",
+        lambda s: min(0.165 * s, 0.9),
+        "{:.0%} of the area",
+        _occlusion,
+        reach=1.0,
     ),
     "jpeg": Change(
         "jpeg", lambda s: max(round(95 - 65 * s), 5), "quality {:.0f}", _jpeg

@@ -74,7 +74,7 @@ class RobustnessReport:
     >>> report.weaknesses["change"].tolist()
     ['blur']
     >>> report.augment
-    Augment(strength=2.0, transforms=['blur'])
+    Augment(strength=3.0, transforms=['blur'])
     """
 
     table: pd.DataFrame
@@ -102,7 +102,8 @@ class RobustnessReport:
         """What answers all `weaknesses`, for the parameter `augment`.
 
         None where there are none; a list of names; or `Augment` with strengths above
-        1: each name goes as far as the score falls under a change that it answers.
+        1: each name goes half as far again as the strongest change under which the
+        score falls, so that the change lies within what is drawn, not at its edge.
         """
         return self.augment_for(0.0)
 
@@ -135,8 +136,10 @@ class RobustnessReport:
         names = [n for n in AUGMENTATIONS if n in set(found["augmentation"])]
         if not names:
             return None
-        reached = found["strength"].fillna(1.0).groupby(found["augmentation"]).max()
-        strengths = {n: min(max(float(reached[n]), 1.0), _STRONGEST) for n in names}
+        reach = found["change"].map(lambda change: CHANGES[change].reach)
+        reached = found["strength"].fillna(1.0) * reach
+        reached = reached.groupby(found["augmentation"]).max().clip(1, _STRONGEST)
+        strengths = {name: float(reached[name]) for name in names}
         if len({*strengths.values()}) == 1:
             strength = strengths[names[0]]
             return Augment(names, strength=strength) if strength > 1 else names

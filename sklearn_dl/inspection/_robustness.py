@@ -196,8 +196,8 @@ def robustness_report(
     darker     times 0.80 1.000 0.000 0.000 0.000
     darker     times 0.20 0.500 0.500 0.350 0.650 **
       flip left and right 1.000 0.000 0.000 0.000
-    * Beyond chance: darker. augment=Augment(['brightness'], strength=2)
-    ** Beyond 0.03: darker. augment=Augment(['brightness'], strength=2)
+    * Beyond chance: darker. augment=Augment(['brightness'], strength=3)
+    ** Beyond 0.03: darker. augment=Augment(['brightness'], strength=3)
     """
     task = task_of(estimator)
     check_is_fitted(estimator)

@@ -126,7 +126,8 @@ class Experiments:
         n_jobs : int or None, default=None
             Folds at a time.
         since : str or None, default=None
-            Name of the experiment to compare with; None takes the last.
+            Name of the experiment to compare with, the last of that name; None takes
+            the last of all. Those of the same metric come first.
         notes : str, default=""
             Whatever should stand beside it.
         random_state : int, RandomState instance or None, default=0
@@ -137,7 +138,8 @@ class Experiments:
         Experiment
             Also the last row of `table`. Nothing is kept if a fit fails.
         """
-        self._find(since)
+        metric = _metric_name(scoring, estimator)
+        self._find(since, metric)
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val go together: give both or none.")
         start = time.perf_counter()
@@ -159,9 +161,9 @@ class Experiments:
         else:
             fitted = clone(estimator).fit(X, y)
             if scoring is None and (is_classifier(fitted) or is_regressor(fitted)):
-                metric = accuracy_score if is_classifier(fitted) else r2_score
+                measure = accuracy_score if is_classifier(fitted) else r2_score
                 score, spread = _bootstrap(
-                    metric, np.asarray(y_val), fitted.predict(X_val), random_state
+                    measure, np.asarray(y_val), fitted.predict(X_val), random_state
                 )
                 scores = [score]
             else:
@@ -171,7 +173,7 @@ class Experiments:
             scores,
             estimator=estimator,
             spread=spread,
-            metric=_metric_name(scoring, estimator),
+            metric=metric,
             seconds=time.perf_counter() - start,
             since=since,
             notes=notes,
@@ -209,7 +211,8 @@ class Experiments:
         seconds : float, default=None
             What it took.
         since : str or None, default=None
-            Name of the experiment to compare with; None takes the last.
+            Name of the experiment to compare with, the last of that name; None takes
+            the last of all. Those of the same metric come first.
         notes : str, default=""
             Whatever should stand beside it.
 
@@ -229,7 +232,7 @@ class Experiments:
             spread = float(values.std()) if len(values) > 1 else np.nan
         texts = {} if estimator is None else parameters_as_text(estimator)
         texts |= {key: as_text(value) for key, value in (parameters or {}).items()}
-        before = self._find(since)
+        before = self._find(since, metric)
         done = Experiment(
             str(name),
             float(values.mean()),
@@ -267,7 +270,8 @@ class Experiments:
         done = self.experiments
         rows = []
         for k, one in enumerate(done):
-            before = next((e for e in done[:k][::-1] if e.name == one.since), None)
+            named = [e for e in done[:k] if e.name == one.since]
+            before = _last(named, one.metric)
             same = before is not None and before.metric == one.metric
             rows.append(
                 {
@@ -319,16 +323,22 @@ class Experiments:
         table = self.table.drop(columns=["time", "n_scores"])
         return table.to_string(index=False, float_format="{:.3f}".format)
 
-    def _find(self, name: str | None) -> Experiment | None:
-        """Return the last experiment, or the last one of a name."""
+    def _find(self, name: str | None, metric: str) -> Experiment | None:
+        """Return the last experiment, of a name if there is one, to compare with."""
         done = self.experiments
         if name is None:
-            return done[-1] if done else None
-        for one in reversed(done):
-            if one.name == name:
-                return one
+            return _last(done, metric)
+        named = [one for one in done if one.name == name]
+        if named:
+            return _last(named, metric)
         names = ", ".join(repr(one.name) for one in done) or "none yet"
         raise ValueError(f"since={name!r} is no experiment; there are: {names}.")
+
+
+def _last(done: list[Experiment], metric: str) -> Experiment | None:
+    """Return the last experiment of a metric, else the last."""
+    same = [one for one in done if one.metric == metric]
+    return next(iter((same or done)[::-1]), None)
 
 
 def _metric_name(scoring, estimator) -> str:

@@ -533,12 +533,15 @@ def test_weaknesses_lie_above_zero_and_severe_ones_above_the_margin():
     assert report.weaknesses["change"].tolist() == ["blur", "blur", "flip", "darker"]
     assert report.weaknesses["severe"].tolist() == [True, True, True, False]
     assert report.augment.transforms == ["flip", "brightness", "blur"]
-    # Each name as far as its change, and none less far than it goes by itself.
-    assert report.augment.strength == {"blur": 2.0}
+    # Half as far again as the strongest change, and none less far than by itself.
+    assert report.augment.strength == {"blur": 3.0}
     assert report.severe_augment.transforms == ["flip", "blur"]
     assert report.augment_for(0.08).transforms == ["blur"]
-    assert report.augment_for(0.08).strength == 2.0
-    assert "augment=Augment(['flip', 'blur'], strength={'blur': 2.0})" in str(report)
+    assert report.augment_for(0.08).strength == 3.0
+    assert "augment=Augment(['flip', 'blur'], strength={'blur': 3.0})" in str(report)
+    covered = small_report([("occlusion", 2.0, 0.2, 0.1), ("rotation", 0.5, 0.2, 0.1)])
+    assert covered.augment.strength == {"erase": 2.0}  # hides as much in the mean
+    assert small_report([("rotation", 0.5, 0.2, 0.1)]).augment == ["rotation"]
     assert report.augment_for(0.5) is None
     text = str(report)
     assert text.count("**") == 4

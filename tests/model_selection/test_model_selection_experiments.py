@@ -102,6 +102,18 @@ def test_what_changed_since_the_last_or_since_a_name():
         book.record("fifth", 0.5, since="fifth")
 
 
+def test_it_is_compared_with_the_last_of_its_metric():
+    book = Experiments()
+    book.record("head", 0.5, metric="accuracy", parameters={"lr": 1})
+    book.record("head", 0.3, metric="robustness", parameters={"lr": 2})
+    book.record("svm", 0.6, metric="accuracy", parameters={"lr": 3}, since="head")
+    done = book.record("forest", 0.4, metric="robustness", parameters={"lr": 4})
+    assert done.since == "head"
+    assert done.changes == {"lr": ("2", "4")}
+    np.testing.assert_allclose(book.table["gain"], [np.nan, np.nan, 0.1, 0.1])
+    assert book.table["changed"].iloc[2] == "lr: 1 → 3"
+
+
 def test_no_gain_between_metrics():
     book = Experiments()
     book.record("a", 0.5, metric="accuracy")
