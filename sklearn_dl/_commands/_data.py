@@ -161,7 +161,8 @@ def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray
 
 def _check_targets(y: np.ndarray, data: str, regression: bool) -> None:
     if regression and y.dtype.kind not in "iuf":
-        raise CommandError(f"The targets in {data} are no numbers: {str(y.flat[0])!r}.")
+        wrong = next((value for value in y.flat if not _is_number(value)), y.flat[0])
+        raise CommandError(f"The targets in {data} are no numbers: {str(wrong)!r}.")
     if regression:
         return
     if y.ndim > 1:
@@ -172,6 +173,14 @@ def _check_targets(y: np.ndarray, data: str, regression: bool) -> None:
         )
     if len(np.unique(y)) < 2:
         raise CommandError(f"{data} has one class, {str(y[0])!r}; give at least 2.")
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _split(X, y, share: float, seed: int, regression: bool):

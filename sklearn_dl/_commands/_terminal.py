@@ -129,10 +129,10 @@ def size_of(path: str | os.PathLike) -> str:
 
 def positive(text: str) -> int:
     """Return a number of 1 or more, for argparse."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
     return number
-
-
-positive.__name__ = "whole number of 1 or more"  # for argparse's message

@@ -91,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
     with _opened(output) as file, _bar(paths.total, args, output) as advance:
         file.write(rows.header())
         for chunk in paths.chunks(_BATCHES * args.batch_size):
+            if output is not None and paths.total is None:  # these come on stdin
+                checked_output(output, *chunk)
             for answer in answers(chunk):
                 if answer.error and args.strict:
                     raise CommandError(f"{answer.path!r}: {answer.error}")

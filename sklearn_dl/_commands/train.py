@@ -139,7 +139,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _output(args: argparse.Namespace, data: str) -> Path:
     if args.out is not None:
-        return checked_output(args.out, data)
+        read = [args.validation, args.weights]  # a share or a name is no file
+        return checked_output(args.out, data, *(r for r in read if r is not None))
     # A model that is there was made by somebody who may want it.
     source = Path(os.path.realpath(data))
     name = source.name if source.is_dir() else source.stem

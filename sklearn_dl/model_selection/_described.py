@@ -1,6 +1,7 @@
 """Parameters of estimators as text, and what differs between two of them."""
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,16 +15,25 @@ def parameters_as_text(estimator: BaseEstimator) -> dict[str, str]:
     """Return an estimator's class and parameters, those of its parts too, as text."""
     found = {"estimator": _structure(estimator)}
     for name, value in sorted(estimator.get_params(deep=True).items()):
-        parts = isinstance(value, list) and any(isinstance(v, tuple) for v in value)
-        if not parts:  # the steps of a pipeline have parameters of their own
+        # Parts have parameters of their own, and are told by the structure.
+        if name != "estimator" and not _holds_parts(value):
             found[name] = as_text(value)
     return found
+
+
+def _holds_parts(value: Any) -> bool:
+    if not isinstance(value, list):
+        return False
+    pairs = [part for part in value if isinstance(part, tuple)]
+    return any(isinstance(v, BaseEstimator) for pair in pairs for v in pair)
 
 
 def _structure(estimator) -> str:
     """Return the class of an estimator, with the classes of its parts."""
     parts = getattr(estimator, "steps", None) or getattr(estimator, "estimators", None)
     name = type(estimator).__name__
+    if isinstance(getattr(estimator, "estimator", None), BaseEstimator):
+        parts = [estimator.estimator]
     if not isinstance(parts, Sequence) or isinstance(parts, str):
         return name
     inner = [_structure(p[1]) if isinstance(p, tuple) else _structure(p) for p in parts]
@@ -37,11 +47,18 @@ def as_text(value: Any) -> str:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, np.ndarray) and value.size > 16:
-        return f"array of {value.dtype}, shape {value.shape}"
+        digest = _digest(repr(value.tolist()))
+        return f"array of {value.dtype}, shape {value.shape}, {digest}"
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST - 12]}... {_digest(text)}"
+
+
+def _digest(text: str) -> str:
+    return f"{zlib.crc32(text.encode('utf-8', 'backslashreplace')):08x}"
 
 
 def changes(before: dict[str, str], now: dict[str, str]) -> dict[str, Any]:
@@ -57,4 +74,8 @@ def changes(before: dict[str, str], now: dict[str, str]) -> dict[str, Any]:
 
 
 def in_words(changed: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}: {a} → {b}" for name, (a, b) in changed.items())
+    """Return changes as text; what wasn't there is unset."""
+    return ", ".join(
+        f"{name}: {'unset' if a is None else a} → {'unset' if b is None else b}"
+        for name, (a, b) in changed.items()
+    )

@@ -11,6 +11,7 @@ import numpy as np
 from filelock import FileLock
 
 _VERSION = 1
+_START = b'{"version": '
 
 
 @dataclass(eq=False)
@@ -63,7 +64,7 @@ def append(path: Path, done: Experiment) -> None:
         if file.seek(0, os.SEEK_END):  # what a crash cut off stays a line of its own
             file.seek(-1, os.SEEK_END)
             line = line if file.read(1) == b"\n" else f"\n{line}"
-        file.write(f"{line}\n".encode())
+        file.write(f"{line}\n".encode("utf-8", "backslashreplace"))
         file.flush()
         os.fsync(file.fileno())
 
@@ -96,7 +97,8 @@ def read(path: Path) -> list[Experiment]:
                 f"{path} was written by a newer version of sklearn_dl: update it."
             )
         found.append(experiment)
-    if bad and not found:
+    cut_off = bad == [len(lines)] and lines[-1].startswith(_START)
+    if bad and not found and not cut_off:
         raise ValueError(f"{path} holds no experiments: choose another file.")
     if bad:
         warnings.warn(

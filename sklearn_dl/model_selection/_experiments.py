@@ -142,6 +142,8 @@ class Experiments:
         self._find(since, metric)
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val go together: give both or none.")
+        if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
+            raise ValueError(f"scoring must be one metric, got {scoring!r}.")
         start = time.perf_counter()
         scorer = check_scoring(estimator, scoring)
         spread = None
@@ -230,6 +232,8 @@ class Experiments:
             )
         if spread is None:
             spread = float(values.std()) if len(values) > 1 else np.nan
+        elif not 0 <= float(spread) < np.inf and not np.isnan(float(spread)):
+            raise ValueError(f"spread of {name!r} must be 0 or more: {spread!r}.")
         texts = {} if estimator is None else parameters_as_text(estimator)
         texts |= {key: as_text(value) for key, value in (parameters or {}).items()}
         before = self._find(since, metric)
@@ -238,12 +242,12 @@ class Experiments:
             float(values.mean()),
             float(spread),
             values.tolist(),
-            metric,
+            str(metric),
             np.nan if seconds is None else float(seconds),
             texts,
             {} if before is None else changes(before.parameters, texts),
             None if before is None else before.name,
-            notes,
+            str(notes),
             datetime.now().astimezone().isoformat(timespec="seconds"),
         )
         if self.path is None:
@@ -342,6 +346,8 @@ def _last(done: list[Experiment], metric: str) -> Experiment | None:
 
 
 def _metric_name(scoring, estimator) -> str:
+    if scoring is None and not (is_classifier(estimator) or is_regressor(estimator)):
+        return "score"
     if scoring is None:
         return "accuracy" if is_classifier(estimator) else "R²"
     return (

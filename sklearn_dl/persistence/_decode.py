@@ -11,17 +11,20 @@ import pandas as pd
 import torch
 from numpy.lib import format as npy
 from scipy import sparse
+from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 from torchvision.models import get_weight
 
+from sklearn_dl._base import ImageEstimatorMixin
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.persistence._encode import LEFT_OUT
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._tensors import TensorReader
-from sklearn_dl.persistence._trust import Trust
+from sklearn_dl.persistence._trust import Trust, untrusted
 
 _USES = {"object": "object", "call": "call", "estimator": "object", "value": "value"}
 _LARGEST = 2**63
+_MOST_NESTED = 10**6  # parts of a value that can be hashed, and of its parts
 _GENERATORS = {
     kind.__name__: kind
     for kind in (
@@ -55,6 +58,7 @@ class Decoder:
         self.trust = trust
         self._readers = {**_READERS, **special}
         self._made: list[Any] = []
+        self._weights: dict[int, int] = {}
 
     def run(self, root: Any) -> Any:
         """Return the object that the root stands for.
@@ -69,6 +73,7 @@ class Decoder:
             kind = node["kind"]
             if kind not in self._readers:
                 raise ModelFileError(f"{kind!r:.60} is no kind of value.")
+            self.weigh(node)
             self._made.append(self._readers[kind](node, self))
         return self(root)
 
@@ -99,17 +104,14 @@ class Decoder:
             and not self.trust.allows(node["name"], _USES[node["kind"]])
         }
         if names:
-            shown = [name.replace(":", ".") for name in sorted(names)]
-            raise ModelFileError(
-                f"The model uses {', '.join(shown)[:500]}, which sklearn_dl doesn't "
-                "know. If you know and trust them, and where the file is from, import "
-                f"them and give load(path, trusted=[{', '.join(shown)[:500]}])."
-            )
+            raise untrusted(names)
 
     def _object(self, node: dict[str, Any]) -> Any:
         kind: Any = self.trust.find(node["name"], "object")
         if not isinstance(kind, type):
             raise ModelFileError(f"{node['name']} is no class.")
+        if issubclass(kind, ImageEstimatorMixin):  # they have a kind of their own
+            raise ModelFileError(f"{node['name']} is not whole.")
         make: Any = kind.__new__
         return self._with_state(make(kind), node)
 
@@ -131,12 +133,14 @@ class Decoder:
             made.__setstate__(state)
         else:
             made.__dict__.update(state)
+        if isinstance(made, BaseEstimator):
+            _check_width(made)
         return made
 
     def _array(self, node: dict[str, Any]) -> np.ndarray:
         dtype, shape = _dtype(node["dtype"]), _shape(node["shape"])
         if "data" not in node:
-            if 0 not in shape and dtype.itemsize:
+            if 0 not in shape:
                 raise ModelFileError("An array has no data.")
             return np.empty(shape, dtype)
         data = self.tensors[node["data"]]
@@ -174,9 +178,13 @@ class Decoder:
         return made
 
     def _frame(self, node: dict[str, Any]) -> pd.DataFrame:
-        columns = self.attributes(node["columns"])
-        index = pd.RangeIndex(node["n_rows"])
-        return pd.DataFrame(columns, index=index)
+        columns, n_rows = self.attributes(node["columns"]), node["n_rows"]
+        if not all(
+            isinstance(values, np.ndarray) and values.shape == (n_rows,)
+            for values in columns.values()
+        ):
+            raise ModelFileError(f"A table has columns of other than {n_rows} rows.")
+        return pd.DataFrame(columns, index=pd.RangeIndex(n_rows))
 
     def _partial(self, node: dict[str, Any]) -> functools.partial:
         function = self(node["function"])
@@ -187,15 +195,29 @@ class Decoder:
         return functools.partial(function, *arguments, **keywords)
 
     def _random_state(self, node: dict[str, Any]) -> np.random.RandomState:
+        state = self(node["state"])
+        _check_position(state)
         made = np.random.RandomState(0)
-        made.set_state(self(node["state"]))
+        made.set_state(state)
         return made
 
     def _generator(self, node: dict[str, Any]) -> np.random.Generator:
         state = self(node["state"])
+        _check_position(state)
         bits = _GENERATORS[state["bit_generator"]](0)
         bits.state = state
         return np.random.Generator(bits)
+
+    def weigh(self, node: dict[str, Any]) -> None:
+        """Raise where hashing what is nested in itself would never end."""
+        if node["kind"] in ("tuple", "frozenset"):
+            weight = 1 + sum(self._weight(value) for value in node["items"])
+            if weight > _MOST_NESTED:
+                raise ModelFileError("A value is nested too often in itself.")
+            self._weights[len(self._made)] = weight
+
+    def _weight(self, value: Any) -> int:
+        return self._weights.get(value[0], 1) if isinstance(value, list) else 1
 
 
 def _several(kind: Callable[[list], Any]) -> Callable[[dict, Decoder], Any]:
@@ -255,6 +277,30 @@ def _shape(shape: list[Any]) -> tuple[int, ...]:
     if not all(type(side) is int and 0 <= side < _LARGEST for side in shape):
         raise ModelFileError(f"{shape!r:.60} is no shape.")
     return tuple(shape)
+
+
+def _check_position(state: dict[str, Any]) -> None:
+    """Raise where a generator would read behind its own memory."""
+    inner = state.get("state")
+    places = [state.get("pos"), state.get("buffer_pos")]
+    places += [inner.get("pos")] if isinstance(inner, dict) else []
+    most = 624 if state.get("bit_generator") == "MT19937" else 4
+    for place in places:
+        if place is not None and not (type(place) is int and 0 <= place <= most):
+            raise ModelFileError(f"A generator stands at {place!r:.40}.")
+
+
+def _check_width(model: Any) -> None:
+    """Raise where trees look at features that rows needn't have.
+
+    Other ensembles than gradient boosting let each tree look at the rows by itself.
+    """
+    owners = [model] if "tree_" in vars(model) else []
+    if type(model).__module__ == "sklearn.ensemble._gb":
+        owners = list(np.ravel(vars(model).get("estimators_", [])))
+    width = vars(model).get("n_features_in_", 0)
+    if any(owner.tree_.n_features > width for owner in owners):
+        raise ModelFileError(f"A decision tree looks at more than {width} features.")
 
 
 def _check_tree(tree: Any, state: dict[str, Any]) -> None:

@@ -166,7 +166,10 @@ class Encoder:
         if make is copyreg.__newobj__ and arguments == (kind,):  # type: ignore[attr-defined]
             name = self._named(kind, "object", where)
             return {"kind": "object", "name": name, **self._state(value, state, where)}
-        if make.__name__.startswith("__pyx_unpickle_") and arguments[2:] == (None,):
+        if make.__name__.startswith("__pyx_unpickle_") and arguments[2:] in (
+            (None,),
+            ((),),
+        ):
             make, arguments = kind, ()  # compiled, without arguments
         if make is not kind or isinstance(value, Enum):
             raise _cannot(value, where)

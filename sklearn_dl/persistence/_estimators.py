@@ -171,6 +171,7 @@ class EstimatorReader:
         if any(name in _NETWORKS or not isinstance(name, str) for name in state):
             raise ModelFileError("A network is not one.")
         estimator.__dict__.update(state)
+        _keep_in_memory(estimator)
         if "origin" in node:
             estimator._origin = decoder.attributes(node["origin"])
             if not estimator._origin.keys() == set(NETWORK_PARAMETERS):
@@ -232,6 +233,13 @@ class EstimatorReader:
                 net.history.record(name, value)
         network.eval()
         return net
+
+
+def _keep_in_memory(estimator: Any) -> None:
+    """Forget a folder for features: a file shall not say where others are written."""
+    location = getattr(estimator.cache, "location", estimator.cache)
+    if location not in (None, "memory"):
+        estimator.cache = "memory"
 
 
 def _without_memory(head: Head, n_features: int, n_outputs: int) -> torch.nn.Module:

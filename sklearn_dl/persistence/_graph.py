@@ -235,15 +235,16 @@ def _as_is(preprocessing: Preprocessing) -> Preprocessing:
 def _classes(classes: np.ndarray | None) -> dict[str, Any]:
     if classes is None:
         return {}
-    kind = classes.dtype.kind
-    if kind not in "biufUO" or not all(
-        isinstance(label, str | bool | int | float) for label in classes.tolist()
-    ):
+    labels = classes.tolist()
+    plain = classes
+    if classes.dtype.kind == "O" and len({type(label) for label in labels}) == 1:
+        plain = np.array(labels)  # such as text in a column of a table
+    if plain.dtype.kind not in "biufU":
         raise ModelFileError(
             f"Classes of the dtype {classes.dtype} can't be exported: they must be "
             "strings or numbers."
         )
-    return {"classes": classes.tolist(), "classes_dtype": classes.dtype.str}
+    return {"classes": labels, "classes_dtype": plain.dtype.str}
 
 
 def _described(estimator, metadata, preprocessing: Preprocessing) -> dict[str, Any]:

@@ -127,7 +127,8 @@ def load(
     """Read a model that `save` wrote; nothing in the file is executed.
 
     On the same versions and device it predicts what it did before, to the last bit.
-    Its parameters are as they were, so it can be cloned and fitted again.
+    Its parameters are as they were, so it can be cloned and fitted again; only a folder
+    in ``cache`` becomes ``"memory"``, as a file shall not say where others are written.
 
     Parameters
     ----------
@@ -171,8 +172,8 @@ def load(
     estimators and the parts of fitted ones. Everything else is refused before anything
     is imported. Digests tell of damage, not of malice: who can write the file can make
     a model that predicts what they want. Of compiled parts of scikit-learn, decision
-    trees are checked; others (such as libsvm's) trust their arrays, so that a file made
-    to do harm may crash the process.
+    trees are checked; others (such as those of libsvm and of histogram gradient
+    boosting) trust their arrays, so that a file made to do harm may crash the process.
 
     A model trained on a GPU loads anywhere. With ``device="auto"`` it computes on what
     is there; with ``device="cuda"`` where there is none, prediction warns and takes

@@ -29,6 +29,7 @@ OBJECTS = frozenset(
         "sklearn_dl.training._schedule:Schedule",
         "sklearn.calibration:_CalibratedClassifier",
         "sklearn.ensemble._hist_gradient_boosting.predictor:TreePredictor",
+        "sklearn.metrics._scorer:_CurveScorer",
         "sklearn.metrics._scorer:_MultimetricScorer",
         "sklearn.metrics._scorer:_PassthroughScorer",
         "sklearn.metrics._scorer:_Scorer",
@@ -55,6 +56,8 @@ VALUES = frozenset(
         "sklearn_dl.training._sam:SAM",
     }
 )
+# Where scikit-learn's functions may be values: scores and kernels.
+_FUNCTIONS = ("sklearn.feature_selection.", "sklearn.metrics.")
 _NOT_LIBRARY = frozenset({"_build_utils", "conftest", "datasets", "externals", "tests"})
 
 
@@ -133,7 +136,7 @@ class Trust:
         if given is not None:
             return given
         if not _listed(name, use):
-            raise ModelFileError(f"{name} is not trusted.")
+            raise untrusted([name])
         module, _, qualname = name.partition(":")
         try:
             found = functools.reduce(
@@ -144,7 +147,7 @@ class Trust:
                 f"{name} is not in the versions installed here ({error})."
             ) from error
         if not _is_what_it_should_be(found, module, use):
-            raise ModelFileError(f"{name} is not trusted.")
+            raise untrusted([name])
         return found
 
     def knows(self, thing: Any, use: str) -> bool:
@@ -166,6 +169,16 @@ class Trust:
         # What a script had in itself is in a module of the user's by now.
         same = [v for k, v in self.given.items() if k.partition(":")[2] == qualname]
         return same[0] if len(same) == 1 else None
+
+
+def untrusted(names: Iterable[str]) -> ModelFileError:
+    """Return the error about what a file names and nobody trusts."""
+    shown = ", ".join(name.replace(":", ".") for name in sorted(names))[:500]
+    return ModelFileError(
+        f"The model uses {shown}, which sklearn_dl doesn't know. If you know and trust "
+        "them, and where the file is from, import them and give "
+        f"load(path, trusted=[{shown}])."
+    )
 
 
 def _listed(name: str, use: str) -> bool:
@@ -198,7 +211,7 @@ def _is_what_it_should_be(found: Any, module: str, use: str) -> bool:
         return listed or issubclass(found, BaseEstimator)
     if use != "value":
         return False
-    if module.startswith("sklearn.metrics."):
+    if module.startswith(_FUNCTIONS):
         return isinstance(found, FunctionType) and found.__module__ == module
     if module in ("numpy", "scipy.special"):
         return isinstance(found, np.ufunc) or (kind and issubclass(found, np.generic))

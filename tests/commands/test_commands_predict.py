@@ -63,6 +63,19 @@ def test_json_has_one_object_a_line(model, classifier, folder, capsys):
         np.testing.assert_allclose([*line["probabilities"].values()], values, rtol=1e-5)
 
 
+def test_an_image_named_on_stdin_is_not_written_over(
+    model, folder, capsys, monkeypatch
+):
+    image = folder / "light" / "0.png"
+    before = image.read_bytes()
+    monkeypatch.setattr(
+        "sys.stdin", io.TextIOWrapper(io.BytesIO(f"{image}\n".encode()))
+    )
+    assert command("predict", model, "-", "--output", image) == 2
+    assert "is also read" in capsys.readouterr().err
+    assert image.read_bytes() == before
+
+
 def test_top_names_the_most_probable_classes_first(model, folder, capsys):
     image = folder / "light" / "0.png"
     assert command("predict", model, image, "--top", 9) == 0

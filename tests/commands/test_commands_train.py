@@ -156,6 +156,8 @@ def test_broken_images_are_named_and_left_out(tmp_path, capsys):
         (["{data}", "--set", "optimizer=adamm"], "adamm"),
         (["{data}", "--set", "optimizer"], "give NAME=VALUE"),
         (["{data}", "--augment", "flop"], "flop"),
+        (["{data}", "--weights", "w.pth", "--out", "w.pth"], "is also read"),
+        (["{data}", "--validation", "t.csv", "--out", "t.csv"], "is also read"),
         (["{data}", "--device", "abacus"], "abacus"),
         (["{data}", "--validation", "1.5"], "at least 0 and below 1"),
         (["{data}", "--validation", "nan"], "at least 0 and below 1"),
@@ -183,6 +185,9 @@ def test_wrong_input_is_said_before_training(
     write_folder(tmp_path / "few", n=2)
     (tmp_path / "few" / "light" / "1.png").unlink()
     write_table(folder, np.linspace(0.0, 1.0, 12)).rename(tmp_path / "table.csv")
+
+    for name in ("w.pth", "t.csv"):
+        (tmp_path / name).write_text("to be kept")
 
     def trained(self, *args, **kwargs):
         raise AssertionError("training began")

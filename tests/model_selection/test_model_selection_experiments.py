@@ -6,9 +6,10 @@ import types
 import numpy as np
 import pytest
 from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble import AdaBoostClassifier, BaggingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import KFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -100,6 +101,65 @@ def test_what_changed_since_the_last_or_since_a_name():
     )
     with pytest.raises(ValueError, match=r"since='fifth' .* 'first', 'second'"):
         book.record("fifth", 0.5, since="fifth")
+
+
+def test_what_is_around_an_estimator_is_told():
+    book = Experiments()
+    tree = LogisticRegression()
+    first = book.record("a", 0.5, estimator=BaggingClassifier(tree))
+    second = book.record("b", 0.6, estimator=AdaBoostClassifier(tree))
+    assert first.parameters["estimator"] == "BaggingClassifier(LogisticRegression)"
+    assert second.changes == {
+        "estimator": (
+            "BaggingClassifier(LogisticRegression)",
+            "AdaBoostClassifier(LogisticRegression)",
+        )
+    }
+    search = GridSearchCV(tree, {"C": [1.0]})
+    assert book.record("c", 0.7, estimator=search).parameters["param_grid"]
+    plain = book.record("d", 0.7, estimator=tree)
+    assert plain.parameters["estimator"] == "LogisticRegression"
+
+
+def test_long_values_that_differ_are_told_apart():
+    book = Experiments()
+    long = "x" * 500
+    book.record("a", 0.5, parameters={"s": [(1, 2)], "t": long, "v": np.arange(20)})
+    now = {"s": [(3, 4)], "t": f"{long}y", "v": np.arange(1, 21), "new": None}
+    done = book.record("b", 0.5, parameters=now)
+    assert done.changes.keys() == {"s", "t", "v", "new"}
+    assert "new: unset → None" in book.table["changed"].iloc[1]
+    assert not book.record("c", 0.5, parameters=now).changes
+
+
+def test_a_first_line_that_a_crash_cut_off_is_left_behind(tmp_path):
+    path = tmp_path / "book"
+    Experiments(path).record("lost", 0.5)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.warns(UserWarning, match="left out line 1, cut off"):
+        book = Experiments(path)
+    with pytest.warns(UserWarning, match="left out line 1"):
+        book.record("kept", 0.6)
+    with pytest.warns(UserWarning, match="left out line 1"):
+        assert [one.name for one in book.experiments] == ["kept"]
+
+
+@pytest.mark.parametrize("spread", [-1.0, np.inf])
+def test_a_spread_is_no_less_than_zero(spread):
+    with pytest.raises(ValueError, match="must be 0 or more"):
+        Experiments().record("a", 0.5, spread=spread)
+
+
+def test_several_metrics_are_refused_before_anything_is_fitted():
+    with pytest.raises(ValueError, match="must be one metric"):
+        Experiments().evaluate("a", None, X, y, scoring=["accuracy", "f1"])
+
+
+def test_notes_and_names_of_any_kind_are_kept(tmp_path):
+    book = Experiments(tmp_path / "book")
+    book.record("odd \udcff", 0.5, notes=tmp_path, metric=balanced_accuracy_score)
+    (kept,) = book.experiments
+    assert kept.notes == str(tmp_path)
 
 
 def test_it_is_compared_with_the_last_of_its_metric():

@@ -4,6 +4,7 @@ import json
 import os
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from one_thread import one_thread  # noqa: F401
@@ -110,6 +111,15 @@ def path(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     export_onnx(model, path)
     return path
+
+
+@pytest.mark.parametrize("kind", ["object", "string", "category"])
+def test_labels_out_of_a_table_come_back(kind, tmp_path):
+    model = whole(image_size=40).fit(X, pd.Series(Y).astype(kind))
+    export_onnx(model, tmp_path / "model.onnx")
+    again = load_exported(tmp_path / "model.onnx")
+    assert again.classes_.tolist() == model.classes_.tolist() == ["dark", "light"]
+    np.testing.assert_array_equal(again.predict(X), model.predict(X))
 
 
 def test_the_file_says_what_it_takes(path, model):

@@ -16,12 +16,14 @@ import torch
 from one_thread import one_thread  # noqa: F401
 from persistence_cases import SMALL, X, Y, change_manifest, classifier, rewritten
 from scipy.sparse import csr_matrix
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.tree import DecisionTreeClassifier
 
 import sklearn_dl
 from sklearn_dl import make_feature_classifier
+from sklearn_dl.extraction import FeatureCache
 from sklearn_dl.persistence import ModelFileError, load, save
 
 
@@ -296,7 +298,7 @@ def test_what_is_not_trusted_is_refused(path, kind, name):
 )
 def test_of_scikit_learn_only_estimators_and_their_parts_are_made(path, name):
     of_nodes(path, {"kind": "object", "name": name, "state": {}})
-    with pytest.raises(ModelFileError, match="is not trusted"):
+    with pytest.raises(ModelFileError, match="which sklearn_dl doesn't know"):
         load(path)
 
 
@@ -355,6 +357,13 @@ def test_a_transformer_with_a_function_is_refused(tmp_path):
         {"kind": "float", "value": "text"},
         {"kind": "device", "name": "nowhere"},
         {"kind": "call", "name": "sklearn.tree._tree:Tree", "arguments": []},
+        {"kind": "array", "dtype": "|S0", "shape": [2**36]},
+        {"kind": "frame", "columns": {"a": 1}, "n_rows": 2 * 10**9},
+        {
+            "kind": "object",
+            "name": "sklearn_dl._classifier:ImageClassifier",
+            "state": {"x": 1},
+        },
     ],
     ids=str,
 )
@@ -362,6 +371,63 @@ def test_values_that_are_none_are_refused(path, node):
     of_nodes(path, node)
     with pytest.raises(ModelFileError):
         load(path)
+
+
+@pytest.mark.parametrize("last", ["set", "frozenset", "dict"])
+def test_a_value_nested_in_itself_is_not_hashed_for_ever(path, last):
+    nodes = [{"kind": "tuple", "items": [1, 1]}]
+    nodes += [{"kind": "tuple", "items": [[i], [i]]} for i in range(40)]
+    items = [[[40], 1]] if last == "dict" else [[40]]
+    of_nodes(path, *nodes, {"kind": last, "items": items})
+    with pytest.raises(ModelFileError, match="nested too often"):
+        load(path)
+
+
+@pytest.mark.parametrize("place", [-1, 625, 10**9, 1.0, "1"])
+def test_a_generator_that_stands_behind_its_memory_is_refused(place, tmp_path):
+    for made in (
+        np.random.RandomState(0),
+        np.random.Generator(np.random.MT19937(0)),
+        np.random.Generator(np.random.Philox(0)),
+    ):
+        file = tmp_path / "model"
+        save(KNeighborsClassifier(metric_params={"rng": made}), file)
+        load(file)
+
+        def elsewhere(manifest):
+            for node in manifest["nodes"]:
+                for pair in node.get("items", []):
+                    if isinstance(pair, list) and pair[0] in ("pos", "buffer_pos"):
+                        pair[1] = place
+
+        change_manifest(file, elsewhere)
+        with pytest.raises(ModelFileError, match=r"stands at|is damaged"):
+            load(file)
+
+
+@pytest.mark.parametrize("kind", [DecisionTreeClassifier, GradientBoostingRegressor])
+def test_trees_of_more_features_than_their_rows_have_are_refused(kind, tmp_path):
+    model = kind(random_state=0).fit(X.reshape(18, -1), Y == Y[0])
+    save(model, tmp_path / "model")
+    load(tmp_path / "model")
+    model.n_features_in_ = 1
+    save(model, tmp_path / "model")
+    with pytest.raises(ModelFileError, match="looks at more than 1 features"):
+        load(tmp_path / "model")
+
+
+def test_a_folder_for_features_that_a_file_names_is_not_taken(tmp_path):
+    file, folder = tmp_path / "model", tmp_path / "features"
+    save(classifier(cache=str(folder)).fit(X, Y), file)
+    shutil.rmtree(folder)
+    again = load(file)
+    assert again.cache == "memory"
+    again.predict(X[:2])
+    assert not folder.exists()
+    save(classifier(cache=FeatureCache(str(folder))).fit(X, Y), file)
+    assert load(file).cache == "memory"
+    save(classifier(cache=FeatureCache("memory", max_bytes=10**7)).fit(X, Y), file)
+    assert load(file).cache.max_bytes == 10**7
 
 
 def network_of(manifest):

@@ -22,8 +22,15 @@ from persistence_cases import (
     tiny_network,
 )
 from sklearn.base import clone
-from sklearn.ensemble import VotingClassifier
-from sklearn.model_selection import GridSearchCV
+from sklearn.datasets import load_iris
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    VotingClassifier,
+)
+from sklearn.feature_selection import SelectKBest, mutual_info_classif
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, TunedThresholdClassifierCV
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 from skorch.callbacks import Callback
@@ -173,6 +180,28 @@ def test_what_a_script_defined_is_found_in_the_module_it_moved_to(tmp_path):
     assert again.predict(X[:2]).shape == (2,)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        make_pipeline(SelectKBest(k=2), LogisticRegression()),
+        make_pipeline(SelectKBest(mutual_info_classif, k=2), LogisticRegression()),
+        TunedThresholdClassifierCV(LogisticRegression(), cv=2),
+        GradientBoostingClassifier(n_estimators=3, random_state=0),
+        HistGradientBoostingClassifier(max_iter=3, random_state=0),
+    ],
+    ids=lambda model: str(model)[:60],
+)
+def test_ordinary_models_of_scikit_learn_come_back(model, tmp_path):
+    features, labels = load_iris(return_X_y=True)
+    if isinstance(model, TunedThresholdClassifierCV):
+        labels = labels == 0
+    save(model.fit(features, labels), tmp_path / "model")
+    again = load(tmp_path / "model")
+    np.testing.assert_array_equal(
+        again.predict_proba(features), model.predict_proba(features)
+    )
+
+
 def test_trust_takes_things_not_names(tmp_path):
     save(classifier(), tmp_path / "model")
     with pytest.raises(TypeError, match="the class or function itself"):
@@ -264,8 +293,11 @@ def test_small_parameters_come_back_as_they_were(tmp_path):
         "schedule": Schedule("cosine", warmup_steps=3),
         "random_state": np.random.RandomState(3),
         "device": torch.device("cpu"),
-        "cache": Path("some") / "folder",
-        "net_params": {"iterator_train__num_workers": 2, "text": "\udcff\n"},
+        "net_params": {
+            "iterator_train__num_workers": 2,
+            "text": "\udcff\n",
+            "path": Path("some") / "folder",
+        },
     }
     model = ImageClassifier("resnet18", **parameters)
     save(model, tmp_path / "model")
