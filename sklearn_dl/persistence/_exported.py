@@ -231,8 +231,8 @@ def load_exported(
 ) -> ExportedClassifier | ExportedRegressor:
     """Make a classifier or regressor of a file that `export_onnx` wrote.
 
-    It takes images as the original did and predicts the same, with onnxruntime and
-    Pillow: torch is neither needed nor imported.
+    It takes images as the original did, with onnxruntime and Pillow: torch is neither
+    needed nor imported. Of images of 8 bits it predicts the same.
 
     Parameters
     ----------
@@ -258,7 +258,8 @@ def load_exported(
 
     Notes
     -----
-    Float images in [0, 1] are rounded to 8 bits, which is what the graph takes. Images
+    Arrays of floats, which should lie in [0, 1], and of 16 bits are rounded to 8 bits,
+    which is what the graph takes: predictions differ a little from the original's. Images
     that have to be resized are resized by Pillow, as the original does on a CPU.
 
     Examples
