@@ -1,5 +1,6 @@
-"""Matplotlib, where it is installed, and the colours of pictures."""
+"""Matplotlib, where it is installed, and the colours and texts of pictures."""
 
+from functools import lru_cache
 from typing import Any
 
 # Okabe and Ito's palette, "Color universal design" (2008), which the colour-blind can
@@ -28,3 +29,57 @@ def import_pyplot(what: str) -> Any:
             f"{what} needs matplotlib: pip install 'sklearn_dl[plots]'."
         ) from error
     return pyplot
+
+
+def fitted(
+    text: Any, width: float, size: float, *, before: str = "", after: str = ""
+) -> str:
+    """Return a line at most `width` inches wide, its middle left out if need be.
+
+    Parameters
+    ----------
+    text : object
+        Its `str` is written.
+    width : float
+        In inches.
+    size : float
+        Of the font, in points.
+    before, after : str, default=""
+        Words round the text, which stay as they are where they leave it room.
+    """
+
+    def line(shown: str) -> str:
+        return plain(f"{before}{shown}{after}")
+
+    text = " ".join(str(text).split())
+    if width_of(line(text), size) <= width:
+        return line(text)
+    low, high = 0, max(len(text) - 1, 0)  # letters that are kept: as many as fit
+    while low < high:
+        kept = (low + high + 1) // 2
+        if width_of(line(_shortened(text, kept)), size) <= width:
+            low = kept
+        else:
+            high = kept - 1
+    if low == 0 and (before or after):
+        return fitted(f"{before}{text}{after}", width, size)
+    return line(_shortened(text, low))
+
+
+def _shortened(text: str, kept: int) -> str:
+    return f"{text[: -(-kept // 2)].rstrip()}…{text[len(text) - kept // 2 :]}"
+
+
+def plain(text: Any) -> str:
+    """Return text that matplotlib writes as it is, on one line."""
+    return " ".join(str(text).split()).replace("$", r"\$")
+
+
+@lru_cache(maxsize=4096)
+def width_of(text: str, size: float) -> float:
+    """Return how wide a text is, in inches."""
+    from matplotlib.textpath import TextPath
+
+    if not text.strip():
+        return 0.0
+    return float(TextPath((0, 0), text, size=size).get_extents().x1) / 72

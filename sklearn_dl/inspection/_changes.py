@@ -298,7 +298,7 @@ def change_image(
 
 def check_change(change: Any) -> None:
     """Refuse what is no name of a change."""
-    if change not in CHANGES:
+    if not isinstance(change, str) or change not in CHANGES:
         raise ValueError(
             f"There is no change {change!r}; the changes are {', '.join(CHANGES)}."
         )

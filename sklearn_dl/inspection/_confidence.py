@@ -10,6 +10,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dl.images import as_source
+from sklearn_dl.inspection._scores import refuse_missing
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Confidence:
 
 def confidence(estimator, X, y, cv, random_state) -> Confidence:
     """Return how sure a classifier is, fitted or cross-validated."""
+    refuse_missing(y)
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
@@ -59,9 +61,6 @@ def confidence(estimator, X, y, cv, random_state) -> Confidence:
             f"y must hold one label per image, got the shape {y.shape}; of several "
             "labels give one at a time."
         )
-    missing = np.flatnonzero(y != y)
-    if len(missing):
-        raise ValueError(f"y is missing in row {missing[0]}: {y[missing[0]]!r}.")
     method = _method(estimator)
     if cv is None:
         check_is_fitted(estimator)
@@ -118,7 +117,10 @@ def paths_of(X: Any, n_rows: int) -> list[str | None]:
     """Return the path of each image, None where it has none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numbers were looked at by the estimator
-        source = as_source(X)
+        try:
+            source = as_source(X)
+        except (TypeError, ValueError):  # a table with columns besides the images
+            return [None] * n_rows
     if source.kind not in ("paths", "objects"):
         return [None] * n_rows
     return [source.path(row) for row in range(n_rows)]

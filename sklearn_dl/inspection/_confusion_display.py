@@ -7,22 +7,23 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_dl._plots import fitted, width_of
 from sklearn_dl.images import as_source
 from sklearn_dl.inspection._confusion import _by_confidence, most_confused
 from sklearn_dl.inspection._pictures import (
     WRONG,
     axes_width,
-    fitted,
+    check_count,
     grid_of_axes,
     show_image,
     subplot_place,
     thumbnail,
-    width_of,
 )
 from sklearn_dl.inspection._stream import image_shape_of
 
 _CELL, _PICTURE, _HEADING = 0.52, 1.15, 0.25  # inches
 _LONGEST_NAME = 1.3  # inches
+_AXIS_LABEL = 0.3  # inches of "label" and "prediction", with gaps
 _FONT = 9
 _MOST_CLASSES = 12
 
@@ -172,7 +173,7 @@ class MostConfusedDisplay:
         Raises
         ------
         ValueError
-            If the lengths differ.
+            If the lengths differ, or a number is not an int of at least 1.
         """
         limits = (n_pairs, n_examples)
         return cls._drawn(y_true, y_pred, X, None, limits, max_classes, image_shape, ax)
@@ -180,8 +181,8 @@ class MostConfusedDisplay:
     @classmethod
     def _drawn(cls, y, predicted, X, estimator, limits, max_classes, image_shape, ax):
         for name, value in zip(("n_pairs", "n_examples"), limits, strict=True):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
+            check_count(name, value)
+        check_count("max_classes", max_classes)
         y, predicted = np.asarray(y).ravel(), np.asarray(predicted).ravel()
         classes = np.unique(np.concatenate([y, predicted]))
         counts = confusion_matrix(y, predicted, labels=classes)
@@ -221,10 +222,11 @@ class MostConfusedDisplay:
         ImportError
             If matplotlib is missing.
         ValueError
-            If ax isn't a subplot.
+            If ax isn't a subplot, or `max_classes` is not an int of at least 1.
         """
         from matplotlib.gridspec import GridSpecFromSubplotSpec
 
+        check_count("max_classes", max_classes)
         shown = self._classes(max_classes)
         n_rows = len(self.images)
         n_columns = max((len(images) for images in self.images), default=0)
@@ -233,7 +235,7 @@ class MostConfusedDisplay:
         left, right = side + longest + 0.6, max(n_columns * _PICTURE, 2.9)
         figsize = (
             left + right + 0.5,
-            max(side + longest + 0.9, (_PICTURE + _HEADING) * n_rows + 0.1),
+            max(side + longest + 1.15, (_PICTURE + _HEADING) * n_rows + 0.1),
         )
         given = ax is not None
         if ax is None:
@@ -262,6 +264,10 @@ class MostConfusedDisplay:
         self.figure_ = figure
         self._draw_matrix(shown, given)
         self._draw_pairs(over)
+        if not given:
+            # Of squares the first layout takes too much room for granted.
+            for _ in range(3):
+                figure.get_layout_engine().execute(figure)
         return self
 
     def _classes(self, max_classes: int) -> list[Any]:
@@ -286,11 +292,10 @@ class MostConfusedDisplay:
         ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         box, dpi = ax.get_window_extent(), ax.figure.dpi
         longest, side = _LONGEST_NAME, min(box.width, box.height) / dpi
-        if given and ax.figure.get_layout_engine() is not None:
+        bare = given and ax.figure.get_layout_engine() is None
+        if given:
             longest = min(longest, 0.3 * side)  # what names take, cells don't have
-            side -= longest
-        elif given:
-            longest = min(longest, max(min(box.x0, box.y0) / dpi - 0.45, 0.25))
+            side -= longest + (_AXIS_LABEL if bare else 0)
         cell = side / len(shown)
         font = float(np.clip(54 * cell, 4, _FONT))
         texts = {}
@@ -317,6 +322,9 @@ class MostConfusedDisplay:
         upright = max(width_of(name, font) for name in names) > 0.85 * cell
         ax.set_xticks(places, names, fontsize=font, rotation=90 if upright else 0)
         ax.tick_params(length=0)
+        if bare:
+            line = 1.5 * font / 72
+            _shrink(ax, longest, longest if upright else line)
         small = min(font + 1, 10)
         ax.set_ylabel("label", fontsize=small)
         ax.set_xlabel("prediction", fontsize=small)
@@ -354,3 +362,13 @@ class MostConfusedDisplay:
                 axis.set_axis_off()
             for axis, image in zip(axes, images, strict=False):
                 show_image(axis, image, colour=WRONG)
+
+
+def _shrink(ax: Any, left: float, bottom: float) -> None:
+    """Leave inches for names, and for what the axis is, within the Axes' place."""
+    place, figure = ax.get_position(original=True), ax.figure
+    x = min((left + _AXIS_LABEL) * figure.dpi / figure.bbox.width, 0.8 * place.width)
+    y = min(
+        (bottom + _AXIS_LABEL) * figure.dpi / figure.bbox.height, 0.8 * place.height
+    )
+    ax.set_position((place.x0 + x, place.y0 + y, place.width - x, place.height - y))

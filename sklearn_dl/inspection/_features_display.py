@@ -6,11 +6,20 @@ import numpy as np
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_array, check_consistent_length
 
-from sklearn_dl._plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILLION
+from sklearn_dl._plots import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY_BLUE,
+    VERMILLION,
+    fitted,
+)
 from sklearn_dl.images import ImageSource, as_source
 from sklearn_dl.inspection._embedding import embedded, features_of, spread
 from sklearn_dl.inspection._panels import panels, tidy
-from sklearn_dl.inspection._pictures import fitted, thumbnail
+from sklearn_dl.inspection._pictures import thumbnail
 from sklearn_dl.inspection._stream import image_shape_of
 
 _COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE, BLACK)

@@ -6,12 +6,15 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.multiclass import type_of_target
 
+from sklearn_dl._plots import plain
 from sklearn_dl.images import as_source
 from sklearn_dl.inspection._losses import top_losses
 from sklearn_dl.inspection._pictures import (
     DOUBTED,
     RIGHT,
     WRONG,
+    Line,
+    check_count,
     grid_of_axes,
     name_of,
     row_heights,
@@ -20,7 +23,7 @@ from sklearn_dl.inspection._pictures import (
     text_room,
     thumbnail,
 )
-from sklearn_dl.inspection._scores import GivenClasses, GivenNumbers
+from sklearn_dl.inspection._scores import GivenClasses, GivenNumbers, refuse_missing
 from sklearn_dl.inspection._stream import image_shape_of
 
 _WIDTH, _LINE, _FONT = 1.9, 0.17, 9  # inches of a picture and a line; points
@@ -125,20 +128,30 @@ class TopLossesDisplay:
         Raises
         ------
         ValueError, TypeError, NotFittedError
-            As `top_losses`, and if `k` or `kind` is not valid.
+            As `top_losses`, and if `k` or `kind` is not valid, or X holds no images: a
+            table for a pipeline with other columns, for example.
         """
+        shape = image_shape_of(estimator)
+        folds = {"cv": cv, "random_state": random_state}
+        return cls._drawn(estimator, X, y, folds, k, kind, shape, n_columns, ax)
+
+    @classmethod
+    def _drawn(cls, estimator, X, y, folds, k, kind, image_shape, n_columns, ax):
         _check(k, kind)
-        table = top_losses(estimator, X, y, k=None, cv=cv, random_state=random_state)
+        table = top_losses(estimator, X, y, k=None, **folds)
+        try:
+            source = as_source(X, image_shape=image_shape)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"X holds no images that can be shown: {error} Give from_table the "
+                "table of top_losses, or from_predictions the predictions, with the "
+                "images as X."
+            ) from error
         chosen = table.head(k) if kind == "worst" else table.iloc[::-1].head(k)
         titles = {"worst": "Worst predictions", "best": "Best predictions"}
-        return cls.from_table(
-            chosen.reset_index(drop=True),
-            X,
-            title=titles[kind],
-            n_columns=n_columns,
-            image_shape=image_shape_of(estimator),
-            ax=ax,
-        )
+        chosen = chosen.reset_index(drop=True)
+        title = titles[kind]
+        return cls.from_table(chosen, source, title=title, n_columns=n_columns, ax=ax)
 
     @classmethod
     def from_predictions(
@@ -152,6 +165,7 @@ class TopLossesDisplay:
         k: int = 12,
         kind: str = "worst",
         n_columns: int = 4,
+        image_shape=None,
         ax=None,
     ) -> "TopLossesDisplay":
         """Draw predictions that were made before.
@@ -170,6 +184,8 @@ class TopLossesDisplay:
             ``"auto"`` is regression where `y_true` holds fractions.
         k, kind, n_columns, ax
             See `from_estimator`.
+        image_shape : tuple of int, default=None
+            (height, width) or (height, width, channels) of rows of pixels.
 
         Returns
         -------
@@ -179,8 +195,10 @@ class TopLossesDisplay:
         Raises
         ------
         ValueError
-            If the lengths or the number of classes differ, or an option is not valid.
+            If the lengths or the number of classes differ, `y_true` has missing values,
+            or an option is not valid.
         """
+        refuse_missing(y_true)
         if task not in ("auto", "classification", "regression"):
             raise ValueError(
                 f"task must be 'auto', 'classification' or 'regression', got {task!r}."
@@ -198,9 +216,7 @@ class TopLossesDisplay:
                     f"probabilities for each of {len(labels)} classes."
                 )
             given = _Probabilities(y_pred, labels)
-        return cls.from_estimator(
-            given, X, y_true, k=k, kind=kind, n_columns=n_columns, ax=ax
-        )
+        return cls._drawn(given, X, y_true, {}, k, kind, image_shape, n_columns, ax)
 
     @classmethod
     def from_table(
@@ -298,7 +314,7 @@ class TopLossesDisplay:
             show_image(axis, self.images[i], heights[i // n_columns], colours[i])
             set_title(axis, texts[i], room, font)
         if ax is None:
-            self.figure_.suptitle(self.title or None, fontsize=12)
+            self.figure_.suptitle(plain(self.title) or None, fontsize=12)
             _draw_legend(self.figure_, colours)
         return self
 
@@ -328,8 +344,7 @@ class _Probabilities(GivenClasses):
 
 
 def _check(k: Any, kind: Any) -> None:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise ValueError(f"k must be an int of at least 1, got {k!r}.")
+    check_count("k", k)
     if kind not in ("worst", "best"):
         raise ValueError(f"kind must be 'worst' or 'best', got {kind!r}.")
 
@@ -342,7 +357,7 @@ def _colour(row: pd.Series) -> str | None:
     return RIGHT if row["truth"] == row["prediction"] else WRONG
 
 
-def _lines(row: pd.Series) -> list[str]:
+def _lines(row: pd.Series) -> list[Line]:
     """Return what is written of an image."""
     name = name_of(row.get("path"))
     file = [name] if name else []
@@ -352,17 +367,21 @@ def _lines(row: pd.Series) -> list[str]:
     chance = "" if sure != sure else f" {100 * sure:.0f} %"
     measure = f"loss {row['loss']:.2g}, " if "loss" in row else ""
     return [
-        f"predicted {row['prediction']}{chance}",
-        f"label {row['truth']}",
+        ("predicted ", str(row["prediction"]), chance),
+        ("label ", str(row["truth"]), ""),
         f"{measure}row {row['row']}",
         *file,
     ]
 
 
-def _numbers(row: pd.Series) -> list[str]:
+def _numbers(row: pd.Series) -> list[Line]:
     names = [name for name in row.index if name.startswith("truth")]
     truth = [float(row[name]) for name in names]
     predicted = [float(row[name.replace("truth", "prediction")]) for name in names]
     texts = [", ".join(f"{v:.3g}" for v in values) for values in (predicted, truth)]
     off = ", ".join(f"{p - t:+.3g}" for p, t in zip(predicted, truth, strict=True))
-    return [f"predicted {texts[0]}", f"true {texts[1]}", f"error {off}"]
+    return [
+        ("predicted ", texts[0], ""),
+        ("true ", texts[1], ""),
+        ("error ", off, ""),
+    ]

@@ -20,7 +20,7 @@ _PARAMETERS = {
 
 
 @validate_params(_PARAMETERS, prefer_skip_nested_validation=False)
-def top_losses(estimator, X, y, *, k=20, cv=None, random_state=0) -> pd.DataFrame:
+def top_losses(estimator, X, y, k=20, *, cv=None, random_state=0) -> pd.DataFrame:
     """Return the images with the highest losses: the most confident mistakes first.
 
     Parameters

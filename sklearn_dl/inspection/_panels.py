@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_dl._plots import import_pyplot
-from sklearn_dl.inspection._pictures import plain, subplot_place, width_of
+from sklearn_dl._plots import import_pyplot, plain, width_of
+from sklearn_dl.inspection._pictures import subplot_place
 
 _HINTED = 1.08  # letters on a screen's pixels are up to so much wider
 # Inches of width of all and of one panel, below which letters are smaller.

@@ -1,16 +1,24 @@
 """What displays with images in them have in common."""
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from sklearn_dl._plots import BLUE, PURPLE, VERMILLION, import_pyplot
+from sklearn_dl._plots import BLUE, PURPLE, VERMILLION, fitted, import_pyplot
 from sklearn_dl.images import ImageSource
+
+# Text, or (before, name, after), of which the name alone is shortened.
+Line = str | tuple[str, str, str]
 
 RIGHT, WRONG, DOUBTED = BLUE, VERMILLION, PURPLE
 SIDE = 256  # pixels of a thumbnail's longer side
+
+
+def check_count(name: str, value: Any) -> None:
+    """Refuse what is no int of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
 
 
 def size_of_row(source: ImageSource, row: int) -> tuple[int, int]:
@@ -95,7 +103,7 @@ def grid_of_axes(
 
 def subplot_place(ax: Any) -> Any:
     """Return the place of a subplot, to be divided, and hide its frame."""
-    place = ax.get_subplotspec()
+    place = ax.get_subplotspec() if hasattr(ax, "get_subplotspec") else None
     if place is None:
         raise ValueError("ax must be a subplot, as Figure.add_subplot makes it.")
     ax.set_axis_off()
@@ -130,54 +138,11 @@ def show_image(
         ax.add_patch(Rectangle((0, 0), w, h, fill=False, color=colour, lw=2.5))
 
 
-def fitted(text: Any, width: float, size: float) -> str:
-    """Return a text at most `width` inches wide, its middle left out if need be.
-
-    Parameters
-    ----------
-    text : object
-        Its `str` is written.
-    width : float
-        In inches.
-    size : float
-        Of the font, in points.
-    """
-    text = plain(text)
-    if width_of(text, size) <= width:
-        return text
-    low, high = 0, len(text) - 1  # letters that are kept: as many as find room
-    while low < high:
-        kept = (low + high + 1) // 2
-        if width_of(_shortened(text, kept), size) <= width:
-            low = kept
-        else:
-            high = kept - 1
-    return _shortened(text, low)
-
-
-def set_title(ax: Any, lines: list[str], width: float, size: float) -> None:
+def set_title(ax: Any, lines: list[Line], width: float, size: float) -> None:
     """Write lines over a picture, each at most `width` inches wide; size in points."""
-    texts = [fitted(line, width, size) for line in lines]
+    parts = [("", line, "") if isinstance(line, str) else line for line in lines]
+    texts = [fitted(name, width, size, before=b, after=a) for b, name, a in parts]
     ax.set_title("\n".join(texts), fontsize=size, linespacing=1.2, pad=3)
-
-
-def _shortened(text: str, kept: int) -> str:
-    return f"{text[: -(-kept // 2)].rstrip()}…{text[len(text) - kept // 2 :]}"
-
-
-def plain(text: Any) -> str:
-    """Return text that matplotlib writes as it is, on one line."""
-    return " ".join(str(text).split()).replace("$", r"\$")
-
-
-@lru_cache(maxsize=4096)
-def width_of(text: str, size: float) -> float:
-    """Return how wide a text is, in inches."""
-    from matplotlib.textpath import TextPath
-
-    if not text.strip():
-        return 0.0
-    return float(TextPath((0, 0), text, size=size).get_extents().x1) / 72
 
 
 def text_room(ax: Any, axes: np.ndarray, width: float) -> tuple[float, float]:

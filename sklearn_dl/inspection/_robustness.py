@@ -1,6 +1,6 @@
 """How far a score falls when images change."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from numbers import Integral, Real
 from typing import Any
@@ -273,6 +273,11 @@ def _jobs(changes: Any, strengths: Sequence[float], grey: bool) -> list[Job]:
             if name not in _NOT_ASKED and not (grey and kind.colour)
         ]
     else:
+        if not isinstance(changes, Iterable):
+            raise TypeError(
+                f"changes must be a name out of list_changes() or a list of names, got "
+                f"{changes!r}."
+            )
         names = [changes] if isinstance(changes, str) else list(changes)
     steps = np.atleast_1d(np.asarray(strengths, dtype=float))
     if (

@@ -5,9 +5,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_dl._plots import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILLION
+from sklearn_dl._plots import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY_BLUE,
+    VERMILLION,
+    fitted,
+    width_of,
+)
 from sklearn_dl.inspection._panels import few_ticks
-from sklearn_dl.inspection._pictures import fitted, width_of
 
 BY_SEVERITY = (BLUE, ORANGE, VERMILLION)  # within chance, beyond it, severe
 COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE)
@@ -15,6 +24,7 @@ _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 2)))
 _MARKERS = "osD^vP"
 # Of classes, which leave the colours of the whole to it.
 _CLASS_COLOURS = (GREEN, PURPLE, SKY_BLUE, BLACK)
+_LONGEST_NAME = 1.6  # inches
 _CLEAN: dict[str, Any] = {"color": "0.35", "linestyle": "--", "linewidth": 1}
 
 
@@ -130,10 +140,10 @@ def legend_of_panels(
         for k in sorted(severities, reverse=True)
     ]
     handles += _shared(level)
-    handles += [
-        Line2D([], [], color=c, linestyle=s, linewidth=1.2, label=f"recall of {n}")
-        for n, (c, s) in classes.items()
-    ]
+    for label, (colour, dashes) in classes.items():
+        name = f"recall of {fitted(label, _LONGEST_NAME, 9)}"
+        look = {"color": colour, "linestyle": dashes, "linewidth": 1.2, "label": name}
+        handles.append(Line2D([], [], **look))
     return handles
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pandas as pd
 
+from sklearn_dl._plots import fitted, plain, width_of
 from sklearn_dl.inspection._panels import panels, tidy
-from sklearn_dl.inspection._pictures import fitted, width_of
 from sklearn_dl.inspection._report import RobustnessReport
 from sklearn_dl.inspection._robustness import robustness_report
 from sklearn_dl.inspection._robustness_curves import (
@@ -245,7 +245,7 @@ class RobustnessDisplay:
 
     def _label(self, value: str) -> str:
         if value == "score":
-            return self.report.scoring
+            return plain(self.report.scoring)
         return "drop, points" if self._unit == 100 else "drop"
 
     @property

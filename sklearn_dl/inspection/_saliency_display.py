@@ -11,6 +11,7 @@ from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.images import as_source
 from sklearn_dl.inspection._pictures import (
     SIDE,
+    Line,
     grid_of_axes,
     row_heights,
     set_title,
@@ -40,8 +41,9 @@ class SaliencyDisplay:
         Images.
     maps : list of ndarray, shape (h, w)
         Their maps, of any size, over the whole image.
-    titles : list of str, default=None
-        Lines above each image.
+    titles : list of str or of lists of lines, default=None
+        Lines above each image. Instead of text, a line can be (before, name, after), of
+        which the name alone is shortened.
 
     Attributes
     ----------
@@ -70,7 +72,7 @@ class SaliencyDisplay:
         self,
         images: list[np.ndarray],
         maps: list[np.ndarray],
-        titles: list[str] | None = None,
+        titles: list[Any] | None = None,
     ):
         self.images = images
         self.maps = maps
@@ -207,8 +209,11 @@ class SaliencyDisplay:
         n = len(self.images)
         n_columns = max(1, min(n_columns, n))
         heights = np.repeat(row_heights(self.images, n_columns), 2).tolist()
-        lines = max((t.count("\n") + 1 for t in self.titles or []), default=0)
-        above = 0.17 * lines + 0.1
+        lines: list[list[Line]] = [
+            list(t.split("\n")) if isinstance(t, str) else list(t)
+            for t in self.titles or []
+        ]
+        above = 0.17 * max(map(len, lines), default=0) + 0.1
         height = _WIDTH * sum(heights) + above * len(heights) / 2 + 1.0
         size = (n_columns * _WIDTH, height)
         axes = grid_of_axes(ax, heights, n_columns, "SaliencyDisplay", size, above)
@@ -224,7 +229,7 @@ class SaliencyDisplay:
             show_image(axes[row, column], image, heights[row])
             show_image(axes[row + 1, column], over, heights[row])
             if self.titles:
-                set_title(axes[row, column], self.titles[i].split("\n"), room, font)
+                set_title(axes[row, column], lines[i], room, font)
         if ax is None:
             self.figure_.suptitle("What predictions rest on", fontsize=12)
         _draw_scale(axes, colours, signed)
@@ -280,21 +285,24 @@ def _input(source, row: int, preprocessing) -> np.ndarray:
     return (255 * view).astype(np.uint8)[:SIDE, :SIDE]
 
 
-def _titles(estimator, X, y, target, n: int) -> list[str]:
+def _titles(estimator, X, y, target, n: int) -> list[list[Line]]:
     predicted = np.asarray(estimator.predict(X))
     numbers = not is_classifier(estimator)
-    first = [f"predicted {_text(value)}" for value in predicted]
+    chances = [""] * n
     if hasattr(estimator, "predict_proba") and predicted.ndim == 1:
-        chance = np.asarray(estimator.predict_proba(X)).max(1)
-        first = [f"{t} {100 * p:.0f} %" for t, p in zip(first, chance, strict=True)]
-    titles = [[text] for text in first]
+        highest = np.asarray(estimator.predict_proba(X)).max(1)
+        chances = [f" {100 * p:.0f} %" for p in highest]
+    titles: list[list[Line]] = [
+        [("predicted ", _text(value), chance)]
+        for value, chance in zip(predicted, chances, strict=True)
+    ]
     if y is not None:
         for lines, value in zip(titles, np.asarray(y), strict=True):
-            lines.append(f"{'true' if numbers else 'label'} {_text(value)}")
+            lines.append(("true " if numbers else "label ", _text(value), ""))
     if target is not None:
         for lines, one in zip(titles, np.broadcast_to(target, n), strict=True):
-            lines.append(f"map for {'output ' if numbers else ''}{one}")
-    return ["\n".join(lines) for lines in titles]
+            lines.append(("map for output " if numbers else "map for ", str(one), ""))
+    return titles
 
 
 def _text(value: Any) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
@@ -33,13 +34,18 @@ def check_targets(y: Any, task: str, n_rows: int) -> np.ndarray:
         truth = truth[:, 0]
     if truth.ndim not in (1, 2) or len(truth) != n_rows:
         raise ValueError(f"y has the shape {truth.shape}, but X has {n_rows} images.")
-    if task == "regression":
-        truth = truth.astype(float)
-    missing = truth != truth
-    if missing.any():
-        row = int(np.argwhere(missing)[0][0])
-        raise ValueError(f"y is missing in row {row}: {truth[row]!r}.")
-    return truth
+    refuse_missing(y)
+    return truth.astype(float) if task == "regression" else truth
+
+
+def refuse_missing(y: Any) -> None:
+    """Raise a ValueError if NaN, None or another missing value is in y."""
+    # Of a list of text and NaN, NumPy would make text.
+    values = np.asarray(y, dtype=object) if isinstance(y, list | tuple) else y
+    missing = np.argwhere(pd.isna(np.asarray(values)))
+    if len(missing):
+        row = int(missing[0][0])
+        raise ValueError(f"y is missing in row {row}: {np.asarray(values)[row]!r}.")
 
 
 class Labels:

@@ -56,15 +56,18 @@ def slice_scores(
     y : array-like of shape (n,), default=None
         The truth, with an estimator.
     slices : DataFrame, Series, dict or array-like of shape (n,)
-        What is known of the images, in the order of X: each column is cut by itself.
-        Text, categories, booleans and whole numbers of at most 10 values are slices as
-        they are; other numbers are cut at quantiles. What is missing is a slice.
+        What is known of the images, in the order of X: each column is cut by itself,
+        and each image is in one slice of it. Text, categories, booleans, numbers of at
+        most `n_bins` values and whole numbers of at most 10 are slices as they are.
+        Of other numbers infinities are, and values that 1 / `n_bins` of the images or
+        more have; the rest is cut at quantiles. What is missing is a slice.
     scoring : str or callable, default=None
         A score that needs no more than `predict`: a name of scikit-learn's, or a
         callable ``scoring(estimator, X, y)``. None is accuracy for labels and
         ``"neg_mean_absolute_error"`` for numbers: R^2 has another scale in each slice.
     n_bins : int, default=4
-        Number of slices that numbers are cut into, each with about as many images.
+        Number of slices that finite numbers are cut into: frequent values, and
+        quantiles with about as many images each.
     min_count : int, default=30
         Slices of fewer images are flagged as small.
     n_resamples : int, default=1000
@@ -77,9 +80,10 @@ def slice_scores(
     Returns
     -------
     DataFrame
-        One row per slice, by rising score: ``column``, ``value`` (as text, "missing" or
-        the bounds of a quantile), ``n``, ``score``, ``low`` and ``high``, its interval,
-        ``gap`` (score of all images minus it) and ``small``. Accuracy has Wilson's
+        One row per slice, by rising score: ``column``, ``value`` (as text, the bounds
+        of a quantile, or "missing": "(missing)" beside a value of this name), ``n``,
+        ``score``, ``low`` and ``high``, its interval, ``gap`` (score of all images
+        minus it) and ``small``. Accuracy has Wilson's
         interval [1]_, other scores that of the bootstrap within the slice. A score
         that isn't defined in a slice is NaN, and last. ``attrs["score"]`` is the score
         of all images.
@@ -143,8 +147,8 @@ def slice_scores(
     whole = Scoring(scoring, task, truth, classes)
     overall = whole(predicted)
     rows = []
-    for column in table.columns:
-        for value, members in _parts(table[column], n_bins):
+    for number, column in enumerate(table.columns):
+        for value, members in _parts(table.iloc[:, number], n_bins):
             part = Scoring(scoring, task, truth[members], classes)
             score, low, high = _scored(
                 part, predicted[members], confidence_level, n_resamples, seed
@@ -176,22 +180,43 @@ def _frame(slices: Any, n_rows: int) -> pd.DataFrame:
 
 
 def _parts(column: pd.Series, n_bins: int) -> list[tuple[str, np.ndarray]]:
-    """Return the slices of one column: their names and rows."""
+    """Return the slices of one column, their names and rows; each row is in one."""
     missing = column.isna().to_numpy()
-    known = column[~missing]
-    number = pd.api.types.is_numeric_dtype(known.dtype)
-    few = pd.api.types.is_bool_dtype(known.dtype) or (
-        known.nunique() <= 10 and (known == known.round()).all() if number else True
-    )
-    if not few:
-        known = pd.qcut(known.astype(float), n_bins, duplicates="drop")
+    known = column[~missing].infer_objects()
+    groups = [known]
+    kind = known.dtype
+    if pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind):
+        groups = _cut(known, n_bins)
     parts = [
         (str(value), rows.to_numpy())
-        for value, rows in known.index.to_series().groupby(known, observed=True)
+        for group in groups
+        for value, rows in group.index.to_series().groupby(group, observed=True)
     ]
     if missing.any():
-        parts.append(("missing", np.flatnonzero(missing)))
+        taken = any(name == "missing" for name, _ in parts)
+        name = "(missing)" if taken else "missing"
+        parts.append((name, np.flatnonzero(missing)))
     return parts
+
+
+def _cut(numbers: pd.Series, n_bins: int) -> list[pd.Series]:
+    """Return what numbers are grouped by: themselves, or quantiles."""
+    floats = numbers.astype(float)
+    infinite = np.isinf(floats)
+    finite = floats[~infinite]
+    whole = bool((finite == finite.round()).all())
+    few = max(10, n_bins) if whole else n_bins
+    if finite.nunique() <= few:
+        # Large integers may differ where floats don't.
+        return [numbers if numbers[~infinite].nunique() <= few else floats]
+    counts = floats.map(floats.value_counts())
+    frequent = counts * n_bins >= len(floats)
+    alone = infinite | frequent
+    rest = floats[~alone]
+    bins = n_bins - floats[frequent].nunique()
+    if rest.nunique() > bins:
+        rest = pd.qcut(rest, bins, duplicates="drop")
+    return [numbers[alone], rest]
 
 
 def _scored(

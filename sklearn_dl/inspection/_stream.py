@@ -27,11 +27,32 @@ Job = tuple[str, float]
 
 def image_shape_of(estimator: Any) -> Any:
     """Return the `image_shape` of an estimator, or of one inside it."""
-    if not hasattr(estimator, "get_params"):
+    if hasattr(estimator, "get_params"):
+        for name, value in estimator.get_params().items():
+            if name.split("__")[-1] == "image_shape" and value is not None:
+                return value
+    # A FrozenEstimator doesn't show the parameters of what it holds.
+    return _shape_within(estimator, set())
+
+
+def _shape_within(value: Any, seen: set[int]) -> Any:
+    if id(value) in seen:
         return None
-    for name, value in estimator.get_params().items():
-        if name.split("__")[-1] == "image_shape" and value is not None:
-            return value
+    parts: Any = ()
+    if isinstance(value, BaseEstimator):
+        if value.__dict__.get("image_shape") is not None:
+            return value.__dict__["image_shape"]
+        parts = value.__dict__.values()
+    elif type(value) in (list, tuple):
+        parts = value
+    elif isinstance(value, dict):
+        parts = value.values()
+    if parts:
+        seen.add(id(value))
+    for part in parts:
+        shape = _shape_within(part, seen)
+        if shape is not None:
+            return shape
     return None
 
 

@@ -1,17 +1,29 @@
 """Experiments as a picture."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from sklearn_dl._plots import BLUE, GREEN, VERMILLION, import_pyplot
+from sklearn_dl._plots import (
+    BLUE,
+    GREEN,
+    VERMILLION,
+    fitted,
+    import_pyplot,
+    plain,
+    width_of,
+)
 
 if TYPE_CHECKING:
     from sklearn_dl.model_selection._experiments import Experiments
 
 _STEP, _BEST, _FELL = BLUE, GREEN, VERMILLION
-_LONGEST_NAME = 36
+_NAMES, _TEXTS = 0.35, 0.4  # of the width, at most
+_HINTED = 1.08  # letters on a screen's pixels are up to so much wider
+_GAP = 0.08  # inches, beside names and texts
+# Points of letters, and how much stands beside a row: what comes first that has room.
+_LOOKS = ((9.0, 3), (7.0, 3), (7.0, 2), (7.0, 1), (5.0, 1))
 
 
 class ExperimentsDisplay:
@@ -91,7 +103,8 @@ class ExperimentsDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
+            Where to draw; None makes a figure. Where its figure has no layout engine,
+            they shrink, so that names and numbers have room in their place.
 
         Returns
         -------
@@ -118,13 +131,29 @@ class ExperimentsDisplay:
                 score[row], row, xerr=spread[row], fmt="o", color=colour, capsize=2
             )
         ax.axvline(score[best], color=_BEST, linestyle=":", linewidth=1)
-        ax.set_yticks(rows, [_shortened(name) for name in self.table["name"]])
+        box, dpi = ax.get_window_extent(), ax.figure.dpi
+        width, line = box.width / dpi, box.height / dpi / len(rows)
+        size, texts = self._fitted_texts(width, line)
+        room = _NAMES * width / _HINTED
+        names = [fitted(name, room, size) for name in self.table["name"]]
+        ax.set_yticks(rows, names, fontsize=size)
         ax.set_ylim(len(rows) - 0.5, -0.5)  # the first on top
         beside = ax.get_yaxis_transform()
-        for row, text in enumerate(self._texts()):
-            ax.text(1.02, row, text, transform=beside, va="center", fontsize=9)
+        for row, text in enumerate(texts):
+            ax.text(1.02, row, text, transform=beside, va="center", fontsize=size)
+        sides = _widest(names, size) + _GAP, _widest(texts, size) + _GAP
+        inner = max((width - sum(sides)) / 1.02, 0.1 * width)
+        if ax.figure.get_layout_engine() is None:
+            _shrink(ax, sides[0], inner)
+            width = inner + 2 * min(sides)  # about the middle of the Axes
+        steps = int(np.clip(inner / (0.085 * size), 1, 8))
+        ax.locator_params(axis="x", nbins=steps, min_n_ticks=1)
         metric = self.table["metric"].iloc[0]
-        ax.set_xlabel(f"{metric}, with one spread to each side")
+        label = f"{plain(metric)}, with one spread to each side"
+        if _HINTED * width_of(label, size + 1) > width:
+            label = fitted(metric, width / _HINTED, size + 1)
+        ax.set_xlabel(label, fontsize=size + 1)
+        ax.tick_params(axis="x", labelsize=size)
         ax.grid(axis="x", color="0.9")
         ax.set_axisbelow(True)
         for side in ("top", "right"):
@@ -133,16 +162,41 @@ class ExperimentsDisplay:
         self.figure_ = ax.figure
         return self
 
-    def _texts(self) -> list[str]:
-        texts = []
+    def _fitted_texts(self, width: float, line: float) -> tuple[float, list[str]]:
+        """Return the size of letters, and texts that have room beside the rows."""
+        for size, most in _LOOKS:
+            texts = ["  ".join(parts[:most]) for parts in self._numbers()]
+            if size <= 60 * line and _widest(texts, size) <= _TEXTS * width:
+                break
+        return min(size, max(60 * line, 1.0)), texts
+
+    def _numbers(self) -> list[list[str]]:
+        """Return what stands beside each row: score, gain and seconds."""
+        found = []
         for _, row in self.table.iterrows():
-            gain = "" if np.isnan(row["gain"]) else f"  {row['gain']:+.3f}"
-            seconds = "" if np.isnan(row["seconds"]) else f"  {row['seconds']:.0f} s"
-            texts.append(f"{row['score']:.3f}{gain}{seconds}")
-        return texts
+            parts = [_text(row["score"])]
+            gain = row["gain"]
+            if not np.isnan(gain):
+                nothing = abs(gain) < 1e-9 * abs(row["score"])  # rounding alone
+                parts.append(_text(0.0 if nothing else gain, "+"))
+            if not np.isnan(row["seconds"]):
+                parts.append(f"{row['seconds']:.0f} s")
+            found.append(parts)
+        return found
 
 
-def _shortened(name: str) -> str:
-    if len(name) <= _LONGEST_NAME:
-        return name
-    return f"{name[: _LONGEST_NAME - 1]}…"
+def _text(value: float, sign: str = "") -> str:
+    small = 0 < abs(value) < 0.001
+    return f"{value:{sign}.2g}" if small else f"{value:{sign}.3f}"
+
+
+def _widest(texts: list[str], size: float) -> float:
+    """Return the width of the widest text on a screen, in inches."""
+    return _HINTED * max(width_of(text, size) for text in texts)
+
+
+def _shrink(ax: Any, left: float, inner: float) -> None:
+    """Give Axes a width, after inches at the left, within their place."""
+    place = ax.get_position(original=True)
+    inch = ax.figure.bbox.width / ax.figure.dpi  # of the whole
+    ax.set_position((place.x0 + left / inch, place.y0, inner / inch, place.height))

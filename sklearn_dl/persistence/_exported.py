@@ -259,8 +259,8 @@ def load_exported(
     Notes
     -----
     Arrays of floats, which should lie in [0, 1], and of 16 bits are rounded to 8 bits,
-    which is what the graph takes: predictions differ a little from the original's. Images
-    that have to be resized are resized by Pillow, as the original does on a CPU.
+    which is what the graph takes: predictions differ a little from the original's.
+    Images that have to be resized are resized by Pillow, as the original does on a CPU.
 
     Examples
     --------

@@ -2,7 +2,13 @@
 
 import numpy as np
 import pytest
-from panel_cases import assert_legible, no_windows, place  # noqa: F401
+from matplotlib.figure import Figure
+from panel_cases import (  # noqa: F401
+    assert_legible,
+    drawn_texts,
+    no_windows,
+    place,
+)
 from robustness_cases import photographs
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -116,3 +122,41 @@ def test_what_is_wrong_is_said():
         MostConfusedDisplay.from_predictions(y, predicted, X, n_pairs=0)
     with pytest.raises(ValueError, match="X has 5 images, but y has 300"):
         MostConfusedDisplay.from_predictions(y, predicted, X[:5])
+
+
+def test_numbers_are_checked():
+    y, predicted, X = votes(3)
+    for wrong in (0, -1, 2.5, True):
+        with pytest.raises(ValueError, match="max_classes must be an int"):
+            MostConfusedDisplay.from_predictions(y, predicted, X, max_classes=wrong)
+    display = MostConfusedDisplay.from_predictions(
+        y, predicted, X, n_pairs=np.int64(2), n_examples=np.int64(1)
+    )
+    assert display.axes_.shape == (2, 1)
+    with pytest.raises(ValueError, match="max_classes must be an int"):
+        display.plot(max_classes=0)
+
+
+@pytest.mark.parametrize("n_classes", [14, 30])
+def test_many_classes_have_room_in_a_new_figure(n_classes):
+    y, predicted, X = votes(n_classes, form="a genus of ants, the {}th of them")
+    display = MostConfusedDisplay.from_predictions(
+        y, predicted, X, n_pairs=1, max_classes=n_classes
+    )
+    height = display.figure_.bbox.height
+    boxes = [box for _, box in drawn_texts(display.figure_)]
+    assert min(box.y0 for box in boxes) > -0.5
+    assert max(box.y1 for box in boxes) < height + 0.5
+
+
+@pytest.mark.parametrize("n_classes", [3, 10])
+def test_names_stay_in_a_subplot_in_the_middle(n_classes):
+    y, predicted, X = votes(n_classes, form="a genus of ants with the number {}")
+    figure = Figure((12, 4))
+    ax = figure.subplots(1, 3)[1]
+    own = ax.get_window_extent().frozen()
+    display = MostConfusedDisplay.from_predictions(y, predicted, X, n_pairs=2, ax=ax)
+    texts = [*display.ax_.get_yticklabels(), display.ax_.yaxis.label]
+    drawn_texts(figure)
+    assert min(t.get_window_extent().x0 for t in texts) > own.x0 - 1
+    assert display.ax_.xaxis.label.get_window_extent().y0 > own.y0 - 1

@@ -4,11 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from panel_cases import assert_legible, no_windows, place  # noqa: F401
 from PIL import Image
 from robustness_cases import photographs
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
+from sklearn_dl._plots import fitted
 from sklearn_dl.inspection import TopLossesDisplay, label_errors, top_losses
 
 NAMES = ["ant", "bee", "wasp"]
@@ -194,3 +196,44 @@ def test_tables_and_images_must_belong_together():
         TopLossesDisplay.from_table(pd.DataFrame({"a": [1]}), X)
     with pytest.raises(ValueError, match="no row"):
         TopLossesDisplay.from_table(table.head(0), X)
+
+
+def test_names_alone_are_shortened():
+    y, proba, X = predictions(9)
+    names = ["Lasius_(Acanthomyops)_claviger", "Formica_rufa_and_others", "wasp_" * 6]
+    y = np.array(names)[[NAMES.index(one) for one in y]]
+    display = TopLossesDisplay.from_predictions(y, proba, X, classes=names)
+    for ax, (_, row) in zip(pictures(display), display.table.iterrows(), strict=True):
+        predicted, label, *_ = ax.get_title().split("\n")
+        assert predicted.startswith("predicted ")
+        assert predicted.endswith(f" {100 * row['probability']:.0f} %")
+        assert label.startswith("label ")
+        assert "…" in predicted
+        assert row["prediction"].startswith(predicted.split()[1].split("…")[0])
+
+
+def test_rows_of_pixels_have_the_shape_that_was_given():
+    y, proba, X = predictions(4)
+    display = TopLossesDisplay.from_predictions(
+        y, proba, X.reshape(4, -1), classes=NAMES, image_shape=(48, 40, 3)
+    )
+    row = display.table["row"][0]
+    np.testing.assert_array_equal(shown(display.axes_[0, 0]), X[row])
+
+
+@pytest.mark.parametrize("ax", [Figure(), Figure().add_axes((0, 0, 1, 1))])
+def test_what_is_no_subplot_is_refused(ax):
+    y, proba, X = predictions(4)
+    with pytest.raises(ValueError, match="ax must be a subplot"):
+        TopLossesDisplay.from_predictions(y, proba, X, classes=NAMES, ax=ax)
+
+
+@pytest.mark.parametrize("text", ["$x^2$ of $y_1", "cost in $", "a$b" * 20, "a\\$b"])
+def test_dollars_are_written_as_they_are(text):
+    for width in (0.3, 0.8, 9.0):
+        line = fitted(text, width, 9)
+        written, is_math = Text()._preprocess_math(line)
+        assert not is_math
+        start, _, end = written.partition("…")
+        assert text.startswith(start)
+        assert text.endswith(end)

@@ -18,7 +18,8 @@ from sklearn.svm import SVC, LinearSVC
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor, make_feature_classifier
 from sklearn_dl.datasets import load_image_folder
-from sklearn_dl.inspection import label_errors, top_losses
+from sklearn_dl.inspection import TopLossesDisplay, label_errors, top_losses
+from sklearn_dl.inspection._scores import check_targets
 
 SMALL = {
     "backbone": "squeezenet1_1",
@@ -200,7 +201,7 @@ def test_rows_of_pixels_and_other_numbers_have_no_paths():
     [
         ({"y": ["a", "b"]}, ValueError, "X has 3 images, but y has 2 labels"),
         ({"y": ["a", "b", "x"]}, ValueError, "Row 2 has the label 'x'"),
-        ({"y": ["a", "b", None]}, ValueError, "Row 2 has the label None"),
+        ({"y": ["a", "b", None]}, ValueError, "y is missing in row 2: None"),
         ({"y": [0.0, 1.0, np.nan]}, ValueError, "y is missing in row 2"),
         ({"y": np.eye(3)}, ValueError, r"one label per image, got the shape \(3, 3\)"),
         ({"k": 0}, ValueError, "'k' parameter"),
@@ -249,3 +250,40 @@ def test_eight_of_ten_flipped_ants_and_bees_are_among_the_first_twenty():
         labels, rows = flipped(y_val, seed)
         found = top_losses(clean, X_val, labels)
         assert len(rows & set(found["row"])) >= 8
+
+
+class OfTables(Given):
+    """Takes a table of a path and a number."""
+
+    def predict_proba(self, X):
+        assert list(X) == ["path", "weight"]
+        return np.array(self.probabilities)
+
+
+def test_tables_with_other_columns_have_no_paths():
+    X = pd.DataFrame({"path": ["a.jpg", "b.jpg", "c.jpg"], "weight": [1.5, 2.5, 3.5]})
+    model = OfTables(np.full((3, 3), 1 / 3)).fit()
+    assert top_losses(model, X, ["a", "b", "c"])["path"].isna().all()
+    assert label_errors(model, X, ["a", "b", "c"])["path"].isna().all()
+    with pytest.raises(ValueError, match="from_table the table of top_losses"):
+        TopLossesDisplay.from_estimator(model, X, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("missing", [None, pd.NA, np.nan])
+@pytest.mark.parametrize("container", [list, lambda y: np.array(y, object), pd.Series])
+def test_missing_labels_of_any_kind_are_named(missing, container):
+    y = container(["a", missing, "c"])
+    model = Given(np.full((3, 3), 1 / 3)).fit()
+    with pytest.raises(ValueError, match="y is missing in row 1"):
+        top_losses(model, three(3), y)
+    with pytest.raises(ValueError, match="y is missing in row 1"):
+        check_targets(y, "classification", 3)
+    with pytest.raises(ValueError, match="y is missing in row 1"):
+        check_targets(container([0.5, missing, 1.5]), "regression", 3)
+    with pytest.raises(ValueError, match="y is missing in row 1"):
+        TopLossesDisplay.from_predictions(y, np.full((3, 2), 0.5), three(3))
+
+
+def test_the_number_can_be_the_fourth_argument():
+    model = Given(np.full((3, 3), 1 / 3)).fit()
+    assert len(top_losses(model, three(3), ["a", "b", "c"], 2)) == 2

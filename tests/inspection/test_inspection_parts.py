@@ -161,6 +161,58 @@ def test_numbers_are_cut_at_quantiles(table, answers):
     assert same["n"].sum() == 200
 
 
+NUMBERS = {
+    "constant": np.full(200, 0.5),
+    "mostly zero": np.r_[np.zeros(160), np.arange(40) / 7],
+    "two values, one rare": np.r_[np.full(190, 0.5), np.full(10, 0.7)],
+    "infinite": np.r_[np.arange(190) / 7, np.full(6, np.inf), np.full(4, -np.inf)],
+    "infinite and missing": np.r_[np.arange(180) / 7, [np.inf] * 10, [np.nan] * 10],
+    "even": np.repeat([0.1, 0.2, 0.3, 0.4, 0.5], 40),
+    "half of the rest": np.r_[np.zeros(140), np.full(48, 0.5), np.arange(12) / 7],
+    "large": 2**60 + np.arange(200),
+    "nullable": pd.array([None, 0.5] + [0.25 * k for k in range(198)], "Float64"),
+    "objects": np.array([None, *np.arange(199) / 7], object),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("n_bins", [2, 4, 7])
+def test_each_row_of_numbers_is_in_one_slice(answers, name, n_bins):
+    found = slice_scores(*answers, slices={"u": NUMBERS[name]}, n_bins=n_bins)
+    assert found["n"].sum() == 200
+    assert found["value"].is_unique
+    assert len(found) <= n_bins + 3
+
+
+def test_frequent_and_infinite_values_are_slices_of_their_own(answers):
+    def counts(name):
+        found = slice_scores(*answers, slices={"u": NUMBERS[name]})
+        return found.set_index("value")["n"].to_dict()
+
+    assert counts("constant") == {"0.5": 200}
+    assert counts("two values, one rare") == {"0.5": 190, "0.7": 10}
+    zero = counts("mostly zero")
+    assert zero.pop("0.0") == 161 - 1 + (NUMBERS["mostly zero"][160] == 0)
+    assert sorted(zero.values()) == [13, 13, 13]
+    infinite = counts("infinite")
+    assert (infinite.pop("inf"), infinite.pop("-inf")) == (6, 4)
+    assert sorted(infinite.values()) == [47, 47, 48, 48]
+
+
+def test_columns_of_the_same_name_are_all_scored(answers, table):
+    twice = pd.concat([table[["night"]], table[["camera"]]], axis=1)
+    twice.columns = ["u", "u"]
+    found = slice_scores(*answers, slices=twice)
+    assert found["n"].sum() == 400
+    assert {"True", "False", "a", "b"} <= set(found["value"])
+
+
+def test_a_value_named_missing_is_not_what_is_missing(answers):
+    column = ["missing"] * 150 + [None] * 50
+    found = slice_scores(*answers, slices={"u": column}).set_index("value")["n"]
+    assert found.to_dict() == {"missing": 150, "(missing)": 50}
+
+
 def test_what_is_missing_is_a_slice(answers):
     column = pd.Series([None, "a"] * 100, name="camera")
     found = slice_scores(*answers, slices=column)

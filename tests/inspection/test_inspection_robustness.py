@@ -11,9 +11,11 @@ import torch
 from one_thread import one_thread  # noqa: F401
 from PIL import Image
 from robustness_cases import ByBrightness, assets_or_skip, halves, photographs
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import BaggingClassifier, VotingClassifier
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import f1_score, r2_score
 from sklearn.pipeline import make_pipeline
@@ -675,6 +677,47 @@ def test_verbose_shows_one_bar(fitted, images, labels, capsys):
     assert "predict" not in err
     robustness_report(model, images, labels, changes="flip", n_resamples=5)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (3, TypeError, "changes must be a name"),
+        ([["darker"]], ValueError, r"There is no change \['darker'\]"),
+    ],
+)
+def test_changes_are_names(changes, error, message, images, labels):
+    with pytest.raises(error, match=message):
+        robustness_report(ByBrightness().fit(), images, labels, changes=changes)
+
+
+class Holder(BaseEstimator):
+    """Keeps estimators where `get_params` doesn't look."""
+
+    def __init__(self, *, kept=None):
+        self.kept = kept
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda m: m,
+        FrozenEstimator,
+        lambda m: CalibratedClassifierCV(FrozenEstimator(m)),
+        lambda m: make_pipeline(FrozenEstimator(m)),
+        lambda m: Holder(kept={"a": [1, ("b", FrozenEstimator(m))]}),
+    ],
+)
+def test_the_shape_of_rows_is_found_within(wrap):
+    model = ByBrightness(image_shape=(8, 32))
+    assert stream.image_shape_of(wrap(model)) == (8, 32)
+    assert stream.image_shape_of(wrap(ByBrightness())) is None
+
+
+def test_what_leads_back_to_itself_is_looked_at_once():
+    held = Holder()
+    held.kept = [held]
+    assert stream.image_shape_of(Holder(kept=held)) is None
 
 
 def test_grey_arrays_have_no_changes_of_colour():

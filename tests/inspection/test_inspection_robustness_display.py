@@ -173,6 +173,19 @@ def test_an_estimator_is_asked_as_by_the_report():
     assert_legible(display.figure_)
 
 
+def test_names_of_classes_and_scores_are_no_mathematics(place):  # noqa: F811
+    classes = ["$x^2", "$\\nothing$", "a class of a very long name " * 3]
+    display = RobustnessDisplay.from_report(
+        report(["blur", "noise"], classes, scoring="a$b$"), ax=place
+    )
+    assert display.ax_.get_ylabel() in (r"a\$b\$", "score")
+    legend = next(ax.get_legend() for ax in display.figure_.axes if ax.get_legend())
+    names = [t.get_text() for t in legend.get_texts()]
+    assert {r"recall of \$x^2", r"recall of \$\nothing\$"} <= set(names)
+    assert "…" in names[-1]
+    assert_legible(display.figure_)
+
+
 def test_what_cannot_be_drawn_is_refused():
     display = RobustnessDisplay(report(["blur", "noise"]))
     with pytest.raises(ValueError, match=r"no change 'fog'; it has blur, noise\."):

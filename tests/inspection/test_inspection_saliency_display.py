@@ -88,6 +88,18 @@ def test_it_can_be_read(signed, place):  # noqa: F811
     assert_legible(display.figure_)
 
 
+def test_names_alone_are_shortened():
+    X = photographs(2)
+    name = "a very long name of a class that has no room"
+    lines = [[("predicted ", name, " 87 %"), ("label ", name, "")]] * 2
+    display = SaliencyDisplay.from_maps(X, np.ones((2, 12, 10)), titles=lines)
+    predicted, label = display.axes_[0, 0].get_title().split("\n")
+    assert predicted.startswith("predicted a v")
+    assert predicted.endswith(" 87 %")
+    assert label.startswith("label a very")
+    assert "…" in label
+
+
 def test_maps_and_images_must_belong_together():
     X = photographs(2)
     with pytest.raises(ValueError, match="2 images, but 1 maps"):

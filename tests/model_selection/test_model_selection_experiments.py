@@ -5,6 +5,12 @@ import types
 
 import numpy as np
 import pytest
+from panel_cases import (  # noqa: F401
+    assert_legible,
+    drawn_texts,
+    no_windows,
+    place,
+)
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import AdaBoostClassifier, BaggingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -371,6 +377,45 @@ def test_the_picture_goes_where_it_should():
     figure = pytest.importorskip("matplotlib.figure").Figure()
     ax = figure.add_subplot()
     assert drawn().plot(metric="loss", ax=ax).ax_ is ax
+
+
+NAMES = ["a short one", "$x^2$ " * 20, "tiny"]
+
+
+def described():
+    book = Experiments()
+    book.record(NAMES[0], 0.0004, metric="a$b$c", seconds=9)
+    book.record(NAMES[1], 0.00045, metric="a$b$c", seconds=12345)
+    book.record(NAMES[2], 0.00045 + 1e-19, metric="a$b$c")
+    return book
+
+
+def test_names_are_no_mathematics_and_small_numbers_are_seen(place):  # noqa: F811
+    display = described().plot(ax=place)
+    texts = [t.get_text() for t in display.ax_.texts]
+    assert [t.split()[0] for t in texts] == ["0.0004", "0.00045", "0.00045"]
+    assert [t.split()[1] for t in texts[1:]] == ["+5e-05", "+0.000"]
+    names = [t.get_text() for t in display.ax_.get_yticklabels()]
+    assert names[1].startswith(r"\$x^2\$")
+    assert "…" in names[1]
+    assert display.ax_.get_xlabel().startswith(r"a\$b\$c")
+    assert_legible(display.figure_)
+
+
+@pytest.mark.parametrize("size", [(12, 4), (7, 3)])
+def test_names_and_numbers_stay_in_a_subplot_in_the_middle(size):
+    figure = pytest.importorskip("matplotlib.figure").Figure(size)
+    ax = figure.subplots(1, 3)[1]
+    own = ax.get_window_extent().frozen()
+    display = described().plot(ax=ax)
+    drawn_texts(figure)
+    boxes = [
+        t.get_window_extent()
+        for t in [*ax.get_yticklabels(), *ax.texts, ax.xaxis.label]
+    ]
+    assert min(box.x0 for box in boxes) > own.x0 - 1
+    assert max(box.x1 for box in boxes) < own.x1 + 1
+    assert display.ax_.get_window_extent().width > 0.1 * own.width
 
 
 def test_dummies_are_estimators_too():
