@@ -1,6 +1,7 @@
 """Matplotlib, where it is installed, and the colours and texts of pictures."""
 
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any
 
 # Okabe and Ito's palette, "Color universal design" (2008), which the colour-blind can
@@ -64,6 +65,30 @@ def fitted(
     if low == 0 and (before or after):
         return fitted(f"{before}{text}{after}", width, size)
     return line(_shortened(text, low))
+
+
+def fitted_apart(names: list[Any], width: float, size: float) -> list[str]:
+    """Return names as `fitted` does; of those that would look alike, what differs."""
+    shown = [fitted(name, width, size) for name in names]
+    alike: dict[str, list[int]] = {}
+    for i, text in enumerate(shown):
+        alike.setdefault(text, []).append(i)
+    for rows in alike.values():
+        texts = {i: str(names[i]) for i in rows}
+        if len({*texts.values()}) == 1:
+            continue
+        start = _alike([*texts.values()])
+        end = _alike([text[:start:-1] for text in texts.values()])
+        for i, text in texts.items():
+            middle = text[start : len(text) - end]
+            shown[i] = fitted(f"…{middle}{'…' * bool(end)}", width, size)
+    return shown
+
+
+def _alike(texts: list[str]) -> int:
+    """Return with how many letters all begin alike."""
+    together = zip(*texts, strict=False)
+    return sum(1 for _ in takewhile(lambda letters: len({*letters}) == 1, together))
 
 
 def _shortened(text: str, kept: int) -> str:

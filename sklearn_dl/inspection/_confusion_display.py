@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dl._plots import fitted, width_of
+from sklearn_dl._plots import fitted, fitted_apart, width_of
 from sklearn_dl.images import as_source
 from sklearn_dl.inspection._confusion import _by_confidence, most_confused
 from sklearn_dl.inspection._pictures import (
@@ -316,7 +316,7 @@ class MostConfusedDisplay:
                 fontsize=font,
                 color="white" if shares[row, column] > 0.55 else "black",
             )
-        names = [fitted(one, longest, font) for one in shown]
+        names = fitted_apart(shown, longest, font)
         places = np.arange(len(shown))
         ax.set_yticks(places, names, fontsize=font)
         upright = max(width_of(name, font) for name in names) > 0.85 * cell
@@ -352,7 +352,7 @@ class MostConfusedDisplay:
                 room = (width - width_of(f" → {numbers}", font)) / 2
                 if room > 0.5:
                     break
-            names = (fitted(pair[c], room, font) for c in ("truth", "prediction"))
+            names = fitted_apart([pair["truth"], pair["prediction"]], room, font)
             heading = " → ".join(names) + numbers
             text = ax.text(0, 0, heading, fontsize=font, va="bottom")
             text.set_in_layout(False)

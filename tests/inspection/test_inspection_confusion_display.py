@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
 
+from sklearn_dl._plots import fitted, fitted_apart
 from sklearn_dl.inspection import MostConfusedDisplay, most_confused
 
 
@@ -160,3 +161,13 @@ def test_names_stay_in_a_subplot_in_the_middle(n_classes):
     drawn_texts(figure)
     assert min(t.get_window_extent().x0 for t in texts) > own.x0 - 1
     assert display.ax_.xaxis.label.get_window_extent().y0 > own.y0 - 1
+
+
+def test_names_that_would_look_alike_show_what_differs():
+    names = [f"breed number {i} terrier" for i in (1, 10, 2)] + ["cat"]
+    assert fitted_apart(names, 1.0, 9) == ["…1…", "…10…", "…2…", "cat"]
+    assert fitted_apart(names, 9.0, 9) == names
+    names = ["a" * 40 + letter + "a" * 40 for letter in "bc"]
+    assert fitted_apart(names, 0.6, 9) == ["…b…", "…c…"]
+    same = fitted_apart(["a" * 90] * 2, 0.6, 9)
+    assert same[0] == same[1] == fitted("a" * 90, 0.6, 9)
