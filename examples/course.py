@@ -258,7 +258,7 @@ def answer(course: Course) -> None:
     if (augment := before.augment) is None:
         augment = "light" if course.args.data is None else "standard"
         print(f"No drop is beyond chance: augment={augment!r} instead.")
-    # A frozen backbone can't learn to see through blur: the whole network is trained.
+    # A head learns which features bear a change; the whole network, to see through it.
     model = clone(regularised).set_params(
         augment=augment,
         trainable="all",
