@@ -105,9 +105,11 @@ class Student(nn.Module):
             maps = (self.late(self.early(images)) for images in batches)
             units = torch.cat([layer(late.mean(dim=(2, 3))) for late in maps])
             spread, mean = units.std(dim=0), units.mean(dim=0)
-            bound = max(2 * spread.mean().item(), 1e-6)
-            # Units that hardly vary at all would be noise: none gets 16 times as large.
-            spread = spread.clamp_min(bound).minimum((4 * spread).clamp_min(bound / 16))
+            least = 1e-6  # of which half precision still holds the inverse
+            bound = max(2 * spread.mean().item(), least)
+            # Units that hardly vary at all would be noise: none is raised 16 times.
+            raised = (4 * spread).clamp_min(max(bound / 16, least))
+            spread = spread.clamp_min(bound).minimum(raised)
             state["classifier.0.weight"] = layer.weight / spread[:, None]
             state["classifier.0.bias"] = (layer.bias - mean) / spread
         return state
