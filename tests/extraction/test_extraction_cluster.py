@@ -28,6 +28,8 @@ from sklearn_dl import (
 from sklearn_dl.extraction._cluster import task_rows
 from sklearn_dl.images import ImageDecodeError
 
+pytestmark = pytest.mark.slow  # each cluster takes seconds to start
+
 N = 96
 
 

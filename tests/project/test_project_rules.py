@@ -39,7 +39,11 @@ def run(*command):
 
 @pytest.mark.parametrize(
     "command",
-    [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)],
+    [
+        ("ruff", "check", "."),
+        ("ruff", "format", "--check", "."),
+        pytest.param(("mypy",), marks=pytest.mark.slow),
+    ],
     ids=["lint", "format", "types"],
 )
 def test_tools_find_nothing(command):
