@@ -237,12 +237,12 @@ def change_images(course: Course, name: str, picture: str) -> look.RobustnessRep
         strengths=(1.0, 2.0),
     )
     course.book.record(
-        f"{name}, changed",
+        name,
         report.table["score"].mean(),
         estimator=course.models[name],
         metric=CHANGED,
         seconds=time.perf_counter() - start,
-        since=HEAD if name == HEAD else f"{HEAD}, changed",
+        since=HEAD,
     )
     course.draw(look.RobustnessDisplay.from_report(report), picture)
     return report
@@ -335,12 +335,12 @@ def finish(course: Course, X_test, y_test: np.ndarray) -> None:
         fitted[name] = clone(model).fit(course.X, course.y)
         right = fitted[name].predict(X_test) == y_test
         course.book.record(
-            f"{name}, test",
+            name,
             right.mean(),
             spread=right.std() / len(right) ** 0.5,
             metric=TEST,
             seconds=time.perf_counter() - start,
-            since=None if name == PIXELS else f"{PIXELS}, test",
+            since=PIXELS,
         )
         rows.append((name, on_folds[name], right.mean(), "*" * (name == chosen.name)))
     print("The test images, which chose nothing (* is what the folds chose):")

@@ -26,14 +26,13 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from course import OF_DIGITS
 from quickstart import choose_weights, load_data
 
 from sklearn_dl import ImageClassifier
-from sklearn_dl.inspection import RobustnessReport, list_changes, robustness_report
+from sklearn_dl.inspection import RobustnessReport, robustness_report
 
 ALL = "all of them"
-# The digits are grey, and a mirrored one is another sign.
-NOT_OF_DIGITS = ["flip", "vertical_flip", "color_cast", "grayscale"]
 
 
 def main() -> None:
@@ -51,7 +50,7 @@ def main() -> None:
     if args.epochs is not None:
         options["max_epochs"] = args.epochs
     seeds = range(args.seeds)
-    asked = changes_for(args.data)
+    asked = OF_DIGITS if args.data is None else None
     before = [fit_and_report(data, options, seed, None, asked) for seed in seeds]
     found = weaknesses(before, args.margin)
     if found.empty:
@@ -91,13 +90,6 @@ def parse_arguments() -> argparse.Namespace:
     if args.epochs is not None and args.epochs < 1:
         parser.error(f"--epochs: at least 1 is needed, got {args.epochs}")
     return args
-
-
-def changes_for(folder: Path | None) -> list[str] | None:
-    """Return the changes to report on, None for the usual ones; no folder is digits."""
-    if folder is not None:
-        return None
-    return [name for name in list_changes()["change"] if name not in NOT_OF_DIGITS]
 
 
 def fit_and_report(data, options, seed: int, augment, changes=None):
