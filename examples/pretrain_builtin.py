@@ -34,8 +34,8 @@ sys.path.insert(0, str(Path(__file__).parent / "pretraining"))
 from crops import HELD_BACK, Crops, photographs
 from distillation import MEAN, STD, Standard, Student, Teacher, losses
 
+from sklearn_dl._runtime import keep_large_blocks, resolve_device, resolve_precision
 from sklearn_dl.backbones import Preprocessing
-from sklearn_dl.runtime import keep_large_blocks, resolve_device, resolve_precision
 
 STUDENTS = ("mobilenet_v3_small", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0")
 VALIDATION = 1536  # crops

@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_dl import ImageFeatureExtractor
-from sklearn_dl.images import as_source, decode_image
+from sklearn_dl._images import as_source, decode_image
 
 SIZE = 128
 GRID = {"logisticregression__C": [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]}

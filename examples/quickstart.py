@@ -32,9 +32,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from sklearn_dl import ImageClassifier, make_feature_classifier
+from sklearn_dl._images import as_source, decode_image
 from sklearn_dl.backbones import load_backbone
 from sklearn_dl.datasets import load_image_folder
-from sklearn_dl.images import as_source, decode_image
 
 BUILTIN = "mobilenet_v3_small"  # the backbone whose weights are in the package
 RIGHT, WRONG = "#0072b2", "#d55e00"  # told apart by colour-blind readers

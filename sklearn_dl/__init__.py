@@ -17,10 +17,10 @@ if TYPE_CHECKING:
         training,
     )
     from sklearn_dl._classifier import ImageClassifier
+    from sklearn_dl._extraction import FeatureCache
     from sklearn_dl._features import ImageFeatureExtractor, make_feature_classifier
     from sklearn_dl._regressor import ImageRegressor
     from sklearn_dl.backbones import list_backbones
-    from sklearn_dl.extraction import FeatureCache
 
 __all__ = [
     "FeatureCache",
@@ -42,7 +42,7 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "FeatureCache": "sklearn_dl.extraction",
+        "FeatureCache": "sklearn_dl._extraction",
         "ImageClassifier": "sklearn_dl._classifier",
         "ImageFeatureExtractor": "sklearn_dl._features",
         "ImageRegressor": "sklearn_dl._regressor",

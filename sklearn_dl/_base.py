@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_dl.backbones import Backbone, load_shared, named_tensors
-from sklearn_dl.extraction import (
+from sklearn_dl._extraction import (
     PixelReader,
     channel_statistics,
     resolve_cache,
     run_frozen,
     run_network,
 )
-from sklearn_dl.images import ImageSource, as_source
-from sklearn_dl.runtime import module_dtype, resolve_device, resolve_precision
+from sklearn_dl._images import ImageSource, as_source
+from sklearn_dl._runtime import module_dtype, resolve_device, resolve_precision
+from sklearn_dl.backbones import Backbone, load_shared, named_tensors
 
 try:  # scikit-learn 1.9 and later
     from sklearn.callback import CallbackSupportMixin, with_callbacks

@@ -10,8 +10,8 @@ from sklearn.base import (
 
 from sklearn_dl._base import ImageEstimatorMixin, on_cpu, with_callbacks
 from sklearn_dl._parameters import BACKBONE_CONSTRAINTS
+from sklearn_dl._runtime import draw_seed, resolve_device
 from sklearn_dl.augmentation import resolve_views
-from sklearn_dl.runtime import draw_seed, resolve_device
 
 
 class ImageFeatureExtractor(

@@ -12,6 +12,7 @@ from sklearn.metrics import check_scoring
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length
 
 from sklearn_dl._base import ImageEstimatorMixin, with_callbacks
+from sklearn_dl._extraction import OnFeatures
 from sklearn_dl._parameters import (
     BACKBONE_CONSTRAINTS,
     NETWORK_PARAMETERS,
@@ -19,10 +20,7 @@ from sklearn_dl._parameters import (
     NestedParameters,
     differing,
 )
-from sklearn_dl._targets import Targets
-from sklearn_dl.augmentation import resolve_views
-from sklearn_dl.extraction import OnFeatures
-from sklearn_dl.runtime import (
+from sklearn_dl._runtime import (
     draw_seed,
     keep_large_blocks,
     keyed_generator,
@@ -31,6 +29,8 @@ from sklearn_dl.runtime import (
     resolve_precision,
     seeded,
 )
+from sklearn_dl._targets import Targets
+from sklearn_dl.augmentation import resolve_views
 from sklearn_dl.training import (
     BackboneWithHead,
     EarlyStopping,

@@ -9,9 +9,9 @@ import torch
 from sklearn.metrics import get_scorer_names
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from sklearn_dl._extraction import FeatureCache
+from sklearn_dl._runtime import PRECISIONS
 from sklearn_dl.augmentation import Augment
-from sklearn_dl.extraction import FeatureCache
-from sklearn_dl.runtime import PRECISIONS
 from sklearn_dl.training import OPTIMIZERS, SCHEDULES, Head, Optimizer, Schedule
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")

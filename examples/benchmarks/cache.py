@@ -114,7 +114,7 @@ def first_pass(X, args) -> None:
 
 def photograph(path: str) -> np.ndarray:
     """Return an image as an array of 256 x 256."""
-    from sklearn_dl.images import decode_image
+    from sklearn_dl._images import decode_image
 
     return np.array(decode_image(path).resize((256, 256)))
 

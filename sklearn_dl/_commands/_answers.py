@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from sklearn_dl._commands._terminal import CommandError
-from sklearn_dl.images import ImageDecodeError
+from sklearn_dl._images import ImageDecodeError
 
 _PROVIDERS = {
     "auto": "CPUExecutionProvider",
@@ -76,9 +76,9 @@ def open_model(path: str, *, device: str | None, batch_size: int) -> "Answers":
     model = open_saved(path)
     from sklearn.utils.validation import check_is_fitted
 
+    from sklearn_dl._extraction import FeatureCache
     from sklearn_dl._neural import NeuralImageEstimator
-    from sklearn_dl.extraction import FeatureCache
-    from sklearn_dl.runtime import resolve_device
+    from sklearn_dl._runtime import resolve_device
 
     check_is_fitted(model)
     own = list(image_estimators(model))

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sklearn_dl._runtime import seeded
 from sklearn_dl.augmentation._images import result_pixels, to_image
-from sklearn_dl.runtime import seeded
 
 _lock = threading.RLock()
 

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sklearn_dl._images import as_source
 from sklearn_dl._plots import import_pyplot
+from sklearn_dl._runtime import draw_seed
 from sklearn_dl.augmentation._images import plain_view, to_floats
 from sklearn_dl.augmentation._mix import mix_batch
 from sklearn_dl.augmentation._presets import resolve_augment
 from sklearn_dl.backbones import CallablePreprocessing, Preprocessing
-from sklearn_dl.images import as_source
-from sklearn_dl.runtime import draw_seed
 
 # The preset of most weights; values are shown as they are before normalisation.
 _PRESET = Preprocessing(256, (224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sklearn_dl._runtime import package_versions, stable_text
 from sklearn_dl.backbones._walk import named_tensors, walk
-from sklearn_dl.runtime import package_versions, stable_text
 
 _INTERNAL = frozenset([*vars(nn.Module()), "_compiled_call_impl"])
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torchvision.models import WeightsEnum
 
+from sklearn_dl._runtime import seeded, stable_text
 from sklearn_dl.backbones._backbone import Backbone
 from sklearn_dl.backbones._builtin import packaged
 from sklearn_dl.backbones._files import cached_path, is_path
@@ -24,7 +25,6 @@ from sklearn_dl.backbones._load import (
 )
 from sklearn_dl.backbones._walk import Mould, named_tensors
 from sklearn_dl.backbones._zoo import check_backbone_name, find_entry, weight_entries
-from sklearn_dl.runtime import seeded, stable_text
 
 _KEPT_BYTES = 512 * 2**20
 

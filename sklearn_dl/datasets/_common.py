@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
-from sklearn_dl.images import ImageDecodeError, verify_images
+from sklearn_dl._images import ImageDecodeError, verify_images
 
 Verify = bool | str
 

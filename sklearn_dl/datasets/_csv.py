@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
+from sklearn_dl._images import check_image_shape, row_shape
 from sklearn_dl.datasets._common import class_names, did_you_mean, labels_array, result
 from sklearn_dl.datasets._tables import (
     existing,
@@ -19,7 +20,6 @@ from sklearn_dl.datasets._tables import (
     read_parquet_parts,
     separator,
 )
-from sklearn_dl.images import check_image_shape, row_shape
 
 _PART_VALUES = 1 << 21  # values parsed together: 16 MB as pandas' int64
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
+from sklearn_dl._images import DatasetItem, ImageDecodeError
 from sklearn_dl.datasets._common import class_names, object_column, result
-from sklearn_dl.images import DatasetItem, ImageDecodeError
 
 _TARGETS = ("targets", "labels", "_labels", "y")
 _SAMPLES = ("samples", "imgs", "_samples")

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from sklearn_dl._features import ImageFeatureExtractor
 from sklearn_dl._neural import NeuralImageEstimator
+from sklearn_dl._runtime import resolve_device
 from sklearn_dl.backbones import Backbone, named_tensors
 from sklearn_dl.backbones._folding import _with_tensors
 from sklearn_dl.backbones._surgery import looks_channels_last, pool, run
-from sklearn_dl.runtime import resolve_device
 
 _FINEST = 4  # cells a side that a map shall have
 _MOST_EXTRA = 8  # tokens beside those of the image: of the class, registers

@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from sklearn_dl._images import decode_image
+from sklearn_dl._images._arrays import image_array, is_tensor
+from sklearn_dl._runtime import keyed_generator
 from sklearn_dl.augmentation._colour import ColourMap
 from sklearn_dl.augmentation._damage import gaussian_blur, jpeg
 from sklearn_dl.augmentation._geometry import (
@@ -19,9 +22,6 @@ from sklearn_dl.augmentation._geometry import (
     warp,
 )
 from sklearn_dl.augmentation._images import to_bytes, to_floats, to_pixels
-from sklearn_dl.images import decode_image
-from sklearn_dl.images._arrays import image_array, is_tensor
-from sklearn_dl.runtime import keyed_generator
 
 # Of six casts: one channel up or down against the two others.
 _CASTS = np.array(

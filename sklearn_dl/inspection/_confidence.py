@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dl.images import as_source
+from sklearn_dl._images import as_source
 from sklearn_dl.inspection._scores import refuse_missing
 
 

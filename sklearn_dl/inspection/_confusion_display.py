@@ -7,8 +7,8 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_dl._images import as_source
 from sklearn_dl._plots import fitted, fitted_apart, width_of
-from sklearn_dl.images import as_source
 from sklearn_dl.inspection._confusion import _by_confidence, most_confused
 from sklearn_dl.inspection._pictures import (
     WRONG,

@@ -7,8 +7,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from sklearn_dl._neural import NeuralImageEstimator
+from sklearn_dl._runtime import resolve_device
 from sklearn_dl.augmentation import resolve_views
-from sklearn_dl.runtime import resolve_device
 
 _METHODS = ("pca", "tsne", "umap")
 _REDUCED = 50  # components that t-SNE starts from

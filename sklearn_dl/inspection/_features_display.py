@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_array, check_consistent_length
 
+from sklearn_dl._images import ImageSource, as_source
 from sklearn_dl._plots import (
     BLACK,
     BLUE,
@@ -16,7 +17,6 @@ from sklearn_dl._plots import (
     VERMILLION,
     fitted,
 )
-from sklearn_dl.images import ImageSource, as_source
 from sklearn_dl.inspection._embedding import embedded, features_of, spread
 from sklearn_dl.inspection._panels import panels, tidy
 from sklearn_dl.inspection._pictures import thumbnail

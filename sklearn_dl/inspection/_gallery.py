@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.multiclass import type_of_target
 
+from sklearn_dl._images import as_source
 from sklearn_dl._plots import plain
-from sklearn_dl.images import as_source
 from sklearn_dl.inspection._losses import top_losses
 from sklearn_dl.inspection._pictures import (
     DOUBTED,

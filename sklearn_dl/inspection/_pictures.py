@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sklearn_dl._images import ImageSource
 from sklearn_dl._plots import BLUE, PURPLE, VERMILLION, fitted, import_pyplot
-from sklearn_dl.images import ImageSource
 
 # Text, or (before, name, after), of which the name alone is shortened.
 Line = str | tuple[str, str, str]

@@ -10,8 +10,9 @@ import pandas as pd
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dl.extraction._run import progress
-from sklearn_dl.images import as_source
+from sklearn_dl._extraction._run import progress
+from sklearn_dl._images import as_source
+from sklearn_dl._runtime import draw_seed
 from sklearn_dl.inspection._changes import CHANGES, check_change
 from sklearn_dl.inspection._report import RobustnessReport
 from sklearn_dl.inspection._scores import (
@@ -35,7 +36,6 @@ from sklearn_dl.inspection._stream import (
     image_shape_of,
     quiet_copy,
 )
-from sklearn_dl.runtime import draw_seed
 
 # Where a mirror image upside down is another thing more often than not.
 _NOT_ASKED = {"vertical_flip"}

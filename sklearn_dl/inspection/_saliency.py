@@ -7,8 +7,8 @@ import torch
 from sklearn.utils._param_validation import StrOptions, validate_params
 from torch.nn import functional as F
 
+from sklearn_dl._extraction import PixelReader
 from sklearn_dl.backbones import Preprocessing
-from sklearn_dl.extraction import PixelReader
 from sklearn_dl.inspection._attribution import (
     Explained,
     enlarged,

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier
 
+from sklearn_dl._images import as_source
 from sklearn_dl.augmentation._images import plain_view, to_floats
 from sklearn_dl.augmentation._plot import as_image
 from sklearn_dl.backbones import Preprocessing
-from sklearn_dl.images import as_source
 from sklearn_dl.inspection._pictures import (
     SIDE,
     Line,

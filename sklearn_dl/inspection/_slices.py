@@ -8,6 +8,7 @@ import pandas as pd
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_dl._runtime import draw_seed
 from sklearn_dl.inspection._scores import (
     Scoring,
     bootstrap_scores,
@@ -15,7 +16,6 @@ from sklearn_dl.inspection._scores import (
     interval,
     task_of,
 )
-from sklearn_dl.runtime import draw_seed
 
 
 @validate_params(

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from sklearn_dl._extraction._run import progress
+from sklearn_dl._images import ImageSource, as_source
+from sklearn_dl._runtime import keyed_generator
 from sklearn_dl.augmentation._images import to_bytes, to_image
-from sklearn_dl.extraction._run import progress
-from sklearn_dl.images import ImageSource, as_source
-from sklearn_dl.runtime import keyed_generator
 
 # The size at which images are looked at, so that their resolution matters little.
 _SIDE = 224

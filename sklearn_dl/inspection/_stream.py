@@ -11,11 +11,11 @@ from PIL import Image
 from sklearn.base import BaseEstimator
 
 from sklearn_dl._base import ImageEstimatorMixin
-from sklearn_dl.extraction import FeatureCache
-from sklearn_dl.images import ImageDecodeError, ImageSource
-from sklearn_dl.images._arrays import is_tensor
+from sklearn_dl._extraction import FeatureCache
+from sklearn_dl._images import ImageDecodeError, ImageSource
+from sklearn_dl._images._arrays import is_tensor
+from sklearn_dl._runtime import decoding_threads
 from sklearn_dl.inspection._changes import changed
-from sklearn_dl.runtime import decoding_threads
 
 # Pixels that are decoded together, about 100 MB as uint8; changed ones come on top.
 _PIXELS = 1 << 25

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from sklearn_dl._base import ImageEstimatorMixin
+from sklearn_dl._extraction import PixelReader
+from sklearn_dl._images import as_source
+from sklearn_dl._runtime import seeded
 from sklearn_dl.backbones import Backbone, load_backbone
-from sklearn_dl.extraction import PixelReader
-from sklearn_dl.images import as_source
-from sklearn_dl.runtime import seeded
 
 _BACKBONE_PARAMETERS = (
     "backbone",

@@ -17,8 +17,8 @@ from torch import nn
 from sklearn_dl._classifier import ImageClassifier
 from sklearn_dl._features import ImageFeatureExtractor, make_feature_classifier
 from sklearn_dl._regressor import ImageRegressor
+from sklearn_dl._runtime import seeded
 from sklearn_dl.backbones import load_backbone
-from sklearn_dl.runtime import seeded
 
 SMALL = 2_000
 LARGE = 10_000

@@ -10,6 +10,7 @@ from sklearn_dl._base import ImageEstimatorMixin
 from sklearn_dl._features import ImageFeatureExtractor
 from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl._parameters import NETWORK_PARAMETERS
+from sklearn_dl._runtime import resolve_device, seeded
 from sklearn_dl.persistence._decode import Decoder
 from sklearn_dl.persistence._encode import Encoder
 from sklearn_dl.persistence._errors import ModelFileError
@@ -20,7 +21,6 @@ from sklearn_dl.persistence._networks import (
 )
 from sklearn_dl.persistence._tensors import assign
 from sklearn_dl.persistence._trust import name_of
-from sklearn_dl.runtime import resolve_device, seeded
 from sklearn_dl.training import (
     BackboneWithHead,
     EstimatorNet,

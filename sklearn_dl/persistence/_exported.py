@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 
-from sklearn_dl.images import ImageDecodeError, as_source, decode_image
+from sklearn_dl._images import ImageDecodeError, as_source, decode_image
 from sklearn_dl.persistence._exported_file import FILTERS, open_graph
 
 

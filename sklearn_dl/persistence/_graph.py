@@ -13,12 +13,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from sklearn_dl._extraction import run_network
 from sklearn_dl._features import ImageFeatureExtractor
+from sklearn_dl._images import as_source
 from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl.backbones import Backbone, Preprocessing, walk
 from sklearn_dl.backbones._surgery import pool, run
-from sklearn_dl.extraction import run_network
-from sklearn_dl.images import as_source
 from sklearn_dl.persistence._archive import versions
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._exported_file import FORMAT, VERSION

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sklearn_dl._runtime import seeded
 from sklearn_dl.backbones import (
     Backbone,
     SharedCopies,
@@ -20,7 +21,6 @@ from sklearn_dl.persistence._decode import Decoder
 from sklearn_dl.persistence._encode import Encoder
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._tensors import assign
-from sklearn_dl.runtime import seeded
 
 
 def describe_backbone(

@@ -23,7 +23,7 @@ OBJECTS = frozenset(
         "sklearn_dl._targets:LabelTargets",
         "sklearn_dl.augmentation._presets:Augment",
         "sklearn_dl.backbones._preprocessing:CallablePreprocessing",
-        "sklearn_dl.extraction._cache:FeatureCache",
+        "sklearn_dl._extraction._cache:FeatureCache",
         "sklearn_dl.training._head:Head",
         "sklearn_dl.training._optimizers:Optimizer",
         "sklearn_dl.training._schedule:Schedule",

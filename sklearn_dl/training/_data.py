@@ -11,10 +11,10 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader, Dataset
 
+from sklearn_dl._extraction import PixelReader
+from sklearn_dl._images import ImageSource
+from sklearn_dl._runtime import keyed_generator
 from sklearn_dl.augmentation import mix_batch
-from sklearn_dl.extraction import PixelReader
-from sklearn_dl.images import ImageSource
-from sklearn_dl.runtime import keyed_generator
 
 # The first number of a key after (seed, epoch): what is drawn.
 _VIEW, _MIX = 0, 1

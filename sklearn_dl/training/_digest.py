@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_dl.runtime import stable_text
+from sklearn_dl._runtime import stable_text
 from sklearn_dl.training._data import Rows
 
 # What a resumed run may do otherwise.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from sklearn_dl._extraction import PixelReader
 from sklearn_dl.augmentation import resolve_augment
-from sklearn_dl.extraction import PixelReader
 from sklearn_dl.training._data import AugmentedView, Rows, TrainingRows
 from sklearn_dl.training._module import BackboneWithHead
 from sklearn_dl.training._regime import Regime

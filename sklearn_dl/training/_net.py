@@ -9,13 +9,13 @@ import torch
 from skorch.history import History
 from torch import nn
 
-from sklearn_dl.backbones import place
-from sklearn_dl.runtime import (
+from sklearn_dl._runtime import (
     Interrupts,
     keyed_generator,
     module_dtype,
     reseed,
 )
+from sklearn_dl.backbones import place
 from sklearn_dl.training._optimizers import Optimizer, parameter_groups
 from sklearn_dl.training._regime import Regime
 from sklearn_dl.training._step import SteppingNet

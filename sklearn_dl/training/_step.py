@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from skorch import NeuralNet
 
-from sklearn_dl.runtime import (
+from sklearn_dl._runtime import (
     autocast,
     free_cached_blocks,
     is_out_of_memory,

@@ -18,6 +18,7 @@ from torch import nn
 from torchvision.models import SqueezeNet1_1_Weights as Weights
 from torchvision.models import squeezenet1_1
 
+from sklearn_dl._runtime import seeded
 from sklearn_dl.backbones import (
     Backbone,
     _backbone,
@@ -30,7 +31,6 @@ from sklearn_dl.backbones import (
     place,
     walk,
 )
-from sklearn_dl.runtime import seeded
 
 SMALL = "shufflenet_v2_x0_5"
 SIZE = {"image_size": 32}

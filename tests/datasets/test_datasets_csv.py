@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
+from sklearn_dl._images import as_source
 from sklearn_dl.datasets import _csv, load_image_csv
-from sklearn_dl.images import as_source
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (11, 16), dtype=np.uint8)
 LABELS = np.arange(11) % 3

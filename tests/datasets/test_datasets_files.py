@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from sklearn_dl._images import ImageDecodeError, as_source
 from sklearn_dl.datasets import load_image_folder, load_image_frame, verify_images
-from sklearn_dl.images import ImageDecodeError, as_source
 
 
 def save(path, colour=0):

@@ -14,8 +14,8 @@ from torch import nn
 from torchvision.models import squeezenet1_1
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor
+from sklearn_dl._runtime import decoding_threads
 from sklearn_dl.backbones import images_seen
-from sklearn_dl.runtime import decoding_threads
 
 
 class Counted:

@@ -46,10 +46,10 @@ from sklearn_dl import (
     _base,
     make_feature_classifier,
 )
+from sklearn_dl._extraction._directory import DirectoryStore
+from sklearn_dl._images import ImageDecodeError
 from sklearn_dl.backbones import named_tensors
 from sklearn_dl.datasets import load_torch_dataset
-from sklearn_dl.extraction._directory import DirectoryStore
-from sklearn_dl.images import ImageDecodeError
 
 N = 40
 
@@ -641,7 +641,7 @@ def test_processes_do_not_take_more_threads_than_there_are_cores(
 def test_rows_that_two_processes_store_at_once_stay_whole(tmp_path):
     code = (
         "import sys; import numpy as np\n"
-        "from sklearn_dl.extraction._directory import DirectoryStore\n"
+        "from sklearn_dl._extraction._directory import DirectoryStore\n"
         f"store = DirectoryStore({str(tmp_path)!r}, 10**9)\n"
         "print('ready', flush=True)\n"
         "for line in sys.stdin:\n"

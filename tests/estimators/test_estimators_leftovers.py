@@ -10,7 +10,7 @@ import pytest
 from estimator_cases import classifier, extractor, regressor, two_brightnesses
 from PIL import Image
 
-from sklearn_dl.images import ImageDecodeError
+from sklearn_dl._images import ImageDecodeError
 
 
 @pytest.mark.parametrize("warm_start", [False, True])

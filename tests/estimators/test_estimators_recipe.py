@@ -18,9 +18,9 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sklearn_dl import ImageClassifier
+from sklearn_dl._extraction import _pixels
 from sklearn_dl.augmentation import resolve_augment, resolve_views
 from sklearn_dl.backbones import load_backbone
-from sklearn_dl.extraction import _pixels
 from sklearn_dl.training import Head, HingeLoss, Optimizer, Schedule
 
 TUNED = {"trainable": "all", "batch_size": 8}

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from skorch.callbacks import Callback
 from torch import nn
 
-from sklearn_dl.extraction import _pixels
+from sklearn_dl._extraction import _pixels
 from sklearn_dl.training import (
     SAM,
     Checkpoint,

@@ -13,14 +13,14 @@ from contextlib import closing, suppress
 
 import numpy as np
 
-from sklearn_dl.extraction._directory import DirectoryStore
-from sklearn_dl.extraction._store import new_owner
+from sklearn_dl._extraction._directory import DirectoryStore
+from sklearn_dl._extraction._store import new_owner
 
 BIG = 10**9
 # A fresh server forks the processes: they share no thread and no file with the tests,
 # and need not import anything again.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["numpy.random", "sklearn_dl.extraction._directory"])
+CONTEXT.set_forkserver_preload(["numpy.random", "sklearn_dl._extraction._directory"])
 
 
 def key(i):

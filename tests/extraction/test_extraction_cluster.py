@@ -25,8 +25,8 @@ from sklearn_dl import (
     ImageFeatureExtractor,
     make_feature_classifier,
 )
-from sklearn_dl.extraction._cluster import task_rows
-from sklearn_dl.images import ImageDecodeError
+from sklearn_dl._extraction._cluster import task_rows
+from sklearn_dl._images import ImageDecodeError
 
 pytestmark = pytest.mark.slow  # each cluster takes seconds to start
 

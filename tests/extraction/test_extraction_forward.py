@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_dl import ImageClassifier, ImageFeatureExtractor, _neural, runtime
+from sklearn_dl import ImageClassifier, ImageFeatureExtractor, _neural, _runtime
+from sklearn_dl._extraction import PixelReader, _frozen, _run, run_network
+from sklearn_dl._extraction._run import Forward
+from sklearn_dl._images import as_source
 from sklearn_dl.backbones import Preprocessing
-from sklearn_dl.extraction import PixelReader, _frozen, _run, run_network
-from sklearn_dl.extraction._run import Forward
-from sklearn_dl.images import as_source
 
 CPU = torch.device("cpu")
 PLAIN = Preprocessing(None, (8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -188,10 +188,10 @@ def test_outputs_come_in_order_with_their_rows(monkeypatch, device):
 
 
 def test_the_size_that_fits_is_less_for_larger_images_and_less_memory(monkeypatch):
-    from sklearn_dl.runtime import _memory
+    from sklearn_dl._runtime import _memory
 
     monkeypatch.setattr(_memory, "free_bytes", lambda device: 12 * 2**30)
-    fitting = runtime.fitting_batch_size
+    fitting = _runtime.fitting_batch_size
     assert fitting(CPU, (224, 224)) == fitting(CPU, None) == 32
     assert fitting(CPU, (1024, 1024)) == 4
     assert fitting(torch.device("cuda"), (224, 224)) == 64
@@ -200,21 +200,21 @@ def test_the_size_that_fits_is_less_for_larger_images_and_less_memory(monkeypatc
 
 
 def test_a_containers_limit_counts(monkeypatch, tmp_path):
-    from sklearn_dl.runtime import _memory
+    from sklearn_dl._runtime import _memory
 
     monkeypatch.setattr(_memory, "_CGROUP", tmp_path)
     _memory.machine_bytes.cache_clear()
-    whole = runtime.machine_bytes()
+    whole = _runtime.machine_bytes()
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("400000\n")
     _memory.machine_bytes.cache_clear()
-    assert runtime.machine_bytes() == 1_000_000 < whole
+    assert _runtime.machine_bytes() == 1_000_000 < whole
     assert _memory.free_bytes(CPU) <= 600_000
     (tmp_path / "memory.stat").write_text("anon 9\ninactive_file 100000\n")
     assert _memory.free_bytes(CPU) == 700_000
     (tmp_path / "memory.max").write_text("max\n")
     _memory.machine_bytes.cache_clear()
-    assert runtime.machine_bytes() == whole
+    assert _runtime.machine_bytes() == whole
 
 
 def test_auto_gives_the_features_of_a_number(images):

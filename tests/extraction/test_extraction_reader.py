@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from sklearn_dl._extraction import PixelReader, channel_statistics, run_network
+from sklearn_dl._images import ImageDecodeError, as_source
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.datasets import load_torch_dataset
-from sklearn_dl.extraction import PixelReader, channel_statistics, run_network
-from sklearn_dl.images import ImageDecodeError, as_source
 
 CPU = torch.device("cpu")
 SMALL = Preprocessing((8, 8), None, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5))

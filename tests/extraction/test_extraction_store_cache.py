@@ -11,10 +11,10 @@ import pytest
 from _store_processes import key
 from sklearn.base import clone
 
-from sklearn_dl.extraction._cache import FeatureCache, resolve_cache
-from sklearn_dl.extraction._directory import DirectoryStore
-from sklearn_dl.extraction._memory import MemoryStore
-from sklearn_dl.extraction._store import CacheStatistics, new_owner
+from sklearn_dl._extraction._cache import FeatureCache, resolve_cache
+from sklearn_dl._extraction._directory import DirectoryStore
+from sklearn_dl._extraction._memory import MemoryStore
+from sklearn_dl._extraction._store import CacheStatistics, new_owner
 
 
 def test_none_is_no_cache():

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from _store_processes import key
 
-from sklearn_dl.extraction import _claims, _memory, _store
-from sklearn_dl.extraction._directory import DirectoryStore
-from sklearn_dl.extraction._memory import MemoryStore
-from sklearn_dl.extraction._store import (
+from sklearn_dl._extraction import _claims, _memory, _store
+from sklearn_dl._extraction._directory import DirectoryStore
+from sklearn_dl._extraction._memory import MemoryStore
+from sklearn_dl._extraction._store import (
     LEASE,
     CacheStatistics,
     new_owner,

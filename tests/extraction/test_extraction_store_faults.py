@@ -12,9 +12,9 @@ import pytest
 from _store_processes import BIG, in_process, key, row
 from reachable import reachable_folder
 
-from sklearn_dl.extraction import _sqlite
-from sklearn_dl.extraction._directory import DirectoryStore
-from sklearn_dl.extraction._store import CacheStatistics
+from sklearn_dl._extraction import _sqlite
+from sklearn_dl._extraction._directory import DirectoryStore
+from sklearn_dl._extraction._store import CacheStatistics
 
 KEYS = [key(i) for i in range(50)]
 

@@ -11,10 +11,10 @@ import _store_processes as processes
 import numpy as np
 from _store_processes import BIG, in_process, key, row
 
-from sklearn_dl.extraction import _directory
-from sklearn_dl.extraction._directory import DirectoryStore
-from sklearn_dl.extraction._memory import MemoryStore
-from sklearn_dl.extraction._store import CacheStatistics, new_owner
+from sklearn_dl._extraction import _directory
+from sklearn_dl._extraction._directory import DirectoryStore
+from sklearn_dl._extraction._memory import MemoryStore
+from sklearn_dl._extraction._store import CacheStatistics, new_owner
 
 
 def check_rows(directory, numbers):

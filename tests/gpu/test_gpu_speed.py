@@ -7,8 +7,8 @@ from gpu_cases import NEEDS_CUDA
 from skorch.callbacks import Callback
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor
-from sklearn_dl.extraction._run import Forward
-from sklearn_dl.images import as_source
+from sklearn_dl._extraction._run import Forward
+from sklearn_dl._images import as_source
 
 pytestmark = NEEDS_CUDA
 OPTIONS = {

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sklearn_dl.images import (
+from sklearn_dl._images import (
     ImageDecodeError,
     as_source,
     decode_image,

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sklearn_dl.images import (
+from sklearn_dl._images import (
     DatasetItem,
     ImageDecodeError,
     _digests,
@@ -166,7 +166,7 @@ def test_an_image_that_is_turned_has_the_digest_of_the_turned_pixels():
 
 
 def test_large_arrays_are_read_in_blocks(monkeypatch):
-    from sklearn_dl.images import _source
+    from sklearn_dl._images import _source
 
     source = as_source(STACK)
     expected = source.digests(range(6))
@@ -575,7 +575,7 @@ def test_a_child_process_does_not_wait_for_a_thread_it_has_not(tmp_path):
     path = write(tmp_path / "a.png", b"a")
     code = f"""
 import os
-from sklearn_dl.images import _digests, as_source
+from sklearn_dl._images import _digests, as_source
 _digests._PROCESS.lock.acquire()
 child = os.fork()
 if not child:

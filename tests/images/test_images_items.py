@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sklearn_dl.images import DatasetItem, ImageDecodeError, as_source
+from sklearn_dl._images import DatasetItem, ImageDecodeError, as_source
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
 

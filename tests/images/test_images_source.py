@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import sparse
 from sklearn.utils import Bunch
 
-from sklearn_dl.images import ImageSource, as_source
+from sklearn_dl._images import ImageSource, as_source
 
 RNG = np.random.default_rng(0)
 STACK = RNG.integers(0, 256, (6, 5, 7, 3), dtype=np.uint8)
@@ -27,7 +27,7 @@ def everything(source):
 
 def test_importing_the_room_does_not_import_torch():
     code = (
-        "import sys, sklearn_dl.images, sklearn_dl.datasets\n"
+        "import sys, sklearn_dl._images, sklearn_dl.datasets\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from sklearn_dl.images import as_source
+from sklearn_dl._images import as_source
 
 
 def photographs(n, seed=0, size=(48, 40), channels=3):

@@ -9,9 +9,9 @@ from PIL import Image, ImageOps
 from robustness_cases import photographs
 from torchvision.transforms.v2 import functional as F
 
+from sklearn_dl._images import decode_image
 from sklearn_dl.augmentation import AUGMENTATIONS, Augment, resolve_augment
 from sklearn_dl.backbones import Preprocessing
-from sklearn_dl.images import decode_image
 from sklearn_dl.inspection import change_image, list_changes
 
 NAMES = list_changes()["change"].tolist()

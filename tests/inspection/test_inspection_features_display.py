@@ -27,7 +27,7 @@ from sklearn_dl import (
     ImageRegressor,
     make_feature_classifier,
 )
-from sklearn_dl.images import ImageDecodeError
+from sklearn_dl._images import ImageDecodeError
 from sklearn_dl.inspection import EmbeddingDisplay
 from sklearn_dl.inspection._embedding import features_of
 

@@ -28,11 +28,11 @@ from sklearn_dl import (
     ImageRegressor,
     make_feature_classifier,
 )
+from sklearn_dl._extraction import FeatureCache
+from sklearn_dl._images import ImageDecodeError, as_source
 from sklearn_dl.augmentation import Augment, resolve_augment
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.datasets import load_image_folder, load_torch_dataset
-from sklearn_dl.extraction import FeatureCache
-from sklearn_dl.images import ImageDecodeError, as_source
 from sklearn_dl.inspection import (
     RobustnessReport,
     change_image,
@@ -78,7 +78,7 @@ def by_hand(model, images, labels, change, strength, seed):
 
 
 def test_each_drop_is_that_of_images_changed_by_hand(fitted, images, labels):
-    from sklearn_dl.runtime import draw_seed
+    from sklearn_dl._runtime import draw_seed
 
     report = robustness_report(
         fitted, images, labels, changes=NAMES, n_resamples=20, random_state=3

@@ -17,8 +17,8 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from sklearn_dl import ImageClassifier, make_feature_classifier
-from sklearn_dl.extraction import run_network
-from sklearn_dl.images import as_source
+from sklearn_dl._extraction import run_network
+from sklearn_dl._images import as_source
 from sklearn_dl.persistence import (
     ExportedClassifier,
     ExportedRegressor,

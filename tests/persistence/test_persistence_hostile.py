@@ -23,7 +23,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 import sklearn_dl
 from sklearn_dl import make_feature_classifier
-from sklearn_dl.extraction import FeatureCache
+from sklearn_dl._extraction import FeatureCache
 from sklearn_dl.persistence import ModelFileError, load, save
 
 

@@ -47,7 +47,7 @@ from sklearn.svm import SVC
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dl import make_feature_classifier
-from sklearn_dl.extraction import FeatureCache
+from sklearn_dl._extraction import FeatureCache
 from sklearn_dl.persistence import ModelFileError, load, save
 from sklearn_dl.training import SAM, Head, Optimizer
 

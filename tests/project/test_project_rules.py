@@ -21,11 +21,11 @@ LAYERS = [
     ("_base",),
     ("_parameters", "_targets"),
     ("training",),
-    ("extraction",),
+    ("_extraction",),
     ("augmentation",),
     ("backbones", "datasets"),
-    ("images",),
-    ("runtime",),
+    ("_images",),
+    ("_runtime",),
     ("_files", "_lazy", "_plots"),
 ]
 RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
@@ -128,7 +128,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 def test_loading_data_needs_no_torch():
     loaded = loaded_after("from sklearn_dl.datasets import load_image_folder")
-    assert "sklearn_dl.images" in loaded
+    assert "sklearn_dl._images" in loaded
     assert loaded & {"torch", "torchvision", "skorch", "matplotlib"} == set()
 
 
@@ -139,7 +139,7 @@ BEYOND = {
 }
 # Loaded by those who use them.
 LATE = {
-    *("sklearn_dl.augmentation._plot", "sklearn_dl.extraction._directory"),
+    *("sklearn_dl.augmentation._plot", "sklearn_dl._extraction._directory"),
     *("sklearn_dl.training._sam", "sklearn_dl.training._tensorboard"),
     *("sklearn_dl.training._diagnose", "sklearn_dl.training._adversarial"),
 }

@@ -4,7 +4,7 @@ import multiprocessing
 
 import pytest
 
-from sklearn_dl.runtime import _allocator, release_memory
+from sklearn_dl._runtime import _allocator, release_memory
 
 GIB = 2**30
 

@@ -80,7 +80,7 @@ def test_decoding_takes_as_many_threads_as_torch():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is on Linux")
 @pytest.mark.parametrize(("setting", "kept"), [("", True), ("system", False)])
 def test_the_allocator_setting_can_be_switched_off(setting, kept):
-    code = "from sklearn_dl.runtime import keep_large_blocks as k; print(k())"
+    code = "from sklearn_dl._runtime import keep_large_blocks as k; print(k())"
     output = subprocess.check_output(
         [sys.executable, "-c", code],
         env=os.environ | {"SKLEARN_DL_ALLOCATOR": setting},
@@ -93,7 +93,7 @@ def test_the_allocator_setting_can_be_switched_off(setting, kept):
 def test_an_argument_switches_the_allocator_for_this_process_and_its_children():
     code = (
         "import subprocess, sys\n"
-        "from sklearn_dl.runtime import keep_large_blocks as k\n"
+        "from sklearn_dl._runtime import keep_large_blocks as k\n"
         "print(k(), k(False), k(), k(None))\n"
         "if len(sys.argv) < 2:\n"
         "    subprocess.run([sys.executable, *sys.orig_argv[1:], 'child'])\n"

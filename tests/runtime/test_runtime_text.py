@@ -29,7 +29,7 @@ from torch import nn
 from torchvision.models import ResNet18_Weights, squeezenet1_1
 from torchvision.transforms import Compose, InterpolationMode, v2
 
-from sklearn_dl.runtime import stable_text
+from sklearn_dl._runtime import stable_text
 
 SIZE = 3
 MEAN = {"rgb": torch.tensor([0.5, 0.25, 0.125])}
@@ -630,7 +630,7 @@ def test_a_token_is_not_given_to_another_object_at_the_same_address():
 
 def test_tokens_differ_after_a_fork():
     code = (
-        "import os; from sklearn_dl.runtime import stable_text\n"
+        "import os; from sklearn_dl._runtime import stable_text\n"
         "pid = os.fork()\n"
         "print(stable_text(i for i in range(3)), flush=True)\n"
         "if pid: os.waitpid(pid, 0)"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_dl.images import as_source
+from sklearn_dl._images import as_source
 from sklearn_dl.training import (
     OPTIMIZERS,
     EarlyStopping,

@@ -9,10 +9,10 @@ from PIL import Image
 from skorch.callbacks import Callback
 
 from sklearn_dl import ImageClassifier
+from sklearn_dl._extraction import PixelReader
+from sklearn_dl._images import as_source
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.datasets import load_torch_dataset
-from sklearn_dl.extraction import PixelReader
-from sklearn_dl.images import as_source
 from sklearn_dl.training import SAM, EstimatorNet, TrainingRows, _step
 from sklearn_dl.training._data import RowLoader, whole_batch
 from sklearn_dl.training._step import SteppingNet, sent

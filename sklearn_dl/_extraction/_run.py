@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from sklearn_dl.backbones import Preprocessing, place, predicting
-from sklearn_dl.extraction._pixels import PixelReader
-from sklearn_dl.images import ImageSource
-from sklearn_dl.runtime import (
+from sklearn_dl._extraction._pixels import PixelReader
+from sklearn_dl._images import ImageSource
+from sklearn_dl._runtime import (
     autocast,
     fitting_batch_size,
     free_cached_blocks,
@@ -22,6 +21,7 @@ from sklearn_dl.runtime import (
     release_memory,
     resolve_precision,
 )
+from sklearn_dl.backbones import Preprocessing, place, predicting
 
 Combine = Callable[[torch.Tensor], torch.Tensor]
 

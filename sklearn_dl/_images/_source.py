@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sklearn_dl.images._arrays import (
+from sklearn_dl._images._arrays import (
     Convert,
     arrange,
     image_array,
     is_tensor,
     over_white,
 )
-from sklearn_dl.images._dataset_item import DatasetItem
-from sklearn_dl.images._decode import path_of, read_image
-from sklearn_dl.images._digests import (
+from sklearn_dl._images._dataset_item import DatasetItem
+from sklearn_dl._images._decode import path_of, read_image
+from sklearn_dl._images._digests import (
     FileMemory,
     call_each,
     digest_encoded,
     digest_files,
     digest_image,
 )
-from sklearn_dl.images._errors import ImageDecodeError, reason_of
+from sklearn_dl._images._errors import ImageDecodeError, reason_of
 
 _BLOCK_VALUES = 1 << 22  # pixels digested together
 
@@ -57,7 +57,7 @@ class ImageSource(ABC):
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn_dl.images import as_source
+    >>> from sklearn_dl._images import as_source
     >>> source = as_source(np.zeros((5, 784), dtype="uint8"))
     >>> len(source), source.kind, source.n_features, source.image_shape
     (5, 'pixels', 784, (28, 28, 1))
@@ -107,7 +107,7 @@ class ImageSource(ABC):
         Examples
         --------
         >>> import numpy as np
-        >>> from sklearn_dl.images import as_source
+        >>> from sklearn_dl._images import as_source
         >>> X = np.zeros((2, 4, 4, 3), dtype="uint8")
         >>> rows = as_source(X.reshape(2, 48))
         >>> rows.digest(0) == rows.digest(1) == as_source(X).digest(0)

@@ -9,10 +9,10 @@ import numpy as np
 import PIL
 import torch
 
-from sklearn_dl.extraction._run import Forward
-from sklearn_dl.extraction._store import Store
-from sklearn_dl.images import ImageSource
-from sklearn_dl.runtime import decoding_threads, package_versions, stable_text
+from sklearn_dl._extraction._run import Forward
+from sklearn_dl._extraction._store import Store
+from sklearn_dl._images import ImageSource
+from sklearn_dl._runtime import decoding_threads, package_versions, stable_text
 
 # Part of each key: to be raised when this library begins to make other pixels of an
 # image, or other features of a network's outputs.

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from joblib.parallel import get_active_backend
 
-from sklearn_dl.extraction._pass import Bar, Pass
-from sklearn_dl.extraction._run import Forward
-from sklearn_dl.extraction._store import Store, new_owner
-from sklearn_dl.images import ImageDecodeError, ImageSource
+from sklearn_dl._extraction._pass import Bar, Pass
+from sklearn_dl._extraction._run import Forward
+from sklearn_dl._extraction._store import Store, new_owner
+from sklearn_dl._images import ImageDecodeError, ImageSource
 
 # Batches in one task, at most.
 _TASK_BATCHES = 8

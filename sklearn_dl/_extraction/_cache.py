@@ -4,8 +4,8 @@ import os
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
 
-from sklearn_dl.extraction._memory import MemoryStore
-from sklearn_dl.extraction._store import CacheStatistics, Store
+from sklearn_dl._extraction._memory import MemoryStore
+from sklearn_dl._extraction._store import CacheStatistics, Store
 
 _MEMORY = "memory"
 _MEMORY_BYTES = 512 * 2**20
@@ -70,7 +70,7 @@ class FeatureCache:
 
     Examples
     --------
-    >>> from sklearn_dl.extraction._cache import FeatureCache
+    >>> from sklearn_dl._extraction._cache import FeatureCache
     >>> cache = FeatureCache("memory", max_bytes=100 * 2**20)
     >>> cache.clear()
     >>> cache.statistics()
@@ -120,7 +120,7 @@ class FeatureCache:
         path = os.path.realpath(os.path.expanduser(self.location))
         store = _directories.get(path)
         if store is None:
-            from sklearn_dl.extraction._directory import DirectoryStore
+            from sklearn_dl._extraction._directory import DirectoryStore
 
             store = DirectoryStore(path, _DIRECTORY_BYTES)
             store = _directories.setdefault(path, store)

@@ -190,7 +190,7 @@ def new_owner() -> str:
 
     Examples
     --------
-    >>> from sklearn_dl.extraction._store import new_owner, owner_is_dead
+    >>> from sklearn_dl._extraction._store import new_owner, owner_is_dead
     >>> owner = new_owner()
     >>> owner == new_owner(), owner_is_dead(owner)
     (False, False)

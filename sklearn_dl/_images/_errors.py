@@ -28,7 +28,7 @@ class ImageDecodeError(ValueError):
 
     Examples
     --------
-    >>> from sklearn_dl.images import ImageDecodeError
+    >>> from sklearn_dl._images import ImageDecodeError
     >>> error = ImageDecodeError([(3, "a.jpg", "no such file")])
     >>> print(error)
     1 image could not be decoded: row 3, 'a.jpg': no such file

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
-from sklearn_dl.images._arrays import image_array, is_tensor
-from sklearn_dl.images._errors import BOMB_ADVICE, ImageDecodeError, reason_of
+from sklearn_dl._images._arrays import image_array, is_tensor
+from sklearn_dl._images._errors import BOMB_ADVICE, ImageDecodeError, reason_of
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -57,7 +57,7 @@ def decode_image(image: Any) -> Image.Image:
     Examples
     --------
     >>> from PIL import Image
-    >>> from sklearn_dl.images import decode_image
+    >>> from sklearn_dl._images import decode_image
     >>> decode_image(Image.new("RGBA", (4, 3), (0, 0, 0, 0))).getpixel((0, 0))
     (255, 255, 255)
     """

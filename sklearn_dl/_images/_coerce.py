@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 from sklearn.utils import check_array
 
-from sklearn_dl.images._arrays import (
+from sklearn_dl._images._arrays import (
     as_numpy,
     check_agreement,
     check_image_shape,
@@ -25,8 +25,8 @@ from sklearn_dl.images._arrays import (
     warn_about_range,
     warn_if_padded,
 )
-from sklearn_dl.images._dataset_item import DatasetItem
-from sklearn_dl.images._source import (
+from sklearn_dl._images._dataset_item import DatasetItem
+from sklearn_dl._images._source import (
     ArraySource,
     ImageSource,
     ObjectSource,
@@ -84,7 +84,7 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn_dl.images import as_source
+    >>> from sklearn_dl._images import as_source
     >>> source = as_source(np.zeros((2, 3, 8, 6)))
     >>> source.image_shape
     (8, 6, 3)

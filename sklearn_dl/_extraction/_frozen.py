@@ -7,19 +7,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from sklearn_dl.backbones import Backbone
-from sklearn_dl.extraction._cache import resolve_cache
-from sklearn_dl.extraction._cached import CachedPass
-from sklearn_dl.extraction._cluster import (
+from sklearn_dl._extraction._cache import resolve_cache
+from sklearn_dl._extraction._cached import CachedPass
+from sklearn_dl._extraction._cluster import (
     ClusterPass,
     active_client,
     readable_keys,
     task_rows,
 )
-from sklearn_dl.extraction._pass import Pass
-from sklearn_dl.extraction._run import Combine, Forward, combined, progress, run_forward
-from sklearn_dl.images import ImageDecodeError, ImageSource, verify_images
-from sklearn_dl.runtime import release_memory, resolve_device
+from sklearn_dl._extraction._pass import Pass
+from sklearn_dl._extraction._run import (
+    Combine,
+    Forward,
+    combined,
+    progress,
+    run_forward,
+)
+from sklearn_dl._images import ImageDecodeError, ImageSource, verify_images
+from sklearn_dl._runtime import release_memory, resolve_device
+from sklearn_dl.backbones import Backbone
 
 
 def run_frozen(

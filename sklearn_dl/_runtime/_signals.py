@@ -12,7 +12,7 @@ class Interrupts:
     Examples
     --------
     >>> import signal
-    >>> from sklearn_dl.runtime import Interrupts
+    >>> from sklearn_dl._runtime import Interrupts
     >>> interrupts = Interrupts()
     >>> before = signal.signal(signal.SIGINT, signal.default_int_handler)
     >>> with interrupts.watched():

@@ -13,7 +13,7 @@ def draw_seed(random_state) -> int:
 
     Examples
     --------
-    >>> from sklearn_dl.runtime import draw_seed
+    >>> from sklearn_dl._runtime import draw_seed
     >>> draw_seed(0) == draw_seed(0)
     True
     """
@@ -30,7 +30,7 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     Examples
     --------
     >>> import torch
-    >>> from sklearn_dl.runtime import seeded
+    >>> from sklearn_dl._runtime import seeded
     >>> with seeded(0):
     ...     first = torch.rand(2)
     >>> with seeded(0):
@@ -48,7 +48,7 @@ def reseed(seed: int, device: torch.device | None = None) -> None:
     Examples
     --------
     >>> import torch
-    >>> from sklearn_dl.runtime import reseed, seeded
+    >>> from sklearn_dl._runtime import reseed, seeded
     >>> with seeded(0):
     ...     first = torch.rand(2)
     ...     reseed(0)
@@ -71,7 +71,7 @@ def keyed_generator(*key: int) -> np.random.Generator:
 
     Examples
     --------
-    >>> from sklearn_dl.runtime import keyed_generator
+    >>> from sklearn_dl._runtime import keyed_generator
     >>> keyed_generator(0, 3, 7).random() == keyed_generator(0, 3, 7).random()
     True
     """

@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from sklearn_dl.extraction._claims import claim, claimed, release, settle
-from sklearn_dl.extraction._sqlite import (
+from sklearn_dl._extraction._claims import claim, claimed, release, settle
+from sklearn_dl._extraction._sqlite import (
     Database,
     empty,
     is_damage,
     select,
     transaction,
 )
-from sklearn_dl.extraction._store import (
+from sklearn_dl._extraction._store import (
     CacheStatistics,
     Stamp,
     Store,
@@ -79,7 +79,7 @@ class DirectoryStore(Store):
     --------
     >>> import tempfile
     >>> import numpy as np
-    >>> from sklearn_dl.extraction._directory import DirectoryStore
+    >>> from sklearn_dl._extraction._directory import DirectoryStore
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     store = DirectoryStore(directory, 1000)
     ...     store.put({bytes(32): np.ones(2)}, "me")

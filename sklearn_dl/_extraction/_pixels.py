@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sklearn_dl.images import ImageDecodeError, ImageSource
-from sklearn_dl.runtime import (
+from sklearn_dl._images import ImageDecodeError, ImageSource
+from sklearn_dl._runtime import (
     decoding_threads,
     free_cached_blocks,
     is_out_of_memory,

@@ -21,7 +21,7 @@ def machine_bytes() -> int:
 
     Examples
     --------
-    >>> from sklearn_dl.runtime import machine_bytes
+    >>> from sklearn_dl._runtime import machine_bytes
     >>> machine_bytes() > 2**20
     True
     """
@@ -90,7 +90,7 @@ def fitting_batch_size(device: torch.device, size: tuple[int, int] | None) -> in
     Examples
     --------
     >>> import torch
-    >>> from sklearn_dl.runtime import fitting_batch_size
+    >>> from sklearn_dl._runtime import fitting_batch_size
     >>> fitting_batch_size(torch.device("cpu"), (100_000, 100_000))
     1
     """
@@ -105,7 +105,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     Examples
     --------
-    >>> from sklearn_dl.runtime import is_out_of_memory
+    >>> from sklearn_dl._runtime import is_out_of_memory
     >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("no"))
     (True, False)
     """

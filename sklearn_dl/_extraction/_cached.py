@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from sklearn_dl.extraction._pass import Bar, Pass
-from sklearn_dl.extraction._store import Store, new_owner
-from sklearn_dl.images import ImageDecodeError, digest_image
+from sklearn_dl._extraction._pass import Bar, Pass
+from sklearn_dl._extraction._store import Store, new_owner
+from sklearn_dl._images import ImageDecodeError, digest_image
 
 # Seconds after which a wait for somebody else looks round.
 _PATIENCE = 1.0

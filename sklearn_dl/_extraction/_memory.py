@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
-from sklearn_dl.extraction._store import (
+from sklearn_dl._extraction._store import (
     LEASE,
     CacheStatistics,
     Stamp,
@@ -21,7 +21,7 @@ class MemoryStore(Store):
     """Keeps rows in memory, for the threads of one process.
 
     A forked child begins with the rows of its parent and none of the claims. Digests
-    of files are not kept here: `sklearn_dl.images` remembers them for the process.
+    of files are not kept here: `sklearn_dl._images` remembers them for the process.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class MemoryStore(Store):
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn_dl.extraction._memory import MemoryStore
+    >>> from sklearn_dl._extraction._memory import MemoryStore
     >>> store = MemoryStore(1000)
     >>> key = bytes(32)
     >>> store.claim([key], "me") == [key], store.claim([key], "you") == [key]

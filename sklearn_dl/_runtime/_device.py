@@ -30,7 +30,7 @@ def resolve_device(device: str | torch.device, *, fall_back: bool = False):
 
     Examples
     --------
-    >>> from sklearn_dl.runtime import resolve_device
+    >>> from sklearn_dl._runtime import resolve_device
     >>> resolve_device("cpu")
     device(type='cpu')
     """
@@ -79,7 +79,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     Examples
     --------
     >>> import torch
-    >>> from sklearn_dl.runtime import resolve_precision
+    >>> from sklearn_dl._runtime import resolve_precision
     >>> resolve_precision("float32", torch.device("cpu"))
     torch.float32
     """

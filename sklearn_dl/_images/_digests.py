@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from sklearn_dl.images._arrays import as_numpy, is_tensor
-from sklearn_dl.images._decode import read_image
+from sklearn_dl._images._arrays import as_numpy, is_tensor
+from sklearn_dl._images._decode import read_image
 
 Stamp = tuple[int, ...]
 Known = tuple[Stamp, bytes]
@@ -56,7 +56,7 @@ def digest_image(image: Any) -> bytes:
     --------
     >>> import numpy as np
     >>> from PIL import Image
-    >>> from sklearn_dl.images import digest_image
+    >>> from sklearn_dl._images import digest_image
     >>> pixels = np.zeros((4, 6, 3), dtype="uint8")
     >>> digest_image(pixels) == digest_image(Image.fromarray(pixels))
     True

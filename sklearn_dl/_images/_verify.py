@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from sklearn_dl.images._coerce import as_source
-from sklearn_dl.images._errors import Failure, ImageDecodeError
-from sklearn_dl.images._source import ImageSource
+from sklearn_dl._images._coerce import as_source
+from sklearn_dl._images._errors import Failure, ImageDecodeError
+from sklearn_dl._images._source import ImageSource
 
 _CHUNK = 1024  # futures alive at once, so that memory stays flat
 

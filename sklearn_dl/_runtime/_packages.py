@@ -19,7 +19,7 @@ def package_versions(kinds: Iterable[type]) -> dict[str, str]:
     Examples
     --------
     >>> import torch
-    >>> from sklearn_dl.runtime import package_versions
+    >>> from sklearn_dl._runtime import package_versions
     >>> list(package_versions([torch.nn.Linear, dict]))
     ['builtins', 'torch']
     """

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sklearn_dl.runtime._tokens import is_idle, own_token
+from sklearn_dl._runtime._tokens import is_idle, own_token
 
 _LEAVES = (NoneType, bool, int, float, complex, str, EllipsisType)
 _MEMBERS = (FunctionType, staticmethod, classmethod, property)
@@ -70,7 +70,7 @@ def stable_text(value: Any, *, skip: tuple[str, ...] = ()) -> str:
     Examples
     --------
     >>> from functools import partial
-    >>> from sklearn_dl.runtime import stable_text
+    >>> from sklearn_dl._runtime import stable_text
     >>> stable_text({"size": 64, "mean": (0.5, 0.25)})
     "{'mean': (0.5, 0.25), 'size': 64}"
     >>> stable_text(partial(round, ndigits=1)) == stable_text(partial(round, ndigits=2))

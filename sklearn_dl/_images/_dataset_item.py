@@ -21,7 +21,7 @@ class DatasetItem:
 
     Examples
     --------
-    >>> from sklearn_dl.images import DatasetItem
+    >>> from sklearn_dl._images import DatasetItem
     >>> DatasetItem([("image", 7)], 0).load()
     ('image', 7)
     """

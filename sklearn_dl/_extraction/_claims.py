@@ -4,8 +4,8 @@ import sqlite3
 import time
 from collections.abc import Iterable
 
-from sklearn_dl.extraction._sqlite import select
-from sklearn_dl.extraction._store import LEASE, owner_is_dead
+from sklearn_dl._extraction._sqlite import select
+from sklearn_dl._extraction._store import LEASE, owner_is_dead
 
 
 def claim(db: sqlite3.Connection, keys: list[bytes], owner: str) -> list[bytes]:

@@ -10,7 +10,7 @@ import os
 import sys
 from functools import cache
 
-from sklearn_dl.runtime._memory import machine_bytes
+from sklearn_dl._runtime._memory import machine_bytes
 
 # Names of glibc's <malloc.h>.
 _M_TRIM_THRESHOLD = -1
@@ -47,7 +47,7 @@ def keep_large_blocks(keep: bool | None = None) -> bool:
 
     Examples
     --------
-    >>> from sklearn_dl.runtime import keep_large_blocks
+    >>> from sklearn_dl._runtime import keep_large_blocks
     >>> keep_large_blocks(False)
     False
     >>> _ = keep_large_blocks(True)

@@ -1,24 +1,24 @@
 """Where and how computation runs: device, precision, threads, memory, seeds."""
 
-from sklearn_dl.runtime._allocator import keep_large_blocks, release_memory
-from sklearn_dl.runtime._device import (
+from sklearn_dl._runtime._allocator import keep_large_blocks, release_memory
+from sklearn_dl._runtime._device import (
     PRECISIONS,
     autocast,
     module_dtype,
     resolve_device,
     resolve_precision,
 )
-from sklearn_dl.runtime._memory import (
+from sklearn_dl._runtime._memory import (
     fitting_batch_size,
     free_cached_blocks,
     is_out_of_memory,
     machine_bytes,
 )
-from sklearn_dl.runtime._packages import package_versions
-from sklearn_dl.runtime._random import draw_seed, keyed_generator, reseed, seeded
-from sklearn_dl.runtime._signals import Interrupts
-from sklearn_dl.runtime._text import stable_text
-from sklearn_dl.runtime._threads import decoding_threads
+from sklearn_dl._runtime._packages import package_versions
+from sklearn_dl._runtime._random import draw_seed, keyed_generator, reseed, seeded
+from sklearn_dl._runtime._signals import Interrupts
+from sklearn_dl._runtime._text import stable_text
+from sklearn_dl._runtime._threads import decoding_threads
 
 __all__ = [
     "PRECISIONS",
