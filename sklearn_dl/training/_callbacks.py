@@ -10,8 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
+from sklearn_dl.training._dataset import sent
 from sklearn_dl.training._regime import learned_state
-from sklearn_dl.training._step import sent
 
 
 def check_callbacks(callbacks: Iterable) -> list:
