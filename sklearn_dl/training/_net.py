@@ -42,8 +42,8 @@ class EstimatorNet(SteppingNet):
         Of weights; see `parameter_groups`.
     dtype : torch.dtype
         Of the arithmetic.
-    kind : {"classes", "labels", "targets"}
-        What the outputs are of.
+    kind : str
+        What y is: "multiclass", "multilabel-indicator" or "continuous".
     seed : int
         Of everything random in training.
     resumable : bool
@@ -82,7 +82,7 @@ class EstimatorNet(SteppingNet):
         update: Optimizer,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
-        kind: str = "classes",
+        kind: str = "multiclass",
         seed: int = 0,
         resumable: bool = False,
         run_id: Callable[[], str] | None = None,
