@@ -369,7 +369,7 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
             If `fit` was not called.
         """
         scores = self._outputs(X, activated=False)
-        if self._targets.kind == "classes" and scores.shape[1] == 2:
+        if self._targets.kind == "multiclass" and scores.shape[1] == 2:
             return scores[:, 1] - scores[:, 0]
         return scores
 

@@ -36,7 +36,9 @@ from sklearn_dl.training import (
     EarlyStopping,
     EstimatorNet,
     Head,
+    HingeLoss,
     Inputs,
+    LogLoss,
     Optimizer,
     Regime,
     Rows,
@@ -44,10 +46,10 @@ from sklearn_dl.training import (
     TrainingRows,
     build_callbacks,
     build_net,
+    chance_loss,
     check_net_params,
     continue_training,
     digest_of_run,
-    guessing_loss,
     history_frame,
     hold_back,
     noted,
@@ -191,7 +193,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 augment=self.augment,
                 mix=self.mix,
                 mix_alpha=self.mix_alpha,
-                pairs=self._targets.kind != "targets",
+                pairs=self._targets.kind != "continuous",
                 seed=seed,
             )
             held_back = None
@@ -278,11 +280,16 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         )
 
     def _loss(self) -> torch.nn.Module:
+        loss, smoothing = self.loss, getattr(self, "label_smoothing", 0.0)
+        if smoothing:
+            classes = {"log_loss": LogLoss, "hinge": HingeLoss}
+            if not isinstance(loss, str) or loss not in classes:
+                raise ValueError(f"label_smoothing does not go with loss={loss!r}.")
+            loss = classes[loss](smoothing)
         return resolve_loss(
-            self.loss,
+            loss,
             kind=self._targets.kind,
             n_outputs=self._targets.n_outputs,
-            label_smoothing=getattr(self, "label_smoothing", 0.0),
             label_weight=self._targets.label_weight,
         )
 
@@ -313,7 +320,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             # A stream has no end that a schedule could lead to.
             schedule=resolve_schedule("constant" if partial else self.schedule),
             score=score,
-            count_right=self._targets.kind == "classes",
+            count_right=self._targets.kind == "multiclass",
             early_stopping=stopping,
             progress=bool(self.verbose),
             report=report,
@@ -354,9 +361,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         stopping = dict(net.callbacks_).get("early_stopping")
         if isinstance(stopping, EarlyStopping) and stopping.best_epoch_:
             self.best_epoch_ = stopping.best_epoch_
-        guess = guessing_loss(
-            self.loss, kind=net.kind, n_outputs=self._targets.n_outputs
-        )
+        guess = chance_loss(self.loss, kind=net.kind, n_outputs=self._targets.n_outputs)
         if guess is not None and len(net.history):
             kept = getattr(self, "best_epoch_", len(net.history))
             warn_of_divergence(net, kept, guess * self._targets.largest_weight)

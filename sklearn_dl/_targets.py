@@ -17,8 +17,8 @@ class Targets(ABC):
 
     Attributes
     ----------
-    kind : {"classes", "labels", "targets"}
-        For the loss.
+    kind : str
+        "multiclass", "multilabel-indicator" or "continuous".
     n_outputs : int
     classes : ndarray
         Labels, where there are any.
@@ -82,7 +82,7 @@ class ClassTargets(Targets):
         Labels, sorted.
     """
 
-    kind = "classes"
+    kind = "multiclass"
 
     def __init__(self, classes: np.ndarray):
         self.classes = classes
@@ -158,7 +158,7 @@ class LabelTargets(Targets):
     n_labels : int
     """
 
-    kind = "labels"
+    kind = "multilabel-indicator"
 
     def __init__(self, n_labels: int):
         self.n_outputs = n_labels
@@ -226,7 +226,7 @@ class ContinuousTargets(Targets):
     weight : ndarray of shape (n,)
     """
 
-    kind = "targets"
+    kind = "continuous"
 
     def __init__(self, y, weight: np.ndarray):
         y = _numbers(y)

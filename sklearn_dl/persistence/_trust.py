@@ -25,6 +25,7 @@ OBJECTS = frozenset(
         "sklearn_dl.backbones._preprocessing:CallablePreprocessing",
         "sklearn_dl._extraction._cache:FeatureCache",
         "sklearn_dl.training._head:Head",
+        "sklearn_dl.training._losses:LogLoss",
         "sklearn_dl.training._optimizers:Optimizer",
         "sklearn_dl.training._schedule:Schedule",
         "sklearn.calibration:_CalibratedClassifier",
