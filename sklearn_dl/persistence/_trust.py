@@ -28,6 +28,7 @@ OBJECTS = frozenset(
         "sklearn_dl.training._losses:LogLoss",
         "sklearn_dl.training._optimizers:Optimizer",
         "sklearn_dl.training._schedule:Schedule",
+        "sklearn_dl.training._trainable:Trainable",
         "sklearn.calibration:_CalibratedClassifier",
         "sklearn.ensemble._hist_gradient_boosting.predictor:TreePredictor",
         "sklearn.metrics._scorer:_CurveScorer",
