@@ -102,7 +102,7 @@ def _neural(estimator: Any) -> Explained:
     copy = _Copy(network.backbone, device)
     head = _with_tensors(network.head, torch.Tensor.detach).to(device).eval()
     unit: Any = 1.0
-    if targets.kind == "targets":
+    if targets.kind == "continuous":
         unit = torch.from_numpy(np.array(targets.scaler.scale_)).to(device)
 
     def scores(features: torch.Tensor) -> torch.Tensor:
@@ -123,7 +123,7 @@ def _neural(estimator: Any) -> Explained:
         gradient,
         estimator.preprocessing_,
         device,
-        None if targets.kind == "targets" else targets.classes,
+        None if targets.kind == "continuous" else targets.classes,
         estimator._new_source,
         min(estimator._step_size, 32),
     )

@@ -133,15 +133,15 @@ def graph_of(estimator: Any) -> Graph:
 def _neural_graph(estimator: Any) -> Graph:
     network = copy.deepcopy(estimator.net_.module_).to("cpu", torch.float32).eval()
     targets, head = estimator._targets, network.head
-    margins = targets.kind != "targets" and gives_margins(estimator.loss)
+    margins = targets.kind != "continuous" and gives_margins(estimator.loss)
     finish: nn.Module
-    if targets.kind == "targets":
+    if targets.kind == "continuous":
         scale = np.diag(targets.scaler.scale_)
         finish = Affine(weight=scale, shift=targets.scaler.mean_)
         output = "targets"
     elif margins:
         finish, output = nn.Identity(), "scores"
-    elif targets.kind == "labels":
+    elif targets.kind == "multilabel-indicator":
         finish, output = nn.Sigmoid(), "probabilities"
     else:
         finish, output = nn.Softmax(dim=-1), "probabilities"
@@ -196,7 +196,7 @@ def _pipeline_graph(pipeline: Pipeline) -> Graph:
 
     single = np.ndim(getattr(others[-1], "intercept_", 0.0)) == 0
     metadata = {
-        "kind": "targets" if output == "targets" else "classes",
+        "kind": "continuous" if output == "targets" else "multiclass",
         "output": output,
         "single": bool(output == "targets" and single),
         **_classes(

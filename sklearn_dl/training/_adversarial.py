@@ -151,9 +151,9 @@ def _squared(outputs: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
 
 
 _DISTANCES = {
-    "classes": _divergence,
-    "labels": _label_divergence,
-    "targets": _squared,
+    "multiclass": _divergence,
+    "multilabel-indicator": _label_divergence,
+    "continuous": _squared,
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_dl._runtime import stable_text
-from sklearn_dl.training._data import Rows
+from sklearn_dl.training._dataset import Rows
 
 # What a resumed run may do otherwise.
 _FREE = ("cache", "callbacks", "device", "verbose")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.exceptions import NotFittedError
 
-from sklearn_dl.training._losses import guessing_loss
+from sklearn_dl.training._losses import chance_loss
 from sklearn_dl.training._optimizers import Optimizer
 
 # Shares of the loss of guessing, unless said otherwise.
@@ -55,9 +55,9 @@ class TrainingRun:
             trained = history[history["backbone_lr"] > 0]
             history = trained if len(trained) else history
         classifies = hasattr(estimator, "classes_")
-        guessing = guessing_loss(
+        guessing = chance_loss(
             params.get("loss", "log_loss" if classifies else "squared_error"),
-            kind=getattr(getattr(estimator, "net_", None), "kind", "classes"),
+            kind=getattr(getattr(estimator, "_targets", None), "kind", "multiclass"),
             n_outputs=len(estimator.classes_) if classifies else 1,
         )
         if guessing is None:  # a loss of the user's own: training starts near it

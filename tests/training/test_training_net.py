@@ -201,3 +201,14 @@ def watch(values, **arguments):
 )
 def test_stopping_and_the_weights_that_stay(values, arguments, expected):
     assert watch(values, **arguments) == expected
+
+
+def test_an_optimizer_carries_its_weight_decay():
+    optimizer = Optimizer("adamw", weight_decay=0.3)
+    assert Optimizer.of(optimizer).get_params()["weight_decay"] == 0.3
+    assert Optimizer.of("sgd").weight_decay == 1e-4
+    for wrong in (-1, None, "much", float("nan")):
+        with pytest.raises(ValueError, match="weight_decay="):
+            Optimizer.of(Optimizer(weight_decay=wrong))
+    with pytest.raises(ValueError, match="weight_decay of Optimizer"):
+        Optimizer.of(Optimizer(options={"weight_decay": 0.1}))
