@@ -16,11 +16,9 @@ from sklearn_dl._extraction import (
     PixelReader,
     channel_statistics,
     resolve_cache,
-    run_frozen,
-    run_network,
 )
 from sklearn_dl._images import ImageSource, as_source
-from sklearn_dl._runtime import module_dtype, resolve_device, resolve_precision
+from sklearn_dl._runtime import Execution, resolve_device
 from sklearn_dl.backbones import Backbone, load_shared, named_tensors
 
 try:  # scikit-learn 1.9 and later
@@ -119,7 +117,7 @@ class ImageEstimatorMixin(CallbackSupportMixin):
 
         Its tensors are shared by all estimators of the process until they are trained.
         """
-        device = resolve_device(self.device)
+        execution = self._execution()
         resolve_cache(self.cache)  # what is wrong with it shall be known now
         self._say_once_that_nothing_hits()
         backbone = load_shared(
@@ -130,8 +128,8 @@ class ImageEstimatorMixin(CallbackSupportMixin):
             preprocessing=self.preprocessing,
             image_size=_size(self.image_size),
             seed=seed,
-            device=device,
-            dtype=module_dtype(resolve_precision(self.precision, device)),
+            device=execution.device,
+            dtype=execution.module_dtype,
         )
         backbone.preprocessing = self._normalized(backbone.preprocessing, source, rows)
         return backbone
@@ -161,41 +159,20 @@ class ImageEstimatorMixin(CallbackSupportMixin):
             mean, std = _mean_and_std(self.normalize)
         return preprocessing.replace_normalization(mean, std)
 
+    def _execution(self, *, fall_back: bool = False) -> Execution:
+        """Return what a fit or call computes with."""
+        return Execution.of(
+            self.device,
+            self.precision,
+            self.batch_size,
+            self.verbose,
+            fall_back=fall_back,
+        )
+
     @property
     def _step_size(self) -> int:
         """Images of one step; "auto" is about memory, not about optimisation."""
         return 32 if isinstance(self.batch_size, str) else self.batch_size
-
-    def _run(self, network, source, preprocessing, device, **options) -> np.ndarray:
-        """Return the outputs of a network for all images, or for some rows."""
-        return run_network(
-            network,
-            source,
-            preprocessing,
-            device=device,
-            precision=self.precision,
-            batch_size=self.batch_size,
-            verbose=self.verbose,
-            **options,
-        )
-
-    def _run_frozen(self, backbone, source, device, **options) -> np.ndarray:
-        """Return the features of a frozen backbone, or what is made of them.
-
-        They come from the cache where they are in it.
-        """
-        return run_frozen(
-            backbone,
-            source,
-            backbone.preprocessing,
-            cache=self.cache,
-            device=device,
-            worker_device=self.device,
-            precision=self.precision,
-            batch_size=self.batch_size,
-            verbose=self.verbose,
-            **options,
-        )
 
 
 def on_cpu(module: torch.nn.Module) -> torch.nn.Module:

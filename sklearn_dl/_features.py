@@ -9,6 +9,7 @@ from sklearn.base import (
 )
 
 from sklearn_dl._base import ImageEstimatorMixin, on_cpu, with_callbacks
+from sklearn_dl._extraction import run_frozen
 from sklearn_dl._parameters import BACKBONE_CONSTRAINTS
 from sklearn_dl._runtime import draw_seed, resolve_device
 from sklearn_dl.augmentation import resolve_views
@@ -213,13 +214,13 @@ class ImageFeatureExtractor(
             If `fit` was not called.
         """
         source = self._new_source(X)
-        device = resolve_device(self.device, fall_back=True)
-        return self._run_frozen(
+        return run_frozen(
             self.backbone_,
             source,
-            device,
-            description="features",
+            self._execution(fall_back=True),
+            cache=self.cache,
             views=resolve_views(self.tta, self.preprocessing_),
+            description="features",
         )
 
     @property

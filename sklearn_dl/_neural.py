@@ -12,7 +12,7 @@ from sklearn.metrics import check_scoring
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length
 
 from sklearn_dl._base import ImageEstimatorMixin, with_callbacks
-from sklearn_dl._extraction import OnFeatures
+from sklearn_dl._extraction import OnFeatures, run_frozen, run_network
 from sklearn_dl._parameters import (
     BACKBONE_CONSTRAINTS,
     NETWORK_PARAMETERS,
@@ -184,7 +184,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 regime,
                 device,
                 stack,
-                lambda rows: self._features(network.backbone, rows, device),
+                lambda rows: self._features(network.backbone, rows),
             )
             rows = inputs.changing(
                 training,
@@ -240,7 +240,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 rng = keyed_generator(seed)
                 index = rng.permutation(len(training))[: max(self._step_size, 32)]
                 some = training.take(np.sort(index))
-                features = self._features(backbone, some, resolve_device(self.device))
+                features = self._features(backbone, some)
                 head.fit_init(layers, torch.from_numpy(features))
             network = BackboneWithHead(backbone, layers)
         elif changed := differing(origin, self._origin):
@@ -255,10 +255,15 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         self._origin = origin
         return network
 
-    def _features(self, backbone, rows: Rows, device) -> np.ndarray:
+    def _features(self, backbone, rows: Rows) -> np.ndarray:
         """Return what a backbone gives for rows, before it is trained."""
-        return self._run_frozen(
-            backbone, rows.source, device, description="features", rows=rows.rows
+        return run_frozen(
+            backbone,
+            rows.source,
+            self._execution(),
+            cache=self.cache,
+            rows=rows.rows,
+            description="features",
         )
 
     def _regime(self, network: BackboneWithHead, previous, partial: bool) -> Regime:
@@ -376,7 +381,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         """
         source = self._new_source(X)
         activate = self._activation(activated)
-        device = resolve_device(self.device, fall_back=True)
+        execution = self._execution(fall_back=True)
         views = resolve_views(self.tta, self.preprocessing_, self.augment)
         options: dict[str, Any] = {"description": "predictions", "views": views}
         network = self.net_.module_
@@ -387,10 +392,14 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
 
         if network.trains_backbone:
             options["combine"] = finish
-            return self._run(network, source, self.preprocessing_, device, **options)
-        head = OnFeatures(network.head, device, self.precision)
+            return run_network(
+                network, source, self.preprocessing_, execution, **options
+            )
+        head = OnFeatures(network.head, execution)
         options["combine"] = lambda features: finish(head(features))
-        return self._run_frozen(network.backbone, source, device, **options)
+        return run_frozen(
+            network.backbone, source, execution, cache=self.cache, **options
+        )
 
     def _activation(self, activated: bool):
         # In float64, so that the rows of float32 sum to 1 as nearly as they can.
