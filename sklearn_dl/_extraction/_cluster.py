@@ -71,7 +71,7 @@ class ClusterPass(Pass):
 
     Parameters
     ----------
-    forward, source, store, batch_size
+    forward, source, store
         As in `Pass`.
     client : distributed.Client
     work : callable
@@ -87,13 +87,12 @@ class ClusterPass(Pass):
         forward: Forward,
         source: ImageSource,
         store: Store | None,
-        batch_size: int | str,
         *,
         client,
         work: Callable,
         model: Callable[[], Any],
     ):
-        super().__init__(forward, source, store, batch_size)
+        super().__init__(forward, source, store)
         self.client = client
         self.work = work
         self.model = model

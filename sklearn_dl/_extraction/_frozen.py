@@ -1,6 +1,7 @@
 """Features of a frozen backbone: kept, shared, and computed where they are missing."""
 
 import copy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,25 +25,20 @@ from sklearn_dl._extraction._run import (
     run_forward,
 )
 from sklearn_dl._images import ImageDecodeError, ImageSource, verify_images
-from sklearn_dl._runtime import release_memory, resolve_device
+from sklearn_dl._runtime import Execution, release_memory, resolve_device
 from sklearn_dl.backbones import Backbone
 
 
 def run_frozen(
     backbone: Backbone,
     source: ImageSource,
-    preprocessing,
+    execution: Execution,
     *,
     cache: Any,
-    device: torch.device,
     rows: np.ndarray | None = None,
-    precision: str = "float32",
-    batch_size: int | str = 32,
-    verbose: int = 0,
-    description: str = "images",
     views=None,
     combine: Combine | None = None,
-    worker_device: str | torch.device = "auto",
+    description: str = "images",
 ) -> np.ndarray:
     """Return what becomes of a frozen backbone's features, one row per image.
 
@@ -55,25 +51,19 @@ def run_frozen(
     ----------
     backbone : Backbone
     source : ImageSource of n images
-    preprocessing : Preprocessing
+    execution : Execution
+        The workers of a cluster take its `requested_device`, as they have it.
     cache : "memory", str, path, FeatureCache or None
         Where features are kept; None computes all.
-    device : torch.device
     rows : ndarray of int, default=None
         Positions of the images wanted; None for all n.
-    precision : {"auto", "bfloat16", "float16", "float32", "float64"}, default="float32"
-    batch_size : int or "auto", default=32
-    verbose : int, default=0
-        Above 0, a progress bar is shown.
-    description : str, default="images"
-        What the progress bar is called.
     views : Views, default=None
         Several views of each image are taken through the backbone.
     combine : callable, default=None
         Maps features, (b, n_features) or with views (b, n_views, n_features), to one
         row each. None takes the mean over the views.
-    worker_device : str or torch.device, default="auto"
-        Device of the workers of a cluster.
+    description : str, default="images"
+        What the progress bar is called.
 
     Returns
     -------
@@ -87,34 +77,25 @@ def run_frozen(
     """
     rows = np.arange(len(source)) if rows is None else np.asarray(rows)
     store, client = resolve_cache(cache), active_client()
-    forward = Forward(backbone, preprocessing, device, precision, views)
+    forward = Forward(backbone, backbone.preprocessing, execution, views)
     if client is not None:
-        images = forward.images_per_batch(batch_size, source)
+        images = forward.images_per_batch(source)
         if len(rows) <= task_rows(client, len(rows), images):
             client = None  # too little to be spread
     if store is None and client is None:
-        return run_forward(
-            forward,
-            source,
-            rows=rows,
-            batch_size=batch_size,
-            verbose=verbose,
-            description=description,
-            combine=combine,
-        )
+        return run_forward(forward, source, rows, combine, description)
     combine = combined(views) if combine is None else combine
     if client is None:
         assert store is not None
-        run: Pass = CachedPass(forward, source, store, batch_size)
+        run: Pass = CachedPass(forward, source, store)
         window = run.window
     else:
-        options = {"cache": cache, "precision": precision, "batch_size": batch_size}
-        model = partial(_Model, forward, worker_device, options)
+        model = partial(_Model, forward, cache)
         work = {"client": client, "work": _chunk, "model": model}
-        run = ClusterPass(forward, source, store, batch_size, **work)
+        run = ClusterPass(forward, source, store, **work)
         window = len(rows)  # workers shall not wait for the last of each window
     output = None
-    with progress(len(rows), description, verbose) as bar:
+    with progress(len(rows), description, execution.verbose) as bar:
         for start in range(0, len(rows), window):
             features = run(rows[start : start + window], bar)
             for part in torch.from_numpy(features).split(run.window):
@@ -133,37 +114,37 @@ def run_frozen(
 class _Model:
     """What a worker of a cluster needs to know."""
 
-    def __init__(self, forward: Forward, device, options: dict[str, Any]):
+    def __init__(self, forward: Forward, cache: Any):
         # On the CPU: a worker's device may be another.
         self.backbone: Any = copy.deepcopy(forward.network).cpu()
-        self.device = device
-        self.options = {
-            **options,
-            "preprocessing": forward.preprocessing,
-            "views": forward.views,
-            "combine": torch.Tensor.contiguous,
-        }
+        self.execution = replace(forward.execution, device=torch.device("cpu"))
+        self.options = {"cache": cache, "views": forward.views}
 
-    def run(self, source: ImageSource, device: torch.device) -> CachedPass:
-        """Return what finds the keys of a source on that device."""
-        precision, size = self.options["precision"], self.options["batch_size"]
-        preprocessing, views = self.options["preprocessing"], self.options["views"]
-        forward = Forward(self.backbone, preprocessing, device, precision, views)
+    def here(self) -> Execution:
+        """Return what this worker computes with."""
+        device = resolve_device(self.execution.requested_device, fall_back=True)
+        return replace(self.execution, device=device, verbose=0)
+
+    def run(self, source: ImageSource, execution: Execution) -> CachedPass:
+        """Return what finds the keys of a source."""
+        preprocessing, views = self.backbone.preprocessing, self.options["views"]
         store = resolve_cache(self.options["cache"])
         assert store is not None  # or no keys are wanted
-        return CachedPass(forward, source, store, size)
+        forward = Forward(self.backbone, preprocessing, execution, views)
+        return CachedPass(forward, source, store)
 
 
 def _chunk(model: _Model, source: ImageSource, keyed: bool):
     """Return features of a chunk, the keys of its rows, and why some can't be read."""
-    device = resolve_device(model.device, fall_back=True)
+    execution = model.here()
     every = np.arange(len(source))
     same: dict[int, bytes] = {}
+    options = {"combine": torch.Tensor.contiguous, **model.options}
     try:
         if keyed:
-            run = model.run(source, device)
+            run = model.run(source, execution)
             same = readable_keys(run, every)
-        features = run_frozen(model.backbone, source, device=device, **model.options)
+        features = run_frozen(model.backbone, source, execution, **options)
         if keyed and source.kind == "paths":  # a file may have changed meanwhile
             same = dict(same.items() & readable_keys(run, every).items())
     except ImageDecodeError as error:

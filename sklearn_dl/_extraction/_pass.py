@@ -33,8 +33,6 @@ class Pass(ABC):
     source : ImageSource
     store : Store or None
         Where features are kept.
-    batch_size : int or "auto"
-        Images in one pass of the network, in all their views.
 
     Attributes
     ----------
@@ -52,16 +50,15 @@ class Pass(ABC):
         forward: Forward,
         source: ImageSource,
         store: Store | None,
-        batch_size: int | str,
     ):
         backbone: Any = forward.network
         views = () if forward.views is None else (forward.views.n_views,)
         self.forward = forward
         self.source = source
         self.store = store
-        self.batch_size = forward.images_per_batch(batch_size, source)
+        self.batch_size = forward.images_per_batch(source)
         self.shape: tuple[int, ...] = (*views, backbone.n_features)
-        double = forward.dtype == torch.float64
+        double = forward.execution.dtype == torch.float64
         self.dtype = np.dtype(np.float64 if double else np.float32)
         row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
         most = max(self.batch_size, _WINDOW_BYTES // row_bytes)
@@ -98,6 +95,7 @@ class Pass(ABC):
     def _features_identity(self) -> bytes:
         """Return the digest of all that features depend on, the image aside."""
         backbone: Any = self.forward.network
+        execution = self.forward.execution
         with self.forward.reader(self.source) as reader:
             resized_by = reader.resized_by
         parts = [
@@ -105,7 +103,7 @@ class Pass(ABC):
             backbone.identity(),
             stable_text(self.forward.preprocessing),
             stable_text(self.forward.views),
-            f"{self.forward.dtype} on {self.forward.device.type}, by {resized_by}",
+            f"{execution.dtype} on {execution.device.type}, by {resized_by}",
             # Other releases decode, resize or multiply with other last bits, or more.
             f"Pillow {PIL.__version__}, torch {torch.__version__}",
             stable_text(package_versions(_classes(self.forward.preprocessing))),

@@ -12,14 +12,12 @@ from tqdm.auto import tqdm
 from sklearn_dl._extraction._pixels import PixelReader
 from sklearn_dl._images import ImageSource
 from sklearn_dl._runtime import (
-    autocast,
+    Execution,
     fitting_batch_size,
     free_cached_blocks,
     is_out_of_memory,
     keep_large_blocks,
-    module_dtype,
     release_memory,
-    resolve_precision,
 )
 from sklearn_dl.backbones import Preprocessing, place, predicting
 
@@ -39,19 +37,18 @@ class Forward:
         It is moved to the device.
     preprocessing : Preprocessing
         Its ``normalize`` is the network's first step.
-    device : torch.device
-    precision : {"auto", "bfloat16", "float16", "float32", "float64"}
+    execution : Execution
     views : Views, default=None
         Several views of each image are taken through the network.
     """
 
-    def __init__(self, network, preprocessing, device, precision: str, views=None):
+    def __init__(self, network, preprocessing, execution: Execution, views=None):
         keep_large_blocks()
         self.preprocessing = preprocessing
-        self.device = device
-        self.dtype = resolve_precision(precision, device)
+        self.execution = execution
+        self.device = execution.device
         self.views = views
-        self.network = place(network, device, module_dtype(self.dtype))
+        self.network = place(network, execution.device, execution.module_dtype)
         self._most: int | None = None  # images that the memory has room for
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -141,19 +138,16 @@ class Forward:
             self._most = size // 2
 
     def _part(self, images: torch.Tensor) -> torch.Tensor:
-        dtype = module_dtype(self.dtype)
+        dtype = self.execution.module_dtype
         batch = self.preprocessing.normalize(images).to(
             dtype=dtype, memory_format=torch.channels_last
         )
-        with (
-            torch.inference_mode(),
-            predicting(),
-            autocast(self.device, self.dtype),
-        ):
+        with torch.inference_mode(), predicting(), self.execution.autocast():
             return self.network(batch).to(dtype)
 
-    def images_per_batch(self, batch_size: int | str, source: ImageSource) -> int:
-        """Return how many images, in all their views, make a batch of that size."""
+    def images_per_batch(self, source: ImageSource) -> int:
+        """Return how many images, in all their views, make a batch."""
+        batch_size = self.execution.batch_size
         if isinstance(batch_size, str):
             batch_size = fitting_batch_size(self.device, self._largest(source))
         n_views = 1 if self.views is None else self.views.n_views
@@ -184,14 +178,12 @@ class OnFeatures:
     ----------
     head : torch.nn.Module
         Maps (b, n_features) to (b, n_outputs). It is moved to the device.
-    device : torch.device
-    precision : {"auto", "bfloat16", "float16", "float32", "float64"}
+    execution : Execution
     """
 
-    def __init__(self, head: torch.nn.Module, device: torch.device, precision: str):
-        self.device = device
-        self.dtype = resolve_precision(precision, device)
-        self.head = place(head, device, module_dtype(self.dtype))
+    def __init__(self, head: torch.nn.Module, execution: Execution):
+        self.execution = execution
+        self.head = place(head, execution.device, execution.module_dtype)
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
         """Return the outputs, on the CPU.
@@ -204,9 +196,9 @@ class OnFeatures:
         -------
         torch.Tensor of shape (b, n_outputs) or (b, n_views, n_outputs)
         """
-        dtype = module_dtype(self.dtype)
-        rows = features.flatten(0, -2).to(self.device, dtype)
-        with torch.inference_mode(), autocast(self.device, self.dtype):
+        dtype = self.execution.module_dtype
+        rows = features.flatten(0, -2).to(self.execution.device, dtype)
+        with torch.inference_mode(), self.execution.autocast():
             outputs = self.head(rows)
         return outputs.to("cpu", dtype).unflatten(0, features.shape[:-1])
 
@@ -215,15 +207,12 @@ def run_network(
     network: torch.nn.Module,
     source: ImageSource,
     preprocessing,
+    execution: Execution,
     *,
-    device: torch.device,
     rows: np.ndarray | None = None,
-    precision: str = "float32",
-    batch_size: int | str = 32,
-    verbose: int = 0,
-    description: str = "images",
     views=None,
     combine: Combine | None = None,
+    description: str = "images",
 ) -> np.ndarray:
     """Return the outputs of a network for every image, in input order.
 
@@ -237,56 +226,41 @@ def run_network(
         It is moved to the device, in evaluation mode.
     source : ImageSource of n images
     preprocessing : Preprocessing
-    device : torch.device
+    execution : Execution
     rows : ndarray of int, default=None
         Positions of the images wanted; None for all n.
-    precision : {"auto", "bfloat16", "float16", "float32", "float64"}, default="float32"
-    batch_size : int or "auto", default=32
-    verbose : int, default=0
-        Above 0, a progress bar is shown.
-    description : str, default="images"
-        What the progress bar is called.
     views : Views, default=None
         Several views of each image are taken through the network.
     combine : callable, default=None
         Maps the outputs of a batch, (b, n_outputs) or with views (b, n_views,
         n_outputs), to one row each. None takes the mean over the views.
+    description : str, default="images"
+        What the progress bar is called.
 
     Returns
     -------
     ndarray of shape (n or n_rows, n_outputs)
         float32, or float64 where that is the precision.
     """
-    forward = Forward(network, preprocessing, device, precision, views)
-    return run_forward(
-        forward,
-        source,
-        rows=rows,
-        batch_size=batch_size,
-        verbose=verbose,
-        description=description,
-        combine=combine,
-    )
+    forward = Forward(network, preprocessing, execution, views)
+    return run_forward(forward, source, rows, combine, description)
 
 
 def run_forward(
     forward: Forward,
     source: ImageSource,
-    *,
     rows: np.ndarray | None,
-    batch_size: int | str,
-    verbose: int,
-    description: str,
     combine: Combine | None,
+    description: str,
 ) -> np.ndarray:
     """Return what `run_network` does, by a `Forward` that is there already."""
     combine = combined(forward.views) if combine is None else combine
     output = None
     with (
         forward.reader(source, rows) as reader,
-        progress(len(reader), description, verbose) as bar,
+        progress(len(reader), description, forward.execution.verbose) as bar,
     ):
-        batches = reader.batches(forward.images_per_batch(batch_size, source))
+        batches = reader.batches(forward.images_per_batch(source))
         for part, outputs in forward.stream(batches):
             values = combine(outputs)
             if output is None:

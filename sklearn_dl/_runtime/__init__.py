@@ -8,6 +8,7 @@ from sklearn_dl._runtime._device import (
     resolve_device,
     resolve_precision,
 )
+from sklearn_dl._runtime._execution import Execution
 from sklearn_dl._runtime._memory import (
     fitting_batch_size,
     free_cached_blocks,
@@ -22,6 +23,7 @@ from sklearn_dl._runtime._threads import decoding_threads
 
 __all__ = [
     "PRECISIONS",
+    "Execution",
     "Interrupts",
     "autocast",
     "decoding_threads",

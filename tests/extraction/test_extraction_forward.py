@@ -8,6 +8,7 @@ from sklearn_dl import ImageClassifier, ImageFeatureExtractor, _neural, _runtime
 from sklearn_dl._extraction import PixelReader, _frozen, _run, run_network
 from sklearn_dl._extraction._run import Forward
 from sklearn_dl._images import as_source
+from sklearn_dl._runtime import Execution
 from sklearn_dl.backbones import Preprocessing
 
 CPU = torch.device("cpu")
@@ -37,7 +38,7 @@ def images():
 
 def run(network, images, batch_size):
     return run_network(
-        network, as_source(images), PLAIN, device=CPU, batch_size=batch_size
+        network, as_source(images), PLAIN, Execution.of(CPU, "float32", batch_size)
     )
 
 
@@ -157,9 +158,11 @@ def test_views_go_in_halves_too(images):
             pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
             return torch.stack([pixels, pixels.flip(2)])
 
+    execution = Execution.of(CPU, "float32", 32)
+
     def values(room):
         return run_network(
-            Narrow(room), as_source(images), PLAIN, device=CPU, views=Views()
+            Narrow(room), as_source(images), PLAIN, execution, views=Views()
         )
 
     with pytest.warns(RuntimeWarning, match="not enough memory for 32 images"):
@@ -169,7 +172,7 @@ def test_views_go_in_halves_too(images):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_outputs_come_in_order_with_their_rows(monkeypatch, device):
-    forward = Forward(Narrow(9), PLAIN, CPU, "float32")
+    forward = Forward(Narrow(9), PLAIN, Execution.of(CPU, "float32", 32))
     started = []
 
     def start(pixels):
