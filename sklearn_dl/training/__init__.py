@@ -16,16 +16,6 @@ from sklearn_dl.training._dataset import AugmentedView as AugmentedView
 from sklearn_dl.training._dataset import Rows as Rows
 from sklearn_dl.training._dataset import TrainingRows as TrainingRows
 from sklearn_dl.training._dataset import noted as noted
-from sklearn_dl.training._net import EstimatorNet as EstimatorNet
-from sklearn_dl.training._net import Recipe as Recipe
-from sklearn_dl.training._net import build_callbacks as build_callbacks
-from sklearn_dl.training._net import build_net as build_net
-from sklearn_dl.training._net import check_net_params as check_net_params
-from sklearn_dl.training._net import fitted_attributes as fitted_attributes
-from sklearn_dl.training._net import history_frame as history_frame
-from sklearn_dl.training._net import uses_checkpoint as uses_checkpoint
-from sklearn_dl.training._regime import Regime as Regime
-from sklearn_dl.training._regime import trains_backbone as trains_backbone
 from sklearn_dl.training._head import FeatureNorm as FeatureNorm
 from sklearn_dl.training._head import Head
 from sklearn_dl.training._losses import CLASSIFIER_LOSSES as CLASSIFIER_LOSSES
@@ -35,8 +25,18 @@ from sklearn_dl.training._losses import chance_loss as chance_loss
 from sklearn_dl.training._losses import gives_margins as gives_margins
 from sklearn_dl.training._losses import resolve_loss as resolve_loss
 from sklearn_dl.training._module import BackboneWithHead as BackboneWithHead
+from sklearn_dl.training._net import EstimatorNet as EstimatorNet
+from sklearn_dl.training._net import Recipe as Recipe
+from sklearn_dl.training._net import build_callbacks as build_callbacks
+from sklearn_dl.training._net import build_net as build_net
+from sklearn_dl.training._net import check_net_params as check_net_params
+from sklearn_dl.training._net import fitted_attributes as fitted_attributes
+from sklearn_dl.training._net import history_frame as history_frame
+from sklearn_dl.training._net import uses_checkpoint as uses_checkpoint
 from sklearn_dl.training._optimizers import OPTIMIZERS as OPTIMIZERS
 from sklearn_dl.training._optimizers import Optimizer
+from sklearn_dl.training._regime import Regime as Regime
+from sklearn_dl.training._regime import trains_backbone as trains_backbone
 from sklearn_dl.training._schedule import SCHEDULES as SCHEDULES
 from sklearn_dl.training._schedule import LearningRates as LearningRates
 from sklearn_dl.training._schedule import Schedule
