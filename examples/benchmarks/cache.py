@@ -40,7 +40,7 @@ from sklearn_dl import FeatureCache, ImageClassifier, ImageFeatureExtractor
 from sklearn_dl.backbones import load_backbone
 from sklearn_dl.datasets import load_image_folder
 
-GRID = {"lr": [1e-3, 3e-3, 1e-2, 3e-2], "weight_decay": [0.0, 1e-4]}
+GRID = {"lr": [1e-3, 3e-3, 1e-2, 3e-2], "optimizer__weight_decay": [0.0, 1e-4]}
 FOLDS = 5
 
 

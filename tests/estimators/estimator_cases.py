@@ -38,7 +38,7 @@ def state_of(estimator):
     """Return copies of all tensors of a fitted network."""
     return {
         name: tensor.detach().clone()
-        for name, tensor in estimator.net_.module_.state_dict().items()
+        for name, tensor in estimator.module_.state_dict().items()
     }
 
 

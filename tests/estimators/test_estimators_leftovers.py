@@ -16,10 +16,10 @@ from sklearn_dl._images import ImageDecodeError
 @pytest.mark.parametrize("warm_start", [False, True])
 def test_no_gradient_stays_behind(data, warm_start):
     model = classifier(trainable="all", warm_start=warm_start).fit(*data)
-    parameters = list(model.net_.module_.parameters())
+    parameters = list(model.module_.parameters())
     assert len(parameters) > 2
     assert all(parameter.grad is None for parameter in parameters)
-    kept = len(model.net_.optimizer_.state)
+    kept = len(model._net.optimizer_.state)
     assert kept == (len(parameters) if warm_start else 0)
 
 
@@ -98,12 +98,12 @@ def test_net_params_do_not_take_what_has_a_parameter(data, name, instead):
 )
 def test_the_step_is_fused_unless_the_user_chooses(data, given, fused):
     model = classifier(device="cpu", net_params=given or None).fit(*data)
-    assert {g.get("fused") for g in model.net_.optimizer_.param_groups} == {fused}
+    assert {g.get("fused") for g in model._net.optimizer_.param_groups} == {fused}
 
 
 def test_a_scaled_step_is_not_fused(data):
     model = classifier(device="cpu", precision="float16", trainable="all").fit(*data)
-    assert {g.get("fused") for g in model.net_.optimizer_.param_groups} == {None}
+    assert {g.get("fused") for g in model._net.optimizer_.param_groups} == {None}
     assert np.isfinite(model.predict_proba(data[0])).all()
 
 

@@ -103,7 +103,7 @@ def test_the_course_recipe_is_expressed_exactly(data):
             losses.append(loss.item())
     np.testing.assert_allclose(model.history_["train_loss"], losses, rtol=1e-5)
     torch.testing.assert_close(
-        model.net_.module_.head.weight, head.weight, rtol=1e-4, atol=1e-6
+        model.module_.head.weight, head.weight, rtol=1e-4, atol=1e-6
     )
 
 
@@ -140,7 +140,7 @@ def test_rates_fall_towards_the_input(data):
     parameters = {**TUNED, "max_epochs": 1, "lr": 1e-2}
     model = classifier(**parameters, backbone_lr=(1e-5, 1e-3), callbacks=[seen])
     model.fit(*data)
-    stages = list(model.net_.module_.backbone.stages)
+    stages = list(model.module_.backbone.stages)
     rates = [seen.groups[0][f"backbone/{stage}"] for stage in stages]
     np.testing.assert_allclose(rates, [1e-5, 1e-4, 1e-3])
     assert seen.groups[0]["head"] == 1e-2
@@ -175,7 +175,7 @@ def test_a_wrong_recipe_is_named_and_leaves_nothing(parameters, pattern, data):
     model = classifier(**{**TUNED, **parameters})
     with pytest.raises((ValueError, TypeError), match=pattern):
         model.fit(*data)
-    assert not hasattr(model, "net_")
+    assert not hasattr(model, "_network")
 
 
 # ------------------------------------------------------------------ head and losses
@@ -187,7 +187,7 @@ def test_a_head_of_layers_is_trained_and_reached_by_a_grid(data):
         {"head__dropout": [0.0, 0.5], "head__hidden_layer_sizes": [8, (8, 4)]},
         cv=2,
     ).fit(*data)
-    head = search.best_estimator_.net_.module_.head
+    head = search.best_estimator_.module_.head
     assert head.linear1.out_features == 8
     assert isinstance(search.best_estimator_.head, Head)
     assert search.estimator.head is None  # nothing of the caller's was changed
@@ -199,10 +199,10 @@ def test_dropout_acts_in_training_and_not_in_prediction(data):
     plain = classifier(max_epochs=1).fit(X, y)
     model = classifier(max_epochs=1, head=Head(dropout=0.9), callbacks=[seen]).fit(X, y)
     assert not torch.equal(
-        plain.net_.module_.head.weight, model.net_.module_.head.output.weight
+        plain.module_.head.weight, model.module_.head.output.weight
     )
     features = torch.from_numpy(extractor().fit_transform(X))
-    linear = model.net_.module_.head.output
+    linear = model.module_.head.output
     expected = torch.softmax(linear(features), 1).detach().numpy()
     np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-6)
 
@@ -212,7 +212,7 @@ def test_a_lsuv_head_starts_from_outputs_of_variance_one(data):
     head = Head(16, init="lsuv")
     model = classifier(head=head, max_epochs=1, lr=1e-12, batch_size=24).fit(X, y)
     features = torch.from_numpy(extractor().fit_transform(X))
-    layers = model.net_.module_.head
+    layers = model.module_.head
     assert layers.linear1(features).var(correction=0).item() == pytest.approx(1, 1e-3)
     assert layers(features).var(correction=0).item() == pytest.approx(1, 1e-3)
 
@@ -444,7 +444,7 @@ def test_predictions_are_the_mean_over_the_views(tta, data):
     batch = torch.stack([views(_image(image)) for image in X])
     with torch.no_grad():
         pixels = model.preprocessing_.normalize(batch.flatten(0, 1))
-        outputs = model.net_.module_.eval()(pixels).unflatten(0, batch.shape[:2])
+        outputs = model.module_.eval()(pixels).unflatten(0, batch.shape[:2])
     expected = outputs.double().softmax(-1).mean(1).numpy()
     P = model.set_params(tta=tta).predict_proba(X)
     np.testing.assert_allclose(P, expected, atol=1e-5)
@@ -614,7 +614,7 @@ def test_norms_of_the_head_predict_with_running_statistics(augment, data):
     X, y = data
     head = Head(8, normalization="batch")
     model = classifier(head=head, augment=augment, max_epochs=3).fit(X, y)
-    norm = model.net_.module_.head.norm1
+    norm = model.module_.head.norm1
     assert not torch.equal(norm.running_mean, torch.zeros(8))  # training moved it
     before = norm.running_mean.clone()
     P = model.predict_proba(X)
@@ -622,10 +622,10 @@ def test_norms_of_the_head_predict_with_running_statistics(augment, data):
     # An image alone has no batch to be normalised by.
     np.testing.assert_allclose(model.predict_proba(X[:1]), P[:1], atol=1e-6)
     features = torch.from_numpy(extractor().fit_transform(X))
-    hidden = model.net_.module_.head.linear1(features)
+    hidden = model.module_.head.linear1(features)
     hidden = (hidden - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
     hidden = (hidden * norm.weight + norm.bias).relu()
-    outputs = model.net_.module_.head.output(hidden)
+    outputs = model.module_.head.output(hidden)
     np.testing.assert_allclose(P, outputs.softmax(1).detach(), atol=1e-5)
 
 

@@ -115,7 +115,7 @@ def test_averaged_weights_are_what_predicts(data):
     expected = seen.after[0][0]
     for weight, _ in seen.after[1:]:
         expected = 0.5 * expected + 0.5 * weight
-    torch.testing.assert_close(model.net_.module_.head.weight.detach(), expected)
+    torch.testing.assert_close(model.module_.head.weight.detach(), expected)
     assert not torch.allclose(expected, seen.after[-1][0])
 
 
@@ -134,7 +134,7 @@ def test_a_term_of_a_callback_is_part_of_the_loss(data):
     )
     term = stepped(data, callbacks=[VirtualAdversarialLoss()])[1]
     assert not torch.equal(
-        term.net_.module_.head.weight, stepped(data)[1].net_.module_.head.weight
+        term.module_.head.weight, stepped(data)[1].module_.head.weight
     )
 
 
@@ -245,9 +245,9 @@ def test_a_warm_start_takes_the_weights_of_labels_it_is_given(data):
     Y = (np.arange(48).reshape(24, 2) % 3 == 0).astype(int)
     model = classifier(class_weight={1: 20.0}, warm_start=True).fit(X, Y)
     other = classifier(warm_start=True).fit(X, Y)
-    model.net_.module_.load_state_dict(other.net_.module_.state_dict())
-    model.net_.optimizer_.state.clear()
-    other.net_.optimizer_.state.clear()
+    model.module_.load_state_dict(other.module_.state_dict())
+    model._net.optimizer_.state.clear()
+    other._net.optimizer_.state.clear()
     model.set_params(class_weight=None).fit(X, Y)
     other.fit(X, Y)
     np.testing.assert_allclose(model.predict_proba(X), other.predict_proba(X))
@@ -287,7 +287,7 @@ def test_what_a_head_takes_from_data_is_of_all_classes(data):
     for rows in (np.arange(len(X)), order):
         model = classifier(head=head, batch_size=4, layer="features.2", lr=1e-6)
         model.fit(X[rows], y[rows])
-        norm = model.net_.module_.head.feature_norm
+        norm = model.module_.head.feature_norm
         scales.append(norm.scale.item())
     assert scales[0] == pytest.approx(scales[1], rel=0.05)
 
@@ -344,7 +344,7 @@ def _check_two_runs(make, parameters, X, y, folder):
         again = make(**chosen, callbacks=[kept]).fit(X, y)
         alone = make(**chosen).fit(X, y)
         assert torch.equal(
-            again.net_.module_.head.weight, alone.net_.module_.head.weight
+            again.module_.head.weight, alone.module_.head.weight
         )
         # The same run, of an equal but other object, is found again.
         same = clone(again).set_params(callbacks=[Checkpoint(folder, keep=True)])
@@ -374,7 +374,7 @@ def test_the_whole_recipe_is_copied(data):
     for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
         np.testing.assert_array_equal(other.predict_proba(X), P)
     again = clone(model)
-    assert not hasattr(again, "net_")
+    assert not hasattr(again, "_network")
     np.testing.assert_array_equal(again.fit(X, y).predict_proba(X), P)
 
 

@@ -32,13 +32,13 @@ class Before(Callback):
 
 def _moved(model, before):
     """Return the names of the tensors that training changed."""
-    after = model.net_.module_.state_dict()
+    after = model.module_.state_dict()
     assert after.keys() == before.keys()
     return {name for name in after if not torch.equal(after[name], before[name])}
 
 
 def _parameters(model):
-    return {name for name, _ in model.net_.module_.named_parameters()}
+    return {name for name, _ in model.module_.named_parameters()}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_only_what_is_trainable_moves(
         callbacks=[before],
     ).fit(*data)
     moved = _moved(model, before.state)
-    named = model.net_.module_.backbone.stages
+    named = model.module_.backbone.stages
     # layer1 is the first stage: the stem belongs to it
     chosen = {f"backbone.module.{name}" for stage in stages for name in named[stage]}
     assert moved & _parameters(model) == chosen | {"head.weight", "head.bias"}
@@ -145,8 +145,8 @@ def test_training_the_head_equals_a_plain_torch_loop(data, batch_size):
             features, target, epochs=4, batch_size=batch_size, seed=0
         )
     assert losses[-1] != losses[0]
-    torch.testing.assert_close(model.net_.module_.head.weight, head.weight)
-    torch.testing.assert_close(model.net_.module_.head.bias, head.bias)
+    torch.testing.assert_close(model.module_.head.weight, head.weight)
+    torch.testing.assert_close(model.module_.head.bias, head.bias)
     np.testing.assert_allclose(model.history_["train_loss"], losses, rtol=1e-5)
     with torch.no_grad():
         P = head(features).softmax(1).numpy()
@@ -170,7 +170,7 @@ def test_predictions_are_the_modules_own(data):
     X, y = data
     for trainable in ("head", "all"):
         model = classifier(image_size=(32, 32), trainable=trainable).fit(X, y)
-        module = copy.deepcopy(model.net_.module_).eval()
+        module = copy.deepcopy(model.module_).eval()
         mean, std = (
             torch.tensor(v).view(3, 1, 1)
             for v in (model.preprocessing_.mean, model.preprocessing_.std)
@@ -238,7 +238,7 @@ def test_optimizers_by_name(name, data):
         backbone="resnet18", optimizer=name, trainable=1, max_epochs=1,
         weight_decay=0.03, callbacks=[before],
     ).fit(*data)  # fmt: skip
-    optimizer = model.net_.optimizer_
+    optimizer = model._net.optimizer_
     assert type(optimizer) is kind
     assert {"head.weight", "head.bias"} < _moved(model, before.state)
     for group in optimizer.param_groups:
@@ -260,9 +260,9 @@ def test_the_backbone_of_good_weights_has_a_rate_of_its_own(
         backbone="resnet18", weights=pretrained_file, trainable="all", max_epochs=1,
         **rates,
     ).fit(*data)  # fmt: skip
-    rate = {id(p): g["lr"] for g in model.net_.optimizer_.param_groups
+    rate = {id(p): g["lr"] for g in model._net.optimizer_.param_groups
             for p in g["params"]}  # fmt: skip
-    module = model.net_.module_
+    module = model.module_
     assert {rate[id(p)] for p in module.head.parameters()} == {rates.get("lr", 1e-2)}
     found = {rate[id(p)] for p in module.backbone.parameters()}
     assert list(found) == [pytest.approx(expected)]
@@ -270,7 +270,7 @@ def test_the_backbone_of_good_weights_has_a_rate_of_its_own(
 
 def test_weight_decay_shrinks_the_weights(data):
     light, heavy = (
-        classifier(weight_decay=decay).fit(*data).net_.module_.head.weight.norm()
+        classifier(weight_decay=decay).fit(*data).module_.head.weight.norm()
         for decay in (0, 10)
     )
     assert heavy < 0.9 * light
@@ -310,7 +310,7 @@ def test_early_stopping_stops_and_puts_the_best_weights_back(trainable, data):
     best_state = kept.states[model.best_epoch_ - 1]
     assert all(
         torch.equal(v, best_state[k])
-        for k, v in model.net_.module_.state_dict().items()
+        for k, v in model.module_.state_dict().items()
     )
     found = log_loss(y_val == "light", model.predict_proba(data[0])[:, 1])
     assert found == pytest.approx(losses.min(), rel=1e-4)
@@ -435,7 +435,7 @@ def test_without_warm_start_a_fit_starts_anew(data):
 def test_a_warm_start_with_other_stages(data):
     model = classifier(backbone="vgg11", layer="features.20", warm_start=True,
                        max_epochs=1, optimizer="adam")  # fmt: skip
-    stages = model.fit(*data).net_.module_.backbone.stages
+    stages = model.fit(*data).module_.backbone.stages
     by_count = {}
     for stage, names in stages.items():
         by_count.setdefault(len(names), []).append(stage)
@@ -516,7 +516,7 @@ def test_net_params_reach_skorch(data):
     assert seen.batch_sizes == [7, 7, 7, 3]
     assert seen.train_targets == [0] * 12 + [1] * 12
     fit = classifier(net_params={"optimizer__momentum": 0.5}).fit(*data)
-    assert {g["momentum"] for g in fit.net_.optimizer_.param_groups} == {0.5}
+    assert {g["momentum"] for g in fit._net.optimizer_.param_groups} == {0.5}
 
 
 def test_a_weight_decay_in_net_params_is_not_lost(data):
@@ -548,11 +548,11 @@ def test_callbacks_of_skorch(data):
     decayed = classifier(
         callbacks=[("decay", LRScheduler("ExponentialLR", gamma=0.1))]
     ).fit(*data)
-    assert not np.allclose(decayed.net_.optimizer_.param_groups[0]["lr"], 1e-2)
+    assert not np.allclose(decayed._net.optimizer_.param_groups[0]["lr"], 1e-2)
     clipped = classifier(callbacks=[GradientNormClipping(1e-9)], weight_decay=0)
     before = Before()
     clipped.set_params(callbacks=[before, *clipped.callbacks]).fit(*data)
-    head = clipped.net_.module_.head.weight
+    head = clipped.module_.head.weight
     assert torch.allclose(head, before.state["head.weight"], atol=1e-9)
 
 

@@ -178,7 +178,7 @@ def test_the_exported_program_predicts_as_the_estimator(model, tmp_path):
     plain = _graph._as_is(model.preprocessing_)
     pixels = np.repeat(np.repeat(X[:17], 2, 1), 2, 2)[:, :40, :40]
     wanted = run_network(
-        model.net_.module_,
+        model.module_,
         as_source(pixels),
         plain,
         Execution.of("cpu", "float32", 32),
@@ -212,7 +212,7 @@ def test_exporting_leaves_the_estimator_alone(model, tmp_path):
     _graph.graph_of(model)
     assert torch.equal(state, torch.random.get_rng_state())
     np.testing.assert_array_equal(model.predict_proba(X), before)
-    assert not model.net_.module_.backbone._ledger.handed_out
+    assert not model.module_.backbone._ledger.handed_out
 
 
 def test_what_has_no_graph_says_so(model, tmp_path):

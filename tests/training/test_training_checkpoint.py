@@ -566,7 +566,7 @@ def test_a_finished_fit_that_is_kept_is_returned(tmp_path, rules, n_epochs):
     assert_same_fit(again, first)
     assert again.callbacks[-1].resumed_epoch_ == again.n_iter_
     assert again.n_iter_ == n_epochs
-    assert again.net_.stop_reason_ == first.net_.stop_reason_
+    assert again.stop_reason_ == first.stop_reason_
 
 
 def test_candidates_and_folds_of_a_search_share_a_directory_and_no_file(tmp_path):

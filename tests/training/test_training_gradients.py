@@ -108,7 +108,7 @@ def test_layers_have_their_norms(monitored):
         row = layers.iloc[position]
         expected = np.linalg.norm(gradients, axis=1).mean()
         np.testing.assert_allclose(row["grad_norm"], expected, rtol=1e-5)
-    weights = dict(model.net_.module_.named_parameters())
+    weights = dict(model.module_.named_parameters())
     for position, name in enumerate(names, start=2):
         row = layers.iloc[position]
         norm = weights[f"{name}.weight"].detach().norm().item()
@@ -121,7 +121,7 @@ def test_layers_have_their_norms(monitored):
 
 def assert_validation_gradient(model, X, y):
     """Compare the last recorded norm with autograd's, of the rows given."""
-    module = copy.deepcopy(model.net_.module_).eval()
+    module = copy.deepcopy(model.module_).eval()
     pixels = torch.from_numpy(X).permute(0, 3, 1, 2)
     outputs = module(model.preprocessing_.normalize(pixels))
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -169,7 +169,7 @@ class Crash(Callback):
 
 
 def state_of(model):
-    return {k: v.clone() for k, v in model.net_.module_.state_dict().items()}
+    return {k: v.clone() for k, v in model.module_.state_dict().items()}
 
 
 @pytest.mark.parametrize("weights_of_validation", [True, False])

@@ -213,7 +213,7 @@ def test_losses_that_are_read_late_are_the_same(data, monkeypatch):
     assert set(kinds) == {torch.Tensor}  # nothing was read while batches ran
     columns = ["train_loss", "valid_loss", "train_top1", "valid_score"]
     np.testing.assert_array_equal(late.history_[columns], plain.history_[columns])
-    for epoch in late.net_.history:
+    for epoch in late._net.history:
         for batch in epoch["batches"]:
             assert type(batch.get("train_loss", 0.0)) is float
             assert type(batch.get("valid_loss", 0.0)) is float
