@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from sklearn_dl._extraction import PixelReader
 from sklearn_dl._images import ImageSource
 from sklearn_dl._runtime import keyed_generator
-from sklearn_dl.augmentation import mix_batch
+from sklearn_dl.augmentation import Mixing
 
 # The first number of a key after (seed, epoch): what is drawn.
 _VIEW, _MIX = 0, 1
@@ -41,7 +41,7 @@ class TrainingRows(Dataset):
         How the images of a batch are mixed.
     mix_alpha : float or None, default=None
     pairs : bool or None, default=None
-        See `mix_batch`.
+        See `Mixing.mix_batch`.
     seed : int, default=0
     """
 
@@ -133,12 +133,10 @@ class TrainingRows(Dataset):
         if self.mix is None:
             return {"x": pixels, "sample_weight": weight}, target
         rng = keyed_generator(self.seed, self.epoch, _MIX, int(index[0]))
-        mixed = mix_batch(
+        mixed = Mixing(self.mix, self.mix_alpha).mix_batch(
             pixels,
             target,
             weight,
-            mix=self.mix,
-            alpha=self.mix_alpha,
             pairs=self.pairs,
             rng=rng,
         )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sklearn_dl._extraction import PixelReader
-from sklearn_dl.augmentation import resolve_augment
+from sklearn_dl.augmentation import Mixing, resolve_augment
 from sklearn_dl.training._data import AugmentedView, Rows, TrainingRows
 from sklearn_dl.training._module import BackboneWithHead
 from sklearn_dl.training._regime import Regime
@@ -53,16 +53,19 @@ class Inputs:
         self, rows: Rows, *, augment, mix: str | None, mix_alpha, pairs: bool, seed: int
     ) -> TrainingRows:
         """Return rows that are augmented and mixed anew in each epoch."""
-        augmenter = resolve_augment(augment, self.network.backbone.preprocessing)
-        if augmenter is None and mix is None:
+        preprocessing = self.network.backbone.preprocessing
+        augmenter, mixing = resolve_augment(augment, preprocessing)
+        if mix is not None:
+            mixing = Mixing(mix, mix_alpha)
+        if augmenter is None and mixing is None:
             return self.plain(rows)
         view = None if augmenter is None else AugmentedView(augmenter, seed)
         return TrainingRows(
             rows.target,
             torch.from_numpy(rows.weight),
             pixels=self._reader(rows, view),
-            mix=mix,
-            mix_alpha=mix_alpha,
+            mix=None if mixing is None else mixing.kind,
+            mix_alpha=None if mixing is None else mixing.alpha,
             pairs=pairs,
             seed=seed,
         )

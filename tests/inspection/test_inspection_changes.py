@@ -205,7 +205,7 @@ def test_grey_images_stay_grey_and_have_no_colour_to_change(change):
 def test_each_change_names_an_augmentation_that_goes_as_far(image, change):
     name = list_changes().set_index("change").loc[change, "augmentation"]
     assert name in AUGMENTATIONS
-    augmenter = resolve_augment(Augment(name, strength=1.0), PLAIN)
+    augmenter, _ = resolve_augment(Augment(name, strength=1.0), PLAIN)
     plain = pixels(image)
     moved = np.abs(pixels(change_image(image, change, 1.0)) - plain).mean()
     draws = [
