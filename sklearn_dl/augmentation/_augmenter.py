@@ -131,7 +131,7 @@ class Augmenter:
     >>> from sklearn_dl.augmentation import resolve_augment
     >>> from sklearn_dl.backbones import Preprocessing
     >>> preprocessing = Preprocessing(36, (32, 32), mean=(0.5,) * 3, std=(0.2,) * 3)
-    >>> augmenter = resolve_augment("standard", preprocessing)
+    >>> augmenter, _ = resolve_augment("standard", preprocessing)
     >>> augmenter
     Augmenter(crop, flip, color)
     >>> image = Image.linear_gradient("L")

@@ -11,12 +11,12 @@ from sklearn_dl._images import as_source
 from sklearn_dl._plots import import_pyplot
 from sklearn_dl._runtime import draw_seed
 from sklearn_dl.augmentation._images import plain_view, to_floats
-from sklearn_dl.augmentation._mix import mix_batch
+from sklearn_dl.augmentation._mix import Mixing
 from sklearn_dl.augmentation._presets import resolve_augment
 from sklearn_dl.backbones import CallablePreprocessing, Preprocessing
 
 # The preset of most weights; values are shown as they are before normalisation.
-_PRESET = Preprocessing(256, (224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
+USUAL_PREPROCESSING = Preprocessing(256, (224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def plot_augmentations(
@@ -26,16 +26,14 @@ def plot_augmentations(
     n_images: int = 4,
     n_draws: int = 6,
     image_size: int | tuple[int, int] = 224,
-    mix: str | None = None,
-    mix_alpha: float | None = None,
     random_state=0,
     figure=None,
 ):
     """Show what the network will see of some images in training.
 
-    Each row is an image: as it is in prediction, then as it was drawn. With `mix`, a
-    column of draws is a batch: each image is mixed with another one of its column, and
-    the share of its own is written on it.
+    Each row is an image: as it is in prediction, then as it was drawn. Where images
+    are mixed, a column of draws is a batch: each image is mixed with another one of its
+    column, and the percentages of both are written below it.
 
     Parameters
     ----------
@@ -50,10 +48,6 @@ def plot_augmentations(
     image_size : int or (int, int), default=224
         The network's input size, in pixels. An int is a side: the shorter side is
         resized to 256/224 of it, and the centre cropped. (height, width) resizes.
-    mix : {None, "mixup", "cutmix", "both"}, default=None
-        See `mix_batch`.
-    mix_alpha : float, default=None
-        See `mix_batch`.
     random_state : int, RandomState instance or None, default=0
         Seed of the draws.
     figure : matplotlib.figure.Figure or SubFigure, default=None
@@ -80,15 +74,13 @@ def plot_augmentations(
     >>> len(figure.axes)
     8
     """
-    preprocessing = _PRESET.replace_image_size(image_size)
+    preprocessing = USUAL_PREPROCESSING.replace_image_size(image_size)
     draws = draw_augmentations(
         X,
         augment,
         preprocessing,
         n_images=n_images,
         n_draws=n_draws,
-        mix=mix,
-        mix_alpha=mix_alpha,
         random_state=random_state,
     )
     if figure is None:
@@ -153,8 +145,6 @@ def draw_augmentations(
     *,
     n_images: int,
     n_draws: int,
-    mix: str | None,
-    mix_alpha: float | None,
     random_state,
     image_shape=None,
 ) -> Draws:
@@ -163,7 +153,7 @@ def draw_augmentations(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
     source = as_source(X, image_shape=image_shape)
-    augmenter = resolve_augment(augment, preprocessing)
+    augmenter, mixing = resolve_augment(augment, preprocessing)
     seed = draw_seed(random_state)
     images = [as_image(source[row]) for row in range(min(n_images, len(source)))]
     plain = [plain_view(image, preprocessing) for image in images]
@@ -175,7 +165,7 @@ def draw_augmentations(
             else plain[row]
             for row, image in enumerate(images)
         ]
-        columns.append(_mixed(views, mix, mix_alpha, [seed, draw]))
+        columns.append(_mixed(views, mixing, [seed, draw]))
     return Draws(plain, columns)
 
 
@@ -188,33 +178,22 @@ def as_image(image: Image.Image | np.ndarray) -> Any:
     return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
 
 
-def _mixed(views, mix, alpha, key) -> list[tuple[torch.Tensor, str]]:
+def _mixed(views, mixing: Mixing | None, key) -> list[tuple[torch.Tensor, str]]:
     """Return a column of images, each with its title."""
-    if mix is None:
+    if mixing is None:
         return [(view, "") for view in views]
     channels = max(len(view) for view in views)
-    batch = torch.stack(
-        [
-            torch.from_numpy(to_floats(view.numpy())).expand(channels, -1, -1)
-            for view in views
-        ]
-    )
-    rows = torch.arange(len(views))
-    mixed = mix_batch(
-        batch,
-        rows,
+    floats = [torch.from_numpy(to_floats(view.numpy())) for view in views]
+    mixed: dict[str, Any] = mixing.mix_batch(
+        torch.stack([view.expand(channels, -1, -1) for view in floats]),
+        torch.arange(len(views)),
         torch.ones(len(views)),
-        mix=mix,
-        alpha=alpha,
         rng=np.random.default_rng(key),
     )
-    share, other = mixed["mix_share"], mixed["mix_target"]
-    assert share is not None
-    assert other is not None
-    assert mixed["x"] is not None
+    factors, others = mixed["mix_share"].tolist(), mixed["mix_target"].tolist()
     titles = [
-        f"{s:.0%} + {1 - s:.0%} of {o + 1}"
-        for s, o in zip(share.tolist(), other.tolist(), strict=True)
+        f"{factor:.0%} + {1 - factor:.0%} of {other + 1}"
+        for factor, other in zip(factors, others, strict=True)
     ]
     return list(zip(mixed["x"], titles, strict=True))
 

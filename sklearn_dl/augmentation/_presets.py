@@ -1,4 +1,4 @@
-"""What an `augment` parameter may say, and the augmenter that it stands for."""
+"""Augmentations by name, and the augmenter and the mixing that they stand for."""
 
 import difflib
 import numbers
@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator
 
 from sklearn_dl.augmentation._augmenter import NAMES, Augmenter, Named
 from sklearn_dl.augmentation._foreign import Foreign
+from sklearn_dl.augmentation._mix import MIXES, Mixing
 
 #: Names of the transforms, in the order in which neighbours in a list act.
 AUGMENTATIONS: tuple[str, ...] = NAMES
@@ -41,7 +42,7 @@ _RECIPES = {
 
 
 class Augment(BaseEstimator):
-    """Random changes of training images, with their strength.
+    """Random changes and mixtures of training images, with their strength.
 
     For grids, which reach inside: ``augment=Augment("standard")`` and
     ``augment__strength``. Without a strength to set, give `transforms` itself as
@@ -49,14 +50,22 @@ class Augment(BaseEstimator):
 
     Parameters
     ----------
-    transforms : str, callable or sequence of them, default="standard"
-        A preset, ``"trivial"`` (TrivialAugment), ``"rand"`` (RandAugment), names out of
-        `AUGMENTATIONS`, or transforms of other libraries; see Notes.
+    transforms : str, callable, sequence of them or None, default="standard"
+        A preset, ``"trivial"`` (TrivialAugment [4]_), ``"rand"`` (RandAugment [5]_),
+        names out of `AUGMENTATIONS`, ``"mixup"``, ``"cutmix"``, or transforms of other
+        libraries; see Notes.
     strength : float or dict of str to float, default=1.0
         Factor of how far the named transforms go, and of the magnitude of RandAugment
         (9 at 1), from 0 to 10. At 0 images stay as in prediction. A dict has it by
-        name; names that it leaves out have 1. TrivialAugment and the transforms of
-        other libraries keep their own strength.
+        name; names that it leaves out have 1. TrivialAugment, the transforms of other
+        libraries and mixing keep their own strength.
+    mix : {"mixup", "cutmix", "both"} or None, default=None
+        How images are mixed, where `transforms` don't name it. ``"both"`` stands for
+        both names: a coin is tossed for each batch.
+    mix_alpha : float or None, default=None
+        Both parameters of the beta distribution that the two weights of a mixture
+        are drawn from, above 0: 1 is uniform; below, most mixtures are nearly one
+        image. None takes 0.2 for mixup and 1 for CutMix. No effect without mixing.
 
     Notes
     -----
@@ -101,6 +110,13 @@ class Augment(BaseEstimator):
     most of the border has one colour, else the image's reflection. Where a mirror image
     means something else, leave ``flip`` out.
 
+    Mixing: ``"mixup"`` [6]_ adds each image of a batch to another one of it, and
+    ``"cutmix"`` [7]_ pastes a rectangle of the other into it; the loss has the targets
+    of both, weighted as the images are. It acts last, wherever the names stand in the
+    list, as in ``["standard", "mixup"]``. Alone, it leaves the single images as in
+    prediction. With both names, ``["flip", "mixup", "cutmix"]``, a coin is tossed for
+    each batch.
+
     Other libraries: any callable from image to image. Transforms of
     ``torchvision.transforms.v2`` get an ``Image`` tensor, Albumentations an array, any
     other callable a PIL image (a tensor where X holds floats). They act in their place
@@ -116,28 +132,39 @@ class Augment(BaseEstimator):
     .. [3] Zhong et al., "Random erasing data augmentation", AAAI 2020.
     .. [4] Müller and Hutter, "TrivialAugment", ICCV 2021.
     .. [5] Cubuk et al., "RandAugment", NeurIPS 2020.
+    .. [6] Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018.
+    .. [7] Yun et al., "CutMix: Regularization strategy to train strong classifiers
+       with localizable features", ICCV 2019.
 
     Examples
     --------
     >>> from sklearn_dl.augmentation import Augment
     >>> Augment(["rotation", "noise"]).set_params(strength=0.5)
     Augment(strength=0.5, transforms=['rotation', 'noise'])
-    >>> Augment("standard", strength={"color": 2.0})
-    Augment(strength={'color': 2.0})
+    >>> Augment(["standard", "mixup"], strength={"color": 2.0}, mix_alpha=0.4)
+    Augment(mix_alpha=0.4, strength={'color': 2.0}, transforms=['standard', 'mixup'])
     """
 
     def __init__(
         self,
-        transforms: str | Callable | Sequence[str | Callable] = "standard",
+        transforms: str | Callable | Sequence[str | Callable] | None = "standard",
         *,
         strength: float | Mapping[str, float] = 1.0,
+        mix: str | None = None,
+        mix_alpha: float | None = None,
     ):
         self.transforms = transforms
         self.strength = strength
+        self.mix = mix
+        self.mix_alpha = mix_alpha
 
 
-def resolve_augment(augment: Any, preprocessing) -> Augmenter | None:
-    """Build what an `augment` parameter stands for.
+def resolve_augment(
+    augment: Any, preprocessing
+) -> tuple[Augmenter | None, Mixing | None]:
+    """Return the augmenter and the mixing that an `augment` parameter stands for.
+
+    Each is None where nothing of its kind is asked for.
 
     Parameters
     ----------
@@ -145,11 +172,6 @@ def resolve_augment(augment: Any, preprocessing) -> Augmenter | None:
         See `Augment`.
     preprocessing : Preprocessing or CallablePreprocessing
         Resizing and cropping of the network.
-
-    Returns
-    -------
-    augmenter : Augmenter or None
-        None where nothing is to be done: `augment` is None or empty.
 
     Raises
     ------
@@ -163,20 +185,21 @@ def resolve_augment(augment: Any, preprocessing) -> Augmenter | None:
     >>> from sklearn_dl.augmentation import resolve_augment
     >>> from sklearn_dl.backbones import Preprocessing
     >>> preprocessing = Preprocessing(36, (32, 32), mean=(0.5,) * 3, std=(0.2,) * 3)
-    >>> resolve_augment(["erase", "rotation"], preprocessing)
-    Augmenter(rotation, erase)
-    >>> resolve_augment(None, preprocessing) is None
-    True
+    >>> resolve_augment(["mixup", "erase", "rotation"], preprocessing)
+    (Augmenter(rotation, erase), Mixing(kind='mixup', alpha=None))
+    >>> resolve_augment(None, preprocessing)
+    (None, None)
     """
-    transforms, strength = augment, _Strength(1.0)
-    if isinstance(augment, Augment):
-        transforms, strength = augment.transforms, _Strength(augment.strength)
-    if transforms is None:
-        return None
+    chosen = augment if isinstance(augment, Augment) else Augment(augment)
+    transforms, strength = chosen.transforms, _Strength(chosen.strength)
     items = list(transforms) if isinstance(transforms, list | tuple) else [transforms]
     steps: list[Named | Foreign] = []
     names: list[str] = []
-    for item in items:
+    mixes: set[str] = set()
+    for item in items if transforms is not None else []:
+        if isinstance(item, str) and item in MIXES:
+            mixes.add(item)
+            continue
         found = _lookup(item, strength)
         if isinstance(found, tuple):
             names += found
@@ -187,8 +210,18 @@ def resolve_augment(augment: Any, preprocessing) -> Augmenter | None:
         steps.append(found)
     if names:
         steps.append(strength.named(names))
-    strength.check_used(transforms)
-    return Augmenter(_crop_first(steps), preprocessing) if steps else None
+    if transforms is not None:
+        strength.check_used(transforms)
+    if mixes and chosen.mix is not None:
+        raise ValueError(
+            f"mix={chosen.mix!r} says again what transforms={transforms!r} say: name "
+            "the mixing in one of them."
+        )
+    kind = chosen.mix if not mixes else "both" if len(mixes) == 2 else mixes.pop()
+    # Made in any case: mix_alpha is checked where there is nothing to mix, too.
+    mixing = Mixing("both" if kind is None else kind, chosen.mix_alpha)
+    augmenter = Augmenter(_crop_first(steps), preprocessing) if steps else None
+    return augmenter, mixing if kind is not None else None
 
 
 class _Strength:
@@ -258,7 +291,7 @@ def _lookup(item: Any, strength: _Strength) -> tuple[str, ...] | Foreign:
 
 
 def _unknown(name: str) -> str:
-    known = [*PRESETS, "trivial", "rand", *NAMES]
+    known = [*PRESETS, "trivial", "rand", *NAMES, *MIXES]
     near = difflib.get_close_matches(name.lower(), [*known, *_RECIPES], 1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     return f"Unknown augment {name!r}.{guess} The names are {', '.join(known)}."

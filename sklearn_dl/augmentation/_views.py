@@ -107,8 +107,8 @@ def resolve_views(tta: Any, preprocessing, augment: Any = None) -> Views | None:
     preprocessing : Preprocessing or CallablePreprocessing
         Resizing and cropping of the network.
     augment : None, str, callable, sequence of them or Augment, default=None
-        How an int's random views are drawn; see `Augment`. None is ``"light"``,
-        which mirrors: give another for digits.
+        How an int's random views are drawn, but for mixing; see `Augment`. None is
+        ``"light"``.
 
     Returns
     -------
@@ -142,9 +142,9 @@ def resolve_views(tta: Any, preprocessing, augment: Any = None) -> Views | None:
             make = partial(_mirrored, preprocessing)
         return Views(repr(tta), make, n_views, True)
     if isinstance(tta, int | np.integer) and not isinstance(tta, bool) and tta >= 2:
-        augmenter = resolve_augment(augment, preprocessing)
+        augmenter, _ = resolve_augment(augment, preprocessing)
         if augmenter is None:
-            augmenter = resolve_augment("light", preprocessing)
+            augmenter, _ = resolve_augment("light", preprocessing)
         assert augmenter is not None
         make = partial(_random, preprocessing, augmenter, int(tta))
         return Views(repr(int(tta)), make, int(tta), augmenter.thread_safe)

@@ -12,16 +12,19 @@ from PIL import Image
 from sklearn_dl._images import decode_image
 from sklearn_dl._images._arrays import image_array, is_tensor
 from sklearn_dl._runtime import keyed_generator
-from sklearn_dl.augmentation._colour import ColourMap
-from sklearn_dl.augmentation._damage import gaussian_blur, jpeg
-from sklearn_dl.augmentation._geometry import (
+from sklearn_dl.augmentation import (
+    ColourMap,
+    gaussian_blur,
+    jpeg,
     rotation_matrix,
     scale_matrix,
     shear_matrix,
+    to_bytes,
+    to_floats,
+    to_pixels,
     translation_matrix,
     warp,
 )
-from sklearn_dl.augmentation._images import to_bytes, to_floats, to_pixels
 
 # Six casts: one channel up or down against the two others.
 _CASTS = np.array(

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn_dl._extraction._run import progress
 from sklearn_dl._images import ImageSource, as_source
 from sklearn_dl._runtime import keyed_generator
-from sklearn_dl.augmentation._images import to_bytes, to_image
+from sklearn_dl.augmentation import to_bytes, to_image
 
 # The size at which images are looked at, so that their resolution matters little.
 _SIDE = 224

@@ -337,7 +337,7 @@ def test_only_training_rows_are_augmented_anew_in_each_epoch(data):
     for batch in seen.valid:
         assert torch.equal(batch, plain)
     # The draws are those of (seed, epoch, row) and of nothing else.
-    augmenter = resolve_augment(["flip", "rotation"], model.preprocessing_)
+    augmenter, _ = resolve_augment(["flip", "rotation"], model.preprocessing_)
     seed = int(np.random.RandomState(0).randint(2**31 - 1))
     for epoch, batch in enumerate(seen.train, start=1):
         rows = [

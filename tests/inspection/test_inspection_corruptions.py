@@ -211,7 +211,7 @@ def test_grey_images_stay_grey_and_have_no_colour_to_change(corruption):
 def test_each_corruption_names_an_augmentation_that_goes_as_far(image, corruption):
     name = list_corruptions().set_index("corruption").loc[corruption, "augmentation"]
     assert name in AUGMENTATIONS
-    augmenter = resolve_augment(Augment(name, strength=1.0), PLAIN)
+    augmenter, _ = resolve_augment(Augment(name, strength=1.0), PLAIN)
     plain = pixels(image)
     moved = np.abs(pixels(corrupt_image(image, corruption, 1.0)) - plain).mean()
     draws = [

@@ -588,7 +588,7 @@ def test_every_answer_goes_straight_into_augment():
     seen = set()
     for report in answers():
         for value in (report.augment, report.severe_augment):
-            augmenter = resolve_augment(value, preprocessing)
+            augmenter, _ = resolve_augment(value, preprocessing)
             if value is None:
                 assert augmenter is None
                 continue
@@ -642,9 +642,10 @@ def test_shifts_are_named_and_none_where_there_are_none():
         assert direction in found.shifted
         assert direction in str(found)
         answers = found.shifts.loc[found.shifts["shifted"], "augmentation"]
-        assert resolve_augment(
+        augmenter, _ = resolve_augment(
             answers.tolist(), Preprocessing(36, (32, 32), (0.5,) * 3, (0.2,) * 3)
         )
+        assert augmenter is not None
 
 
 @pytest.mark.parametrize(
