@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from sklearn.metrics import check_scoring
+from sklearn.metrics import get_scorer
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 from sklearn.utils import check_array, column_or_1d, compute_class_weight
 from sklearn.utils.metaestimators import available_if
@@ -360,7 +360,7 @@ class ValidationScorer:
         self.scoring = scoring
         self.predictor = _Outputs(targets, gives_margins)
         default = "r2" if continuous else "accuracy"
-        self.scorer = check_scoring(self.predictor, scoring or default)
+        self.scorer = get_scorer(default if scoring is None else scoring)
 
     def __call__(self, outputs: np.ndarray) -> dict[str, float]:
         """Return the scores by name."""

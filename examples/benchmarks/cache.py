@@ -149,8 +149,7 @@ def search(X, y, args) -> None:
     def on_features():
         # Momentum and batches as ImageClassifier has them.
         net = skorch_net(nn.Linear(features.shape[1], 2), args, batch_size=32)
-        grid = {"lr": GRID["lr"], "optimizer__weight_decay": GRID["weight_decay"]}
-        found = GridSearchCV(net, grid, cv=folds, refit=False, error_score="raise")
+        found = GridSearchCV(net, GRID, cv=folds, refit=False, error_score="raise")
         return found.fit(features, codes)
 
     on_features()

@@ -46,7 +46,7 @@ from sklearn_dl.training._trainable import Trainable
 if TYPE_CHECKING:
     from sklearn_dl.training._adversarial import VirtualAdversarialLoss
     from sklearn_dl.training._diagnose import diagnose
-    from sklearn_dl.training._digest import digest_of_run as digest_of_run
+    from sklearn_dl.training._digest import run_fingerprint as run_fingerprint
     from sklearn_dl.training._gradients import GradientMonitor
     from sklearn_dl.training._recording import BatchLosses
     from sklearn_dl.training._sam import SAM
@@ -84,6 +84,6 @@ __getattr__, __dir__ = lazy(
         "TensorBoard": "sklearn_dl.training._tensorboard",
         "VirtualAdversarialLoss": "sklearn_dl.training._adversarial",
         "diagnose": "sklearn_dl.training._diagnose",
-        "digest_of_run": "sklearn_dl.training._digest",
+        "run_fingerprint": "sklearn_dl.training._digest",
     },
 )

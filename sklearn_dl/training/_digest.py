@@ -13,8 +13,8 @@ _FREE = ("cache", "callbacks", "device", "verbose")
 _FREE_NET_PARAMS = ("num_workers", "pin_memory", "prefetch_factor")
 
 
-def digest_of_run(
-    estimator, training: Rows, validation: Rows | None, previous: Any
+def run_fingerprint(
+    kind: str, params: dict[str, Any], training: Rows, validation: Rows | None
 ) -> str:
     """Return a digest of an estimator's parameters and of the rows it is trained on.
 
@@ -22,13 +22,11 @@ def digest_of_run(
     number of epochs before it.
     """
     digest = hashlib.sha256()
-    params = estimator.get_params(deep=True)
     for name in sorted(params):
         if name.split("__")[0] not in _FREE:
             text = stable_text(params[name], skip=_FREE_NET_PARAMS)
             digest.update(f"{name}={text};".encode())
-    before = 0 if previous is None else len(previous.history)
-    digest.update(f"{type(estimator).__name__} after {before};".encode())
+    digest.update(f"{kind};".encode())
     for rows in (training, validation):
         if rows is not None:
             _add_rows(digest, rows)

@@ -105,7 +105,10 @@ def _head(counted, **more):
 
 GRIDS = {
     "features + SVM": (_svm, {"classifier__C": np.geomspace(1e-4, 1, 8)}),
-    "head": (_head, {"optimizer__weight_decay": [0, 1e-4], "lr": [1e-3, 3e-3, 1e-2, 3e-2]}),
+    "head": (
+        _head,
+        {"optimizer__weight_decay": [0, 1e-4], "lr": [1e-3, 3e-3, 1e-2, 3e-2]},
+    ),
 }
 
 ENSEMBLES = {
@@ -254,8 +257,8 @@ def test_a_file_that_changes_is_computed_anew(counted, images, tmp_path):
         {"layer": "0"},
         {"layer": "0", "pooling": "max"},
         {"image_size": 40},
-        {"normalize": ((0.5,) * 3, (0.5,) * 3)},
-        {"normalize": "data"},
+        {"preprocessing": ((0.5,) * 3, (0.5,) * 3)},
+        {"preprocessing": "data"},
         {"precision": "bfloat16"},
         {"precision": "float64"},
         {"preprocessing": "callable"},

@@ -88,7 +88,10 @@ CLASSIFIERS = {
         LogisticRegression(),
     ),
     "grid": lambda: GridSearchCV(
-        classifier(**EASY), {"optimizer__weight_decay": [0, 1e-4]}, cv=2, error_score="raise"
+        classifier(**EASY),
+        {"optimizer__weight_decay": [0, 1e-4]},
+        cv=2,
+        error_score="raise",
     ),
     "halving": lambda: HalvingGridSearchCV(
         classifier(**EASY),
@@ -285,7 +288,10 @@ def test_processes_get_memory_mapped_images(trainable, data):
 def test_threads(path_column, y):
     with joblib.parallel_config("threading", n_jobs=2):
         search = GridSearchCV(
-            classifier(**EASY), {"optimizer__weight_decay": [0, 1e-4]}, cv=2, error_score="raise"
+            classifier(**EASY),
+            {"optimizer__weight_decay": [0, 1e-4]},
+            cv=2,
+            error_score="raise",
         ).fit(path_column, y)
     assert search.best_score_ > 0.9
 

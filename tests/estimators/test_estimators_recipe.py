@@ -75,7 +75,7 @@ def test_the_course_recipe_is_expressed_exactly(data):
         backbone_lr=1e-4,
         schedule=Schedule("constant", warmup_lr=1e-3),
         batch_size=24,  # one batch: no order of rows to reproduce
-        weight_decay=0.0,
+        optimizer__weight_decay=0.0,
         **WHOLE,
     ).fit(X, y)
 
@@ -155,10 +155,13 @@ def test_rates_fall_towards_the_input(data):
         ({"augment": "flipp"}, "flip"),
         ({"augment": 3}, "augment"),
         ({"loss": "squared_error"}, "loss='squared_error' is not one of"),
-        ({"loss": nn.CrossEntropyLoss(), "label_smoothing": 0.1}, "label_smoothing"),
-        ({"label_smoothing": 1.0}, "label_smoothing"),
-        ({"mix": "mixdown"}, "mix"),
-        ({"mix_alpha": 0.0}, "mix_alpha"),
+        (
+            {"loss": nn.CrossEntropyLoss(), "loss__label_smoothing": 0.1},
+            "label_smoothing",
+        ),
+        ({"loss__label_smoothing": 1.0}, "label_smoothing"),
+        ({"augment__mix": "mixdown"}, "mix"),
+        ({"augment__mix_alpha": 0.0}, "mix_alpha"),
         ({"tta": 1}, "tta"),
         ({"tta": "five"}, "tta"),
         ({"schedule": "cosinus"}, "schedule"),
@@ -198,9 +201,7 @@ def test_dropout_acts_in_training_and_not_in_prediction(data):
     seen = Snapshots()
     plain = classifier(max_epochs=1).fit(X, y)
     model = classifier(max_epochs=1, head=Head(dropout=0.9), callbacks=[seen]).fit(X, y)
-    assert not torch.equal(
-        plain.module_.head.weight, model.module_.head.output.weight
-    )
+    assert not torch.equal(plain.module_.head.weight, model.module_.head.output.weight)
     features = torch.from_numpy(extractor().fit_transform(X))
     linear = model.module_.head.output
     expected = torch.softmax(linear(features), 1).detach().numpy()
@@ -239,7 +240,7 @@ def test_margins_of_several_classes(data):
 
 
 def test_label_smoothing_is_torchs(data):
-    ours = classifier(label_smoothing=0.3).fit(*data)
+    ours = classifier(loss__label_smoothing=0.3).fit(*data)
     torchs = classifier(loss=nn.CrossEntropyLoss(label_smoothing=0.3)).fit(*data)
     plain = classifier().fit(*data)
     P = ours.predict_proba(data[0])
@@ -371,7 +372,11 @@ def test_mixed_images_have_the_losses_of_both(mix, data):
             losses.append((inputs, target, kwargs["y_pred"].detach(), loss.item()))
 
     model = classifier(
-        mix=mix, mix_alpha=1.0, batch_size=8, max_epochs=2, callbacks=[seen, Losses()]
+        augment__mix=mix,
+        augment__mix_alpha=1.0,
+        batch_size=8,
+        max_epochs=2,
+        callbacks=[seen, Losses()],
     )
     model.fit(X, y, sample_weight=weight)
     shares = [inputs["mix_share"][0].item() for inputs, *_ in losses]
@@ -389,9 +394,9 @@ def test_mixed_images_have_the_losses_of_both(mix, data):
 def test_the_targets_of_a_regressor_are_mixed(data):
     seen = Recorder()
     y = np.where(np.arange(24) < 12, 0.0, 1.0)
-    regressor(mix="mixup", mix_alpha=1.0, max_epochs=2, callbacks=[seen]).fit(
-        data[0], y
-    )
+    regressor(
+        augment__mix="mixup", augment__mix_alpha=1.0, max_epochs=2, callbacks=[seen]
+    ).fit(data[0], y)
     values = np.array(seen.train_targets).ravel()
     assert ((values > -1) & (values < 1)).any()  # between the scaled targets
     assert (np.abs(values) < 1 + 1e-9).all()
@@ -404,7 +409,7 @@ def test_workers_and_threads_change_nothing(augment, data, image_files, monkeypa
         monkeypatch.setattr(_pixels, "decoding_threads", lambda n=threads: n)
         model = classifier(
             augment=augment,
-            mix="both",
+            augment__mix="both",
             head=Head(dropout=0.3),
             max_epochs=2,
             batch_size=7,
@@ -413,7 +418,7 @@ def test_workers_and_threads_change_nothing(augment, data, image_files, monkeypa
         fits.append(state_of(model.fit(image_files, data[1])))
     assert [moved(fits[0], other) for other in fits[1:]] == [set()] * 3
     other = classifier(
-        augment=augment, mix="both", max_epochs=2, batch_size=7, random_state=1
+        augment=augment, augment__mix="both", max_epochs=2, batch_size=7, random_state=1
     )
     assert moved(fits[0], state_of(other.set_params(head__dropout=0.3).fit(*data)))
 
@@ -428,7 +433,9 @@ def test_workers_that_outlive_an_epoch_are_refused(data):
 
 
 def test_grey_rows_are_augmented_and_mixed(small_rows):
-    model = classifier(augment="strong", mix="both", image_size=32, max_epochs=2)
+    model = classifier(
+        augment="strong", augment__mix="both", image_size=32, max_epochs=2
+    )
     assert model.fit(*small_rows).predict(small_rows[0]).shape == (40,)
 
 
@@ -507,7 +514,7 @@ def test_the_l1_penalty_is_a_step_towards_zero(strength, data):
     X, y = data
     optimizer = Optimizer("sgd", l1=strength)
     seen = Snapshots()
-    parameters = {"batch_size": 24, "weight_decay": 0.0, "lr": 1e-3}
+    parameters = {"batch_size": 24, "optimizer__weight_decay": 0.0, "lr": 1e-3}
     classifier(optimizer=optimizer, max_epochs=2, callbacks=[seen], **parameters).fit(
         X, y
     )
@@ -598,7 +605,7 @@ def test_a_search_over_the_whole_recipe(data):
     X, y = two_brightnesses(12)
     grid = [
         {"trainable": ["head", 1], "augment": [None, "light"], "lr": [1e-3]},
-        {"mix": ["mixup"], "head__dropout": [0.5], "warmup_epochs": [0, 1]},
+        {"augment__mix": ["mixup"], "head__dropout": [0.5], "warmup_epochs": [0, 1]},
     ]
     model = classifier(trainable="all", max_epochs=2, batch_size=6)
     search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(X, y)
@@ -674,8 +681,8 @@ def test_the_recipe_in_every_precision(precision, data):
         "trainable": 1,
         "warmup_epochs": 1,
         "augment": "standard",
-        "mix": "both",
-        "label_smoothing": 0.1,
+        "augment__mix": "both",
+        "loss__label_smoothing": 0.1,
         "head": Head(8, dropout=0.2),
         "optimizer": Optimizer("adamw", max_grad_norm=1.0, l1=1e-5),
         "schedule": "cosine",

@@ -61,7 +61,7 @@ def stepped(data, **parameters):
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_weight_decay_is_a_gradient_of_the_weights_alone(decay, data):
     """Torch's weight_decay is the 2 * lambda of a penalty lambda * ||W||^2."""
-    seen, _ = stepped(data, optimizer="sgd", lr=0.1, weight_decay=decay)
+    seen, _ = stepped(data, optimizer="sgd", lr=0.1, optimizer__weight_decay=decay)
     for (w, b), (w1, b1), (gw, gb) in zip(
         seen.before, seen.after, seen.grads, strict=True
     ):
@@ -90,7 +90,7 @@ def test_sam_takes_the_gradient_uphill(data):
         data,
         optimizer=Optimizer(SAM, options={"base": "sgd", "rho": 0.5}),
         lr=0.1,
-        weight_decay=0.0,
+        optimizer__weight_decay=0.0,
     )
     features = torch.from_numpy(extractor(batch_size=24).fit_transform(X))
     target = torch.from_numpy((y == "light").astype("int64"))
@@ -126,9 +126,15 @@ def test_a_term_of_a_callback_is_part_of_the_loss(data):
         def loss_term(self, net, inputs, y_pred):
             return net.module_.head.weight.sum()
 
-    plain, _ = stepped(data, optimizer="sgd", lr=0.1, weight_decay=0.0)
+    plain, _ = stepped(data, optimizer="sgd", lr=0.1, optimizer__weight_decay=0.0)
     seen = Steps()
-    stepped(data, optimizer="sgd", lr=0.1, weight_decay=0.0, callbacks=[Pull(), seen])
+    stepped(
+        data,
+        optimizer="sgd",
+        lr=0.1,
+        optimizer__weight_decay=0.0,
+        callbacks=[Pull(), seen],
+    )
     torch.testing.assert_close(
         seen.after[0][0], plain.after[0][0] - 0.1, rtol=1e-4, atol=1e-6
     )
@@ -217,10 +223,10 @@ def test_mixed_labels_have_the_weighted_losses_of_both(mix, data):
                 rows.append((*batch, kwargs["y_pred"].detach(), loss.item()))
 
     model = classifier(
-        mix=mix,
-        mix_alpha=1.0,
+        augment__mix=mix,
+        augment__mix_alpha=1.0,
         class_weight={0: 1.0, 1: 7.0},
-        label_smoothing=0.2,
+        loss__label_smoothing=0.2,
         batch_size=8,
         callbacks=[Losses()],
     )
@@ -343,9 +349,7 @@ def _check_two_runs(make, parameters, X, y, folder):
         kept = Checkpoint(folder, keep=True)
         again = make(**chosen, callbacks=[kept]).fit(X, y)
         alone = make(**chosen).fit(X, y)
-        assert torch.equal(
-            again.module_.head.weight, alone.module_.head.weight
-        )
+        assert torch.equal(again.module_.head.weight, alone.module_.head.weight)
         # The same run, of an equal but other object, is found again.
         same = clone(again).set_params(callbacks=[Checkpoint(folder, keep=True)])
         same.fit(X, y)
@@ -365,8 +369,8 @@ def test_the_whole_recipe_is_copied(data):
         optimizer=Optimizer(SAM, max_grad_norm=1.0, l1=1e-5),
         schedule=Schedule("cosine", warmup_steps=0.2),
         augment="standard",
-        mix="both",
-        label_smoothing=0.1,
+        augment__mix="both",
+        loss__label_smoothing=0.1,
         tta="flip",
         callbacks=[WeightAveraging(), VirtualAdversarialLoss()],
     )

@@ -94,7 +94,7 @@ def test_batch_norm_statistics_as_asked(freeze, pretrained_file, data):
         **RESNET,
         weights=pretrained_file if not freeze else None,
         trainable="all",
-        freeze_batch_norm=freeze,
+        trainable__freeze_batch_norm=freeze,
         callbacks=[before],
     ).fit(*data)
     moved = _moved(model, before.state)
@@ -159,9 +159,9 @@ def test_a_head_on_features_equals_training_through_the_frozen_backbone(data):
     P = classifier(batch_size=8).fit(X, y).predict_proba(X)
     # a frozen dropout-free backbone, from pixels in every epoch
     Q = classifier(
-        batch_size=8, trainable="all", backbone_lr=1e-30, weight_decay=0
+        batch_size=8, trainable="all", backbone_lr=1e-30, optimizer__weight_decay=0
     ).fit(X, y)
-    R = classifier(batch_size=8, weight_decay=0).fit(X, y).predict_proba(X)
+    R = classifier(batch_size=8, optimizer__weight_decay=0).fit(X, y).predict_proba(X)
     np.testing.assert_allclose(Q.predict_proba(X), R, atol=1e-5)
     assert np.abs(P - 0.5).max() > 1e-3
 
@@ -236,7 +236,7 @@ def test_optimizers_by_name(name, data):
     before = Before()
     model = classifier(
         backbone="resnet18", optimizer=name, trainable=1, max_epochs=1,
-        weight_decay=0.03, callbacks=[before],
+        optimizer__weight_decay=0.03, callbacks=[before],
     ).fit(*data)  # fmt: skip
     optimizer = model._net.optimizer_
     assert type(optimizer) is kind
@@ -270,7 +270,7 @@ def test_the_backbone_of_good_weights_has_a_rate_of_its_own(
 
 def test_weight_decay_shrinks_the_weights(data):
     light, heavy = (
-        classifier(weight_decay=decay).fit(*data).module_.head.weight.norm()
+        classifier(optimizer__weight_decay=decay).fit(*data).module_.head.weight.norm()
         for decay in (0, 10)
     )
     assert heavy < 0.9 * light
@@ -309,8 +309,7 @@ def test_early_stopping_stops_and_puts_the_best_weights_back(trainable, data):
     assert model.n_iter_ == improved + 4
     best_state = kept.states[model.best_epoch_ - 1]
     assert all(
-        torch.equal(v, best_state[k])
-        for k, v in model.module_.state_dict().items()
+        torch.equal(v, best_state[k]) for k, v in model.module_.state_dict().items()
     )
     found = log_loss(y_val == "light", model.predict_proba(data[0])[:, 1])
     assert found == pytest.approx(losses.min(), rel=1e-4)
@@ -413,7 +412,9 @@ def test_class_weights_are_sample_weights(data):
 
 def test_a_warm_start_goes_on(data):
     X, y = data
-    model = classifier(warm_start=True, max_epochs=2, batch_size=100, weight_decay=0)
+    model = classifier(
+        warm_start=True, max_epochs=2, batch_size=100, optimizer__weight_decay=0
+    )
     model.fit(X, y)
     first = state_of(model)
     before = Before()
@@ -421,7 +422,7 @@ def test_a_warm_start_goes_on(data):
     assert all(torch.equal(before.state[name], first[name]) for name in first)
     assert len(model.history_) == model.n_iter_ == 5
     # full batches and the optimiser's state kept: the same as five epochs at once
-    once = classifier(max_epochs=5, batch_size=100, weight_decay=0).fit(X, y)
+    once = classifier(max_epochs=5, batch_size=100, optimizer__weight_decay=0).fit(X, y)
     np.testing.assert_allclose(model.predict_proba(X), once.predict_proba(X), atol=1e-6)
 
 
@@ -549,7 +550,9 @@ def test_callbacks_of_skorch(data):
         callbacks=[("decay", LRScheduler("ExponentialLR", gamma=0.1))]
     ).fit(*data)
     assert not np.allclose(decayed._net.optimizer_.param_groups[0]["lr"], 1e-2)
-    clipped = classifier(callbacks=[GradientNormClipping(1e-9)], weight_decay=0)
+    clipped = classifier(
+        callbacks=[GradientNormClipping(1e-9)], optimizer__weight_decay=0
+    )
     before = Before()
     clipped.set_params(callbacks=[before, *clipped.callbacks]).fit(*data)
     head = clipped.module_.head.weight
@@ -579,12 +582,12 @@ def test_normalize_by_the_data_is_mean_and_deviation_by_hand(data, image_files):
     mean = (X / 255).mean((0, 1, 2))
     std = (X / 255).std((0, 1, 2))
     for form in (X, image_files, X.reshape(24, -1)):
-        model = classifier(normalize="data", image_size=(32, 32), batch_size=7)
+        model = classifier(preprocessing="data", image_size=(32, 32), batch_size=7)
         found = model.fit(form, y).preprocessing_
         np.testing.assert_allclose(found.mean, mean, rtol=1e-6)
         np.testing.assert_allclose(found.std, std, rtol=1e-6)
-    given = extractor(normalize=(mean.tolist(), std.tolist()), image_size=(32, 32))
-    by_data = extractor(normalize="data", image_size=(32, 32))
+    given = extractor(preprocessing=(mean.tolist(), std.tolist()), image_size=(32, 32))
+    by_data = extractor(preprocessing="data", image_size=(32, 32))
     F = by_data.fit_transform(X)
     np.testing.assert_allclose(given.fit_transform(X), F, atol=1e-4)
     assert np.abs(extractor(image_size=(32, 32)).fit_transform(X) - F).max() > 1e-3
@@ -592,7 +595,7 @@ def test_normalize_by_the_data_is_mean_and_deviation_by_hand(data, image_files):
 
 def test_normalisation_is_of_the_training_rows_only(data):
     X, _ = data
-    model = extractor(normalize="data").fit(X[:12])
+    model = extractor(preprocessing="data").fit(X[:12])
     dark = model.preprocessing_.mean
     model.transform(X)
     assert model.preprocessing_.mean == dark
