@@ -44,17 +44,17 @@ from sklearn_dl.training import (
     Rows,
     TaskContexts,
     TrainingRows,
+    attributes_so_far,
     build_callbacks,
     build_net,
     chance_loss,
     check_net_params,
     continue_training,
-    digest_of_run,
-    history_frame,
     hold_back,
     noted,
     resolve_loss,
     resolve_schedule,
+    run_fingerprint,
     warn_of_divergence,
 )
 
@@ -218,7 +218,13 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 dtype=resolve_precision(self.precision, device),
                 seed=seed,
                 resumable=isinstance(self.random_state, int | np.integer),
-                run_id=lambda: digest_of_run(self, training, validation, previous),
+                run_id=lambda: run_fingerprint(
+                    type(self).__name__,
+                    self.get_params(),
+                    training,
+                    validation,
+                    epochs_before=0 if previous is None else len(previous.history),
+                ),
                 random_rows=rows.random or regime.warmup_epochs > 0,
                 net_params=net_params,
             )
@@ -314,7 +320,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         report = None
         if task is not None:
             context, data = task
-            report = TaskContexts(context, self, data, self._so_far)
+            report = TaskContexts(context, self, data)
         return build_callbacks(
             self.callbacks or (),
             # A stream has no end that a schedule could lead to.
@@ -347,15 +353,6 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 f"rows: {error} Choose them with X_val and y_val."
             ) from error
 
-    def _so_far(self, net: EstimatorNet) -> dict[str, Any]:
-        """Return the attributes of the estimator if training ended now."""
-        return {
-            "net_": net,
-            "preprocessing_": net.module_.backbone.preprocessing,
-            "n_iter_": len(net.history),
-            "history_": history_frame(net),
-        }
-
     def _finish(self, net: EstimatorNet, *, keep_optimizer: bool) -> None:
         self.__dict__.pop("best_epoch_", None)
         stopping = dict(net.callbacks_).get("early_stopping")
@@ -366,7 +363,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             kept = getattr(self, "best_epoch_", len(net.history))
             warn_of_divergence(net, kept, guess * self._targets.largest_weight)
         net.forget_training(keep_optimizer=keep_optimizer)
-        self.__dict__.update(self._so_far(net))
+        self.__dict__.update(attributes_so_far(net))
 
     def __getstate__(self):
         state = super().__getstate__()

@@ -13,9 +13,11 @@ from sklearn_dl.training._callbacks import EpochProgress as EpochProgress
 from sklearn_dl.training._callbacks import TaskContexts as TaskContexts
 from sklearn_dl.training._callbacks import TrainingAccuracy as TrainingAccuracy
 from sklearn_dl.training._callbacks import ValidationScore as ValidationScore
+from sklearn_dl.training._callbacks import attributes_so_far as attributes_so_far
 from sklearn_dl.training._callbacks import check_callbacks as check_callbacks
 from sklearn_dl.training._callbacks import warn_of_divergence as warn_of_divergence
 from sklearn_dl.training._checkpoint import Checkpoint
+from sklearn_dl.training._checkpoint import run_fingerprint as run_fingerprint
 from sklearn_dl.training._data import AugmentedView as AugmentedView
 from sklearn_dl.training._data import Rows as Rows
 from sklearn_dl.training._data import TrainingRows as TrainingRows
@@ -45,7 +47,6 @@ from sklearn_dl.training._trainable import Trainable
 if TYPE_CHECKING:
     from sklearn_dl.training._adversarial import VirtualAdversarialLoss
     from sklearn_dl.training._diagnose import diagnose
-    from sklearn_dl.training._digest import digest_of_run as digest_of_run
     from sklearn_dl.training._gradients import GradientMonitor
     from sklearn_dl.training._recording import BatchLosses
     from sklearn_dl.training._sam import SAM
@@ -83,6 +84,5 @@ __getattr__, __dir__ = lazy(
         "TensorBoard": "sklearn_dl.training._tensorboard",
         "VirtualAdversarialLoss": "sklearn_dl.training._adversarial",
         "diagnose": "sklearn_dl.training._diagnose",
-        "digest_of_run": "sklearn_dl.training._digest",
     },
 )

@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
+from sklearn_dl.training._net import history_frame
 from sklearn_dl.training._regime import learned_state
 from sklearn_dl.training._step import sent
 
@@ -230,19 +231,16 @@ class TaskContexts(Callback):
     Parameters
     ----------
     context : sklearn.callback.CallbackContext
-        Of the whole fit.
+        Context of the whole fit.
     estimator : estimator being fitted
     data : dict
         ``X``, ``y`` and ``metadata`` for the hooks.
-    reconstruct : callable
-        Maps the net to the attributes of an estimator fitted so far.
     """
 
-    def __init__(self, context, estimator, data: dict, reconstruct: Callable):
+    def __init__(self, context, estimator, data: dict):
         self.context = context
         self.estimator = estimator
         self.data = data
-        self.reconstruct = reconstruct
 
     def on_epoch_begin(self, net, **kwargs):
         """Open the epoch's context."""
@@ -253,7 +251,17 @@ class TaskContexts(Callback):
         """Close it, and stop when a callback says so."""
         stop = self.epoch_.call_on_fit_task_end(
             estimator=self.estimator,
-            reconstruction_attributes=lambda: self.reconstruct(net),
+            reconstruction_attributes=lambda: attributes_so_far(net),
             **self.data,
         )
         net.stop_ = net.stop_ or bool(stop)
+
+
+def attributes_so_far(net) -> dict[str, Any]:
+    """Return the fitted attributes of an estimator if training ended now."""
+    return {
+        "net_": net,
+        "preprocessing_": net.module_.backbone.preprocessing,
+        "n_iter_": len(net.history),
+        "history_": history_frame(net),
+    }
