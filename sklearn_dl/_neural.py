@@ -328,8 +328,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         if not seeded or not uses_checkpoint(self.callbacks):
             return None
         before = 0 if previous is None else len(self.history_)
-        kind = f"{type(self).__name__} after {before}"
-        return run_fingerprint(kind, self.get_params(deep=True), rows, held_out)
+        name, params = type(self).__name__, self.get_params(deep=True)
+        return run_fingerprint(name, params, rows, held_out, epochs_before=before)
 
     def _net_callbacks(self, held_out: Rows | None, task, partial: bool) -> list:
         score = stopping = report = None
@@ -347,7 +347,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             )
         if task is not None:
             context, data = task
-            report = TaskContexts(context, self, data, fitted_attributes)
+            report = TaskContexts(context, self, data)
         return build_callbacks(
             self.callbacks or (),
             # A stream has no end that a schedule could lead to.

@@ -10,8 +10,10 @@ from sklearn_dl.training._callbacks import TaskContexts as TaskContexts
 from sklearn_dl.training._callbacks import TrainingAccuracy as TrainingAccuracy
 from sklearn_dl.training._callbacks import ValidationScore as ValidationScore
 from sklearn_dl.training._callbacks import check_callbacks as check_callbacks
+from sklearn_dl.training._callbacks import fitted_attributes as fitted_attributes
 from sklearn_dl.training._callbacks import warn_of_divergence as warn_of_divergence
 from sklearn_dl.training._checkpoint import Checkpoint
+from sklearn_dl.training._checkpoint import run_fingerprint as run_fingerprint
 from sklearn_dl.training._dataset import AugmentedView as AugmentedView
 from sklearn_dl.training._dataset import Rows as Rows
 from sklearn_dl.training._dataset import TrainingRows as TrainingRows
@@ -30,8 +32,6 @@ from sklearn_dl.training._net import Recipe as Recipe
 from sklearn_dl.training._net import build_callbacks as build_callbacks
 from sklearn_dl.training._net import build_net as build_net
 from sklearn_dl.training._net import check_net_params as check_net_params
-from sklearn_dl.training._net import fitted_attributes as fitted_attributes
-from sklearn_dl.training._net import history_frame as history_frame
 from sklearn_dl.training._net import uses_checkpoint as uses_checkpoint
 from sklearn_dl.training._optimizers import OPTIMIZERS as OPTIMIZERS
 from sklearn_dl.training._optimizers import Optimizer
@@ -46,7 +46,6 @@ from sklearn_dl.training._trainable import Trainable
 if TYPE_CHECKING:
     from sklearn_dl.training._adversarial import VirtualAdversarialLoss
     from sklearn_dl.training._diagnose import diagnose
-    from sklearn_dl.training._digest import run_fingerprint as run_fingerprint
     from sklearn_dl.training._gradients import GradientMonitor
     from sklearn_dl.training._recording import BatchLosses
     from sklearn_dl.training._sam import SAM
@@ -84,6 +83,5 @@ __getattr__, __dir__ = lazy(
         "TensorBoard": "sklearn_dl.training._tensorboard",
         "VirtualAdversarialLoss": "sklearn_dl.training._adversarial",
         "diagnose": "sklearn_dl.training._diagnose",
-        "run_fingerprint": "sklearn_dl.training._digest",
     },
 )

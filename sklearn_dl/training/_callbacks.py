@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
@@ -230,19 +231,16 @@ class TaskContexts(Callback):
     Parameters
     ----------
     context : sklearn.callback.CallbackContext
-        Of the whole fit.
+        Context of the whole fit.
     estimator : estimator being fitted
     data : dict
         ``X``, ``y`` and ``metadata`` for the hooks.
-    reconstruct : callable
-        Maps the net to the attributes of an estimator fitted so far.
     """
 
-    def __init__(self, context, estimator, data: dict, reconstruct: Callable):
+    def __init__(self, context, estimator, data: dict):
         self.context = context
         self.estimator = estimator
         self.data = data
-        self.reconstruct = reconstruct
 
     def on_epoch_begin(self, net, **kwargs):
         """Open the epoch's context."""
@@ -253,7 +251,29 @@ class TaskContexts(Callback):
         """Close it, and stop when a callback says so."""
         stop = self.epoch_.call_on_fit_task_end(
             estimator=self.estimator,
-            reconstruction_attributes=lambda: self.reconstruct(net),
+            reconstruction_attributes=lambda: fitted_attributes(net),
             **self.data,
         )
         net.stop_ = net.stop_ or bool(stop)
+
+
+def fitted_attributes(net) -> dict[str, Any]:
+    """Return the attributes of an estimator whose training ends now."""
+    return {
+        "_network": net.module_,
+        "preprocessing_": net.preprocessing,
+        "n_iter_": len(net.history),
+        "history_": history_frame(net.history),
+    }
+
+
+def history_frame(history: Iterable[dict]) -> pd.DataFrame:
+    """Return a history as one row per epoch: losses, scores, rates, seconds."""
+    skipped = ("batches", "_batch_count", "_best")
+    rows = [
+        {name: value for name, value in epoch.items() if not name.endswith(skipped)}
+        for epoch in history
+    ]
+    if not rows:  # training ended within its first epoch
+        return pd.DataFrame(columns=["epoch", "lr", "dur", "train_loss"])
+    return pd.DataFrame(rows)

@@ -538,28 +538,6 @@ class EstimatorNet(NeuralNet):
         return net
 
 
-def fitted_attributes(net: EstimatorNet) -> dict[str, Any]:
-    """Return the attributes of an estimator whose training ends now."""
-    return {
-        "_network": net.module_,
-        "preprocessing_": net.preprocessing,
-        "n_iter_": len(net.history),
-        "history_": history_frame(net.history),
-    }
-
-
-def history_frame(history: History) -> pd.DataFrame:
-    """Return a history as one row per epoch: losses, scores, rates, seconds."""
-    skipped = ("batches", "_batch_count", "_best")
-    rows = [
-        {name: value for name, value in epoch.items() if not name.endswith(skipped)}
-        for epoch in history
-    ]
-    if not rows:  # training ended within its first epoch
-        return pd.DataFrame(columns=["epoch", "lr", "dur", "train_loss"])
-    return pd.DataFrame(rows)
-
-
 # What the estimators set, and by which of their parameters where the name differs.
 _OURS = {
     *("batch_size", "callbacks", "criterion", "dataset", "device", "lr", "max_epochs"),
