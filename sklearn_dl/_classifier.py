@@ -347,7 +347,8 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         NotFittedError
             If `fit` was not called.
         """
-        return self._targets.margins(self._outputs(X, activated=False))
+        scores = self._outputs(X, activated=False)
+        return self._targets.margins(scores)
 
     def predict(self, X):
         """Return the most probable class of each image, or its labels.

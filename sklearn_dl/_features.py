@@ -226,9 +226,10 @@ class ImageFeatureExtractor(
         NotFittedError
             If `fit` was not called.
         """
+        source = self._new_source(X)
         return run_frozen(
             self._backbone,
-            self._new_source(X),
+            source,
             self._execution(fall_back=True),
             cache=self.cache,
             views=resolve_views(self.tta, self.preprocessing_),

@@ -375,8 +375,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         self.__dict__.update(fitted_attributes(net))
         self.stop_reason_ = net.stop_reason_
         self._network.eval().backbone.settle()
+        net.forget_training()
         if goes_on:
-            net.forget_training()
             self._net = net
 
     @property

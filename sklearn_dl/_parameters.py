@@ -154,6 +154,13 @@ class NestedParameters:
             if not any(key.startswith(f"{name}__") for key in params):
                 continue
             value = params.get(name, getattr(self, name, None))
-            if not hasattr(value, "get_params") and hasattr(self, name):
-                params[name] = cls() if value in (None, "log_loss") else cls(value)
+            if hasattr(value, "get_params") or not hasattr(self, name):
+                continue
+            plain = value is None or isinstance(value, str) and value == "log_loss"
+            if name == "loss" and not plain:
+                raise ValueError(
+                    f"loss__ reaches into a LogLoss; loss={value!r} has settings of its "
+                    "own."
+                )
+            params[name] = cls() if plain else cls(value)
         return super().set_params(**params)  # type: ignore[misc]

@@ -307,4 +307,5 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         NotFittedError
             If `fit` was not called.
         """
-        return self._targets.predictions(self._outputs(X))
+        outputs = self._outputs(X)
+        return self._targets.predictions(outputs)

@@ -107,13 +107,13 @@ class Checkpoint(Callback):
     def on_train_begin(self, net, **kwargs):
         """Go on from a checkpoint of the same fit, if there is one."""
         self.failed_ = False
-        if net.recipe.fingerprint is None:
+        if net.fingerprint_ is None:
             raise ValueError(
                 "Checkpoint can't find the files of a fit again that draws new random "
                 "numbers each time: give the estimator an int, such as "
                 "random_state=0."
             )
-        self.fingerprint_ = f"{net.recipe.fingerprint[:32]}-{_fingerprint(net)}"
+        self.fingerprint_ = f"{net.fingerprint_[:32]}-{_fingerprint(net)}"
         self.path_ = Path(self.directory) / f"{self.fingerprint_}.checkpoint"
         self.resumed_epoch_ = 0
         remove_stale(self.path_.parent, "*.checkpoint")

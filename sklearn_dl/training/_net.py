@@ -161,6 +161,7 @@ class EstimatorNet(NeuralNet):
         for name, part in self.module_.named_children():
             placed = place(part, execution.device, execution.module_dtype)
             setattr(self.module_, name, placed)
+        self.module_.eval()
         self.learned_ = regime.learned(self.module_)
         self.warming_up_ = regime.warmup_epochs > 0
         if self.warming_up_:
@@ -191,6 +192,11 @@ class EstimatorNet(NeuralNet):
         half = execution.dtype == torch.float16
         self.scaler_ = torch.amp.GradScaler(execution.device.type, enabled=half)
         return self
+
+    @property
+    def fingerprint_(self) -> str | None:
+        """What finds the checkpoints of this training again, if anything does."""
+        return self.recipe.fingerprint
 
     # The course of a training.
 
@@ -541,12 +547,13 @@ class EstimatorNet(NeuralNet):
 # What the estimators set, and by which of their parameters where the name differs.
 _OURS = {
     *("batch_size", "callbacks", "criterion", "dataset", "device", "lr", "max_epochs"),
-    *("module", "optimizer", "recipe", "train_split"),
+    *("dtype", "module", "optimizer", "preprocessing", "recipe", "train_split"),
     *("optimizer__lr", "optimizer__weight_decay"),
 }
 _OURS_BY_NAME = {
     "criterion": "loss",
     "dataset": "X and y in fit",
+    "dtype": "precision",
     "module": "backbone",
     "optimizer__lr": "lr",
     "optimizer__weight_decay": "optimizer=Optimizer(weight_decay=...)",

@@ -142,7 +142,7 @@ def test_a_fit_that_is_refused_leaves_the_former_fit(make, data, tmp_path):
     bad = [str(broken)] * 2
     with pytest.raises(ValueError, match=r"could not be decoded.*"):
         model.set_params(preprocessing="data").fit(bad, y)
-    model.set_params(normalize="weights")
+    model.set_params(preprocessing=None)
     with pytest.raises(ValueError, match=r"columns|values a row"):
         model.set_params(image_shape=(7, 7)).fit(X.reshape(24, -1), data[1])
     model.set_params(image_shape=None)

@@ -108,7 +108,7 @@ def test_whole_weights_equal_repeated_rows_in_regression(precision, tolerance):
         {"class_weight": "balanced"},
         {"preprocessing": "data"},
     ],
-    ids=["head", "all", "balanced", "normalize-data"],
+    ids=["head", "all", "balanced", "data"],
 )
 def test_rows_of_weight_zero_are_as_good_as_absent(data, parameters):
     X, y = data

@@ -175,9 +175,9 @@ def test_rates_fall_towards_the_input(data):
     ],
 )
 def test_a_wrong_recipe_is_named_and_leaves_nothing(parameters, pattern, data):
-    model = classifier(**{**TUNED, **parameters})
+    model = classifier(**TUNED)
     with pytest.raises((ValueError, TypeError), match=pattern):
-        model.fit(*data)
+        model.set_params(**parameters).fit(*data)
     assert not hasattr(model, "_network")
 
 

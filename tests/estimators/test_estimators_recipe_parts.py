@@ -417,8 +417,8 @@ def test_a_warm_start_sees_what_changed_inside_the_head(data):
     ("make", "parameters", "pattern"),
     [
         (classifier, {"loss": nn.NLLLoss()}, "wants logarithms of probabilities"),
-        (classifier, {"loss": nn.MSELoss()}, "is not for classes"),
-        (regressor, {"loss": nn.CrossEntropyLoss()}, "is not for targets"),
+        (classifier, {"loss": nn.MSELoss()}, "is not for multiclass"),
+        (regressor, {"loss": nn.CrossEntropyLoss()}, "is not for continuous"),
         (regressor, {"loss": "mse"}, "loss='mse' is not one of"),
         (classifier, {"net_params": {"module__x": 1}}, "set backbone"),
         (classifier, {"net_params": {"dataset": 1}}, "set X and y in fit"),

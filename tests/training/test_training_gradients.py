@@ -11,13 +11,16 @@ from sklearn.base import clone
 from skorch.callbacks import Callback
 from torch.nn import functional as F
 
-from sklearn_dl.training import Checkpoint, GradientMonitor
+from sklearn_dl.training import Checkpoint, GradientMonitor, Trainable
 from sklearn_dl.training._gradients import _GradientSums
 
 
 @pytest.fixture(scope="module")
 def data():
     return monitor_cases.two_brightnesses()
+
+
+MOVING = Trainable("all", freeze_batch_norm=False)
 
 
 def with_batch_norm(**parameters):
@@ -175,7 +178,7 @@ def state_of(model):
 @pytest.mark.parametrize("weights_of_validation", [True, False])
 def test_training_is_bit_equal_with_and_without(data, weights_of_validation):
     """With BatchNorm, whose statistics would show a pass in training mode."""
-    options = {"freeze_batch_norm": False, "optimizer": "adam", "max_epochs": 3}
+    options = {"trainable": MOVING, "optimizer": "adam", "max_epochs": 3}
     validation = {}
     if weights_of_validation:
         validation = {"X_val": data[0], "y_val": data[1]}
@@ -227,7 +230,7 @@ class After(Before):
 
 def test_the_epochs_end_moves_nothing(data):
     callbacks = [Before(), GradientMonitor(), After()]
-    model = with_batch_norm(freeze_batch_norm=False, callbacks=callbacks)
+    model = with_batch_norm(trainable=MOVING, callbacks=callbacks)
     model.fit(*data, X_val=data[0], y_val=data[1])
     assert np.isfinite(model.history_["valid_grad_norm"]).all()
 
