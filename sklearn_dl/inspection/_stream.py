@@ -20,7 +20,7 @@ from sklearn_dl.inspection._changes import changed
 # Pixels that are decoded together, about 100 MB as uint8; changed ones come on top.
 _PIXELS = 1 << 25
 # Of a bound that nothing else has: changed images shall not drive others out.
-_CACHE = FeatureCache("memory", max_bytes=2**26 - 1)
+_CACHE = FeatureCache("memory", name="changed images", max_bytes=2**26)
 
 Job = tuple[str, float]
 
