@@ -29,6 +29,7 @@ from sklearn_dl._images import (
 from sklearn_dl._runtime import (
     Execution,
     decoding_threads,
+    fingerprint_text,
     fitting_batch_size,
     free_cached_blocks,
     is_out_of_memory,
@@ -36,7 +37,6 @@ from sklearn_dl._runtime import (
     package_versions,
     release_memory,
     resolve_device,
-    stable_text,
 )
 from sklearn_dl.backbones import Backbone, Preprocessing, place, predicting
 
@@ -447,7 +447,7 @@ class Features:
         parts = [
             f"keys {_KEYS}",
             _fingerprint(self.backbone),
-            "" if self.views is None else stable_text(self.views),
+            "" if self.views is None else fingerprint_text(self.views),
             f"{self.execution.dtype} on {device.type}, by {resizer}",
             # Other releases decode, resize or multiply with other last bits, or more.
             f"Pillow {PIL.__version__}, torch {torch.__version__}",
@@ -566,8 +566,8 @@ def _fingerprint(backbone: Any) -> str:
     kinds += map(type, steps if isinstance(steps, list | tuple) else ())
     parts = [
         backbone.identity(),
-        stable_text(preprocessing),
-        stable_text(package_versions(kinds)),
+        fingerprint_text(preprocessing),
+        fingerprint_text(package_versions(kinds)),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
