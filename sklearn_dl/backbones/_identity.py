@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sklearn_dl._runtime import package_versions, stable_text
+from sklearn_dl._runtime import fingerprint_text, package_versions
 from sklearn_dl.backbones._walk import named_tensors, walk
 
 _INTERNAL = frozenset([*vars(nn.Module()), "_compiled_call_impl"])
@@ -52,5 +52,5 @@ def digest_architecture(backbone: Any) -> str:
     ]
     point = backbone.layer, backbone.pooling, backbone._channels_last
     versions = package_versions([type(part) for _, part in modules])
-    text = stable_text([point, parts, hooks, versions])
+    text = fingerprint_text([point, parts, hooks, versions])
     return hashlib.sha256(text.encode()).hexdigest()

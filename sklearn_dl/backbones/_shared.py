@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torchvision.models import WeightsEnum
 
-from sklearn_dl._runtime import seeded, stable_text
+from sklearn_dl._runtime import fingerprint_text, seeded
 from sklearn_dl.backbones._backbone import Backbone
 from sklearn_dl.backbones._builtin import packaged
 from sklearn_dl.backbones._files import cached_path, is_path
@@ -296,7 +296,7 @@ def _request(backbone, weights, seed, options, where) -> tuple:
     if callable(backbone):
         return ()
     origin = _origin(check_backbone_name(backbone), weights, seed)
-    return origin and (backbone, *origin, stable_text(options), *where)
+    return origin and (backbone, *origin, fingerprint_text(options), *where)
 
 
 def _origin(name: str, weights: Any, seed: int) -> tuple:

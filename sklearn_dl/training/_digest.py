@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_dl._runtime import stable_text
+from sklearn_dl._runtime import fingerprint_text
 from sklearn_dl.training._data import Rows
 
 # What a resumed run may do otherwise.
@@ -25,7 +25,7 @@ def digest_of_run(
     params = estimator.get_params(deep=True)
     for name in sorted(params):
         if name.split("__")[0] not in _FREE:
-            text = stable_text(params[name], skip=_FREE_NET_PARAMS)
+            text = fingerprint_text(params[name], skip=_FREE_NET_PARAMS)
             digest.update(f"{name}={text};".encode())
     before = 0 if previous is None else len(previous.history)
     digest.update(f"{type(estimator).__name__} after {before};".encode())
