@@ -156,7 +156,7 @@ class NestedParameters:
             value = params.get(name, getattr(self, name, None))
             if hasattr(value, "get_params") or not hasattr(self, name):
                 continue
-            plain = value is None or isinstance(value, str) and value == "log_loss"
+            plain = value is None or (isinstance(value, str) and value == "log_loss")
             if name == "loss" and not plain:
                 raise ValueError(
                     f"loss__ reaches into a LogLoss; loss={value!r} has settings of its "

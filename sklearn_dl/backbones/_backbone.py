@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sklearn_dl._runtime import package_versions, stable_text
+from sklearn_dl._runtime import fingerprint_text, package_versions
 from sklearn_dl.backbones._cut import Layer, pool, run, split_layer
 from sklearn_dl.backbones._fold import ONCE, Pairs, foldable, inference_form
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
@@ -413,7 +413,9 @@ class Backbone(nn.Module):
         if isinstance(preprocessing, Preprocessing):
             text = _preprocessing_text(preprocessing)
         else:  # what a function does may change
-            text = stable_text([preprocessing, package_versions(_steps(preprocessing))])
+            text = fingerprint_text(
+                [preprocessing, package_versions(_steps(preprocessing))]
+            )
         return hashlib.sha256(f"{self.identity()} {text}".encode()).hexdigest()
 
     def extra_repr(self) -> str:
@@ -430,7 +432,7 @@ def around(network: nn.Module, kept: Kept, attributes: dict[str, Any]) -> Backbo
 
 @lru_cache(maxsize=64)
 def _preprocessing_text(preprocessing: Preprocessing) -> str:
-    return stable_text(preprocessing)
+    return fingerprint_text(preprocessing)
 
 
 def _steps(preprocessing: Any) -> list[type]:
@@ -508,7 +510,7 @@ def digest_architecture(backbone: Backbone) -> str:
     ]
     point = *split_layer(backbone.layer), backbone._channels_last
     versions = package_versions([type(part) for _, part in modules])
-    text = stable_text([point, parts, hooks, versions])
+    text = fingerprint_text([point, parts, hooks, versions])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

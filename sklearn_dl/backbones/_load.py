@@ -15,7 +15,7 @@ from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.transforms._presets import ImageClassification
 
-from sklearn_dl._runtime import seeded, stable_text
+from sklearn_dl._runtime import fingerprint_text, seeded
 from sklearn_dl.backbones._backbone import (
     Backbone,
     Kept,
@@ -636,7 +636,7 @@ def _request(backbone, weights, seed, options, where) -> tuple:
     if callable(backbone):
         return ()
     origin = _origin(check_backbone_name(backbone), weights, seed)
-    return origin and (backbone, *origin, stable_text(options), *where)
+    return origin and (backbone, *origin, fingerprint_text(options), *where)
 
 
 def _origin(name: str, weights: Any, seed: int) -> tuple:

@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dl._extraction._run import progress
+from sklearn_dl._extraction import progress
 from sklearn_dl._images import as_source
 from sklearn_dl._runtime import draw_seed
 from sklearn_dl.inspection._corruptions import CORRUPTIONS, check_corruption

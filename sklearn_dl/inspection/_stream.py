@@ -19,8 +19,8 @@ from sklearn_dl.inspection._corruptions import corrupted
 
 # Pixels that are decoded together, about 100 MB as uint8; corrupted ones come on top.
 _PIXELS = 1 << 25
-# A bound of its own: corrupted images must not drive others out.
-_CACHE = FeatureCache("memory", max_bytes=2**26 - 1)
+# A cache of its own: corrupted images must not drive others out.
+_CACHE = FeatureCache("memory", name="corrupted images", max_bytes=2**26)
 
 Job = tuple[str, float]
 

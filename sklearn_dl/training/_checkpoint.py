@@ -14,7 +14,7 @@ import torch
 from skorch.callbacks import Callback, EpochScoring, PassthroughScoring
 
 from sklearn_dl._files import remove_stale, replacing
-from sklearn_dl._runtime import stable_text
+from sklearn_dl._runtime import fingerprint_text
 from sklearn_dl.training._dataset import Rows
 
 _FORMAT = "sklearn_dl checkpoint"
@@ -273,7 +273,7 @@ def run_fingerprint(
     digest = hashlib.sha256()
     for key in sorted(params):
         if key.split("__")[0] not in _FREE:
-            text = stable_text(params[key], skip=_FREE_NET_PARAMS)
+            text = fingerprint_text(params[key], skip=_FREE_NET_PARAMS)
             digest.update(f"{key}={text};".encode())
     digest.update(f"{name} after {epochs_before};".encode())
     for rows in (training, validation):

@@ -494,7 +494,7 @@ def test_large_images_come_in_smaller_batches(monkeypatch):
 
 
 def test_the_cache_of_the_estimator_is_left_alone(images, labels):
-    cache = FeatureCache("memory", max_bytes=10_000_001)
+    cache = FeatureCache("memory", name="curves")
     cache.clear()
     model = make_feature_classifier(**SMALL, cache=cache)
     model = VotingClassifier([("a", model), ("b", clone(model))]).fit(images, labels)

@@ -263,7 +263,9 @@ def test_the_same_model_gives_the_same_file(tmp_path):
 
 
 def test_an_estimator_that_was_not_fitted_is_kept_too(tmp_path):
-    model = classifier(weights="some/file.pth", cache=FeatureCache(max_bytes=10))
+    model = classifier(
+        weights="some/file.pth", cache=FeatureCache(name="saved", max_bytes=10)
+    )
     save(model, tmp_path / "model")
     again = load(tmp_path / "model")
     assert repr(again) == repr(model)
