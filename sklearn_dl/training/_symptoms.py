@@ -73,19 +73,15 @@ class TrainingRun:
         return self.history[name].to_numpy(dtype=float)
 
     @property
-    def epochs(self) -> int:
-        return len(self.history)
-
-    @property
     def kept(self) -> int:
         """Position of the epoch whose weights the estimator has."""
         best = getattr(self.estimator, "best_epoch_", None)
         found = np.flatnonzero(self.column("epoch") == best)
-        return int(found[0]) if best and len(found) else self.epochs - 1
+        return int(found[0]) if best and len(found) else len(self.history) - 1
 
     def summary(self) -> str:
         """Describe the end of training in a line."""
-        said = [f"{self.epochs} epochs", f"chance loss {self.chance:.3g}"]
+        said = [f"{len(self.history)} epochs", f"chance loss {self.chance:.3g}"]
         for name in ("train_loss", "valid_loss", "train_top1", "valid_top1"):
             values = self.column(name)
             if len(values):
@@ -157,13 +153,12 @@ class TrainingRun:
 
 
 def _rounded(value: float) -> str:
-    """Return a rate with one digit, as Python writes it."""
     return repr(float(f"{value:.1g}"))
 
 
 def findings(run: TrainingRun) -> list[tuple[str, str, str]]:
     """Return (finding, evidence, parameters), the gravest first."""
-    if not run.epochs:
+    if not len(run.history):
         evidence = "history_ has no epoch: training was interrupted in the first one"
         return [("no epoch", evidence, "")]
     found = [_rate_too_high(run), _exploding(run), _vanishing(run)]
@@ -172,7 +167,13 @@ def findings(run: TrainingRun) -> list[tuple[str, str, str]]:
         # One answer at a time: a rate too low looks like underfitting too.
         found.append(too_low or _overfitting(run) or _underfitting(run))
         found.append(_noisy(run))
-    found.append(_no_validation(run))
+    if not len(run.column("valid_loss")):
+        evidence = (
+            "history_ has no valid_loss, so overfitting can't be seen; early stopping "
+            "holds rows back, or give X_val and y_val to fit"
+        )
+        answers = run.set("early_stopping", True)
+        found.append(("no validation rows", evidence, answers))
     return [
         (finding, evidence, ", ".join(dict.fromkeys(answers)))
         for finding, evidence, answers in filter(None, found)
@@ -187,8 +188,9 @@ def _rate_too_high(run: TrainingRun) -> _Finding:
     end, worst = loss[-1], loss.max()
     changes = np.diff(loss)
     rises = changes[changes > 0].sum()
+    factor = 0.1
     if not np.isfinite(loss).all():
-        epoch = int(np.flatnonzero(~np.isfinite(loss))[0])
+        epoch = int(np.isfinite(loss).argmin())
         evidence = f"train_loss is {loss[epoch]} {run.when(epoch)}"
     elif worst > _BURST * chance or (
         worst > _SPIKE * chance and end > 0.9 * chance and not _is_calm(loss, chance)
@@ -204,17 +206,17 @@ def _rate_too_high(run: TrainingRun) -> _Finding:
             f"train_loss rises in {(changes > 0).sum()} of {len(changes)} epochs, by "
             f"{rises:.3g} together; the chance loss is {chance:.3g}"
         )
-        return "learning rate too high", evidence, run.rate(0.3)
+        factor = 0.3
     else:
         return None
-    return "learning rate too high", evidence, run.rate(0.1)
+    return "learning rate too high", evidence, run.rate(factor)
 
 
 def _is_calm(loss: np.ndarray, chance: float) -> bool:
     """Tell whether a loss stands or falls evenly, though it may start high."""
-    falls = -np.diff(loss)
     if _stands(loss, chance):
         return True
+    falls = -np.diff(loss)
     if len(falls) == 1:
         return bool(0 < falls[0] < 0.5 * loss[0])
     early, late = np.array_split(falls, 2)
@@ -232,16 +234,12 @@ def _exploding(run: TrainingRun) -> _Finding:
         return None
     usual = norm[np.isfinite(norm) & (norm <= _EXPLODED)]
     limit = float(f"{usual.min():.1g}") if len(usual) and usual.min() > 0 else 1.0
-    if not np.isfinite(norm).all():
-        epoch = int(np.flatnonzero(~np.isfinite(norm))[0])
-        evidence = f"grad_norm is {norm[epoch]} {run.when(epoch)}"
-    elif norm.max() > _EXPLODED:
-        evidence = f"grad_norm is {norm.max():.3g} {run.when(int(norm.argmax()))}"
-    elif norm.max() > max(_GROWTH * norm[0], 1.0):
-        evidence = (
-            f"grad_norm grows from {norm[0]:.3g} to {norm.max():.3g} "
-            f"{run.when(int(norm.argmax()))}"
-        )
+    worst = int(norm.argmax())  # the first that is no number, if there is one
+    if not np.isfinite(norm).all() or norm[worst] > _EXPLODED:
+        evidence = f"grad_norm is {norm[worst]:.3g} {run.when(worst)}"
+    elif norm[worst] > max(_GROWTH * norm[0], 1.0):
+        grown = f"grows from {norm[0]:.3g} to {norm[worst]:.3g}"
+        evidence = f"grad_norm {grown} {run.when(worst)}"
     else:
         return None
     answers = run.part("optimizer", "Optimizer", max_grad_norm=limit) + run.rate(0.1)
@@ -287,11 +285,8 @@ def _rate_too_low(run: TrainingRun) -> _Finding:
         f"by {early.mean():.2g} per epoch at first and {late.mean():.2g} at last; "
         f"the chance loss is {chance:.4g}"
     )
-    return (
-        "learning rate too low",
-        evidence,
-        run.rate(10 if loss[-1] > 0.8 * chance else 3),
-    )
+    answers = run.rate(10 if loss[-1] > _NEAR_CHANCE * chance else 3)
+    return "learning rate too low", evidence, answers
 
 
 def _overfitting(run: TrainingRun) -> _Finding:
@@ -300,7 +295,7 @@ def _overfitting(run: TrainingRun) -> _Finding:
         return None
     kept, best = run.kept, int(valid.argmin())
     rise = valid[kept] - valid[best]
-    train_top1, valid_top1 = run.column("train_top1"), run.column("valid_top1")
+    top1 = run.column("train_top1"), run.column("valid_top1")
     told = []
     if (
         best < kept
@@ -311,13 +306,11 @@ def _overfitting(run: TrainingRun) -> _Finding:
             f"valid_loss rises from {valid[best]:.3g} {run.when(best)} to "
             f"{valid[kept]:.3g}, train_loss falls to {train[kept]:.3g}"
         )
-    if len(train_top1) and len(valid_top1):
+    if len(top1[0]) and len(top1[1]):
         # Early on, running statistics of BatchNorm lag behind the weights.
-        if kept >= 2 and train_top1[kept] - valid_top1[kept] > _SCORE_GAP:
-            told.append(
-                f"train_top1 is {train_top1[kept]:.3g}, valid_top1 "
-                f"{valid_top1[kept]:.3g}"
-            )
+        ours, theirs = (values[kept] for values in top1)
+        if kept >= 2 and ours - theirs > _SCORE_GAP:
+            told.append(f"train_top1 is {ours:.3g}, valid_top1 {theirs:.3g}")
     elif train[kept] < 0.3 * run.chance and valid[kept] > 0.8 * run.chance:
         told.append(f"train_loss is {train[kept]:.3g}, valid_loss {valid[kept]:.3g}")
     if not told:
@@ -337,7 +330,7 @@ def _underfitting(run: TrainingRun) -> _Finding:
     loss, chance = run.column("train_loss"), run.chance
     end = loss[run.kept]
     valid = run.column("valid_loss")
-    finished = len(valid) > 0 and run.epochs - 1 - int(np.nanargmin(valid)) >= 3
+    finished = len(valid) > 0 and len(run.history) - 1 - int(np.nanargmin(valid)) >= 3
     fall = _fall_at_the_end(loss)
     falling = (
         not finished
@@ -357,7 +350,7 @@ def _underfitting(run: TrainingRun) -> _Finding:
     lighter = run.set("augment", None)
     if getattr(run.params.get("head"), "dropout", None):
         lighter += run.part("head", "Head", dropout=0.0)
-    goes_on = falling or run.epochs < 5
+    goes_on = falling or len(run.history) < 5
     answers = more + other if goes_on else other + more
     return "underfitting", evidence, answers + lighter
 
@@ -365,7 +358,7 @@ def _underfitting(run: TrainingRun) -> _Finding:
 def _noisy(run: TrainingRun) -> _Finding:
     noise, ratio = run.column("grad_noise"), run.column("grad_noise_ratio")
     loss = run.column("train_loss")
-    if run.epochs < 3 or not len(ratio) or loss[-1] < _LEARNED * run.chance:
+    if len(run.history) < 3 or not len(ratio) or loss[-1] < _LEARNED * run.chance:
         return None
     steps = run.column("grad_steps")
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -373,37 +366,25 @@ def _noisy(run: TrainingRun) -> _Finding:
         variance = noise * steps / (steps - 1)
         square = np.maximum(noise / ratio - variance / steps, 0)
         ratios = variance / square
-    recent = ratios[-max(1, run.epochs // 3) :]
-    level = float(np.median(recent))
+    level = float(np.median(ratios[-max(1, len(run.history) // 3) :]))
     if not level > _NOISE or _fall_at_the_end(loss) > _STILL_FALLING * run.chance:
         return None
     evidence = (
         f"the gradients of batches vary by {level:.3g} times the square of their mean, "
         f"and train_loss stays at {loss[-1]:.3g}"
     )
-    batch_size = run.params.get("batch_size")
-    larger = isinstance(batch_size, int)
-    answers = [f"batch_size={4 * batch_size}"] if larger else []
-    return "noisy gradients", evidence, answers + run.rate(0.3)
+    size = run.params.get("batch_size")
+    larger = [f"batch_size={4 * size}"] if isinstance(size, int) else []
+    return "noisy gradients", evidence, larger + run.rate(0.3)
 
 
-def _no_validation(run: TrainingRun) -> _Finding:
-    if len(run.column("valid_loss")):
-        return None
-    evidence = (
-        "history_ has no valid_loss, so overfitting can't be seen; early stopping "
-        "holds rows back, or give X_val and y_val to fit"
-    )
-    return "no validation rows", evidence, run.set("early_stopping", True)
-
-
-def _has_learned(run: TrainingRun, share: float) -> bool:
+def _has_learned(run: TrainingRun, part: float) -> bool:
     """Tell whether the accuracy is that far on the way from chance to 1."""
     for name in ("valid_top1", "train_top1"):
         values = run.column(name)
         if len(values):
             chance = 1 / max(len(run.estimator.classes_), 2)
-            return (values[run.kept] - chance) / (1 - chance) > share
+            return (values[run.kept] - chance) / (1 - chance) > part
     return False
 
 
