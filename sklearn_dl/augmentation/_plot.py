@@ -1,4 +1,4 @@
-"""A picture of what the network sees in training."""
+"""Picture of what the network sees in training."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +97,7 @@ class Draws:
     Attributes
     ----------
     plain : list of Tensor of shape (1 or 3, h, w)
-        uint8, or float in [0, 1].
+        Images in prediction, uint8 or float in [0, 1].
     columns : list of list of (Tensor, str)
         For each draw the images, each with what is written below it.
     """
@@ -111,17 +111,13 @@ class Draws:
         return len(self.plain), 1 + len(self.columns)
 
     @property
-    def titled(self) -> bool:
-        """Whether something is written below images."""
-        return any(title for column in self.columns for _, title in column)
-
-    @property
     def figsize(self) -> tuple[float, float]:
         """Width and height of a figure, in inches."""
         rows, n = self.shape
         height, width = self.plain[0].shape[-2:]
         side = 1.6
-        per_row = side * height / width + (0.2 if self.titled else 0.0)
+        titled = any(title for column in self.columns for _, title in column)
+        per_row = side * height / width + (0.2 if titled else 0.0)
         return 0.2 + side * n, 0.4 + per_row * rows
 
     def show(self, axes) -> None:
@@ -133,9 +129,9 @@ class Draws:
                 # Below the image: above the first row stand the headings.
                 axis.set_xlabel(title, fontsize=8, labelpad=2)
             axes[row, 0].set_ylabel(str(row + 1), rotation=0, va="center", labelpad=8)
-        axes[0, 0].set_title("prediction", fontsize=9)
-        for number, axis in enumerate(axes[0, 1:], 1):
-            axis.set_title(f"draw {number}", fontsize=9)
+        for number, axis in enumerate(axes[0]):
+            title = f"draw {number}" if number else "prediction"
+            axis.set_title(title, fontsize=9)
 
 
 def draw_augmentations(
@@ -159,12 +155,12 @@ def draw_augmentations(
     plain = [plain_view(image, preprocessing) for image in images]
     columns = []
     for draw in range(n_draws):
-        views = [
-            augmenter(image, np.random.default_rng([seed, draw, row]))
-            if augmenter is not None
-            else plain[row]
-            for row, image in enumerate(images)
-        ]
+        views = plain
+        if augmenter is not None:
+            views = [
+                augmenter(image, np.random.default_rng([seed, draw, row]))
+                for row, image in enumerate(images)
+            ]
         columns.append(_mixed(views, mixing, [seed, draw]))
     return Draws(plain, columns)
 
@@ -199,15 +195,9 @@ def _mixed(views, mixing: Mixing | None, key) -> list[tuple[torch.Tensor, str]]:
 
 
 def _show(axis, view: torch.Tensor) -> None:
-    values = to_floats(view.numpy())
-    grey = len(values) == 1
-    axis.imshow(
-        np.clip(values[0] if grey else values.transpose(1, 2, 0), 0, 1),
-        cmap="gray" if grey else None,
-        vmin=0,
-        vmax=1,
-    )
+    values = np.clip(to_floats(view.numpy()), 0, 1)
+    values = values[0] if len(values) == 1 else values.transpose(1, 2, 0)
+    axis.imshow(values, cmap="gray" if values.ndim == 2 else None, vmin=0, vmax=1)
     axis.set_xticks([])
     axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_visible(False)
+    axis.spines[:].set_visible(False)

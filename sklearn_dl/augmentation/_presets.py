@@ -164,21 +164,9 @@ def resolve_augment(
 ) -> tuple[Augmenter | None, Mixing | None]:
     """Return the augmenter and the mixing that an `augment` parameter stands for.
 
-    Each is None where nothing of its kind is asked for.
-
-    Parameters
-    ----------
-    augment : None, str, callable, sequence of them or Augment
-        See `Augment`.
-    preprocessing : Preprocessing or CallablePreprocessing
-        Resizing and cropping of the network.
-
-    Raises
-    ------
-    ValueError
-        For a name that isn't one, or a strength that is negative or without effect.
-    TypeError
-        For anything that is neither a name nor an instance one can call.
+    Each is None where nothing of its kind is asked for. ValueError for a name that
+    isn't one, or a strength that is negative or without effect; TypeError for what is
+    neither a name nor an instance one can call.
 
     Examples
     --------
@@ -187,41 +175,38 @@ def resolve_augment(
     >>> preprocessing = Preprocessing(36, (32, 32), mean=(0.5,) * 3, std=(0.2,) * 3)
     >>> resolve_augment(["mixup", "erase", "rotation"], preprocessing)
     (Augmenter(rotation, erase), Mixing(kind='mixup', alpha=None))
-    >>> resolve_augment(None, preprocessing)
-    (None, None)
     """
     chosen = augment if isinstance(augment, Augment) else Augment(augment)
     transforms, strength = chosen.transforms, _Strength(chosen.strength)
     items = list(transforms) if isinstance(transforms, list | tuple) else [transforms]
-    steps: list[Named | Foreign] = []
-    names: list[str] = []
-    mixes: set[str] = set()
-    for item in items if transforms is not None else []:
-        if isinstance(item, str) and item in MIXES:
-            mixes.add(item)
-            continue
-        found = _lookup(item, strength)
-        if isinstance(found, tuple):
-            names += found
-            continue
-        if names:
-            steps.append(strength.named(names))
-            names = []
-        steps.append(found)
-    if names:
-        steps.append(strength.named(names))
-    if transforms is not None:
-        strength.check_used(transforms)
+    if transforms is None:
+        items = []
+    mixes = {item for item in items if isinstance(item, str) and item in MIXES}
     if mixes and chosen.mix is not None:
         raise ValueError(
             f"mix={chosen.mix!r} says again what transforms={transforms!r} say: name "
             "the mixing in one of them."
         )
-    kind = chosen.mix if not mixes else "both" if len(mixes) == 2 else mixes.pop()
+    kind = chosen.mix
+    if mixes:
+        kind = "both" if len(mixes) == 2 else mixes.pop()
     # Made in any case: mix_alpha is checked where there is nothing to mix, too.
     mixing = Mixing("both" if kind is None else kind, chosen.mix_alpha)
+
+    steps: list[Named | Foreign] = []
+    for item in items:
+        if isinstance(item, str) and item in MIXES:
+            continue
+        found = _lookup(item, strength)
+        # Neighbouring names are one step.
+        if isinstance(found, Named) and steps and isinstance(steps[-1], Named):
+            steps[-1] = Named({**steps[-1].strengths, **found.strengths})
+        else:
+            steps.append(found)
+    if transforms is not None:
+        strength.check_used(transforms)
     augmenter = Augmenter(_crop_first(steps), preprocessing) if steps else None
-    return augmenter, mixing if kind is not None else None
+    return augmenter, None if kind is None else mixing
 
 
 class _Strength:
@@ -244,9 +229,6 @@ class _Strength:
         self._asked.add(name)
         return self._by_name.get(name, self._by_name.get(None, 1.0))
 
-    def named(self, names: Sequence[str]) -> Named:
-        return Named({name: self.of(name) for name in names})
-
     def check_used(self, transforms: Any) -> None:
         """Refuse a strength that changes nothing."""
         if isinstance(self.given, Mapping):
@@ -264,23 +246,22 @@ class _Strength:
             )
 
 
-def _lookup(item: Any, strength: _Strength) -> tuple[str, ...] | Foreign:
-    """Return the names, or the step, that one item stands for."""
+def _lookup(item: Any, strength: _Strength) -> Named | Foreign:
+    """Return the step that one item stands for."""
     if isinstance(item, str):
-        if item in PRESETS:
-            return PRESETS[item]
-        if item in NAMES:
-            return (item,)
-        if item not in _RECIPES:
+        names = PRESETS.get(item, (item,) if item in NAMES else ())
+        if names:
+            return Named({name: strength.of(name) for name in names})
+        recipe = _RECIPES.get(item)
+        if recipe is None:
             raise ValueError(_unknown(item))
         from torchvision.transforms import v2
 
-        name = _RECIPES[item]
-        if name == "trivial":
-            return Foreign(v2.TrivialAugmentWide(), name)
+        if recipe == "trivial":
+            return Foreign(v2.TrivialAugmentWide(), recipe)
         # 31 bins: torchvision's default is the tenth.
-        magnitude = min(round(9 * strength.of(name)), 30)
-        return Foreign(v2.RandAugment(magnitude=magnitude), name)
+        magnitude = min(round(9 * strength.of(recipe)), 30)
+        return Foreign(v2.RandAugment(magnitude=magnitude), recipe)
     if isinstance(item, type) or not callable(item):
         hint = f"; write {item.__name__}(...)" if isinstance(item, type) else ""
         raise TypeError(
@@ -299,13 +280,14 @@ def _unknown(name: str) -> str:
 
 def _crop_first(steps: list) -> list:
     """Return the steps with the crop, which needs the original, in the first one."""
-    named = [step for step in steps if isinstance(step, Named)]
-    crops = [step.strengths["crop"] for step in named if "crop" in step.strengths]
+    strengths = [dict(s.strengths) if isinstance(s, Named) else {} for s in steps]
+    crops = [named.pop("crop") for named in strengths if "crop" in named]
     if not crops:
         return steps
-    rest = [step.without_crop() if step in named else step for step in steps]
-    others: dict[str, float] = {}
-    if isinstance(rest[0], Named):
-        others = rest.pop(0).strengths
+    rest = [
+        Named(named) if isinstance(step, Named) else step
+        for step, named in zip(steps, strengths, strict=True)
+    ]
+    others = rest.pop(0).strengths if isinstance(rest[0], Named) else {}
     first = Named({"crop": crops[0], **others})
     return [first] + [s for s in rest if not isinstance(s, Named) or s.strengths]

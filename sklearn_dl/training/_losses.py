@@ -165,41 +165,12 @@ def resolve_loss(
 ) -> nn.Module:
     """Return the module that a `loss` parameter stands for, without reduction.
 
-    Parameters
-    ----------
-    loss : str, LogLoss, torch.nn.Module or callable
-        For classes and labels ``"log_loss"`` (`LogLoss`) or ``"hinge"``
-        (`HingeLoss`). For numbers ``"squared_error"``, ``"absolute_error"``,
-        ``"huber"`` (half the square up to 1, linear beyond:
-        ``torch.nn.HuberLoss(delta=1.0)``) or ``"epsilon_insensitive"``
-        (`EpsilonInsensitiveLoss`). Or a loss of torch, as instance or class: it is
-        copied with ``reduction="none"``. Or any callable that maps outputs and target
-        to a loss for each row.
-    kind : str
-        What the target is: "multiclass", int64 of shape (b,); "multilabel-indicator",
-        0.0 and 1.0 of shape (b, k); or "continuous", floats of shape (b, k).
-    n_outputs : int
-        k, the width of the outputs.
-    label_weight : ndarray of shape (k, 2), default=None
-        Weight of each label's loss where the label is absent and where it is present.
-
-    Returns
-    -------
-    torch.nn.Module
-        Maps outputs (b, k) and a target to losses, (b,) or (b, k).
-
-    Raises
-    ------
-    ValueError
-        If there is no such loss for this kind, or its smoothing is not valid.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_dl.training import resolve_loss
-    >>> loss = resolve_loss("log_loss", kind="multiclass", n_outputs=2)
-    >>> loss(torch.zeros(1, 2), torch.tensor([1]))
-    tensor([0.6931])
+    It maps outputs (b, k) and a target to losses, (b,) or (b, k). A name is one of
+    `CLASSIFIER_LOSSES` or `REGRESSOR_LOSSES`; a loss of torch, as instance or class,
+    is copied with ``reduction="none"``; any other callable maps outputs and target to
+    a loss for each row. The `kind` is "multiclass", "multilabel-indicator" or
+    "continuous". `label_weight`, (k, 2), weighs each label's loss where the label is
+    absent and where it is present.
     """
     smoothing = 0.0
     if isinstance(loss, LogLoss | HingeLoss):
@@ -241,10 +212,11 @@ def _named(loss: str | LogLoss, kind: str, label_smoothing: float) -> nn.Module:
 
 def _without_reduction(loss) -> Callable:
     """Return a copy of the user's loss that doesn't reduce."""
+    right = not isinstance(loss, type) or issubclass(loss, nn.Module)
+    if not (right and callable(loss)):
+        raise ValueError(f"loss={loss!r} is neither a name nor a loss of torch.")
     module: Any
     if isinstance(loss, type):
-        if not issubclass(loss, nn.Module):
-            raise ValueError(f"loss={loss!r} is neither a name nor a loss of torch.")
         try:
             module = loss()
         except TypeError as error:
@@ -252,10 +224,8 @@ def _without_reduction(loss) -> Callable:
                 f"loss={loss!r} can't be made without arguments ({error}); give an "
                 "instance."
             ) from error
-    elif callable(loss):
-        module = copy.deepcopy(loss)
     else:
-        raise ValueError(f"loss={loss!r} is neither a name nor a loss of torch.")
+        module = copy.deepcopy(loss)
     if hasattr(module, "reduction"):
         module.reduction = "none"
     return module
@@ -313,24 +283,16 @@ class _LabelLoss(nn.Module):
 
     weight: torch.Tensor | None
 
-    def __init__(
-        self,
-        loss: nn.Module,
-        n_outputs: int,
-        smoothing: float,
-        label_weight: np.ndarray | None,
-    ):
+    def __init__(self, loss: nn.Module, n_outputs: int, smoothing: float, label_weight):
         super().__init__()
         self.loss = loss
         self.smoothing = smoothing
-        weight = None
-        if label_weight is not None:
-            weight = torch.as_tensor(label_weight)
-            if weight.shape != (n_outputs, 2):
-                raise ValueError(
-                    f"label_weight has shape {tuple(weight.shape)}, but {n_outputs} "
-                    f"labels need ({n_outputs}, 2)."
-                )
+        weight = None if label_weight is None else torch.as_tensor(label_weight)
+        if weight is not None and weight.shape != (n_outputs, 2):
+            raise ValueError(
+                f"label_weight has shape {tuple(weight.shape)}, but {n_outputs} "
+                f"labels need ({n_outputs}, 2)."
+            )
         self.register_buffer("weight", weight)
 
     def forward(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -354,12 +316,6 @@ def chance_loss(
 
     That is one of even probabilities, or of the mean of targets of variance 1 (there
     it is an upper bound, but for the squared error). None for a loss of the user.
-
-    Examples
-    --------
-    >>> from sklearn_dl.training import chance_loss
-    >>> round(chance_loss("log_loss", kind="multiclass", n_outputs=10), 3)
-    2.303
     """
     if isinstance(loss, LogLoss):
         loss = "log_loss"
@@ -371,14 +327,7 @@ def chance_loss(
 
 
 def gives_margins(loss) -> bool:
-    """Tell whether a loss trains margins, which are no logarithms of probabilities.
-
-    Examples
-    --------
-    >>> from sklearn_dl.training import gives_margins
-    >>> gives_margins("hinge"), gives_margins("log_loss")
-    (True, False)
-    """
+    """Tell whether a loss trains margins, which are no logarithms of probabilities."""
     cls = loss if isinstance(loss, type) else type(loss)
     margins = (HingeLoss, nn.MultiMarginLoss, nn.MultiLabelMarginLoss)
     return loss == "hinge" or issubclass(cls, margins)

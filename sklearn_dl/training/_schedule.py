@@ -142,8 +142,7 @@ class Schedule(BaseEstimator):
         Raises
         ------
         ValueError
-            If a parameter is not valid, or the factors depend on the training
-            ("plateau").
+            If a parameter is not valid, or kind is "plateau".
         """
         resolve_schedule(self)
         if self.kind == "plateau":
@@ -200,24 +199,19 @@ class _Plan:
     """
 
     def __init__(
-        self,
-        schedule: Schedule,
-        rates: list[float],
-        n_epochs: int,
-        steps_per_epoch: int,
+        self, schedule: Schedule, rates: list[float], n_epochs: int, epoch_steps: int
     ):
         self.start = list(rates)
-        self.n_steps = n_epochs * steps_per_epoch
+        self.n_steps = n_epochs * epoch_steps
         groups = [{"params": [torch.zeros(1)], "lr": rate} for rate in rates]
         self.optimizer = torch.optim.SGD(groups, momentum=0.9)
-        self.scheduler: Any = self._scheduler(schedule, steps_per_epoch)
+        self.scheduler: Any = self._scheduler(schedule, epoch_steps)
         self.optimizer.step()  # a scheduler warns when nothing was trained before it
 
     def _scheduler(self, schedule: Schedule, steps_per_epoch: int):
         lowest = schedule.min_factor
         if schedule.kind == "plateau":
-            monitor = schedule.monitor
-            loss = monitor is None or monitor.endswith("loss")
+            loss = (schedule.monitor or "loss").endswith("loss")
             return ReduceLROnPlateau(
                 self.optimizer,
                 mode="min" if loss else "max",
@@ -276,24 +270,7 @@ class _Plan:
 
 
 def resolve_schedule(schedule: str | Callable | Schedule) -> Schedule:
-    """Return the `Schedule` that a `schedule` parameter stands for.
-
-    Parameters
-    ----------
-    schedule : str, callable or Schedule
-        A name stands for a `Schedule` with defaults.
-
-    Raises
-    ------
-    ValueError
-        If the name or a parameter of the schedule is not valid.
-
-    Examples
-    --------
-    >>> from sklearn_dl.training import resolve_schedule
-    >>> resolve_schedule("one_cycle")
-    Schedule(kind='one_cycle')
-    """
+    """Return the `Schedule` that a `schedule` parameter stands for, checked."""
     if isinstance(schedule, type):
         raise ValueError(
             f"schedule={schedule!r} is a class: use {schedule.__name__}(), one of "
@@ -316,17 +293,6 @@ class LearningRates(Callback):
     Records ``lr``, the rate of the head, and ``backbone_lr``, the largest one of the
     backbone's stages: 0 while the head is trained alone, absent where the backbone
     is never trained.
-
-    Parameters
-    ----------
-    schedule : str, callable or Schedule, default="constant"
-        See `Schedule`.
-
-    Examples
-    --------
-    >>> from sklearn_dl.training import LearningRates
-    >>> LearningRates("cosine").schedule
-    'cosine'
     """
 
     def __init__(self, schedule: str | Callable | Schedule = "constant"):
@@ -334,12 +300,11 @@ class LearningRates(Callback):
 
     def initialize(self):
         """Check the schedule."""
-        resolve_schedule(self.schedule)
+        self.schedule_ = resolve_schedule(self.schedule)
         return self
 
     def on_train_begin(self, net, **kwargs):
         """Start from nothing."""
-        self.schedule_ = resolve_schedule(self.schedule)
         self.optimizer_: Any = None
         self.plan_: _Plan | None = None
         self.state_: dict[str, Any] = {}  # of a run that is resumed
