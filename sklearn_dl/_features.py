@@ -199,9 +199,9 @@ class ImageFeatureExtractor(
         What you change in it is this extractor's own, and seen by its features.
         """
         check_is_fitted(self)
-        if self._backbone.settled:  # others may compute with it
+        if self._backbone.shared:
             self._backbone = copy.deepcopy(self._backbone)
-            self._backbone.unsettle()
+        self._backbone.unsettle()
         return self._backbone
 
     def transform(self, X):

@@ -387,10 +387,9 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         """
         check_is_fitted(self)
         network = self._network
-        if network.backbone.settled:
-            if not network.trains_backbone:  # others may compute with it
-                network.backbone = copy.deepcopy(network.backbone)
-            network.backbone.unsettle()
+        if network.backbone.shared:
+            network.backbone = copy.deepcopy(network.backbone)
+        network.backbone.unsettle()
         return network
 
     def __getstate__(self):

@@ -159,8 +159,8 @@ class NestedParameters:
             plain = value is None or (isinstance(value, str) and value == "log_loss")
             if name == "loss" and not plain:
                 raise ValueError(
-                    f"loss__ reaches into a LogLoss; loss={value!r} has settings of its "
-                    "own."
+                    f"loss__ reaches into a LogLoss; loss={value!r} has its own "
+                    "settings."
                 )
             params[name] = cls() if plain else cls(value)
         return super().set_params(**params)  # type: ignore[misc]
