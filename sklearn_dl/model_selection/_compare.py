@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn import config_context
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import is_classifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
@@ -296,30 +296,22 @@ def _short(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_words(parameters: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_value(value)}" for name, value in parameters.items())
-
-
-def _value(value) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if callable(value) and not isinstance(value, BaseEstimator):
-        return getattr(value, "__name__", repr(value))
-    return str(value)
+    return ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in parameters.items()
+    )
 
 
 def _warn_of_failures(board: pd.DataFrame) -> None:
     failed = board[board["mean_score"].isna()]
-    if failed.empty:
-        return
-    names = "; ".join(
+    names = [
         f"{regime} ({_in_words(parameters)})" if parameters else regime
-        for regime, parameters in zip(
-            failed["regime"], failed["parameters"], strict=True
+        for regime, parameters in zip(failed.regime, failed.parameters, strict=True)
+    ]
+    if names:
+        warnings.warn(
+            f"{len(names)} of {len(board)} candidates failed in a fold and have no "
+            f"score: {'; '.join(names)}.",
+            FitFailedWarning,
+            stacklevel=4,
         )
-    )
-    warnings.warn(
-        f"{len(failed)} of {len(board)} candidates failed in a fold and have no score: "
-        f"{names}.",
-        FitFailedWarning,
-        stacklevel=4,
-    )

@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -60,21 +61,23 @@ class Experiment:
     time: str = ""
 
 
-def parameters_as_text(estimator: BaseEstimator) -> dict[str, str]:
-    """Return an estimator's class and parameters, those of its parts too, as text."""
-    deep = estimator.get_params(deep=True)
+def parameters_as_text(source: BaseEstimator | Mapping[str, Any]) -> dict[str, str]:
+    """Return a mapping, or an estimator with its class and its parts', as text."""
+    if isinstance(source, Mapping):
+        return {str(key): _text(value) for key, value in source.items()}
+    deep = source.get_params(deep=True)
     parts = [type(value).__name__ for value in deep.values() if hasattr(value, "fit")]
     inside = f"({', '.join(parts)})" if parts else ""
-    found = {"estimator": f"{type(estimator).__name__}{inside}"}
+    found = {"estimator": f"{type(source).__name__}{inside}"}
     for name, value in sorted(deep.items()):
         pairs = value if isinstance(value, list) else []
         steps = any(hasattr(p[1], "fit") for p in pairs if isinstance(p, tuple))
         if name != "estimator" and not steps:  # their own parameters tell of them
-            found[name] = as_text(value)
+            found[name] = _text(value)
     return found
 
 
-def as_text(value: Any) -> str:
+def _text(value: Any) -> str:
     """Return a short text for a value, the same in another process."""
     if isinstance(value, BaseEstimator):
         return type(value).__name__

@@ -17,7 +17,6 @@ from sklearn_dl.model_selection._compare import shuffled_folds
 from sklearn_dl.model_selection._experiment import (
     Experiment,
     append,
-    as_text,
     changes,
     parameters_as_text,
     read,
@@ -99,7 +98,6 @@ class Experiments:
         cv=5,
         scoring=None,
         n_jobs: int | None = None,
-        since: str | None = None,
     ) -> Experiment:
         """Cross-validate an estimator, and log that.
 
@@ -118,16 +116,12 @@ class Experiments:
             One metric; None takes the estimator's own `score`: accuracy or R².
         n_jobs : int or None, default=None
             Folds at a time.
-        since : str or None, default=None
-            As in `record`.
 
         Returns
         -------
         Experiment
             Also the last row of `table`. Nothing is logged if a fit fails.
         """
-        metric = _metric_name(scoring, estimator)
-        self._find(since, metric)
         if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
             raise ValueError(f"scoring must be one metric, got {scoring!r}.")
         start = time.perf_counter()
@@ -143,19 +137,17 @@ class Experiments:
         return self.record(
             name,
             found["test_score"],
-            estimator=estimator,
-            metric=metric,
+            estimator,
+            metric=_metric_name(scoring, estimator),
             seconds=time.perf_counter() - start,
-            since=since,
         )
 
     def record(
         self,
         name: str,
         scores,
+        parameters: BaseEstimator | Mapping[str, Any] | None = None,
         *,
-        estimator: BaseEstimator | None = None,
-        parameters: Mapping[str, Any] | None = None,
         spread: float | None = None,
         metric: str = "score",
         seconds: float | None = None,
@@ -169,10 +161,9 @@ class Experiments:
             Name of the experiment.
         scores : float or sequence of float
             One, or that of each fold or seed.
-        estimator : estimator, default=None
-            Its parameters are logged.
-        parameters : mapping of str, default=None
-            More parameters or notes, or those of something that is no estimator.
+        parameters : estimator or mapping of str, default=None
+            An estimator, whose class and parameters are logged, or whatever else stands
+            beside the score.
         spread : float, default=None
             Standard error of the score; None takes that of the mean of several scores.
         metric : str, default="score"
@@ -197,8 +188,7 @@ class Experiments:
             spread = values.std(ddof=1) / len(values) ** 0.5 if several else np.nan
         elif not 0 <= spread < np.inf and not np.isnan(spread):
             raise ValueError(f"spread of {name!r} must be 0 or more: {spread!r}.")
-        texts = {} if estimator is None else parameters_as_text(estimator)
-        texts |= {key: as_text(value) for key, value in (parameters or {}).items()}
+        texts = {} if parameters is None else parameters_as_text(parameters)
         before = self._find(since, str(metric))
         done = Experiment(
             name=str(name),

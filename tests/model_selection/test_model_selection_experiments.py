@@ -74,17 +74,17 @@ def test_a_regressor_is_scored_by_its_r2():
 
 def test_what_changed_since_the_best_or_since_a_name():
     log = Experiments()
-    log.record("first", 0.7, estimator=LogisticRegression(C=1.0))
-    second = log.record("second", 0.6, estimator=LogisticRegression(C=2.0, tol=1e-3))
+    log.record("first", 0.7, parameters=LogisticRegression(C=1.0))
+    second = log.record("second", 0.6, parameters=LogisticRegression(C=2.0, tol=1e-3))
     assert second.changed == "C: 1.0 → 2.0, tol: 0.0001 → 0.001"
-    third = log.record("third", 0.8, estimator=LogisticRegression(C=3.0))
+    third = log.record("third", 0.8, parameters=LogisticRegression(C=3.0))
     assert (third.since, third.changed) == ("first", "C: 1.0 → 3.0")
     fourth = log.record(
-        "fourth", 0.5, estimator=LogisticRegression(C=2.0), since="second"
+        "fourth", 0.5, parameters=LogisticRegression(C=2.0), since="second"
     )
     assert (fourth.since, fourth.changed) == ("second", "tol: 0.001 → 0.0001")
     piped = log.record(
-        "piped", 0.9, estimator=make_pipeline(StandardScaler(), LogisticRegression())
+        "piped", 0.9, parameters=make_pipeline(StandardScaler(), LogisticRegression())
     )
     assert piped.changed == (
         "estimator: LogisticRegression → Pipeline(StandardScaler, LogisticRegression)"
@@ -100,16 +100,16 @@ def test_what_changed_since_the_best_or_since_a_name():
 def test_what_is_around_an_estimator_is_told():
     log = Experiments()
     tree = LogisticRegression()
-    first = log.record("a", 0.5, estimator=BaggingClassifier(tree))
-    second = log.record("b", 0.6, estimator=AdaBoostClassifier(tree))
+    first = log.record("a", 0.5, parameters=BaggingClassifier(tree))
+    second = log.record("b", 0.6, parameters=AdaBoostClassifier(tree))
     assert first.parameters["estimator"] == "BaggingClassifier(LogisticRegression)"
     assert second.changed == (
         "estimator: BaggingClassifier(LogisticRegression) → "
         "AdaBoostClassifier(LogisticRegression)"
     )
     search = GridSearchCV(tree, {"C": [1.0]})
-    assert log.record("c", 0.7, estimator=search).parameters["param_grid"]
-    plain = log.record("d", 0.7, estimator=tree)
+    assert log.record("c", 0.7, parameters=search).parameters["param_grid"]
+    plain = log.record("d", 0.7, parameters=tree)
     assert plain.parameters["estimator"] == "LogisticRegression"
 
 
@@ -176,7 +176,7 @@ def test_no_gain_between_metrics():
 
 def test_parameters_of_image_estimators_read_the_same_in_each_process():
     kept = Experiments().record(
-        "a", 1.0, estimator=ImageClassifier(loss=balanced_accuracy_score)
+        "a", 1.0, parameters=ImageClassifier(loss=balanced_accuracy_score)
     )
     assert kept.parameters["backbone"] == "'mobilenet_v2'"
     assert kept.parameters["loss"].endswith(".balanced_accuracy_score")
@@ -304,15 +304,10 @@ def test_mlflow_gets_the_same(monkeypatch):
     mlflow = FakeMLflow()
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     log = Experiments(mlflow=True)
-    kept = log.record(
-        "a",
-        [0.5, 0.7],
-        estimator=LogisticRegression(C=2.0),
-        parameters={f"p{k}": k for k in range(120)},
-    )
+    kept = log.record("a", [0.5, 0.7], {f"p{k}": k for k in range(120)})
     assert mlflow.log["run"] == ("a", True)
     assert mlflow.log["params"] == kept.parameters
-    assert mlflow.log["params"]["C"] == "2.0"
+    assert mlflow.log["params"]["p119"] == "119"
     assert mlflow.log["metrics"] == {"score": kept.score, "spread": kept.spread}
     assert mlflow.log["tags"] == {"metric": "score", "changed": ""}
     assert mlflow.log["ended"]
