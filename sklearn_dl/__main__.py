@@ -20,16 +20,18 @@ import argparse
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
-from sklearn_dl._commands import export, info, predict, train
-from sklearn_dl._commands._terminal import (
+from sklearn_dl._commands import (
     CommandError,
     Parser,
-    flush_what_can_be,
+    export,
+    info,
     one_line,
-    silence,
-    warnings_in_one_line,
+    predict,
+    settle,
+    train,
     write_error,
 )
 
@@ -63,13 +65,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser.parse_args(argv, namespace=args)
         name = f"{parser.prog} {args.command}"
-        with warnings_in_one_line(name):
+        with warnings.catch_warnings():  # shown without the line that they come from
+            warnings.showwarning = lambda message, *_, **__: write_error(
+                f"{name}: warning: {one_line(message)}"
+            )
             code = args.run(args)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader has all it wants, as in "| head"
-        silence(sys.stdout, sys.stderr)
+        settle(sys.stdout)
+        settle(sys.stderr)
         return 0
     except KeyboardInterrupt as error:
         if args.debug:
@@ -78,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     # What is wrong with the input, said by those who read it.
     except (CommandError, OSError, ValueError, ImportError) as error:
-        flush_what_can_be()
+        settle(sys.stdout)
         if args.debug:
             traceback.print_exc()
         write_error(f"{parser.prog}: {one_line(error)}")

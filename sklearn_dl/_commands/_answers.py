@@ -1,8 +1,7 @@
 """What a model says of images."""
 
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,6 @@ _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
 }
-# Features that the members of an ensemble share; they serve one chunk of images.
-_CACHE_BYTES = 2**26 - 2
 
 
 def is_graph(path: str) -> bool:
@@ -25,25 +22,20 @@ def is_graph(path: str) -> bool:
     return path.lower().endswith(".onnx")
 
 
-def open_saved(path: str) -> Any:
-    """Return a model that `save` wrote."""
-    from sklearn_dl.persistence import load
-
-    return load(path)
-
-
 def image_estimators(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
     """Yield the estimators with a backbone in a model, parameters and fitted ones."""
     from sklearn.base import BaseEstimator
 
-    from sklearn_dl._base import ImageEstimatorMixin
+    from sklearn_dl._classifier import ImageClassifier
+    from sklearn_dl._features import ImageFeatureExtractor
+    from sklearn_dl._regressor import ImageRegressor
 
     seen = set() if seen is None else seen
     if id(value) in seen:
         return
     seen.add(id(value))
     parts: Any = ()
-    if isinstance(value, ImageEstimatorMixin):
+    if isinstance(value, ImageClassifier | ImageFeatureExtractor | ImageRegressor):
         yield value
     elif isinstance(value, BaseEstimator | dict):
         parts = (value if isinstance(value, dict) else vars(value)).values()
@@ -56,41 +48,23 @@ def image_estimators(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
 
 
 def open_model(path: str, *, device: str | None, batch_size: int) -> "Answers":
-    """Read a model, and make it ready for a stream of images.
-
-    Parameters
-    ----------
-    path : str
-        Of a file that `save` or `export_onnx` wrote.
-    device : str or None
-        None leaves it as it was saved.
-    batch_size : int
-
-    Raises
-    ------
-    CommandError
-        If the model predicts nothing, or the device isn't there.
-    """
+    """Read what `save` or `export_onnx` wrote; a device of None leaves it as saved."""
     if is_graph(path):
         return Answers(_open_graph(path, device, batch_size), path, direct=True)
-    model = open_saved(path)
     from sklearn.utils.validation import check_is_fitted
 
     from sklearn_dl._extraction import FeatureCache
-    from sklearn_dl._neural import NeuralImageEstimator
-    from sklearn_dl._runtime import resolve_device
+    from sklearn_dl.persistence import load
 
+    model = load(path)
     check_is_fitted(model)
     own = list(image_estimators(model))
-    direct = isinstance(model, NeuralImageEstimator)
-    cache = None if direct else FeatureCache(max_bytes=_CACHE_BYTES)
-    if device is not None:
-        resolve_device(device)  # raises where it isn't there
+    direct = model in own
+    # The members of an ensemble share the features of one chunk of images.
+    cache = None if direct else FeatureCache(max_bytes=2**26)
+    chosen = {} if device is None else {"device": device}
     for estimator in own:
-        chosen = estimator.device if device is None else device
-        estimator.set_params(
-            batch_size=batch_size, cache=cache, device=chosen, verbose=0
-        )
+        estimator.set_params(batch_size=batch_size, cache=cache, verbose=0, **chosen)
     return Answers(model, path, direct=direct)
 
 
@@ -122,15 +96,15 @@ class Answer:
     path : str
     prediction : object or list
         A class, a number; several of either in a list.
-    values : ndarray of shape (k,) or None
-        Probability or score of each class.
+    values : dict
+        Classes with their probability or score.
     error : str
         Why there is no prediction; empty if there is one.
     """
 
     path: str
     prediction: Any = None
-    values: np.ndarray | None = None
+    values: dict[Any, float] = field(default_factory=dict)
     error: str = ""
 
 
@@ -141,7 +115,7 @@ class Answers:
     ----------
     model : fitted estimator
     path : str
-        Of its file.
+        The file it comes from.
     direct : bool
         Whether its predictions follow from its probabilities or scores, so that an
         image is looked at once.
@@ -152,9 +126,14 @@ class Answers:
         What a class has; None for what has no classes, or nothing more than these.
     classes : list
         Those that have a value, in the order of the values.
-    n_outputs : int or None
-        Number of targets or labels where a prediction is a list of them, else None.
+    n_targets : int or None
+        Number of targets where a prediction is a list of them, else None.
+    top : int or None
+        How many classes have their value in an answer, largest first; None for all.
     """
+
+    value_name: str | None = None
+    top: int | None = None
 
     def __init__(self, model: Any, path: str, *, direct: bool):
         if not hasattr(model, "predict"):
@@ -162,53 +141,47 @@ class Answers:
                 f"{path} holds a {type(model).__name__}, which doesn't predict."
             )
         self.model = model
+        self.classes: list[Any] = []
         self._direct = direct
         self._method: str | None = None
-        self.value_name: str | None = None
-        self.classes: list[Any] = []
-        self._look()
-
-    def _look(self) -> None:
-        """Predict an image, to know what predictions look like."""
-        image = [Image.new("RGB", (256, 256))]
-        predicted = np.asarray(self.model.predict(image))
-        self.n_outputs = predicted.shape[1] if predicted.ndim == 2 else None
-        if not hasattr(self.model, "classes_"):
-            return
+        # What predictions look like is known from one.
+        blank = [Image.new("RGB", (256, 256))]
+        predicted = np.asarray(model.predict(blank))
+        self.n_targets = predicted.shape[1] if predicted.ndim == 2 else None
         for method in ("predict_proba", "decision_function"):
-            if hasattr(self.model, method):
-                values = getattr(self.model, method)(image)
-                if isinstance(values, list):  # one array for each output
-                    return
-                self._method = method
-                break
-        else:
+            if not hasattr(model, "classes_") or not hasattr(model, method):
+                continue
+            values = getattr(model, method)(blank)
+            if isinstance(values, list):  # an array for each target
+                return
+            self._method = method
+            self.value_name = "probability" if method == "predict_proba" else "score"
+            self._labels = np.asarray(model.classes_)
+            # Two classes have one score, of the second.
+            self.classes = self._labels[1 if np.ndim(values) == 1 else 0 :].tolist()
+            self._several_labels = self.n_targets is not None
+            self.n_targets = None
             return
-        proba = self._method == "predict_proba"
-        self.value_name = "probability" if proba else "score"
-        labels = np.asarray(self.model.classes_).tolist()
-        self._labels = np.asarray(self.model.classes_)
-        # Two classes have one score, of the second.
-        self.classes = labels[1:] if np.ndim(values) == 1 else labels
 
     def __call__(self, paths: Sequence[str]) -> list[Answer]:
         """Return what the model says of images; of those that can't be read, why."""
         answers = [Answer(path) for path in paths]
-        left = list(range(len(paths)))
+        left = answers
         while left:
             try:
-                predictions, values = self._ask([paths[row] for row in left])
+                predictions, values = self._ask([answer.path for answer in left])
             except ImageDecodeError as error:
                 failed = {r: why for r, _, why in error.failures if r is not None}
                 if not failed:
                     raise
                 for row, reason in failed.items():
-                    answers[left[row]].error = reason
-                left = [row for k, row in enumerate(left) if k not in failed]
+                    left[row].error = reason
+                left = [answer for answer in left if not answer.error]
                 continue
-            for k, row in enumerate(left):
-                answers[row].prediction = predictions[k].tolist()
-                answers[row].values = None if values is None else values[k]
+            for k, answer in enumerate(left):
+                answer.prediction = predictions[k].tolist()
+                if values is not None:
+                    self._name_classes(answer, values[k])
             break
         return answers
 
@@ -216,23 +189,23 @@ class Answers:
         if self._method is None:
             return np.asarray(self.model.predict(paths)), None
         values = np.asarray(getattr(self.model, self._method)(paths))
+        threshold = 0.5 if self.value_name == "probability" else 0
         if not self._direct:
             predictions = np.asarray(self.model.predict(paths))
-        elif self.n_outputs is not None:
-            threshold = 0.5 if self.value_name == "probability" else 0
-            predictions = (values > threshold).astype(int)
+        elif self._several_labels:
+            predictions = values > threshold
         elif values.ndim == 1:
-            predictions = self._labels[(values > 0).astype(int)]
+            predictions = self._labels[(values > threshold).astype(int)]
         else:
             predictions = self._labels[values.argmax(axis=1)]
         return predictions, values[:, None] if values.ndim == 1 else values
 
-
-def check_model_file(path: str) -> str:
-    """Return the path of a file of a model that is there."""
-    path = os.path.expanduser(path)
-    if not os.path.exists(path):
-        raise CommandError(f"There is no file {path}.")
-    if os.path.isdir(path):
-        raise CommandError(f"{path} is a folder, not the file of a model.")
-    return path
+    def _name_classes(self, answer: Answer, values: np.ndarray) -> None:
+        """Write the classes into an answer that has their values, or those of labels."""
+        if self._several_labels:
+            pairs = zip(self.classes, answer.prediction, strict=True)
+            answer.prediction = [label for label, there in pairs if there]
+        order = np.arange(len(values))
+        if self.top is not None:
+            order = np.argsort(-values, kind="stable")[: self.top]
+        answer.values = {self.classes[k]: float(values[k]) for k in order}

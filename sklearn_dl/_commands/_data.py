@@ -35,8 +35,8 @@ class Parts:
 
     X: np.ndarray
     y: np.ndarray
-    X_test: np.ndarray | None
-    y_test: np.ndarray | None
+    X_test: Any
+    y_test: Any
     origin: str
     n_failed: int
     regression: bool
@@ -56,8 +56,6 @@ class Parts:
 
     def score(self, model: Any) -> str:
         """Return how good a model is on the held-out images, in one line."""
-        assert self.X_test is not None
-        assert self.y_test is not None
         predicted, truth = model.predict(self.X_test), self.y_test
         where = f"on the {len(truth)} held-out images"
         if self.regression:
@@ -76,55 +74,29 @@ class Parts:
 
 
 def load_data(data: str, args: argparse.Namespace) -> Parts:
-    """Load what the arguments of ``train`` name.
-
-    Raises
-    ------
-    CommandError
-        If there is nothing to learn from, or nothing to hold out.
-    """
+    """Load what the arguments of ``train`` name."""
     regression = args.task == "regression"
     if regression and os.path.isdir(data):
         raise CommandError("--task regression takes a table of paths and numbers.")
-    train, other, origin, share = _division(data, args.validation)
+    train = _inside(data, _TRAIN)
+    other = None if train is None else _inside(data, _HELD_OUT)
+    train, share = train or data, _SHARE
+    if args.validation is not None:
+        other, share = _validation(args.validation)
     X, y, n_failed = _loaded(train, args)
     _check_targets(y, train, regression)
-    X_test = y_test = None
-    if other is not None:
-        X_test, y_test, n_more = _loaded(other, args)
-        n_failed += n_more
-        unknown = [] if regression else sorted({*y_test.tolist()} - {*y.tolist()})
-        if unknown:
-            raise CommandError(
-                f"{other} has the class {unknown[0]!r}, of which {train} has no image."
-            )
-    elif share:
+    if other is None:
         X, X_test, y, y_test = _split(X, y, share, args.seed, regression)
-    return Parts(X, y, X_test, y_test, origin, n_failed, regression)
-
-
-def _division(data: str, validation: str | None) -> tuple[str, str | None, str, float]:
-    """Return what to train on, what to score or None, its name, or a share."""
-    train = _inside(data, _TRAIN)
-    inside = None if train is None else _inside(data, _HELD_OUT)
-    if validation is None and train is not None and inside is not None:
-        return train, inside, os.path.basename(inside), 0.0
-    source = data if train is None else train
-    try:
-        share = _SHARE if validation is None else float(validation)
-    except ValueError:
-        other = os.path.expanduser(str(validation))
-        if not os.path.exists(other):
-            raise CommandError(
-                f"--validation {validation}: neither a share such as 0.2 nor a folder "
-                "or table that is there."
-            ) from None
-        return source, other, other, 0.0
-    if not 0 <= share < 1:
+        origin = f"a share of {share:g}"
+        return Parts(X, y, X_test, y_test, origin, n_failed, regression)
+    X_test, y_test, n_more = _loaded(other, args)
+    unknown = [] if regression else sorted({*y_test.tolist()} - {*y.tolist()})
+    if unknown:
         raise CommandError(
-            f"--validation {validation}: a share is at least 0 and below 1."
+            f"{other} has the class {unknown[0]!r}, of which {train} has no image."
         )
-    return source, None, f"a share of {share:g}", share
+    origin = other if args.validation else os.path.basename(other)
+    return Parts(X, y, X_test, y_test, origin, n_failed + n_more, regression)
 
 
 def _inside(folder: str, names: tuple[str, ...]) -> str | None:
@@ -134,16 +106,28 @@ def _inside(folder: str, names: tuple[str, ...]) -> str | None:
     return next((p for p in found if any(e.is_dir() for e in os.scandir(p))), None)
 
 
+def _validation(text: str) -> tuple[str | None, float]:
+    """Return the folder or table that ``--validation`` names, or the share."""
+    try:
+        share = float(text)
+    except ValueError:
+        path = os.path.expanduser(text)
+        if os.path.exists(path):
+            return path, 0.0
+        raise CommandError(
+            f"--validation {text}: neither a share such as 0.2 nor a folder or table "
+            "that is there."
+        ) from None
+    if 0 <= share < 1:
+        return None, share
+    raise CommandError(f"--validation {text}: a share is at least 0 and below 1.")
+
+
 def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, int]:
     """Return paths, targets, and the number of images that can't be read."""
-    verify = "raise" if args.strict else "skip"
+    verify: Any = "raise" if args.strict else "skip"
     if os.path.isdir(data):
         bunch = load_image_folder(data, verify=verify)
-        failed = [
-            (path, reason)
-            for path, reason in bunch.skipped.itertuples(index=False, name=None)
-            if reason not in _NO_IMAGES
-        ]
     else:
         target = args.target or ["target"]
         bunch = load_image_frame(
@@ -153,25 +137,24 @@ def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray
             root=args.root or os.path.dirname(os.path.abspath(data)),
             verify=verify,
         )
-        failed = list(bunch.skipped[["path", "reason"]].itertuples(False, None))
-    for path, reason in failed:
+    failed = bunch.skipped[~bunch.skipped["reason"].isin(_NO_IMAGES)]
+    for path, reason in zip(failed["path"], failed["reason"], strict=True):
         write_error(f"train: left out {path!r}: {reason}")
     return bunch.data, bunch.target, len(failed)
 
 
 def _check_targets(y: np.ndarray, data: str, regression: bool) -> None:
-    if regression and y.dtype.kind not in "iuf":
-        wrong = next((value for value in y.flat if not _is_number(value)), y.flat[0])
-        raise CommandError(f"The targets in {data} are no numbers: {str(wrong)!r}.")
     if regression:
-        return
-    if y.ndim > 1:
+        if y.dtype.kind not in "iuf":
+            wrong = next((v for v in y.flat if not _is_number(v)), y.flat[0])
+            raise CommandError(f"The targets in {data} are no numbers: {str(wrong)!r}.")
+    elif y.ndim > 1:
         raise CommandError("A classifier takes one --target.")
-    if y.dtype.kind == "f":
+    elif y.dtype.kind == "f":
         raise CommandError(
             f"The targets in {data} are numbers such as {y[0]}: --task regression?"
         )
-    if len(np.unique(y)) < 2:
+    elif len(np.unique(y)) < 2:
         raise CommandError(f"{data} has one class, {str(y[0])!r}; give at least 2.")
 
 
@@ -186,12 +169,14 @@ def _is_number(value: Any) -> bool:
 def _split(X, y, share: float, seed: int, regression: bool):
     from sklearn.model_selection import train_test_split
 
+    if share == 0:
+        return X, None, y, None
     if not regression:
         names, counts = np.unique(y, return_counts=True)
         if counts.min() < 2:
             raise CommandError(
                 f"The class {str(names[counts.argmin()])!r} has one image; each needs "
-                "at least 2 to hold one back. --validation 0 trains on all."
+                "at least 2 to hold one out. --validation 0 trains on all."
             )
         share = max(share, len(names) / len(y))  # one of each class
     return train_test_split(

@@ -180,6 +180,11 @@ def _class_folders(
     return folders, skipped
 
 
+def images_below(folder: str) -> list[str]:
+    """Return the paths of all images below a folder, in their order."""
+    return _images_below(folder, image_suffixes(), [])
+
+
 def _images_below(
     folder: str, wanted: frozenset[str], skipped: list[tuple[str, str]]
 ) -> list[str]:

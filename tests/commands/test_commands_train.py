@@ -100,13 +100,20 @@ def test_parameters_reach_the_estimator(folder):
     code = train_small(
         *(folder, "--out", "m", "--quiet", "--trainable", "1", "--lr", "0.5"),
         *("--augment", "flip,rotation", "--early-stopping", "--batch-size", "4"),
-        *("--set", "tta=flip", "--set", "head__dropout=0.25", "--set", "mix_alpha=0.3"),
+        *(
+            "--set",
+            "tta=flip",
+            "--set",
+            "head__dropout=0.25",
+            "--set",
+            "warmup_epochs=1",
+        ),
     )
     assert code == 0
     model = load("m")
     assert (model.trainable, model.lr, model.early_stopping) == (1, 0.5, True)
     assert (model.augment, model.batch_size) == (["flip", "rotation"], 4)
-    assert (model.tta, model.head.dropout, model.mix_alpha) == ("flip", 0.25, 0.3)
+    assert (model.tta, model.head.dropout, model.warmup_epochs) == ("flip", 0.25, 1)
 
 
 def test_a_table_of_labels_and_of_numbers(tmp_path, capsys):
