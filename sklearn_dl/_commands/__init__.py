@@ -1,11 +1,3 @@
-"""The commands of the command line, one module each."""
+"""The command line: one module for each command."""
 
-from sklearn_dl._commands import export as export
-from sklearn_dl._commands import info as info
-from sklearn_dl._commands import predict as predict
-from sklearn_dl._commands import train as train
-from sklearn_dl._commands._terminal import CommandError as CommandError
-from sklearn_dl._commands._terminal import Parser as Parser
-from sklearn_dl._commands._terminal import one_line as one_line
-from sklearn_dl._commands._terminal import settle as settle
-from sklearn_dl._commands._terminal import write_error as write_error
+from sklearn_dl._commands._main import main as main

@@ -1,7 +1,7 @@
 """What a model says of images."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,6 @@ from PIL import Image
 
 from sklearn_dl._commands._terminal import CommandError
 from sklearn_dl._images import ImageDecodeError
-
-_PROVIDERS = {
-    "auto": "CPUExecutionProvider",
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-}
 
 
 def is_graph(path: str) -> bool:
@@ -71,54 +65,26 @@ def open_model(path: str, *, device: str | None, batch_size: int) -> "Answers":
 def _open_graph(path: str, device: str | None, batch_size: int) -> Any:
     from sklearn_dl.persistence import load_exported
 
-    provider = _PROVIDERS.get(device or "auto")
-    if provider is None:
-        raise CommandError(
-            f"--device {device}: an exported graph runs on {' or '.join(_PROVIDERS)}."
-        )
-    if provider != "CPUExecutionProvider":
+    provider = "CPUExecutionProvider"
+    if device not in (None, "auto", "cpu"):
         import onnxruntime
 
-        if provider not in onnxruntime.get_available_providers():
+        provider = f"{device.upper()}ExecutionProvider"
+        known = onnxruntime.get_available_providers()
+        if provider not in known:
             raise CommandError(
-                f"--device {device}: this onnxruntime has no {provider}: pip install "
-                "onnxruntime-gpu."
+                f"--device {device}: this onnxruntime runs on auto, cpu and what else "
+                f"it was built for ({', '.join(known)}); onnxruntime-gpu has cuda."
             )
     return load_exported(path, batch_size=batch_size, providers=[provider])
-
-
-@dataclass
-class Answer:
-    """What a model says of one image.
-
-    Attributes
-    ----------
-    path : str
-    prediction : object or list
-        A class, a number; several of either in a list.
-    values : dict
-        Classes with their probability or score.
-    error : str
-        Why there is no prediction; empty if there is one.
-    """
-
-    path: str
-    prediction: Any = None
-    values: dict[Any, float] = field(default_factory=dict)
-    error: str = ""
 
 
 class Answers:
     """A model, asked for predictions with what stands behind them.
 
-    Parameters
-    ----------
-    model : fitted estimator
-    path : str
-        The file it comes from.
-    direct : bool
-        Whether its predictions follow from its probabilities or scores, so that an
-        image is looked at once.
+    With `direct`, its predictions follow from its probabilities or scores, so that an
+    image is looked at once. With `top`, an answer has only so many classes, the most
+    probable first.
 
     Attributes
     ----------
@@ -127,9 +93,7 @@ class Answers:
     classes : list
         Those that have a value, in the order of the values.
     n_targets : int or None
-        Number of targets where a prediction is a list of them, else None.
-    top : int or None
-        How many classes have their value in an answer, largest first; None for all.
+        Number of targets, or of labels, where a prediction is a list, else None.
     """
 
     value_name: str | None = None
@@ -143,56 +107,53 @@ class Answers:
         self.model = model
         self.classes: list[Any] = []
         self._direct = direct
-        self._method: str | None = None
         # What predictions look like is known from one.
         blank = [Image.new("RGB", (256, 256))]
         predicted = np.asarray(model.predict(blank))
         self.n_targets = predicted.shape[1] if predicted.ndim == 2 else None
-        for method in ("predict_proba", "decision_function"):
-            if not hasattr(model, "classes_") or not hasattr(model, method):
-                continue
-            values = getattr(model, method)(blank)
-            if isinstance(values, list):  # an array for each target
-                return
-            self._method = method
-            self.value_name = "probability" if method == "predict_proba" else "score"
+        methods = {"predict_proba": "probability", "decision_function": "score"}
+        there = [m for m in methods if hasattr(model, "classes_") and hasattr(model, m)]
+        values = getattr(model, there[0])(blank) if there else []
+        if not isinstance(values, list):  # that has an array for each target
+            self._method = there[0]
+            self.value_name = methods[there[0]]
             self._labels = np.asarray(model.classes_)
             # Two classes have one score, of the second.
-            self.classes = self._labels[1 if np.ndim(values) == 1 else 0 :].tolist()
-            self._several_labels = self.n_targets is not None
-            self.n_targets = None
-            return
+            self.classes = self._labels[1 if values.ndim == 1 else 0 :].tolist()
 
-    def __call__(self, paths: Sequence[str]) -> list[Answer]:
-        """Return what the model says of images; of those that can't be read, why."""
-        answers = [Answer(path) for path in paths]
+    def __call__(self, paths: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the prediction of each image, or the error of one that can't be read.
+
+        Numbers that are not finite are None.
+        """
+        answers: list[dict[str, Any]] = [{"path": path} for path in paths]
         left = answers
         while left:
             try:
-                predictions, values = self._ask([answer.path for answer in left])
+                predictions, values = self._ask([answer["path"] for answer in left])
             except ImageDecodeError as error:
                 failed = {r: why for r, _, why in error.failures if r is not None}
                 if not failed:
                     raise
                 for row, reason in failed.items():
-                    left[row].error = reason
-                left = [answer for answer in left if not answer.error]
+                    left[row]["error"] = reason
+                left = [answer for answer in left if "error" not in answer]
                 continue
             for k, answer in enumerate(left):
-                answer.prediction = predictions[k].tolist()
+                answer["prediction"] = _rounded(predictions[k].tolist(), 8)
                 if values is not None:
                     self._name_classes(answer, values[k])
             break
         return answers
 
     def _ask(self, paths: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
-        if self._method is None:
+        if self.value_name is None:
             return np.asarray(self.model.predict(paths)), None
         values = np.asarray(getattr(self.model, self._method)(paths))
         threshold = 0.5 if self.value_name == "probability" else 0
         if not self._direct:
             predictions = np.asarray(self.model.predict(paths))
-        elif self._several_labels:
+        elif self.n_targets is not None:
             predictions = values > threshold
         elif values.ndim == 1:
             predictions = self._labels[(values > threshold).astype(int)]
@@ -200,12 +161,24 @@ class Answers:
             predictions = self._labels[values.argmax(axis=1)]
         return predictions, values[:, None] if values.ndim == 1 else values
 
-    def _name_classes(self, answer: Answer, values: np.ndarray) -> None:
-        """Write the classes into an answer that has their values, or those of labels."""
-        if self._several_labels:
-            pairs = zip(self.classes, answer.prediction, strict=True)
-            answer.prediction = [label for label, there in pairs if there]
-        order = np.arange(len(values))
+    def _name_classes(self, answer: dict[str, Any], values: np.ndarray) -> None:
+        if self.n_targets is not None:
+            pairs = zip(self.classes, answer["prediction"], strict=True)
+            answer["prediction"] = [label for label, there in pairs if there]
+        shown = _rounded(values.tolist(), 6)
         if self.top is not None:
             order = np.argsort(-values, kind="stable")[: self.top]
-        answer.values = {self.classes[k]: float(values[k]) for k in order}
+            answer["top"] = [
+                {"class": self.classes[k], "probability": shown[k]} for k in order
+            ]
+        else:
+            key = "probabilities" if self.value_name == "probability" else "scores"
+            answer[key] = dict(zip(map(str, self.classes), shown, strict=True))
+
+
+def _rounded(value: Any, digits: int) -> Any:
+    if isinstance(value, list):
+        return [_rounded(part, digits) for part in value]
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if isfinite(value) else None
+    return value

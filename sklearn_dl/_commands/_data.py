@@ -19,26 +19,14 @@ _NO_IMAGES = ("not in a class folder", "not an image by its suffix")
 
 @dataclass
 class Parts:
-    """Training and held-out images.
+    """Training and held-out images, with what is said of them."""
 
-    Attributes
-    ----------
-    X, X_test : ndarray of shape (n, 1)
-        Paths; `X_test` is None where nothing is held out.
-    y, y_test : ndarray of shape (n,) or (n, n_targets)
-    origin : str
-        Where the held-out images come from.
-    n_failed : int
-        Images that can't be read, and were left out.
-    regression : bool
-    """
-
-    X: np.ndarray
-    y: np.ndarray
-    X_test: Any
+    X: np.ndarray  # (n, 1) paths
+    y: np.ndarray  # (n,) or (n, n_targets)
+    X_test: Any  # None where nothing is held out
     y_test: Any
-    origin: str
-    n_failed: int
+    origin: str  # where the held-out images come from
+    n_failed: int  # images that can't be read, and were left out
     regression: bool
 
     @property
@@ -80,23 +68,22 @@ def load_data(data: str, args: argparse.Namespace) -> Parts:
         raise CommandError("--task regression takes a table of paths and numbers.")
     train = _inside(data, _TRAIN)
     other = None if train is None else _inside(data, _HELD_OUT)
-    train, share = train or data, _SHARE
+    train, share, origin = train or data, _SHARE, os.path.basename(other or "")
     if args.validation is not None:
         other, share = _validation(args.validation)
+        origin = other or ""
     X, y, n_failed = _loaded(train, args)
-    _check_targets(y, train, regression)
+    y = _checked_targets(y, train, regression)
     if other is None:
-        X, X_test, y, y_test = _split(X, y, share, args.seed, regression)
         origin = f"a share of {share:g}"
-        return Parts(X, y, X_test, y_test, origin, n_failed, regression)
-    X_test, y_test, n_more = _loaded(other, args)
-    unknown = [] if regression else sorted({*y_test.tolist()} - {*y.tolist()})
-    if unknown:
-        raise CommandError(
-            f"{other} has the class {unknown[0]!r}, of which {train} has no image."
-        )
-    origin = other if args.validation else os.path.basename(other)
-    return Parts(X, y, X_test, y_test, origin, n_failed + n_more, regression)
+        X, X_test, y, y_test = _split(X, y, share, args.seed, regression)
+    else:
+        X_test, y_test, n_more = _loaded(other, args)
+        n_failed += n_more
+        for name in [] if regression else sorted({*y_test.tolist()} - {*y.tolist()}):
+            message = f"{other} has the class {name!r}, of which {train} has no image."
+            raise CommandError(message)
+    return Parts(X, y, X_test, y_test, origin, n_failed, regression)
 
 
 def _inside(folder: str, names: tuple[str, ...]) -> str | None:
@@ -143,27 +130,22 @@ def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray
     return bunch.data, bunch.target, len(failed)
 
 
-def _check_targets(y: np.ndarray, data: str, regression: bool) -> None:
+def _checked_targets(y: np.ndarray, data: str, regression: bool) -> np.ndarray:
     if regression:
-        if y.dtype.kind not in "iuf":
-            wrong = next((v for v in y.flat if not _is_number(v)), y.flat[0])
-            raise CommandError(f"The targets in {data} are no numbers: {str(wrong)!r}.")
-    elif y.ndim > 1:
+        try:
+            return np.array(y.tolist(), dtype=float)
+        except (TypeError, ValueError) as error:
+            message = f"The targets in {data} are no numbers: {error}."
+            raise CommandError(message) from error
+    if y.ndim > 1:
         raise CommandError("A classifier takes one --target.")
-    elif y.dtype.kind == "f":
+    if y.dtype.kind == "f":
         raise CommandError(
             f"The targets in {data} are numbers such as {y[0]}: --task regression?"
         )
-    elif len(np.unique(y)) < 2:
+    if len(np.unique(y)) < 2:
         raise CommandError(f"{data} has one class, {str(y[0])!r}; give at least 2.")
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+    return y
 
 
 def _split(X, y, share: float, seed: int, regression: bool):

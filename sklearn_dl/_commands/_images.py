@@ -14,17 +14,9 @@ STDIN = "-"
 class Paths:
     """The paths of images, in the order of the arguments.
 
-    Parameters
-    ----------
-    arguments : list of str
-        Files, folders, patterns of `glob`, or ``-`` for paths on stdin, one a line.
-
-    Attributes
-    ----------
-    known : list of str
-        All but those of stdin, which are read when their turn comes.
-    total : int or None
-        How many there are, where that is known.
+    These are files, folders, patterns of `glob`, or ``-`` for paths on stdin, one a
+    line. `known` has all but those of stdin, which are read when their turn comes, and
+    `total` says how many there are, where that is known.
     """
 
     def __init__(self, arguments: Sequence[str]):

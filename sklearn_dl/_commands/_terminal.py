@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,35 +42,30 @@ def write_error(line: str) -> None:
 
 def say(line: str) -> None:
     """Write a line to stdout; what is being done is worth more than its reader."""
-    _write(sys.stdout, line)
+    error = _write(sys.stdout, line)
+    if error is not None and not isinstance(error, BrokenPipeError):
+        write_error(f"stdout can't be written: {one_line(error)}")
 
 
-def _write(stream: Any, line: str) -> None:
+def _write(stream: Any, line: str) -> OSError | None:
     if stream is None:  # the process was started without it
-        return
-    try:
+        return None
+    with suppress(OSError):
         stream.write(f"{line}\n")
-        stream.flush()
-    except OSError as error:
-        _silence(stream)
-        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
-            write_error(f"stdout can't be written: {one_line(error)}")
+    return settle(stream)
 
 
-def settle(stream: Any) -> None:
+def settle(stream: Any) -> OSError | None:
     """Flush a stream, or give up what it holds: at exit a failure would be shown."""
     try:
         if stream is not None:
             stream.flush()
-    except OSError:
-        _silence(stream)
-
-
-def _silence(stream: Any) -> None:
-    """Send what is still written to a stream nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        return error
+    return None
 
 
 def on_terminal(stream: Any) -> bool:

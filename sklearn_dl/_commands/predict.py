@@ -16,7 +16,7 @@ example:
 
 import argparse
 import sys
-from contextlib import ExitStack
+from contextlib import nullcontext
 
 from sklearn_dl._commands._images import Paths
 from sklearn_dl._commands._terminal import (
@@ -38,12 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help="file of a model")
     add("images", metavar="IMAGES", nargs="+", help="see above")
-    add(
-        "--format",
-        choices=["csv", "json"],
-        default="csv",
-        help="csv with a header (default), or one JSON object a line",
-    )
+    form = "csv with a header (default), or one JSON object a line"
+    add("--format", choices=["csv", "json"], default="csv", help=form)
     output = "where the rows go, instead of stdout; replaced when all are there"
     add("--output", metavar="FILE", help=output)
     top = "only the K most probable classes, most probable first"
@@ -58,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict; return the exit code."""
+    from tqdm import tqdm
+
     from sklearn_dl._commands._answers import open_model
     from sklearn_dl._commands._rows import write_csv, write_json
 
@@ -73,34 +71,26 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"--top: {args.model} gives no probabilities of classes.")
     model.top = args.top
     write = write_csv if args.format == "csv" else write_json
-    seen = output is None and on_terminal(sys.stdout)  # then no bar among the rows
+    rows_are_seen = output is None and on_terminal(sys.stdout)
+    no_bar = args.quiet or rows_are_seen or not on_terminal(sys.stderr)
+    bar = tqdm(total=paths.total, desc="predict", unit="img", disable=no_bar)
+    target = nullcontext(sys.stdout.buffer) if output is None else replacing(output)
     n_images = n_failed = 0
-    with ExitStack() as stack:
-        file, bar = sys.stdout.buffer, None
-        if output is not None:
-            file = stack.enter_context(replacing(output))
-        if on_terminal(sys.stderr) and not (args.quiet or seen):
-            from tqdm import tqdm
-
-            bar = tqdm(total=paths.total, desc="predict", unit="img")
-            stack.enter_context(bar)
+    with target as file, bar:
         write(file, model, [], header=True)
         for chunk in paths.chunks(_BATCHES * args.batch_size):
             if output is not None and paths.total is None:  # these come on stdin
                 checked_output(output, *chunk)
             answers = model(chunk)
-            failed = [answer for answer in answers if answer.error]
+            failed = [answer for answer in answers if "error" in answer]
             if failed and args.strict:
-                raise CommandError(f"{failed[0].path!r}: {failed[0].error}")
+                raise CommandError("{path!r}: {error}".format(**failed[0]))
             write(file, model, answers, header=False)
             file.flush()
             n_images += len(chunk)
             n_failed += len(failed)
-            if bar is not None:
-                bar.update(len(chunk))
+            bar.update(len(chunk))
     if n_failed:
-        write_error(
-            f"predict: {n_failed} of {n_images} images could not be read; their rows "
-            "say why."
-        )
+        of_all = f"{n_failed} of {n_images} images"
+        write_error(f"predict: {of_all} could not be read; their rows say why.")
     return 1 if n_failed else 0

@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add = parser.add_argument
     add("data", metavar="DATA", help="folder, or table of paths and labels")
-    default = "the name of DATA with .model, in the working directory, if there is none"
-    add("--out", metavar="MODEL", help=f"file of the model (default: {default} yet)")
+    out = "file of the model (default: DATA.model in the working directory, if new)"
+    add("--out", metavar="MODEL", help=out)
     add(
         "--validation",
         metavar="SHARE|DATA",
@@ -46,13 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--task", choices=["classification", "regression"], default="classification")
     add("--path", metavar="COLUMN", default="path", help="of a table (default: path)")
-    add(
-        "--target",
-        metavar="COLUMN",
-        action="append",
-        help="of a table (default: target); regression takes several, each with "
-        "--target",
-    )
+    target = "of a table (default: target); for regression also several times"
+    add("--target", metavar="COLUMN", action="append", help=target)
     root = "that the paths in a table start from (default: the table's folder)"
     add("--root", metavar="FOLDER", help=root)
     add("--strict", action="store_true", help="stop at images that can't be read")
@@ -62,33 +57,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--weights",
         default="DEFAULT",
-        help="DEFAULT (torchvision's, downloaded), the name of others, a file, builtin "
-        "(in this package, of mobilenet_v3_small), or none",
+        help="DEFAULT (torchvision's, downloaded), the name of others, a file, "
+        "builtin (in this package, of mobilenet_v3_small), or none",
     )
     add("--image-size", metavar="PIXELS", type=positive, help="side of the input")
-    stages = "head (default), all, the number of the last stages, or names of stages"
-    add("--trainable", default="head", help=f"{stages} with commas")
+    stages = "head (default), all, the number of the last stages, or names with commas"
+    add("--trainable", default="head", help=stages)
     add(
         "--augment",
-        help="random changes of the training images: light, standard, strong, trivial, "
-        "rand, or names with commas such as flip,rotation",
+        help="random changes of the training images: light, standard, strong, "
+        "trivial, rand, or names with commas such as flip,rotation",
     )
     add("--epochs", type=positive, default=20, help="(default: %(default)s)")
     add("--batch-size", metavar="N", type=positive, default=32, help="(%(default)s)")
     add("--lr", type=float, help="learning rate of the head")
-    add(
-        "--early-stopping",
-        action="store_true",
-        help="end when a tenth of the training images, kept for that, gets no better",
-    )
-    add(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="any other parameter of ImageClassifier, such as tta=flip or "
-        "head__dropout=0.5",
-    )
+    stop = "end when a tenth of the training images, kept for that, gets no better"
+    add("--early-stopping", action="store_true", help=stop)
+    other = "any other parameter of ImageClassifier: tta=flip, head__dropout=0.5"
+    add("--set", metavar="NAME=VALUE", action="append", default=[], help=other)
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     add("--cache", metavar="FOLDER", help="where features are kept for later runs")
     add("--seed", type=int, default=0, help="(default: %(default)s)")

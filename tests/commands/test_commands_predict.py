@@ -182,6 +182,45 @@ def test_paths_come_from_folders_patterns_and_stdin(
     ]
 
 
+@pytest.mark.parametrize("name", ["new [1]", "[ab]", "new*", "?"])
+def test_a_pattern_below_a_folder_of_any_name_matches(
+    name, model, folder, tmp_path, capsys
+):
+    below = tmp_path / name / "x"
+    below.mkdir(parents=True)
+    for file in ("1.png", "2.png", "[3].png"):
+        (below / file).write_bytes((folder / "dark" / "0.png").read_bytes())
+    for pattern, files in (("*/[12].png", "12"), ("**/*.png", ["1", "2", "[3]"])):
+        assert command("predict", model, tmp_path / name / pattern) == 0
+        paths = [row["path"] for row in rows_of(capsys.readouterr().out)]
+        assert paths == [str(below / f"{file}.png") for file in files]
+
+
+def test_a_file_that_is_not_there_has_a_row_whatever_its_name(
+    model, folder, tmp_path, capsys
+):
+    (tmp_path / "new [1]").mkdir()
+    good = folder / "dark" / "0.png"
+    gone = [tmp_path / "gone [1].png", tmp_path / "new [1]" / "[2].png", "no/[3].png"]
+    assert command("predict", model, *gone, good) == 1
+    out, err = capsys.readouterr()
+    errors = {row["path"]: row["error"] for row in rows_of(out)}
+    assert errors == {**dict.fromkeys(map(str, gone), "no such file"), str(good): ""}
+    assert err.startswith("predict: 3 of 4 images could not be read")
+
+
+def test_names_that_are_no_unicode_come_out_as_they_are(model, folder, tmp_path):
+    odd = os.fsencode(tmp_path) + b'/b\xff, "a".png'
+    with open(odd, "wb") as file:
+        file.write((folder / "dark" / "0.png").read_bytes())
+    output = tmp_path / "rows"
+    assert command("predict", model, os.fsdecode(odd), "--output", output) == 0
+    assert os.fsencode(tmp_path) + b'/b\xff, ""a"".png"' in output.read_bytes()
+    arguments = ("--output", output, "--format", "json")
+    assert command("predict", model, os.fsdecode(odd), *arguments) == 0
+    assert json.loads(output.read_text())["path"] == os.fsdecode(odd)
+
+
 def test_images_are_looked_at_in_parts(model, folder, monkeypatch, capsys):
     from sklearn_dl import ImageClassifier
 

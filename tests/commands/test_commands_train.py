@@ -181,7 +181,7 @@ def test_broken_images_are_named_and_left_out(tmp_path, capsys):
         ),
         (
             ["table.csv", "--task", "regression", "--path", "file", "--target", "kind"],
-            "are no numbers: 'dark'",
+            "are no numbers: could not convert string to float: 'dark'",
         ),
     ],
 )
