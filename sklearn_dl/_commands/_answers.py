@@ -1,7 +1,6 @@
 """What a model says of images."""
 
 from collections.abc import Iterator, Sequence
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -122,10 +121,7 @@ class Answers:
             self.classes = self._labels[1 if values.ndim == 1 else 0 :].tolist()
 
     def __call__(self, paths: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the prediction of each image, or the error of one that can't be read.
-
-        Numbers that are not finite are None.
-        """
+        """Return the prediction of each image, or the error of reading it."""
         answers: list[dict[str, Any]] = [{"path": path} for path in paths]
         left = answers
         while left:
@@ -140,7 +136,7 @@ class Answers:
                 left = [answer for answer in left if "error" not in answer]
                 continue
             for k, answer in enumerate(left):
-                answer["prediction"] = _rounded(predictions[k].tolist(), 8)
+                answer["prediction"] = predictions[k].tolist()
                 if values is not None:
                     self._name_classes(answer, values[k])
             break
@@ -165,20 +161,14 @@ class Answers:
         if self.n_targets is not None:
             pairs = zip(self.classes, answer["prediction"], strict=True)
             answer["prediction"] = [label for label, there in pairs if there]
-        shown = _rounded(values.tolist(), 6)
         if self.top is not None:
             order = np.argsort(-values, kind="stable")[: self.top]
             answer["top"] = [
-                {"class": self.classes[k], "probability": shown[k]} for k in order
+                {"class": self.classes[k], "probability": float(values[k])}
+                for k in order
             ]
         else:
             key = "probabilities" if self.value_name == "probability" else "scores"
-            answer[key] = dict(zip(map(str, self.classes), shown, strict=True))
-
-
-def _rounded(value: Any, digits: int) -> Any:
-    if isinstance(value, list):
-        return [_rounded(part, digits) for part in value]
-    if isinstance(value, float):
-        return float(f"{value:.{digits}g}") if isfinite(value) else None
-    return value
+            answer[key] = dict(
+                zip(map(str, self.classes), values.tolist(), strict=True)
+            )

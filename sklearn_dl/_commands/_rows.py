@@ -1,29 +1,27 @@
 """Answers as rows of CSV or lines of JSON."""
 
+import csv
+import io
 import json
+from math import isfinite
 from typing import Any
-
-import pandas as pd
 
 from sklearn_dl._commands._answers import Answers
 
+# Not by pandas: rows of 1,000 classes take twice as long with it, and its JSON refuses
+# names that are no UTF-8 and cuts small numbers.
 
-def write_csv(file: Any, model: Answers, answers: list[dict], header: bool) -> None:
-    """Write rows to a binary file, the columns' names before them if asked for."""
-    columns = _columns(model)
-    empty = [""] * (len(columns) - 2)
-    rows = [
-        [a["path"], *(empty if "error" in a else _cells(model, a)), a.get("error", "")]
-        for a in answers
-    ]
-    pd.DataFrame(rows, columns=columns, dtype=object).to_csv(
-        file,
-        mode="wb",
-        header=header,
-        index=False,
-        lineterminator="\n",
-        errors="surrogateescape",  # names of files stay as they are
-    )
+
+def csv_rows(model: Answers, answers: list[dict[str, Any]] | None) -> bytes:
+    """Return the row of each answer; of None the names of the columns."""
+    columns, text = _columns(model), io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for answer in answers or ():
+        cells = [""] * (len(columns) - 2) if "error" in answer else _cells(answer)
+        writer.writerow([answer["path"], *cells, answer.get("error", "")])
+    if answers is None:
+        writer.writerow(columns)
+    return text.getvalue().encode("utf-8", "surrogateescape")  # names as they are
 
 
 def _columns(model: Answers) -> list[str]:
@@ -37,21 +35,36 @@ def _columns(model: Answers) -> list[str]:
     return ["path", *targets, *values, "error"]
 
 
-def _cells(model: Answers, answer: dict[str, Any]) -> list[Any]:
-    found = answer["prediction"]
-    if model.classes and isinstance(found, list):
+def _cells(answer: dict[str, Any]) -> list[Any]:
+    found, top = answer["prediction"], answer.get("top", ())
+    values = answer.get("probabilities") or answer.get("scores") or {}
+    if isinstance(found, list) and (values or top):  # the labels of one image
         found = ";".join(map(str, found))
-    cells = found if isinstance(found, list) else [found]
-    cells = [*cells, *answer.get("probabilities", answer.get("scores", {})).values()]
-    for one in answer.get("top", ()):
-        cells += one.values()
-    return [
-        "nan" if c is None else f"{c:.8g}" if isinstance(c, float) else c for c in cells
+    cells = [
+        f"{value:.8g}" if isinstance(value, float) else value
+        for value in (found if isinstance(found, list) else [found])
     ]
+    cells += [f"{value:.6g}" for value in values.values()]
+    for one in top:
+        cells += [one["class"], f"{one['probability']:.6g}"]
+    return cells
 
 
-def write_json(file: Any, model: Answers, answers: list[dict], header: bool) -> None:
-    """Write one object a line to a binary file; each tells what it holds."""
-    # Not by pandas: it refuses names that are no UTF-8, and cuts small numbers.
-    for answer in answers:
-        file.write(f"{json.dumps(answer, allow_nan=False)}\n".encode())
+def json_lines(model: Answers, answers: list[dict[str, Any]] | None) -> bytes:
+    """Return an object for each answer, on a line of its own; each has its names."""
+    lines = [
+        json.dumps({k: _finite(v, 8 if k == "prediction" else 6) for k, v in a.items()})
+        for a in answers or ()
+    ]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _finite(value: Any, digits: int) -> Any:
+    """Return what JSON has: floats of so many digits, null for NaN and infinity."""
+    if isinstance(value, dict):
+        return {k: v if k == "class" else _finite(v, digits) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(part, digits) for part in value]
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}") if isfinite(value) else None
+    return value

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 def _describe_graph(path: str) -> dict[str, Any]:
     from sklearn_dl.persistence import open_graph
 
-    _, metadata = open_graph(path, ["CPUExecutionProvider"])
+    _, metadata = open_graph(path, ("CPUExecutionProvider",))
     return {
         "model": f"ONNX graph of {metadata['estimator']}",
         "output": metadata["output"],

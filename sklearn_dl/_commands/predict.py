@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from sklearn_dl._commands._answers import open_model
-    from sklearn_dl._commands._rows import write_csv, write_json
+    from sklearn_dl._commands._rows import csv_rows, json_lines
 
     path = checked_model(args.model)
     paths = Paths(args.images)
@@ -70,14 +70,14 @@ def run(args: argparse.Namespace) -> int:
     if args.top is not None and model.value_name != "probability":
         raise CommandError(f"--top: {args.model} gives no probabilities of classes.")
     model.top = args.top
-    write = write_csv if args.format == "csv" else write_json
+    rows = csv_rows if args.format == "csv" else json_lines
     rows_are_seen = output is None and on_terminal(sys.stdout)
     no_bar = args.quiet or rows_are_seen or not on_terminal(sys.stderr)
     bar = tqdm(total=paths.total, desc="predict", unit="img", disable=no_bar)
     target = nullcontext(sys.stdout.buffer) if output is None else replacing(output)
     n_images = n_failed = 0
     with target as file, bar:
-        write(file, model, [], header=True)
+        file.write(rows(model, None))
         for chunk in paths.chunks(_BATCHES * args.batch_size):
             if output is not None and paths.total is None:  # these come on stdin
                 checked_output(output, *chunk)
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             failed = [answer for answer in answers if "error" in answer]
             if failed and args.strict:
                 raise CommandError("{path!r}: {error}".format(**failed[0]))
-            write(file, model, answers, header=False)
+            file.write(rows(model, answers))
             file.flush()
             n_images += len(chunk)
             n_failed += len(failed)

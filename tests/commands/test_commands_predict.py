@@ -282,6 +282,12 @@ def test_several_labels_and_several_targets(folder, tmp_path, capsys):
     command("predict", tmp_path / "labels", image, "--format", "json")
     (line,) = lines_of(capsys.readouterr().out)
     assert line["prediction"] == [*wanted]
+    command("predict", tmp_path / "labels", image, "--top", 1)
+    (best,) = rows_of(capsys.readouterr().out)
+    assert best["prediction"] == row["prediction"]
+    assert best["probability_1"] == max(
+        (row[f"probability_{k}"] for k in range(3)), key=float
+    )
     command("predict", tmp_path / "numbers", image)
     (row,) = rows_of(capsys.readouterr().out)
     assert list(row) == ["path", "prediction_1", "prediction_2", "error"]
