@@ -47,6 +47,7 @@ def open_model(path: str, *, device: str | None, batch_size: int) -> "Answers":
     from sklearn.utils.validation import check_is_fitted
 
     from sklearn_dl._extraction import FeatureCache
+    from sklearn_dl._runtime import resolve_device
     from sklearn_dl.persistence import load
 
     model = load(path)
@@ -56,6 +57,8 @@ def open_model(path: str, *, device: str | None, batch_size: int) -> "Answers":
     # The members of an ensemble share the features of one chunk of images.
     cache = None if direct else FeatureCache(max_bytes=2**26)
     chosen = {} if device is None else {"device": device}
+    if device is not None:
+        resolve_device(device)  # raises where it isn't there
     for estimator in own:
         estimator.set_params(batch_size=batch_size, cache=cache, verbose=0, **chosen)
     return Answers(model, path, direct=direct)
@@ -72,8 +75,8 @@ def _open_graph(path: str, device: str | None, batch_size: int) -> Any:
         known = onnxruntime.get_available_providers()
         if provider not in known:
             raise CommandError(
-                f"--device {device}: this onnxruntime runs on auto, cpu and what else "
-                f"it was built for ({', '.join(known)}); onnxruntime-gpu has cuda."
+                f"--device {device}: this onnxruntime has {', '.join(known)}, but no "
+                f"{provider}; onnxruntime-gpu has that of cuda."
             )
     return load_exported(path, batch_size=batch_size, providers=[provider])
 
@@ -135,16 +138,18 @@ class Answers:
                     left[row]["error"] = reason
                 left = [answer for answer in left if "error" not in answer]
                 continue
-            for k, answer in enumerate(left):
-                answer["prediction"] = predictions[k].tolist()
-                if values is not None:
-                    self._name_classes(answer, values[k])
+            for answer, found, row in zip(left, predictions, values, strict=True):
+                answer["prediction"] = found
+                if self.value_name is not None:
+                    self._name_classes(answer, row)
             break
         return answers
 
-    def _ask(self, paths: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    def _ask(self, paths: list[str]) -> tuple[list, np.ndarray]:
+        """Return predictions, and values of shape (n, n_values)."""
         if self.value_name is None:
-            return np.asarray(self.model.predict(paths)), None
+            predicted = np.asarray(self.model.predict(paths))
+            return predicted.tolist(), np.empty((len(paths), 0))
         values = np.asarray(getattr(self.model, self._method)(paths))
         threshold = 0.5 if self.value_name == "probability" else 0
         if not self._direct:
@@ -155,7 +160,7 @@ class Answers:
             predictions = self._labels[(values > threshold).astype(int)]
         else:
             predictions = self._labels[values.argmax(axis=1)]
-        return predictions, values[:, None] if values.ndim == 1 else values
+        return predictions.tolist(), values.reshape(len(paths), -1)
 
     def _name_classes(self, answer: dict[str, Any], values: np.ndarray) -> None:
         if self.n_targets is not None:

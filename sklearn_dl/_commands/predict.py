@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
             answers = model(chunk)
             failed = [answer for answer in answers if "error" in answer]
             if failed and args.strict:
+                file.write(rows(model, answers[: answers.index(failed[0])]))
                 raise CommandError("{path!r}: {error}".format(**failed[0]))
             file.write(rows(model, answers))
             file.flush()

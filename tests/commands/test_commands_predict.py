@@ -162,6 +162,8 @@ def test_strict_stops_and_writes_no_file(model, folder, tmp_path, capsys):
     assert len(rows_of(output.read_text())) == 13
     assert os.listdir(tmp_path) == ["rows.csv"]
     assert capsys.readouterr().out == ""
+    assert command("predict", model, *arguments[:2], "--strict") == 2
+    assert len(rows_of(capsys.readouterr().out)) == 12  # those before it
 
 
 def test_paths_come_from_folders_patterns_and_stdin(
@@ -256,7 +258,7 @@ def test_scores_stand_where_there_are_no_probabilities(folder, tmp_path, capsys)
 
 def test_an_ensemble_predicts_by_its_vote(classifier, folder, tmp_path, capsys):
     members = [("a", small_classifier()), ("b", small_classifier(random_state=1))]
-    vote = VotingClassifier(members, voting="soft").fit(ALL, Y)
+    vote = VotingClassifier(members, voting="soft").fit(ALL, Y.astype(object))
     save(vote, tmp_path / "m")
     assert command("predict", tmp_path / "m", folder) == 0
     rows = rows_of(capsys.readouterr().out)
@@ -295,7 +297,7 @@ def test_several_labels_and_several_targets(folder, tmp_path, capsys):
     np.testing.assert_allclose(got, numbers.predict(DARK[:1])[0], rtol=1e-5)
 
 
-def test_device_and_batch_size_reach_the_members(tmp_path, folder, capsys):
+def test_device_and_batch_size_reach_the_members(tmp_path, folder, capsys, monkeypatch):
     from sklearn_dl._commands._answers import image_estimators, open_model
 
     vote = VotingClassifier([("a", small_classifier())], voting="soft").fit(ALL, Y)
@@ -307,6 +309,9 @@ def test_device_and_batch_size_reach_the_members(tmp_path, folder, capsys):
     code = command("predict", tmp_path / "m", folder, "--device", "abacus")
     assert code == 2
     assert "'abacus' is not a device of torch" in capsys.readouterr().err
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert command("predict", tmp_path / "m", folder, "--device", "cuda") == 2
+    assert "device='cuda' is not available" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
