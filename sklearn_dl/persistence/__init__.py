@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from sklearn_dl._lazy import lazy
 
 if TYPE_CHECKING:
+    from sklearn_dl.persistence._archive import reading as reading
     from sklearn_dl.persistence._errors import ModelFileError
     from sklearn_dl.persistence._exported import (
         ExportedClassifier,
         ExportedRegressor,
         load_exported,
     )
+    from sklearn_dl.persistence._exported_file import open_graph as open_graph
     from sklearn_dl.persistence._onnx import export_onnx
     from sklearn_dl.persistence._pt2 import export_pt2
     from sklearn_dl.persistence._save import load, save
@@ -45,6 +47,8 @@ __getattr__, __dir__ = lazy(
         "export_state_dict": "sklearn_dl.persistence._state_dict",
         "load": "sklearn_dl.persistence._save",
         "load_exported": "sklearn_dl.persistence._exported",
+        "open_graph": "sklearn_dl.persistence._exported_file",
+        "reading": "sklearn_dl.persistence._archive",
         "save": "sklearn_dl.persistence._save",
     },
 )
