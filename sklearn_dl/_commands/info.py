@@ -55,11 +55,9 @@ def _of_model(path: str) -> dict[str, Any]:
     import numpy as np
 
     from sklearn_dl._commands._answers import image_estimators, open_saved
-    from sklearn_dl.persistence._archive import reading
+    from sklearn_dl.persistence import read_versions
 
     model = open_saved(path)
-    with reading(path) as archive:
-        versions = archive.manifest["versions"]
     facts: dict[str, Any] = {"model": type(model).__name__}
     if hasattr(model, "classes_"):
         facts["classes"] = np.asarray(model.classes_).tolist()
@@ -79,7 +77,7 @@ def _of_model(path: str) -> dict[str, Any]:
         facts |= backbones[0]
     elif backbones:
         facts["backbones"] = [str(one["backbone"]) for one in backbones]
-    return {**facts, "versions": versions}
+    return {**facts, "versions": read_versions(path)}
 
 
 def _text(value: Any) -> str:

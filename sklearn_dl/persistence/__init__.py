@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sklearn_dl._lazy import lazy
 
 if TYPE_CHECKING:
+    from sklearn_dl.persistence._archive import read_versions as read_versions
     from sklearn_dl.persistence._errors import ModelFileError
     from sklearn_dl.persistence._exported import (
         ExportedClassifier,
@@ -45,6 +46,7 @@ __getattr__, __dir__ = lazy(
         "export_state_dict": "sklearn_dl.persistence._state_dict",
         "load": "sklearn_dl.persistence._save",
         "load_exported": "sklearn_dl.persistence._exported",
+        "read_versions": "sklearn_dl.persistence._archive",
         "save": "sklearn_dl.persistence._save",
     },
 )
