@@ -6,8 +6,12 @@ and the :class:`Preprocessing` its weights were trained with. :func:`load_shared
 the same frozen, with tensors that are in the process only once.
 """
 
+from sklearn_dl.backbones._assemble import assemble_torchvision as assemble_torchvision
+from sklearn_dl.backbones._assemble import input_size as input_size
 from sklearn_dl.backbones._backbone import Backbone, images_seen
 from sklearn_dl.backbones._folding import predicting
+from sklearn_dl.backbones._identity import digest_architecture as digest_architecture
+from sklearn_dl.backbones._identity import digest_weights as digest_weights
 from sklearn_dl.backbones._load import load_backbone
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
 from sklearn_dl.backbones._shared import (
@@ -16,8 +20,11 @@ from sklearn_dl.backbones._shared import (
     load_shared,
     place,
 )
+from sklearn_dl.backbones._surgery import find_head as find_head
 from sklearn_dl.backbones._surgery import find_layers
 from sklearn_dl.backbones._walk import named_parameters, named_tensors, walk
+from sklearn_dl.backbones._zoo import backbone_names as backbone_names
+from sklearn_dl.backbones._zoo import build as build
 from sklearn_dl.backbones._zoo import list_backbones
 
 __all__ = [

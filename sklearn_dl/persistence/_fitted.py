@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import nn
 
 from sklearn_dl.backbones import Backbone
 from sklearn_dl.training import BackboneWithHead, Optimizer, Regime, build_net
@@ -31,7 +32,7 @@ def set_network(estimator: Any, network: BackboneWithHead | Backbone) -> None:
     tensor = next(iter(network.head.parameters()))
     net = build_net(
         network,
-        criterion=torch.nn.Identity(),
+        criterion=nn.Identity(),
         optimizer=Optimizer("sgd"),
         regime=Regime("head", lr=1.0, backbone_lr=1.0),
         weight_decay=0.0,
@@ -59,11 +60,25 @@ def set_network(estimator: Any, network: BackboneWithHead | Backbone) -> None:
     estimator.net_ = net
 
 
-def module_of(backbone: Backbone) -> torch.nn.Module:
+def module_of(backbone: Backbone) -> nn.Module:
     """Return the network within a backbone, to be read."""
     module = vars(backbone)["_modules"]["module"]
-    assert isinstance(module, torch.nn.Module)
+    assert isinstance(module, nn.Module)
     return module
+
+
+def layer_of(backbone: Backbone) -> str | tuple[str, str]:
+    """Return where a backbone takes features, with the pooling where one was chosen."""
+    pooling = backbone.pooling
+    return backbone.layer if pooling is None else (backbone.layer, pooling)
+
+
+def point(layer: Any) -> dict[str, Any]:
+    """Return what those who build a backbone call its layer."""
+    if isinstance(layer, str):
+        return {"layer": layer}
+    name, pooling = layer
+    return {"layer": name, "pooling": pooling}
 
 
 def trained_stages(backbone: Backbone) -> list[str]:
@@ -77,6 +92,13 @@ def is_settled(backbone: Backbone) -> bool:
     return not backbone._ledger.handed_out
 
 
-def unsettle(backbone: Backbone) -> None:
-    """Let somebody write to a backbone."""
-    backbone._hand_out()
+def set_settled(backbone: Backbone, settled: bool) -> None:
+    """Say whether somebody may write to a backbone."""
+    if not settled:
+        backbone._hand_out()
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """Return the precision of a network."""
+    every = (tensor.dtype for tensor in module.state_dict().values())
+    return next((dtype for dtype in every if dtype.is_floating_point), torch.float32)

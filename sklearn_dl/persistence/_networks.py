@@ -11,23 +11,27 @@ from sklearn_dl._runtime import seeded
 from sklearn_dl.backbones import (
     Backbone,
     SharedCopies,
+    assemble_torchvision,
+    backbone_names,
+    digest_architecture,
+    digest_weights,
+    input_size,
     load_backbone,
     load_shared,
     place,
 )
-from sklearn_dl.backbones._assemble import assemble_torchvision, input_size
-from sklearn_dl.backbones._identity import digest_architecture
-from sklearn_dl.backbones._zoo import backbone_names
 from sklearn_dl.persistence._decode import Decoder
 from sklearn_dl.persistence._encode import Encoder
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._fitted import (
+    dtype_of,
     is_settled,
+    layer_of,
     module_of,
+    point,
+    set_settled,
     trained_stages,
-    unsettle,
 )
-from sklearn_dl.persistence._tensors import digest_tensors, tensors_of
 from sklearn_dl.training import BackboneWithHead, Head
 
 
@@ -64,9 +68,9 @@ def describe_backbone(
     weights or a file of them.
     """
     name, weights, module = origin["backbone"], origin["weights"], module_of(backbone)
+    layer = layer_of(backbone)
     node: dict[str, Any] = {
-        "layer": backbone.layer,
-        "pooling": backbone.pooling,
+        "layer": encoder(layer, f"{where}.layer"),
         "pretrained": backbone.pretrained,
         "preprocessing": encoder(backbone.preprocessing, f"{where}.preprocessing"),
         "trained": trained_stages(backbone),
@@ -75,7 +79,7 @@ def describe_backbone(
     if isinstance(name, str):
         size = input_size(name, backbone.preprocessing)
         node = {**node, "architecture": name, "size": [*size]}
-        again = _empty_backbone(node, backbone.preprocessing)
+        again = _empty_backbone(node, layer, backbone.preprocessing)
         if digest_architecture(again) != digest_architecture(backbone):
             raise ModelFileError(
                 f"{where} was changed after {name!r} was built, so it couldn't be "
@@ -90,8 +94,8 @@ def describe_backbone(
     return {
         **node,
         "weights": encoder(weights, f"{where}.weights"),
-        "digest": digest_tensors(module),
-        "double": _dtype_of(module) == torch.float64,
+        "digest": digest_weights(module),
+        "double": dtype_of(module) == torch.float64,
     }
 
 
@@ -118,7 +122,7 @@ class NetworkReader:
             raise ModelFileError("A head is not one.")
         layers = _empty_head(head, backbone.n_features, node["n_outputs"])
         decoder.tensors.fill(layers, node["tensors"])
-        layers = place(layers, device, _dtype_of(layers))
+        layers = place(layers, device, dtype_of(layers))
         return BackboneWithHead(backbone, layers).eval()
 
     def backbone(
@@ -133,7 +137,7 @@ class NetworkReader:
         elif node["trained"] or not node["settled"]:
             backbone = _with_tensors(node, decoder, preprocessing)
             backbone.freeze(node["trained"])
-            dtype = _dtype_of(module_of(backbone))
+            dtype = dtype_of(module_of(backbone))
             backbone = place(backbone, device, dtype)  # type: ignore[assignment]
         else:
             key = json.dumps([{**node, "preprocessing": None}, str(device)])
@@ -141,8 +145,7 @@ class NetworkReader:
                 template = _with_tensors(node, decoder, preprocessing)
                 self._shared[key] = SharedCopies(template, device)
             backbone = self._shared[key].give(preprocessing)
-        if not node["settled"]:
-            unsettle(backbone)
+        set_settled(backbone, bool(node["settled"]))
         return backbone
 
     def _referred(self, node, decoder, preprocessing, device) -> Backbone:
@@ -155,8 +158,7 @@ class NetworkReader:
             backbone = load_shared(
                 name,
                 weights if given is None else given,
-                layer=node["layer"],
-                pooling=node["pooling"],
+                **point(decoder(node["layer"])),
                 preprocessing=preprocessing,
                 device=device,
                 dtype=torch.float64 if node["double"] else torch.float32,
@@ -167,7 +169,7 @@ class NetworkReader:
                 f"weights={weights!r}, which can't be loaded: {error}\nGive their file "
                 f"{hint}"
             ) from error
-        if digest_tensors(module_of(backbone)) != node["digest"]:
+        if digest_weights(module_of(backbone)) != node["digest"]:
             raise ModelFileError(
                 f"The weights of {name!r} ({weights if given is None else given}) are "
                 "not those that the model was trained on: their digest differs. Give "
@@ -177,23 +179,23 @@ class NetworkReader:
 
 
 def _with_tensors(node: dict[str, Any], decoder: Decoder, preprocessing) -> Backbone:
+    layer = decoder(node["layer"])
     if "architecture" in node:
-        backbone = _empty_backbone(node, preprocessing)
+        backbone = _empty_backbone(node, layer, preprocessing)
     else:
         function = decoder(node["callable"])
         if isinstance(function, str) or not callable(function):
             raise ModelFileError("A backbone is neither a name nor a function.")
-        options = {"layer": node["layer"], "pooling": node["pooling"]}
         with seeded(0):
             backbone = load_backbone(
-                function, None, preprocessing=preprocessing, **options
+                function, None, **point(layer), preprocessing=preprocessing
             )
         backbone.pretrained = bool(node["pretrained"])
     decoder.tensors.fill(module_of(backbone), node["tensors"])
     return backbone
 
 
-def _empty_backbone(node: dict[str, Any], preprocessing) -> Backbone:
+def _empty_backbone(node: dict[str, Any], layer: Any, preprocessing) -> Backbone:
     """Return a backbone of torchvision's, without values in its tensors."""
     name, (height, width) = node["architecture"], node["size"]
     if name not in backbone_names():
@@ -204,8 +206,7 @@ def _empty_backbone(node: dict[str, Any], preprocessing) -> Backbone:
         name,
         (int(height), int(width)),
         preprocessing,
-        layer=node["layer"],
-        pooling=node["pooling"],
+        **point(layer),
         pretrained=bool(node["pretrained"]),
     )
 
@@ -214,9 +215,3 @@ def _empty_head(head: Head, n_features: int, n_outputs: int) -> nn.Module:
     """Return the layers of a head, whose tensors take no memory."""
     with seeded(0), torch.device("meta"):
         return head.build(n_features, n_outputs)
-
-
-def _dtype_of(module: nn.Module) -> torch.dtype:
-    """Return the precision of a network."""
-    every = (tensor.dtype for tensor in tensors_of(module).values())
-    return next((dtype for dtype in every if dtype.is_floating_point), torch.float32)

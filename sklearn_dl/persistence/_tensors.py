@@ -8,30 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from sklearn_dl.backbones import named_tensors
 from sklearn_dl.persistence._errors import ModelFileError
 
 MEMBER = re.compile(r"(arrays|tensors-\d{1,6})\.safetensors")
-
-
-def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return all parameters, then all buffers, tied ones under each of their names."""
-    parameters = module.named_parameters(remove_duplicate=False)
-    return {**dict(parameters), **dict(module.named_buffers(remove_duplicate=False))}
-
-
-def digest_tensors(module: nn.Module) -> str:
-    """Return the digest of the tensors that a prediction depends on."""
-    digest = hashlib.sha256()
-    for name, tensor in tensors_of(module).items():
-        if not name.endswith("num_batches_tracked"):
-            digest.update(name.encode() + _digest(tensor.detach().cpu().contiguous()))
-    return digest.hexdigest()
-
-
-def _digest(tensor: torch.Tensor) -> bytes:
-    digest = hashlib.sha256(f"{tensor.dtype} {[*tensor.shape]}\n".encode())
-    digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.digest()
 
 
 class TensorWriter:
@@ -51,18 +31,20 @@ class TensorWriter:
         if key in self._known and tensor.numel():
             return self._known[key][0]
         plain = tensor.detach().cpu().contiguous()
-        digest = _digest(plain)
-        if digest not in self._places:
+        digest = hashlib.sha256(f"{plain.dtype} {[*plain.shape]}\n".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+        place = self._places.get(digest.digest())
+        if place is None:
             tensors = self.members.setdefault(member, {})
-            self._places[digest] = f"{member}/{len(tensors)}"
+            place = self._places[digest.digest()] = f"{member}/{len(tensors)}"
             tensors[str(len(tensors))] = plain
-        self._known[key] = self._places[digest], tensor
-        return self._places[digest]
+        self._known[key] = place, tensor
+        return place
 
     def add_network(self, module: nn.Module) -> dict[str, str]:
         """Return the places of the tensors of a network, in a member of their own."""
         member = f"tensors-{len(self.members)}"
-        return {name: self.add(member, t) for name, t in tensors_of(module).items()}
+        return {name: self.add(member, t) for name, t in named_tensors(module).items()}
 
 
 class TensorReader:
@@ -97,7 +79,7 @@ class TensorReader:
         ModelFileError
             If names, shapes or kinds of numbers differ.
         """
-        own = tensors_of(module)
+        own = named_tensors(module)
         if odd := sorted(own.keys() ^ places.keys()):
             raise ModelFileError(
                 f"The tensors are not those of the network: {odd[:3]} ({len(odd)} "

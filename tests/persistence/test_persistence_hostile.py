@@ -456,7 +456,7 @@ def network_of(manifest):
         lambda net: net["backbone"].update(size=[10**9, 10**9]),
         lambda net: net["backbone"].update(size=[2, 2]),
         lambda net: net["backbone"].update(layer="features.2"),
-        lambda net: net["backbone"].update(pooling="all"),
+        lambda net: net["backbone"].update(layer=None),
         lambda net: net["backbone"]["tensors"].popitem(),
         lambda net: net["backbone"]["tensors"].update(other="tensors-0/0"),
         lambda net: net["backbone"].update(trained=["some stage"]),
@@ -468,6 +468,19 @@ def network_of(manifest):
 def test_networks_that_do_not_fit_are_refused(path, change):
     change_manifest(path, lambda manifest: change(network_of(manifest)) and None)
     with pytest.raises(ModelFileError):
+        load(path)
+
+
+def test_a_pooling_that_there_is_not_is_refused(tmp_path):
+    path = tmp_path / "model"
+    save(classifier(layer="features.5", pooling="max").fit(X, Y), path)
+
+    def change(manifest):
+        (point,) = (n for n in manifest["nodes"] if n.get("items", [0])[1:] == ["max"])
+        point["items"] = ["features.5", "all"]
+
+    change_manifest(path, change)
+    with pytest.raises(ModelFileError, match="pooling"):
         load(path)
 
 
