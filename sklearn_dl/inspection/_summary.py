@@ -15,7 +15,7 @@ from sklearn_dl._runtime import seeded
 from sklearn_dl.backbones import load_backbone
 from sklearn_dl.inspection._networks import network_of
 
-_BACKBONE_PARAMETERS = ("backbone", "weights", "layer", "pooling", "image_size")
+_BACKBONE_PARAMETERS = ("backbone", "weights", "layer", "image_size")
 
 
 class ModelSummary(pd.DataFrame):
