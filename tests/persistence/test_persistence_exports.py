@@ -49,7 +49,7 @@ MODELS = {
         Y,
     ),
     "layer": (classifier(**EASY), Y),
-    "pooled map": (classifier(**{**EASY, "layer": "features.4"}, pooling="max"), Y),
+    "pooled map": (classifier(**{**EASY, "layer": ("features.4", "max")}), Y),
     "hinge": (classifier(**EASY, loss="hinge"), Y),
     "labels": (classifier(**EASY), LABELS),
     "bfloat16": (classifier(**EASY, precision="bfloat16"), Y),

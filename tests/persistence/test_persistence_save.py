@@ -65,7 +65,7 @@ MODELS = {
         Y,
     ),
     "feature norm": (classifier(head=Head(normalize_features=True)), X, Y),
-    "layer": (classifier(layer="features.5", pooling="max"), X, Y),
+    "layer": (classifier(layer=("features.5", "max")), X, Y),
     "hinge": (classifier(loss="hinge"), X, Y),
     "labels": (classifier(class_weight="balanced"), X, LABELS),
     "early stopping": (
@@ -76,7 +76,7 @@ MODELS = {
     "views": (classifier(tta="five_crop", augment="light"), X, Y),
     "bfloat16": (classifier(precision="bfloat16"), X, Y),
     "float64": (classifier(precision="float64", trainable=1), X, Y),
-    "normalised by data": (classifier(normalize="data"), X, Y),
+    "normalised by data": (classifier(preprocessing="data"), X, Y),
     "optimizer": (classifier(optimizer=Optimizer(SAM, l1=1e-4)), X, Y),
     "regressor": (regressor(), X, NUMBERS),
     "two targets": (regressor(), X, np.stack([NUMBERS, -NUMBERS], axis=1)),
