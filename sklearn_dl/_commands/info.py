@@ -55,7 +55,7 @@ def _describe_model(path: str) -> dict[str, Any]:
     import numpy as np
 
     from sklearn_dl._commands._answers import image_estimators
-    from sklearn_dl.persistence import load, reading
+    from sklearn_dl.persistence import load, read_versions
 
     model = load(path)
     facts: dict[str, Any] = {"model": type(model).__name__}
@@ -75,8 +75,7 @@ def _describe_model(path: str) -> dict[str, Any]:
         }
     elif fitted:
         facts["backbones"] = [str(estimator.backbone) for estimator in fitted]
-    with reading(path) as archive:
-        return {**facts, "versions": archive.manifest["versions"]}
+    return {**facts, "versions": read_versions(path)}
 
 
 def _text(value: Any) -> str:

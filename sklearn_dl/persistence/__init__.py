@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sklearn_dl._lazy import lazy
 
 if TYPE_CHECKING:
-    from sklearn_dl.persistence._archive import reading as reading
+    from sklearn_dl.persistence._archive import read_versions as read_versions
     from sklearn_dl.persistence._errors import ModelFileError
     from sklearn_dl.persistence._exported import (
         ExportedClassifier,
@@ -48,7 +48,7 @@ __getattr__, __dir__ = lazy(
         "load": "sklearn_dl.persistence._save",
         "load_exported": "sklearn_dl.persistence._exported",
         "open_graph": "sklearn_dl.persistence._exported_file",
-        "reading": "sklearn_dl.persistence._archive",
+        "read_versions": "sklearn_dl.persistence._archive",
         "save": "sklearn_dl.persistence._save",
     },
 )

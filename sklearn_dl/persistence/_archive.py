@@ -33,6 +33,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+def read_versions(path: str | os.PathLike) -> dict[str, str]:
+    """Return the versions that a file of a model was written by."""
+    with reading(path) as archive:
+        return archive.manifest["versions"]
+
+
 def write_archive(
     file: BinaryIO, content: dict[str, Any], members: dict[str, Any]
 ) -> None:
