@@ -374,7 +374,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             kept = getattr(self, "best_epoch_", len(net.history))
             warn_of_divergence(net, kept, chance * self._targets.largest_weight)
         self.__dict__.update(fitted_attributes(net))
-        self.stop_reason_ = net.stop_reason_
+        interrupted = "interrupted by the user" if net.interrupted_ else ""
+        self.stop_reason_ = interrupted or net.stop_reason_
         self._network.eval().backbone.settle()
         net.forget_training()
         if goes_on:
