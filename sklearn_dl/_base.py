@@ -21,7 +21,7 @@ from sklearn_dl._extraction import (
 )
 from sklearn_dl._images import ImageSource, as_source
 from sklearn_dl._runtime import module_dtype, resolve_device, resolve_precision
-from sklearn_dl.backbones import Backbone, load_shared, named_tensors
+from sklearn_dl.backbones import Backbone, named_tensors, shared_backbone
 
 try:  # scikit-learn 1.9 and later
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -122,19 +122,20 @@ class ImageEstimatorMixin(CallbackSupportMixin):
         device = resolve_device(self.device)
         resolve_cache(self.cache)  # what is wrong with it shall be known now
         self._say_once_that_nothing_hits()
-        backbone = load_shared(
+        backbone = shared_backbone(
             self.backbone,
             self.weights,
-            layer=self.layer,
-            pooling=self.pooling,
+            layer=(self.layer, self.pooling),
             preprocessing=self.preprocessing,
             image_size=_size(self.image_size),
             seed=seed,
             device=device,
             dtype=module_dtype(resolve_precision(self.precision, device)),
         )
-        backbone.preprocessing = self._normalized(backbone.preprocessing, source, rows)
-        return backbone
+        if getattr(self, "trainable", "head") not in ("head", 0):
+            backbone = copy.deepcopy(backbone)
+        preprocessing = self._normalized(backbone.preprocessing, source, rows)
+        return backbone.replace_preprocessing(preprocessing)
 
     def _say_once_that_nothing_hits(self) -> None:
         """Warn at the second of the random backbones that no cache can serve."""

@@ -361,6 +361,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             kept = getattr(self, "best_epoch_", len(net.history))
             warn_of_divergence(net, kept, guess * self._targets.largest_weight)
         net.forget_training(keep_optimizer=keep_optimizer)
+        net.module_.backbone.settle()
         self.__dict__.update(self._so_far(net))
 
     def __getstate__(self):

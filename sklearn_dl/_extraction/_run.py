@@ -21,7 +21,7 @@ from sklearn_dl._runtime import (
     release_memory,
     resolve_precision,
 )
-from sklearn_dl.backbones import Preprocessing, place, predicting
+from sklearn_dl.backbones import Preprocessing, place
 
 Combine = Callable[[torch.Tensor], torch.Tensor]
 
@@ -145,11 +145,7 @@ class Forward:
         batch = self.preprocessing.normalize(images).to(
             dtype=dtype, memory_format=torch.channels_last
         )
-        with (
-            torch.inference_mode(),
-            predicting(),
-            autocast(self.device, self.dtype),
-        ):
+        with torch.inference_mode(), autocast(self.device, self.dtype):
             return self.network(batch).to(dtype)
 
     def images_per_batch(self, batch_size: int | str, source: ImageSource) -> int:

@@ -1,6 +1,7 @@
 """Where in an image a network's output comes from: Grad-CAM and occlusion."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,13 @@ from torch.nn import functional as F
 from sklearn_dl._features import ImageFeatureExtractor
 from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl._runtime import resolve_device
-from sklearn_dl.backbones import Backbone, named_tensors
-from sklearn_dl.backbones._folding import _with_tensors
-from sklearn_dl.backbones._surgery import looks_channels_last, pool, run
+from sklearn_dl.backbones import (
+    Backbone,
+    looks_channels_last,
+    named_tensors,
+    pool,
+    run,
+)
 
 _FINEST = 4  # cells a side that a map shall have
 _MOST_EXTRA = 8  # tokens beside those of the image: of the class, registers
@@ -69,10 +74,9 @@ class _Copy(nn.Module):
 
     def __init__(self, backbone: Backbone, device: torch.device):
         super().__init__()
-        # `.module` would make the backbone copy its shared tensors.
-        self.network = _with_tensors(backbone._network, torch.Tensor.detach)
-        self.network.to(device).eval()
-        self.pooling = backbone.pooling
+        self.network = deepcopy(backbone.module).to(device).eval()
+        self.network.requires_grad_(False)
+        self.pooling = backbone._pooling
         self.channels_last = backbone._channels_last
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -100,7 +104,7 @@ def _neural(estimator: Any) -> Explained:
     device = resolve_device(estimator.device, fall_back=True)
     network, targets = estimator.net_.module_, estimator._targets
     copy = _Copy(network.backbone, device)
-    head = _with_tensors(network.head, torch.Tensor.detach).to(device).eval()
+    head = deepcopy(network.head).to(device).eval().requires_grad_(False)
     unit: Any = 1.0
     if targets.kind == "targets":
         unit = torch.from_numpy(np.array(targets.scaler.scale_)).to(device)

@@ -17,8 +17,7 @@ from sklearn_dl._extraction import run_network
 from sklearn_dl._features import ImageFeatureExtractor
 from sklearn_dl._images import as_source
 from sklearn_dl._neural import NeuralImageEstimator
-from sklearn_dl.backbones import Backbone, Preprocessing, walk
-from sklearn_dl.backbones._surgery import pool, run
+from sklearn_dl.backbones import Backbone, Preprocessing, pool, run, walk
 from sklearn_dl.persistence._archive import versions
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._exported_file import FORMAT, VERSION
@@ -47,7 +46,7 @@ class Deployed(nn.Module):
     def __init__(self, backbone: Backbone, rest: nn.Module, preprocessing):
         super().__init__()
         self.network = _untapped(backbone.module, preprocessing.output_size)
-        self.pooling = backbone.pooling
+        self.pooling = backbone._pooling
         self.channels_last = backbone._channels_last
         self.rest = rest
         for name in ("mean", "std"):

@@ -9,14 +9,16 @@ from torch import nn
 from sklearn_dl._runtime import seeded
 from sklearn_dl.backbones import (
     Backbone,
-    SharedCopies,
+    assemble_torchvision,
+    backbone_names,
+    digest_architecture,
+    digest_weights,
+    input_size,
     load_backbone,
-    load_shared,
     named_tensors,
+    share,
+    shared_backbone,
 )
-from sklearn_dl.backbones._assemble import assemble_torchvision, input_size
-from sklearn_dl.backbones._identity import digest_architecture, digest_weights
-from sklearn_dl.backbones._zoo import backbone_names
 from sklearn_dl.persistence._decode import Decoder
 from sklearn_dl.persistence._encode import Encoder
 from sklearn_dl.persistence._errors import ModelFileError
@@ -48,9 +50,7 @@ def describe_backbone(
     """
     node: dict[str, Any] = {
         "layer": backbone.layer,
-        "pooling": backbone.pooling,
         "pretrained": backbone.pretrained,
-        "handed_out": backbone._ledger.handed_out,
         "preprocessing": encoder(backbone.preprocessing, f"{where}.preprocessing"),
     }
     if isinstance(origin, str):
@@ -65,12 +65,12 @@ def describe_backbone(
             )
     else:
         node["callable"] = encoder(origin, f"{where} (its parameter backbone)")
-    tensors = named_tensors(backbone._network)
+    tensors = named_tensors(backbone.module)
     named = isinstance(origin, str) and weights is not None
     if way == "reference" and named and not backbone.trains:
         first = next(iter(tensors.values()))
         double = first.dtype == torch.float64
-        digest = digest_weights(backbone._network)
+        digest = digest_weights(backbone.module)
         place = encoder(weights, f"{where}.weights")
         return {**node, "weights": place, "digest": digest, "double": double}
     return {**node, "tensors": encoder.tensors.add_network(tensors)}
@@ -93,7 +93,7 @@ class Backbones:
 
     def __init__(self, weights: Any = None):
         self.weights = weights
-        self._lent: dict[str, SharedCopies] = {}
+        self._shared: dict[str, Backbone] = {}
 
     def __call__(
         self,
@@ -109,20 +109,15 @@ class Backbones:
         if trained:
             backbone = _with_tensors(node, decoder, preprocessing)
             backbone.freeze("head")
-            return self._as_it_was(backbone.eval(), node)
-        key = json.dumps(
-            [{**node, "preprocessing": None, "handed_out": None}, str(device)]
-        )
-        if key not in self._lent:
-            template = _with_tensors(node, decoder, preprocessing)
-            self._lent[key] = SharedCopies(template, device)
-        shell = self._lent[key].give(preprocessing)
-        return self._as_it_was(shell, node)
-
-    def _as_it_was(self, backbone: Backbone, node: dict[str, Any]) -> Backbone:
-        if node["handed_out"]:  # it isn't folded, which changes the last bits
-            backbone._hand_out()
-        return backbone
+            backbone.settle()
+            return backbone
+        key = json.dumps([{**node, "preprocessing": None}, str(device)])
+        if key not in self._shared:
+            backbone = _with_tensors(node, decoder, preprocessing)
+            kinds = (t.dtype for t in named_tensors(backbone.module).values())
+            dtype = next((k for k in kinds if k.is_floating_point), torch.float32)
+            self._shared[key] = share(backbone, device, dtype)
+        return self._shared[key].replace_preprocessing(preprocessing)
 
     def _referred(self, node, decoder, preprocessing, device) -> Backbone:
         name, weights = node["architecture"], decoder(node["weights"])
@@ -130,11 +125,10 @@ class Backbones:
         if isinstance(given, dict):
             given = given.get(name)
         try:
-            backbone = load_shared(
+            backbone = shared_backbone(
                 name,
                 weights if given is None else given,
                 layer=node["layer"],
-                pooling=node["pooling"],
                 preprocessing=preprocessing,
                 device=device,
                 dtype=torch.float64 if node["double"] else torch.float32,
@@ -145,14 +139,14 @@ class Backbones:
                 f"weights={weights!r}, which can't be loaded: {error}\nGive their file "
                 f"as load(path, weights={{{name!r}: 'path/to/file'}})."
             ) from error
-        if digest_weights(backbone._network) != node["digest"]:
+        if digest_weights(backbone.module) != node["digest"]:
             raise ModelFileError(
                 f"The weights of {name!r} ({weights if given is None else given}) are "
                 "not those that the model was trained on: their digest differs. Give "
                 f"the file of those as load(path, weights={{{name!r}: "
                 "'path/to/file'})."
             )
-        return self._as_it_was(backbone, node)
+        return backbone
 
 
 def _with_tensors(node: dict[str, Any], decoder: Decoder, preprocessing) -> Backbone:
@@ -167,18 +161,17 @@ def _with_tensors(node: dict[str, Any], decoder: Decoder, preprocessing) -> Back
                 function,
                 None,
                 layer=node["layer"],
-                pooling=node["pooling"],
                 preprocessing=preprocessing,
             )
         backbone.pretrained = bool(node["pretrained"])
     tensors = {name: decoder.tensors[place] for name, place in node["tensors"].items()}
-    assign(backbone._network, tensors)
+    assign(backbone.module, tensors)
     return backbone
 
 
 def _built(node: dict[str, Any], preprocessing) -> Backbone:
     """Return a backbone of torchvision's, without values in its tensors."""
-    name, layer, pooling = node["architecture"], node["layer"], node["pooling"]
+    name, layer = node["architecture"], node["layer"]
     height, width = node["size"]
     size, pretrained = (int(height), int(width)), bool(node["pretrained"])
     if name not in backbone_names():
@@ -186,5 +179,5 @@ def _built(node: dict[str, Any], preprocessing) -> Backbone:
     if max(size) > 2**14:
         raise ModelFileError(f"{size} is no size of images.")
     return assemble_torchvision(
-        name, size, preprocessing, layer=layer, pooling=pooling, pretrained=pretrained
+        name, size, preprocessing, layer=layer, pretrained=pretrained
     )

@@ -13,9 +13,13 @@ from torch import nn
 
 from sklearn_dl._base import ImageEstimatorMixin
 from sklearn_dl._files import replacing
-from sklearn_dl.backbones import Preprocessing, named_tensors
-from sklearn_dl.backbones._surgery import find_head
-from sklearn_dl.backbones._zoo import backbone_names, build
+from sklearn_dl.backbones import (
+    Preprocessing,
+    backbone_names,
+    build,
+    find_head,
+    named_tensors,
+)
 from sklearn_dl.persistence._errors import ModelFileError
 
 
@@ -84,7 +88,7 @@ def export_state_dict(
     backbone = found.backbone_ if net is None else net.module_.backbone
     state = {
         name: tensor.detach().cpu().contiguous()
-        for name, tensor in named_tensors(backbone._network).items()
+        for name, tensor in named_tensors(backbone.module).items()
     }
     if head:
         state.update(_last_layer(backbone, None if net is None else net.module_.head))
@@ -147,7 +151,7 @@ def _last_layer(backbone: Any, head: nn.Module | None) -> dict[str, torch.Tensor
         whole = build(backbone.name, shapes_only=True)
         last = find_head(whole)
         fits = isinstance(whole.get_submodule(last), nn.Linear)
-        if fits and backbone.pooling is None and isinstance(head, nn.Linear):
+        if fits and isinstance(head, nn.Linear):
             return {
                 f"{last}.{name}": tensor.detach().cpu().contiguous()
                 for name, tensor in named_tensors(head).items()

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from sklearn_dl.backbones import named_tensors, walk
-from sklearn_dl.backbones._ledger import stamp
 from sklearn_dl.persistence._errors import ModelFileError
 
 MEMBER = re.compile(r"(arrays|tensors-\d{1,6})\.safetensors")
@@ -25,7 +24,9 @@ class TensorWriter:
 
     def add(self, member: str, tensor: torch.Tensor) -> str:
         """Return the place of a tensor, ``member/number``."""
-        key = (*stamp(tensor), tensor.is_inference())
+        version = 0 if tensor.is_inference() else tensor._version
+        form = tensor.device, tensor.dtype, tensor.shape, tensor.stride()
+        key = tensor.data_ptr(), version, *form, tensor.is_inference()
         if key in self._known and tensor.numel():
             return self._known[key]
         plain = tensor.detach().cpu().contiguous()

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from sklearn_dl.backbones import Backbone, predicting, walk
+from sklearn_dl.backbones import Backbone, walk
 
 
 class BackboneWithHead(nn.Module):
@@ -39,7 +39,7 @@ class BackboneWithHead(nn.Module):
             if graph or x.requires_grad or self.backbone.trains:
                 features = self.backbone(x)
             else:
-                with predicting():
+                with torch.no_grad():
                     features = self.backbone(x)
         return self.head(features)
 

@@ -108,7 +108,8 @@ class EstimatorNet(SteppingNet):
     def initialize_module(self):
         """Take the network, in the precision and layout it computes in."""
         super().initialize_module()
-        place(self.module_, torch.device(self.device), module_dtype(self.dtype))
+        dtype = module_dtype(self.dtype)
+        self.module_ = place(self.module_, torch.device(self.device), dtype)
         self.learned_ = self.regime.learned(self.module_)
         self.warming_up_ = self.regime.warmup_epochs > 0
         if self.warming_up_:
