@@ -47,28 +47,7 @@ def images_seen() -> int:
 
 
 class Kept:
-    """What is known of a network that nobody writes to, for all that hold it.
-
-    Attributes
-    ----------
-    settled : bool
-        Whether nobody writes to it. The rest is empty otherwise.
-    shared : bool
-        Whether others may hold it, so that it must stay settled.
-    network : torch.nn.Module or None
-        The network, where it is what `shared_backbone` gives.
-    place : (device, dtype) or None
-        Where it is known to be.
-    architecture, identity : str or None
-        Digests of its modules, and of all.
-    forms : dict
-        Of the network, by device and dtype; see `inference_form`.
-    shells : dict
-        The attributes of backbones around a shared network, by what they were asked
-        for by.
-    n_bytes : int
-        The memory of a shared network with its forms.
-    """
+    """What is known of a network that nobody writes to, for all that hold it."""
 
     def __init__(self, settled: bool = False, shared: bool = False):
         self.clear(settled, shared)
@@ -76,14 +55,15 @@ class Kept:
     def clear(self, settled: bool, shared: bool = False) -> None:
         """Forget all: the network was written to, or moved."""
         self.settled = settled
-        self.shared = shared
-        self.network: nn.Module | None = None
-        self.place: tuple[torch.device, torch.dtype] | None = None
-        self.architecture: str | None = None
-        self.identity: str | None = None
-        self.forms: dict[tuple, nn.Module] = {}
+        self.shared = shared  # others may hold it: it must stay settled
+        self.network: nn.Module | None = None  # where `shared_backbone` gives it
+        self.n_bytes = 0  # of that one with its forms
+        # The attributes of backbones around it, by what they were asked for by.
         self.shells: dict[tuple, dict[str, Any]] = {}
-        self.n_bytes = 0
+        self.place: tuple[torch.device, torch.dtype] | None = None
+        self.architecture: str | None = None  # the digest of the modules
+        self.identity: str | None = None
+        self.forms: dict[tuple, nn.Module] = {}  # by device and dtype
 
     def __reduce__(self):
         # A copy of the network is another one; from one file all get the same.
@@ -513,21 +493,9 @@ def digest_architecture(backbone: Backbone) -> str:
 
 
 def place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Bring a network to where it computes, in evaluation mode.
+    """Return a network in evaluation mode, in channels_last format, where it computes.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Changed in place, unless it has to move and others share it.
-    device : torch.device
-    dtype : torch.dtype
-        Of the parameters and the floating-point buffers.
-
-    Returns
-    -------
-    torch.nn.Module
-        The network, or a copy of a shared one that had to move; its maps' weights in
-        channels_last format.
+    It is changed in place, but a shared one that has to move is copied.
 
     Examples
     --------

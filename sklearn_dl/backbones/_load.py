@@ -27,7 +27,6 @@ from sklearn_dl.backbones._backbone import (
 from sklearn_dl.backbones._cut import (
     POOLINGS,
     Layer,
-    Trace,
     cut,
     drop_unused,
     find_head,
@@ -35,6 +34,7 @@ from sklearn_dl.backbones._cut import (
     pool,
     split_layer,
     tap,
+    try_network,
 )
 from sklearn_dl.backbones._fold import ONCE
 from sklearn_dl.backbones._preprocessing import (
@@ -248,30 +248,9 @@ def assemble_torchvision(
 ) -> Backbone:
     """Build a network of torchvision's, cut it, and describe it.
 
-    Parameters
-    ----------
-    name : str
-    size : pair of int
-        Height and width of the images it is built for, from `input_size`.
-    preprocessing : Preprocessing or CallablePreprocessing
-    layer : str or (str, str)
-        Where it is cut; see `load_backbone`.
-    pretrained : bool, default=True
-        Whether its weights were, or will have been, learned.
-    shapes_only : bool, default=True
-        Whether the tensors have no memory, so that others must take their place.
-    load : callable, default=None
-        Called with the network once it is cut, the names of the tensors it had before,
-        and the name of its last layer, to put tensors into it.
-
-    Examples
-    --------
-    >>> from sklearn_dl.backbones import CallablePreprocessing
-    >>> from sklearn_dl.backbones._load import assemble_torchvision
-    >>> ready = CallablePreprocessing(lambda image: image)
-    >>> backbone = assemble_torchvision("resnet18", (64, 64), ready)
-    >>> backbone.n_features, {str(p.device) for p in backbone.parameters()}
-    (512, {'meta'})
+    `size` is from `input_size`. With `shapes_only` the tensors have no memory, so that
+    others must take their place. `load` puts tensors into the network that was cut; it
+    is called with it, the names of the tensors it had before, and of its last layer.
     """
     module = build(name, size, shapes_only=shapes_only, pretrained=pretrained)
     known, head = set(module.state_dict()), find_head(module)
@@ -289,14 +268,9 @@ def assemble_torchvision(
 def input_size(
     name: str, preprocessing: AnyPreprocessing, entry: WeightsEnum | None = None
 ) -> tuple[int, int]:
-    """Return height and width in pixels of the images that a network is built for.
+    """Return height and width of the images that a network of torchvision's is for.
 
     Where the preprocessing doesn't tell, it is the size of the weights `entry`.
-
-    Raises
-    ------
-    ValueError
-        If torchvision's network `name` does not take images as small as that.
     """
     size = preprocessing.output_size
     size = size or entry_preprocessing(entry or reference_entry(name)).crop_size
@@ -362,7 +336,7 @@ def _tried(plan: _Plan, module: nn.Module, tapped: str | None) -> torch.Size:
     """Return the shape of the output; drop what a cut-off layer made useless."""
     for device in plan.devices:
         try:
-            trace = Trace(module, plan.size, device)
+            trial = try_network(module, plan.size, device)
             break
         except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
             if device == plan.devices[-1]:
@@ -372,13 +346,13 @@ def _tried(plan: _Plan, module: nn.Module, tapped: str | None) -> torch.Size:
                     f"{plan.size[1]} pixels: {reason[:200]}"
                 ) from error
     if tapped is not None:
-        if tapped not in trace.called:
+        if tapped not in trial.called:
             raise ValueError(
                 f"The layer {tapped!r} of {plan.name!r} is not called in its forward "
                 "pass, so it cannot give features; name the layer around it."
             )
-        drop_unused(module, trace)
-    return trace.shape
+        drop_unused(module, trial)
+    return trial.shape
 
 
 def _load_callable(
@@ -487,7 +461,8 @@ def shared_backbone(
     """Return the frozen backbone that all share who ask for the same in this process.
 
     It is built, read and hashed once, then only handed out: the very same modules and
-    tensors, which nobody may write to. Who wants to takes a ``copy.deepcopy``.
+    tensors, settled, in evaluation mode and channels_last format. Nobody may write to
+    them; who wants to takes a ``copy.deepcopy``.
 
     Parameters
     ----------
@@ -499,21 +474,6 @@ def shared_backbone(
         Where the tensors are.
     dtype : torch.dtype, default=torch.float32
         The dtype of the parameters and the floating-point buffers.
-
-    Returns
-    -------
-    Backbone
-        Settled: in evaluation mode, frozen as by ``freeze("head")``, in channels_last
-        format.
-
-    Raises
-    ------
-    ValueError, TypeError, OSError
-        As :func:`load_backbone` does.
-
-    See Also
-    --------
-    forget_shared : Give the memory back.
 
     Notes
     -----
@@ -556,26 +516,8 @@ def shared_backbone(
 def share(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Backbone:
     """Return a backbone around the process's one network of the same content.
 
-    Parameters
-    ----------
-    backbone : Backbone
-        Taken over: it is frozen and settled, and its network is the one to be shared
-        unless there is one already.
-    device : torch.device
-    dtype : torch.dtype
-        Of the parameters and the floating-point buffers.
-
-    Examples
-    --------
-    >>> import copy, torch
-    >>> from sklearn_dl.backbones import load_backbone, share
-    >>> built = load_backbone("squeezenet1_1", None, image_size=64)
-    >>> another = copy.deepcopy(built)
-    >>> first, second = (
-    ...     share(b, torch.device("cpu"), torch.float32) for b in (built, another)
-    ... )
-    >>> first.module is second.module
-    True
+    `backbone` is taken over: it is frozen, settled and placed, and its network is the
+    one that is shared unless there is one already.
     """
     device = indexed(device)
     with ONCE, torch.inference_mode(False):
@@ -594,15 +536,7 @@ def share(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Backb
 
 
 def forget_shared() -> None:
-    """Let go of the backbones that are kept for those who ask next.
-
-    Those in use stay.
-
-    Examples
-    --------
-    >>> from sklearn_dl.backbones import forget_shared
-    >>> forget_shared()
-    """
+    """Let go of the backbones that are kept for those who ask next."""
     with ONCE:
         _SHARED.clear()
 
