@@ -31,18 +31,7 @@ _TALLY = _Tally()
 
 
 def images_seen() -> int:
-    """Return how many images this thread has taken through backbones so far.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_dl.backbones import images_seen, load_backbone
-    >>> backbone = load_backbone("squeezenet1_1", weights=None, image_size=32)
-    >>> before = images_seen()
-    >>> _ = backbone(torch.zeros(2, 3, 32, 32))
-    >>> images_seen() - before
-    2
-    """
+    """Return how many images this thread has taken through backbones so far."""
     return _TALLY.images
 
 
@@ -496,14 +485,6 @@ def place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mo
     """Return a network in evaluation mode, in channels_last format, where it computes.
 
     It is changed in place, but a shared one that has to move is copied.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_dl.backbones import place
-    >>> network = place(torch.nn.Conv2d(3, 4, 3), torch.device("cpu"), torch.float64)
-    >>> network.weight.dtype, network.weight.stride(), network.training
-    (torch.float64, (27, 1, 9, 3), False)
     """
     where = indexed(device), dtype
     backbones = _backbones(network)

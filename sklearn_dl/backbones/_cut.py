@@ -1,4 +1,4 @@
-"""Cut a network off at a layer, so that it gives features."""
+"""Cuts of a network at a layer, and vectors of what the layer gives."""
 
 from copy import deepcopy
 from dataclasses import dataclass

@@ -76,19 +76,9 @@ class Tracer(fx.Tracer):
 
 
 def foldable(network: nn.Module) -> Pairs:
-    """Return the convolutions whose output one BatchNorm alone takes, with it.
+    """Return the names of convolutions whose output one BatchNorm alone takes, with it.
 
     They are found in the graph that torch.fx traces; what can't be traced has none.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_dl.backbones._fold import foldable
-    >>> network = torch.nn.Sequential(
-    ...     torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()
-    ... )
-    >>> foldable(network.eval())
-    [('0', '1')]
     """
     parts = dict(network.named_modules())
     kinds = {type(part) for part in parts.values()}
@@ -128,22 +118,10 @@ def _is_bare(part: Any, kind: type) -> bool:
 def inference_form(
     network: nn.Module, pairs: Pairs, dtype: torch.dtype | None = None
 ) -> nn.Module:
-    """Return the network with BatchNorm folded, and weights in the compute dtype.
+    """Return the network with the `pairs` folded, and weights in autocast's `dtype`.
 
-    Parameters
-    ----------
-    network : nn.Module
-        In evaluation mode; it stays as it is.
-    pairs : list of (str, str)
-        What `foldable` returns.
-    dtype : torch.dtype, default=None
-        The half precision that autocast computes in.
-
-    Returns
-    -------
-    nn.Module
-        It has all modules and tensors that stayed the same in common with the network,
-        which it is where nothing is gained.
+    It has all modules and tensors that stay the same in common with the network, which
+    must be in evaluation mode; where nothing is gained, it is the network.
     """
     new: dict[str, nn.Module] = {}
     with torch.inference_mode(False), torch.no_grad():

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -148,22 +147,15 @@ def load_backbone(
     prep = resolve_preprocessing(preprocessing, name) or published
     if image_size is not None:
         prep = prep.replace_image_size(image_size)
-
-    def load(module: nn.Module, known: set[str], head: str) -> None:
-        if checkpoint is not None:
-            state = prepare_state(checkpoint, known, head)
-            resize_positions(state, module)
-            load_state(module, checkpoint, state, name=name, known=known)
-
-    return assemble_torchvision(
-        name,
-        input_size(name, prep, entry),
-        prep,
-        layer=layer,
-        pretrained=checkpoint is not None,
-        shapes_only=checkpoint is not None,
-        load=load,
+    size, pretrained = input_size(name, prep, entry), checkpoint is not None
+    loaded, known, head = _assemble_torchvision(
+        name, size, prep, layer, pretrained, shapes_only=pretrained
     )
+    if checkpoint is not None:
+        state = prepare_state(checkpoint, known, head)
+        resize_positions(state, loaded.module)
+        load_state(loaded.module, checkpoint, state, name=name, known=known)
+    return loaded
 
 
 def _find_weights(
@@ -223,19 +215,6 @@ def resolve_preprocessing(value: Any, name: str | None) -> AnyPreprocessing | No
     )
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is known of a backbone before its network is tried."""
-
-    name: str
-    size: tuple[int, int]  # of the images to try
-    min_size: int
-    preprocessing: AnyPreprocessing
-    layer: Layer
-    pretrained: bool
-    devices: tuple[str, ...] = ("meta",)  # where to try it, one after the other
-
-
 def assemble_torchvision(
     name: str,
     size: tuple[int, int],
@@ -243,15 +222,20 @@ def assemble_torchvision(
     *,
     layer: Layer = "pre_logits",
     pretrained: bool = True,
-    shapes_only: bool = True,
-    load: Callable[[nn.Module, set[str], str], None] | None = None,
 ) -> Backbone:
-    """Build a network of torchvision's, cut it, and describe it.
+    """Return a backbone of torchvision's whose tensors have no memory yet.
 
-    `size` is from `input_size`. With `shapes_only` the tensors have no memory, so that
-    others must take their place. `load` puts tensors into the network that was cut; it
-    is called with it, the names of the tensors it had before, and of its last layer.
+    `size` is from `input_size`.
     """
+    return _assemble_torchvision(
+        name, size, preprocessing, layer, pretrained, shapes_only=True
+    )[0]
+
+
+def _assemble_torchvision(
+    name, size, preprocessing, layer, pretrained: bool, *, shapes_only: bool
+) -> tuple[Backbone, set[str], str]:
+    """Return a backbone, the keys before it was cut, and the name of its last layer."""
     module = build(name, size, shapes_only=shapes_only, pretrained=pretrained)
     known, head = set(module.state_dict()), find_head(module)
     prefixes = stage_prefixes(module, torchvision=True)
@@ -259,10 +243,14 @@ def assemble_torchvision(
     for part in module.modules() if not pretrained else ():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.momentum = part.momentum and max(part.momentum, 0.1)
-    plan = _Plan(name, size, _smallest(name, size), preprocessing, layer, pretrained)
-    return _assemble(
-        plan, module, prefixes, tapped, load and (lambda: load(module, known, head))
-    )
+    facts = {
+        "name": name,
+        "min_size": _smallest(name, size),
+        "preprocessing": preprocessing,
+        "pretrained": pretrained,
+        "layer": layer,
+    }
+    return _described(module, prefixes, tapped, size, facts), known, head
 
 
 def input_size(
@@ -290,69 +278,59 @@ def _smallest(name: str, size: tuple[int, int]) -> int:
     return min_size(reference_entry(name))
 
 
-def _assemble(
-    plan: _Plan,
+def _described(
     module: nn.Module,
     prefixes: Prefixes,
     tapped: str | None,
-    load: Callable[[], None] | None,
+    size: tuple[int, int],
+    facts: dict[str, Any],
+    devices: tuple[str, ...] = ("meta",),
 ) -> Backbone:
-    """Try a network that was cut on an image, let it be loaded, and describe it."""
-    shape = _tried(plan, module, tapped)
-    if load is not None:
-        load()
-    point, pooling = split_layer(plan.layer)
-    ndim = len(shape)
-    valid: dict[int, tuple[str, ...]] = {
-        2: ("flatten",),
-        3: POOLINGS,
-        4: ("avg", "max", "flatten"),
-    }
-    # In 2 dimensions "cls" is a vision transformer's own way.
-    own = ndim == 2 and point == "pre_logits" and pooling == "cls"
-    if pooling is not None and not own and pooling not in valid.get(ndim, ()):
-        raise ValueError(
-            f"pooling={pooling!r} does not apply to layer={point!r}, whose output has "
-            f"the shape {('n', *shape[1:])}."
-        )
-    if pooling is None and ndim not in valid:
-        raise ValueError(f"The output of {point!r} has the shape {('n', *shape[1:])}.")
-    channels_last = looks_channels_last(shape, plan.size)
-    vector = pool(torch.empty(shape, device="meta"), pooling, channels_last)
-    return Backbone(
-        module,
-        name=plan.name,
-        n_features=vector.shape[1],
-        preprocessing=plan.preprocessing,
-        pretrained=plan.pretrained,
-        stages=assign_parameters(module, prefixes),
-        min_size=plan.min_size,
-        layer=plan.layer,
-        channels_last=channels_last,
-    )
+    """Try a network that was cut on an image of `size`, and describe it.
 
-
-def _tried(plan: _Plan, module: nn.Module, tapped: str | None) -> torch.Size:
-    """Return the shape of the output; drop what a cut-off layer made useless."""
-    for device in plan.devices:
+    It is tried on the devices, one after the other as they fail.
+    """
+    for device in devices:
         try:
-            trial = try_network(module, plan.size, device)
+            trial = try_network(module, size, device)
             break
         except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
-            if device == plan.devices[-1]:
+            if device == devices[-1]:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise ValueError(
-                    f"{plan.name!r} does not take images of {plan.size[0]} x "
-                    f"{plan.size[1]} pixels: {reason[:200]}"
+                    f"{facts['name']!r} does not take images of {size[0]} x {size[1]} "
+                    f"pixels: {reason[:200]}"
                 ) from error
     if tapped is not None:
         if tapped not in trial.called:
             raise ValueError(
-                f"The layer {tapped!r} of {plan.name!r} is not called in its forward "
-                "pass, so it cannot give features; name the layer around it."
+                f"The layer {tapped!r} of {facts['name']!r} is not called in its "
+                "forward pass, so it cannot give features; name the layer around it."
             )
         drop_unused(module, trial)
-    return trial.shape
+    point, pooling = split_layer(facts["layer"])
+    shape, ndim = trial.shape, len(trial.shape)
+    valid: dict[int, tuple[str | None, ...]] = {
+        2: (None, "flatten"),
+        3: (None, *POOLINGS),
+        4: (None, "avg", "max", "flatten"),
+    }
+    # "cls" is a vision transformer's own way.
+    own = ndim == 2 and point == "pre_logits" and pooling == "cls"
+    if not own and pooling not in valid.get(ndim, ()):
+        raise ValueError(
+            f"pooling={pooling!r} does not apply to layer={point!r}, whose output has "
+            f"the shape {('n', *shape[1:])}."
+        )
+    channels_last = looks_channels_last(shape, size)
+    vector = pool(torch.empty(shape, device="meta"), pooling, channels_last)
+    return Backbone(
+        module,
+        n_features=vector.shape[1],
+        stages=assign_parameters(module, prefixes),
+        channels_last=channels_last,
+        **facts,
+    )
 
 
 def _load_callable(
@@ -364,28 +342,35 @@ def _load_callable(
 ) -> Backbone:
     module = _call(backbone)
     known = set(module.state_dict())
-    prep = preprocessing_from_timm(module)
     name, smallest, heads = _timm_facts(module, _callable_name(backbone))
     checkpoint = _read_for_callable(weights)
-    if checkpoint is not None and checkpoint.preprocessing is not None:
-        prep = checkpoint.preprocessing
-    prep = prep or entry_preprocessing(reference_entry("resnet18"))
-    chosen = resolve_preprocessing(preprocessing, None) or prep
+    own = preprocessing_from_timm(module)
+    if checkpoint is not None:
+        own = checkpoint.preprocessing or own
+    own = own or entry_preprocessing(reference_entry("resnet18"))
+    chosen = resolve_preprocessing(preprocessing, None) or own
     if image_size is not None:
         chosen = chosen.replace_image_size(image_size)
-    size = chosen.output_size or (224, 224)
     tapped = _cut_callable(module, split_layer(layer)[0])
-    prefixes = stage_prefixes(module, torchvision=False)
-
-    def load() -> None:
-        if checkpoint is not None:
-            state = prepare_state(checkpoint, known, *heads)
-            load_state(module, checkpoint, state, name=name, known=known)
-
-    plan = _Plan(
-        name, size, smallest, chosen, layer, weights is not None, ("meta", "real")
+    facts = {
+        "name": name,
+        "min_size": smallest,
+        "preprocessing": chosen,
+        "pretrained": weights is not None,
+        "layer": layer,
+    }
+    loaded = _described(
+        module,
+        stage_prefixes(module, torchvision=False),
+        tapped,
+        chosen.output_size or (224, 224),
+        facts,
+        devices=("meta", "real"),
     )
-    return _assemble(plan, module, prefixes, tapped, load)
+    if checkpoint is not None:
+        state = prepare_state(checkpoint, known, *heads)
+        load_state(module, checkpoint, state, name=name, known=known)
+    return loaded
 
 
 def _call(backbone: Callable[[], nn.Module]) -> nn.Module:
@@ -523,7 +508,7 @@ def share(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Backb
     with ONCE, torch.inference_mode(False):
         backbone.freeze("head")
         backbone.settle()
-        place(backbone, device, dtype)
+        backbone = place(backbone, device, dtype)
         content = backbone.identity(), device
         kept = _SHARED.contents.get(content)
         if kept is None:
