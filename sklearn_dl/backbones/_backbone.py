@@ -126,7 +126,6 @@ class Backbone(nn.Module):
         self.trains = bool(stages)
         self._channels_last = channels_last  # the layer gives (n, h, w, C)
         self._fixed: list[str] = []  # submodules that stay in evaluation mode
-        self._frozen: tuple | None = None  # what `freeze` did last
         self._kept = Kept()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -144,24 +143,24 @@ class Backbone(nn.Module):
 
     def _form(self, x: torch.Tensor) -> nn.Module:
         """Return the network in the form that computes as autocast is set now."""
-        kind, forms = x.device.type, self._kept.forms
-        casts = torch.is_autocast_enabled(kind)
-        dtype = torch.get_autocast_dtype(kind) if casts else x.dtype
-        form = forms.get((x.device, dtype))
-        if form is None:
-            packages = packages_of(self.module)
-            if not packages <= _KNOWN_CODE:
-                return self.module
-            # timm's blocks may leave autocast, where weights must be float32.
-            cast = dtype != x.dtype and "timm" not in packages
-            with ONCE:
-                form = forms.get((x.device, dtype))
-                if form is None:
-                    pairs = _pairs(self._architecture(), self.module)
-                    form = inference_form(self.module, pairs, dtype if cast else None)
-                    forms[x.device, dtype] = form
-                    self._kept.n_bytes = bytes_of(self.module, *forms.values())
-        return form
+        device, forms = x.device, self._kept.forms
+        dtype = x.dtype
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        if (device, dtype) in forms:
+            return forms[device, dtype]
+        packages = packages_of(self.module)
+        if not packages <= _KNOWN_CODE:
+            return self.module
+        # timm's blocks may leave autocast, where weights must be float32.
+        cast = dtype != x.dtype and "timm" not in packages
+        with ONCE:
+            if (device, dtype) not in forms:
+                pairs = _pairs(self._architecture(), self.module)
+                form = inference_form(self.module, pairs, dtype if cast else None)
+                forms[device, dtype] = form
+                self._kept.n_bytes = bytes_of(self.module, *forms.values())
+        return forms[device, dtype]
 
     @property
     def settled(self) -> bool:
@@ -213,7 +212,7 @@ class Backbone(nn.Module):
             _modules=copy.deepcopy(self._modules, within),
             _kept=copy.deepcopy(self._kept, within),
         )
-        copied._kept.shared = copied._kept.shared and within is memo
+        copied._kept.shared = False
         return copied
 
     def replace_preprocessing(self, preprocessing: Any) -> "Backbone":
@@ -250,24 +249,20 @@ class Backbone(nn.Module):
         chosen = self._trainable_stages(trainable)
         if chosen:
             self.unsettle()
-        wanted = chosen, freeze_batch_norm and bool(chosen)
-        if self._kept.settled and self._frozen == wanted:
+        elif self._kept.settled and not self.trains:
             return
         parameters = dict(self.module.named_parameters())
         for stage, names in self.stages.items():
             for name in names:
                 parameters[name].requires_grad_(stage in chosen)
         frozen = frozenset(self.stages) - chosen
+        parts = dict(self.module.named_modules())
         self._fixed = [
             name
             for name, stages in modules_by_stage(self.module, self.stages).items()
             if (stages and stages <= frozen)
-            or (
-                freeze_batch_norm
-                and isinstance(self.module.get_submodule(name), _BATCH_NORM)
-            )
+            or (freeze_batch_norm and isinstance(parts[name], _BATCH_NORM))
         ]
-        self._frozen = wanted
         self.trains = bool(chosen)
         self._set_mode()
 
@@ -296,16 +291,16 @@ class Backbone(nn.Module):
 
     def train(self, mode: bool = True) -> "Backbone":
         """Set training mode, except for the frozen part."""
-        if self.training != mode or self.module.training != self._inner_mode(mode):
-            self.training = mode
+        self.training = mode
+        if self.module.training != self._inner_mode():
             self._set_mode()
         return self
 
-    def _inner_mode(self, mode: bool) -> bool:
-        return mode and not self._kept.settled and "" not in self._fixed
+    def _inner_mode(self) -> bool:
+        return self.training and not self._kept.settled and "" not in self._fixed
 
     def _set_mode(self) -> None:
-        mode = self._inner_mode(self.training)
+        mode = self._inner_mode()
         self.module.train(mode)
         for name in self._fixed if mode else ():
             self.module.get_submodule(name).training = False

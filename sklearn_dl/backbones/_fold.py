@@ -16,6 +16,8 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from sklearn_dl.backbones._cut import Reached
+
 # Layers whose weights autocast would cast at each batch.
 _CAST = (nn.Conv2d, nn.Linear)
 _LARGEST_FLOAT16 = torch.finfo(torch.float16).max
@@ -58,7 +60,7 @@ class Tracer(fx.Tracer):
         tracer = cls()
         try:
             with ONCE:
-                return list(tracer.trace(network).nodes)
+                return list(tracer.trace(_ToItsEnd(network)).nodes)
         finally:
             vars(tracer).clear()
 
@@ -75,6 +77,20 @@ class Tracer(fx.Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
+class _ToItsEnd(nn.Module):
+    """A network whose forward returns where it is cut."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        try:
+            return self.network(x)
+        except Reached as reached:
+            return reached.output
+
+
 def foldable(network: nn.Module) -> Pairs:
     """Return the names of convolutions whose output one BatchNorm alone takes, with it.
 
@@ -88,23 +104,27 @@ def foldable(network: nn.Module) -> Pairs:
         nodes = Tracer.nodes(network)
     except Exception:  # control flow that depends on values
         return []
-    calls = Counter(node.target for node in nodes if node.op == "call_module")
+    calls = Counter(_name(node) for node in nodes if node.op == "call_module")
     # Tensors that are used past their layers.
-    used = {str(n.target).rpartition(".")[0] for n in nodes if n.op == "get_attr"}
+    used = {_name(n).rpartition(".")[0] for n in nodes if n.op == "get_attr"}
 
     def once(node: Any, kind: type) -> bool:
         if not isinstance(node, fx.Node) or node.op != "call_module":
             return False
-        name = str(node.target)
+        name = _name(node)
         return calls[name] == 1 and name not in used and _is_bare(parts[name], kind)
 
     return [
-        (str(node.args[0].target), str(node.target))
+        (_name(node.args[0]), _name(node))
         for node in nodes
         if once(node, nn.BatchNorm2d)
         and once(node.args[0], nn.Conv2d)
         and len(node.args[0].users) == 1
     ]
+
+
+def _name(node: Any) -> str:
+    return str(node.target).removeprefix("network.")
 
 
 def _is_bare(part: Any, kind: type) -> bool:
