@@ -259,7 +259,7 @@ def _read_together(source: ImageSource, preprocessing, device: torch.device) -> 
     # Other devices don't resize with a filter in every release of torch.
     if device.type not in ("cpu", "cuda") or not preprocessing.resizes_tensors:
         return False
-    return device.type == "cuda" or np.asarray(source[0]).dtype != np.uint8
+    return device.type == "cuda" or not source.uint8
 
 
 def resized_by(source: ImageSource, preprocessing, device: torch.device, view) -> str:
