@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from sklearn_dl._images import decode_image
-from sklearn_dl._images._arrays import image_array, is_tensor
+from sklearn_dl._images import decode_image, image_array, is_tensor
 from sklearn_dl._runtime import keyed_generator
 from sklearn_dl.augmentation._colour import ColourMap
 from sklearn_dl.augmentation._damage import gaussian_blur, jpeg

@@ -12,8 +12,7 @@ from sklearn.base import BaseEstimator
 
 from sklearn_dl._base import ImageEstimatorMixin
 from sklearn_dl._extraction import FeatureCache
-from sklearn_dl._images import ImageDecodeError, ImageSource
-from sklearn_dl._images._arrays import is_tensor
+from sklearn_dl._images import ImageDecodeError, ImageSource, is_tensor
 from sklearn_dl._runtime import decoding_threads
 from sklearn_dl.inspection._changes import changed
 
