@@ -45,7 +45,7 @@ _IMAGES = {_PATH, _BYTES, _PIL, _ARRAY, _ITEM}
 
 
 def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
-    """Read any accepted X as a row-indexable source of images.
+    """Read any accepted X as a row-indexable source of images, decoded when asked for.
 
     Parameters
     ----------
@@ -59,11 +59,6 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
         that are neither are filled up with zeros, with a warning. Images that
         have a shape of their own must agree with it; paths, PIL images and bytes are
         not looked at.
-
-    Returns
-    -------
-    source : ImageSource
-        Its rows are decoded when they are asked for.
 
     Raises
     ------
@@ -153,9 +148,10 @@ def _from_objects(X: np.ndarray, image_shape: ImageShape) -> ImageSource:
     if X.ndim > 2:  # what numpy makes of a list of equal arrays with dtype=object
         return _from_numbers(np.array(X.tolist()), image_shape)
     if X.ndim == 2 and X.shape[1] == 1 and len(X):
-        forms = {_form(value) for value in X[:, 0]}
+        column = X[:, 0].tolist()
+        forms = {_PATH} if _all_str(column) else set(map(_form, column))
         if forms & _IMAGES or not forms - {_MISSING}:
-            return _from_sequence(X[:, 0].tolist(), image_shape, n_features=1)
+            return _from_sequence(column, image_shape, n_features=1)
     try:
         numbers_of_X = check_array(X, ensure_all_finite=False)
     except (TypeError, ValueError):
@@ -180,7 +176,7 @@ def _from_sequence(
 ) -> ImageSource:
     if len(values) == 0:
         raise ValueError(_no_samples((0,)))
-    if set(map(type, values)) <= {str}:
+    if _all_str(values):
         return PathSource(list(values), n_features)
     forms = [_form(value) for value in values]
     kinds = set(forms)
@@ -284,6 +280,10 @@ def _from_stack(
         X.shape, channels_first=channels_first, image_shape=image_shape
     )
     return ArraySource(X, pixel_rule(X, rows=False), layout, shape, n_features)
+
+
+def _all_str(values: Sequence[Any]) -> bool:
+    return set(map(type, values)) == {str}
 
 
 def _form(value: Any) -> str:

@@ -30,29 +30,8 @@ def digest_image(image: Any) -> bytes:
     """Return the digest of one decoded image: of its pixels, dtype and shape.
 
     It equals ``source.digest(i)`` where ``source[i]``, which is no file and no bytes,
-    shows the same pixels in the same form.
-
-    Parameters
-    ----------
-    image : PIL.Image, ndarray (H, W, C) or (H, W), or tensor (C, H, W)
-        An image of Pillow in mode "RGB" or "L" (grey, one channel) is taken as it is,
-        any other as `decode_image` gives it.
-
-    Returns
-    -------
-    digest : bytes of length 32
-        SHA-256.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from PIL import Image
-    >>> from sklearn_dl._images import digest_image
-    >>> pixels = np.zeros((4, 6, 3), dtype="uint8")
-    >>> digest_image(pixels) == digest_image(Image.fromarray(pixels))
-    True
-    >>> digest_image(pixels) == digest_image(pixels[..., :1])
-    False
+    shows the same pixels in the same form. An image of Pillow in mode "RGB" or "L" is
+    taken as it is, any other as `decode_image` gives it; a tensor is (C, H, W).
     """
     if isinstance(image, Image.Image):
         # What is decoded may still have the EXIF tag by which it was turned.

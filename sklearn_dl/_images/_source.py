@@ -76,7 +76,10 @@ class ImageSource(ABC):
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> Image.Image | np.ndarray:
-        (row,) = self._positions([i])
+        n = len(self)
+        if not -n <= i < n:
+            raise IndexError(f"row {i} of a source of {n} images")
+        row = int(i) % n
         try:
             return self._load(row)
         except MemoryError:
@@ -85,17 +88,9 @@ class ImageSource(ABC):
             raise self._failure(row, error) from error
 
     def batch(self, rows: Any) -> np.ndarray:
-        """Return the images of `rows` in one new array.
+        """Return the images of some rows in one new array, (b, H, W, C).
 
-        Parameters
-        ----------
-        rows : array of int, shape (b,)
-            Rows of X.
-
-        Returns
-        -------
-        images : ndarray of shape (b, H, W, C)
-            uint8, or float32 in [0, 1]; a copy, C-contiguous and writable.
+        It is of uint8 or of float32 in [0, 1], C-contiguous and writable.
         """
         raise TypeError(f"images of kind {self.kind!r} have no common shape to stack.")
 
@@ -110,36 +105,30 @@ class ImageSource(ABC):
     def digests(
         self, rows: Any, *, memory: Any = None, threads: int = 1
     ) -> list[bytes]:
-        """Return the digests of what some rows show.
+        """Return the digests of what some rows show, 32 bytes each.
+
+        They are SHA-256: of the encoded content for paths and encoded bytes, which so
+        agree; of the pixels with dtype and shape for all else, see `digest_image`.
+        Files and bytes are not decoded: a damaged one has a digest.
+
+        A file's digest is remembered in the process, and not read again, as long as its
+        path leads to the same size, times of change, inode and device; unless it was
+        changed within two seconds before it was read.
 
         Parameters
         ----------
         rows : sequence of int, or boolean mask of shape (n,)
             Rows of X, in any order, also more than once.
         memory : object with ``known_files`` and ``remember_files``, default=None
-            What knows the digests of files beyond this process:
-            ``known_files(paths)`` returns a dict from absolute paths to stamp and
-            digest, ``remember_files(files)`` is given one.
+            What knows the digests of files beyond this process, by absolute paths;
+            see `sklearn_dl._extraction`.
         threads : int, default=1
             How many images are read at a time, where `thread_safe`.
-
-        Returns
-        -------
-        digests : list of bytes, each of length 32
-            SHA-256: of the encoded content for paths and encoded bytes, which so
-            agree; of the pixels with dtype and shape for all else, see `digest_image`.
 
         Raises
         ------
         ImageDecodeError
-            Naming every row of `rows` that can't be read. Files and bytes are not
-            decoded: a damaged one has a digest.
-
-        Notes
-        -----
-        A file's digest is remembered in the process, and not read again, as long as its
-        path leads to the same size, times of change, inode and device; unless it was
-        changed within two seconds before it was read.
+            Naming every row of `rows` that can't be read.
         """
         positions = self._positions(rows)
         unique = list(dict.fromkeys(positions))
@@ -221,7 +210,6 @@ class ArraySource(ImageSource):
         return self._data.shape[0]
 
     def batch(self, rows: Any) -> np.ndarray:
-        """Return the images of `rows` in one new array; see `ImageSource.batch`."""
         rows = np.asarray(rows)
         if rows.dtype != bool:
             rows = rows.astype(np.intp, casting="same_kind" if rows.size else "unsafe")
@@ -296,7 +284,6 @@ class PathSource(ImageSource):
         return len(self._paths)
 
     def path(self, i: int) -> str | None:
-        """Return the path of row `i`."""
         return self._paths[i]
 
     def _load(self, row: int) -> Image.Image:
@@ -316,19 +303,6 @@ class DatasetItem:
 
     An ``(n, 1)`` object array of handles can be indexed by every scikit-learn tool.
     The handles of one dataset share it, also when the array is pickled.
-
-    Parameters
-    ----------
-    dataset : object with ``__getitem__``
-        Such as a ``torchvision.datasets`` object.
-    index : int
-        Position of the item in the dataset.
-
-    Examples
-    --------
-    >>> from sklearn_dl._images import DatasetItem
-    >>> DatasetItem([("image", 7)], 0).load()
-    ('image', 7)
     """
 
     __slots__ = ("dataset", "index")
@@ -376,7 +350,6 @@ class ObjectSource(ImageSource):
         return len(self._objects)
 
     def path(self, i: int) -> str | None:
-        """Return the path of row `i`, or None if it has none."""
         return path_of(self._objects[i])
 
     def _load(self, row: int) -> Image.Image | np.ndarray:

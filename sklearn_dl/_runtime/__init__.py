@@ -3,12 +3,13 @@
 from sklearn_dl._runtime._allocator import keep_large_blocks, release_memory
 from sklearn_dl._runtime._device import (
     PRECISIONS,
+    Execution,
     autocast,
+    decoding_threads,
     module_dtype,
     resolve_device,
     resolve_precision,
 )
-from sklearn_dl._runtime._execution import Execution
 from sklearn_dl._runtime._fingerprint import fingerprint_text, package_versions
 from sklearn_dl._runtime._memory import (
     fitting_batch_size,
@@ -18,7 +19,6 @@ from sklearn_dl._runtime._memory import (
 )
 from sklearn_dl._runtime._random import draw_seed, keyed_generator, reseed, seeded
 from sklearn_dl._runtime._signals import Interrupts
-from sklearn_dl._runtime._threads import decoding_threads
 
 __all__ = [
     "PRECISIONS",
