@@ -95,7 +95,7 @@ def read_axes(
     *,
     channels_first: bool = False,
     image_shape: tuple[int, ...] | None = None,
-) -> tuple[str, tuple[int, int, int]]:
+) -> tuple[str, tuple[int, ...]]:
     """Return "grey", "last" or "first", where channels are, and (H, W, C) of an image.
 
     `channels_first` is the reading preferred where both are possible (torch's).

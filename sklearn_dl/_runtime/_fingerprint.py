@@ -286,7 +286,8 @@ def _members(value: type) -> dict[str, Any]:
 
 def _object_parts(value: Any) -> tuple[list[Any], Finish]:
     """Return the class of an object, and what makes it up."""
-    parts, end = [type(value)], ""
+    parts: list[Any] = [type(value)]
+    end = ""
     if isinstance(value, torch.Generator):
         return [*parts, str(value.device), value.get_state()], _after("object")
     if hasattr(value, "get_params"):
