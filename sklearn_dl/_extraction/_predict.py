@@ -430,16 +430,18 @@ class Features:
         """Return the features of rows, (n_rows, [n_views,] n_features)."""
         assert self.store is not None
         before = self.computed
-        with Flight(self.store, self.shape, self.dtype) as flight:
-            if self.source.digest_reads:
+        kind = self.store, self.shape, self.dtype
+        if self.source.digest_reads:
+            with Flight(*kind) as flight:
                 keys, found = self._read_then_look_up(rows, bar, flight)
+        else:
+            digests = self.digests(rows)
+            keys = self.keys(digests)
+            found = self.store.lookup(keys, self.shape, self.dtype)
+            if all(map(found.__contains__, keys)):
+                bar(len(keys))
             else:
-                digests = self.digests(rows)
-                keys = self.keys(digests)
-                found = flight.find(keys)
-                if all(map(found.__contains__, keys)):
-                    bar(len(keys))
-                else:
+                with Flight(*kind) as flight:
                     self._compute_missing(rows, digests, keys, found, flight, bar)
         misses = self.computed - before
         self.store.count(hits=len(rows) - misses, misses=misses)

@@ -133,8 +133,9 @@ class ImageSource(ABC):
         positions = self._positions(rows)
         unique = list(dict.fromkeys(positions))
         digests = self._digests(unique, memory, threads)
-        bad = [(row, d) for row, d in zip(unique, digests, strict=True) if _failed(d)]
-        if bad:
+        if any(isinstance(digest, Exception) for digest in digests):
+            both = zip(unique, digests, strict=True)
+            bad = [pair for pair in both if isinstance(pair[1], Exception)]
             errors = [self._failure(row, error) for row, error in bad]
             raise ImageDecodeError.join(errors) from bad[0][1]
         if len(unique) == len(positions):
@@ -178,10 +179,6 @@ class ImageSource(ABC):
 
     @abstractmethod
     def _keep(self, rows: list[int]) -> None: ...
-
-
-def _failed(digest: Any) -> bool:
-    return not isinstance(digest, bytes)
 
 
 class ArraySource(ImageSource):

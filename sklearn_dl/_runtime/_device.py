@@ -149,7 +149,7 @@ class Execution:
     @property
     def module_dtype(self) -> torch.dtype:
         """Dtype of parameters: half precisions keep float32, under autocast."""
-        return module_dtype(self.dtype)
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
 
     @property
     def step_size(self) -> int:
