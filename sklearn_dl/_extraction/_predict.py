@@ -34,11 +34,10 @@ from sklearn_dl._runtime import (
     free_cached_blocks,
     is_out_of_memory,
     keep_large_blocks,
-    package_versions,
     release_memory,
     resolve_device,
 )
-from sklearn_dl.backbones import Backbone, Preprocessing, place, predicting
+from sklearn_dl.backbones import Backbone, Preprocessing, place
 
 # Part of each key: to be raised when this library begins to make other pixels of an
 # image, or other features of a network's outputs.
@@ -294,7 +293,7 @@ class Forward:
         batch = self.preprocessing.normalize(images).to(
             dtype=dtype, memory_format=torch.channels_last
         )
-        with torch.inference_mode(), predicting(), self.execution.autocast():
+        with torch.inference_mode(), self.execution.autocast():
             return self.network(batch).to(dtype)
 
     def batch_size(self, source: ImageSource) -> int:
@@ -398,7 +397,7 @@ class Features:
         resizer = resized_by(self.source, preprocessing, device, self.views)
         parts = [
             f"keys {_KEYS}",
-            _fingerprint(self.backbone),
+            self.backbone.fingerprint(),
             "" if self.views is None else fingerprint_text(self.views),
             f"{self.execution.dtype} on {device.type}, by {resizer}",
             # Other releases decode, resize or multiply with other last bits, or more.
@@ -509,21 +508,6 @@ class Features:
             return new
         same = self.keys(set(now) & set(digests))
         return {key: row for key, row in new.items() if key in same}
-
-
-def _fingerprint(backbone: Any) -> str:
-    """Return the digest of a backbone with its preprocessing."""
-    preprocessing = backbone.preprocessing
-    transform = getattr(preprocessing, "transform", None)
-    steps = getattr(transform, "transforms", None)  # as a Compose has them
-    kinds = [type(transform)]
-    kinds += map(type, steps if isinstance(steps, list | tuple) else ())
-    parts = [
-        backbone.identity(),
-        fingerprint_text(preprocessing),
-        fingerprint_text(package_versions(kinds)),
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 # ------------------------------------------------------------ workers of a cluster

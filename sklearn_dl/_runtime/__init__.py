@@ -4,9 +4,7 @@ from sklearn_dl._runtime._allocator import keep_large_blocks, release_memory
 from sklearn_dl._runtime._device import (
     PRECISIONS,
     Execution,
-    autocast,
     decoding_threads,
-    module_dtype,
     resolve_device,
     resolve_precision,
 )
@@ -24,7 +22,6 @@ __all__ = [
     "PRECISIONS",
     "Execution",
     "Interrupts",
-    "autocast",
     "decoding_threads",
     "draw_seed",
     "fingerprint_text",
@@ -34,7 +31,6 @@ __all__ = [
     "keep_large_blocks",
     "keyed_generator",
     "machine_bytes",
-    "module_dtype",
     "package_versions",
     "release_memory",
     "reseed",

@@ -74,21 +74,6 @@ def _native_bfloat16(device: torch.device) -> bool:
     return device.type == "xpu"
 
 
-def module_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of the parameters for arithmetic in `dtype`.
-
-    Half precisions keep float32 parameters and compute under autocast.
-    """
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
-    """Return the context in which a module computes in `dtype`."""
-    if dtype in (torch.float32, torch.float64):
-        return nullcontext()
-    return torch.autocast(device.type, dtype=dtype)
-
-
 def decoding_threads() -> int:
     """Return the number of threads that decode images.
 
@@ -158,4 +143,6 @@ class Execution:
 
     def autocast(self) -> AbstractContextManager:
         """Return the context in which a module computes in the precision."""
-        return autocast(self.device, self.dtype)
+        if self.dtype in (torch.float32, torch.float64):
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)

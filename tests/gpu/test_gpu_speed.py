@@ -112,7 +112,7 @@ def test_losses_of_batches_are_floats_after_the_fit(images):
         trainable="all", max_epochs=2, batch_size=10, device="cuda", **OPTIONS
     )
     model.fit(images, np.arange(50) % 2)
-    batches = [b for epoch in model.net_.history for b in epoch["batches"]]
+    batches = [b for epoch in model._net.history for b in epoch["batches"]]
     assert len(batches) == 10
     assert all(type(batch["train_loss"]) is float for batch in batches)
     assert np.isfinite(model.history_["train_loss"]).all()

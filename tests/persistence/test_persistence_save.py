@@ -179,7 +179,6 @@ def test_attributes_of_the_fit_survive(tmp_path):
     np.testing.assert_array_equal(again.classes_, model.classes_)
     pd.testing.assert_frame_equal(again.history_, model.history_)
     assert again.best_epoch_ == model.best_epoch_
-    assert len(again.net_.history) == len(model.net_.history)
 
 
 def test_a_loaded_model_can_be_fitted_again_and_goes_on(tmp_path):
@@ -263,9 +262,7 @@ def test_the_same_model_gives_the_same_file(tmp_path):
 
 
 def test_an_estimator_that_was_not_fitted_is_kept_too(tmp_path):
-    model = classifier(
-        weights="some/file.pth", cache=FeatureCache(name="saved", max_bytes=10)
-    )
+    model = classifier(weights="some/file.pth", cache=FeatureCache(max_bytes=10))
     save(model, tmp_path / "model")
     again = load(tmp_path / "model")
     assert repr(again) == repr(model)
