@@ -7,23 +7,7 @@ from contextlib import contextmanager
 
 
 class Interrupts:
-    """Remembers whether Ctrl-C came while it watched.
-
-    Examples
-    --------
-    >>> import signal
-    >>> from sklearn_dl._runtime import Interrupts
-    >>> interrupts = Interrupts()
-    >>> before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    >>> with interrupts.watched():
-    ...     try:
-    ...         signal.raise_signal(signal.SIGINT)
-    ...     except KeyboardInterrupt:
-    ...         pass
-    >>> interrupts.came
-    True
-    >>> _ = signal.signal(signal.SIGINT, before)
-    """
+    """Remembers whether Ctrl-C came while it watched."""
 
     def __init__(self):
         self.came = False
