@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 def _of_graph(path: str) -> dict[str, Any]:
     from sklearn_dl.persistence import load_exported
 
-    metadata = load_exported(path)._metadata
+    metadata = load_exported(path).metadata_
     return {
         "model": f"ONNX graph of {metadata['estimator']}",
         "output": metadata["output"],

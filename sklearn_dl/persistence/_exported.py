@@ -17,7 +17,7 @@ from sklearn_dl.persistence._exported_file import FILTERS, open_graph
 
 
 def _gives(output: str):
-    return lambda self: self._metadata["output"] == output
+    return lambda self: self.metadata_["output"] == output
 
 
 class _Exported(BaseEstimator):
@@ -38,7 +38,7 @@ class _Exported(BaseEstimator):
 
     def fit(self, X=None, y=None):
         """Return the model as it is: what it knows is in its file."""
-        _ = self._metadata
+        _ = self.metadata_
         return self
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -56,13 +56,14 @@ class _Exported(BaseEstimator):
         return {k: v for k, v in state.items() if k != "_opened"}
 
     @property
-    def preprocessing_(self) -> dict[str, Any]:
-        """How images are resized and cropped; the graph does the rest."""
-        return self._metadata["preprocessing"]
+    def metadata_(self) -> dict[str, Any]:
+        """What the file says about itself: input, output, classes, versions."""
+        return self._graph()[1]
 
     @property
-    def _metadata(self) -> dict[str, Any]:
-        return self._graph()[1]
+    def preprocessing_(self) -> dict[str, Any]:
+        """How images are resized and cropped; the graph does the rest."""
+        return self.metadata_["preprocessing"]
 
     def _graph(self) -> tuple[Any, dict[str, Any]]:
         """Return a session of onnxruntime with the file, and its metadata."""
@@ -75,12 +76,12 @@ class _Exported(BaseEstimator):
         """Return the outputs of the graph, (n, k)."""
         session, metadata = self._graph()
         source = as_source(X, image_shape=self.image_shape)
+        read = partial(_pixels, source, metadata["preprocessing"])
         parts = []
         threads = min(8, cpu_count()) if source.thread_safe else 1
         with ThreadPoolExecutor(threads) as executor:
             for start in range(0, len(source), self.batch_size):
                 rows = range(start, min(start + self.batch_size, len(source)))
-                read = partial(_pixels, source, metadata["preprocessing"])
                 pixels = list(executor.map(read, rows))
                 failures = [p for p in pixels if isinstance(p, ImageDecodeError)]
                 if failures:
@@ -105,12 +106,14 @@ class ExportedClassifier(ClassifierMixin, _Exported):
         (height, width) or (height, width, channels) of rows of pixels; None infers it
         where images are square.
     providers : sequence of str, default=("CPUExecutionProvider",)
-        Of onnxruntime, such as ``"CUDAExecutionProvider"``, in order of preference.
+        Those of onnxruntime, such as ``"CUDAExecutionProvider"``, the preferred first.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Labels, in the order of the columns.
+    metadata_ : dict
+        What the file says about itself.
     preprocessing_ : dict
         How images are resized and cropped.
 
@@ -128,7 +131,7 @@ class ExportedClassifier(ClassifierMixin, _Exported):
     @property
     def classes_(self) -> np.ndarray:
         """Labels, in the order of the columns."""
-        metadata = self._metadata
+        metadata = self.metadata_
         return np.array(metadata["classes"], dtype=metadata["classes_dtype"])
 
     @available_if(_gives("probabilities"))
@@ -160,7 +163,7 @@ class ExportedClassifier(ClassifierMixin, _Exported):
         ndarray of shape (n_images,) or (n_images, n_classes)
         """
         scores = self._run(X)
-        if self._metadata["kind"] == "labels" or scores.shape[1] > 2:
+        if self.metadata_["kind"] == "labels" or scores.shape[1] > 2:
             return scores
         return scores[:, -1] - scores[:, 0] if scores.shape[1] == 2 else scores[:, 0]
 
@@ -176,7 +179,7 @@ class ExportedClassifier(ClassifierMixin, _Exported):
         -------
         ndarray of shape (n_images,) or (n_images, n_labels)
         """
-        values, metadata = self._run(X), self._metadata
+        values, metadata = self._run(X), self.metadata_
         if metadata["kind"] == "labels":
             return (values > (0.5 if metadata["output"] == "probabilities" else 0)) * 1
         if values.shape[1] == 1:
@@ -196,8 +199,8 @@ class ExportedRegressor(RegressorMixin, _Exported):
 
     Attributes
     ----------
-    preprocessing_ : dict
-        How images are resized and cropped.
+    metadata_, preprocessing_ : dict
+        As in `ExportedClassifier`.
 
     Examples
     --------
@@ -219,7 +222,7 @@ class ExportedRegressor(RegressorMixin, _Exported):
         ndarray of shape (n_images,) or (n_images, n_targets)
         """
         values = self._run(X)
-        return values[:, 0] if self._metadata["single"] else values
+        return values[:, 0] if self.metadata_["single"] else values
 
 
 def load_exported(
@@ -232,7 +235,7 @@ def load_exported(
     """Make a classifier or regressor of a file that `export_onnx` wrote.
 
     It takes images as the original did, with onnxruntime and Pillow: torch is neither
-    needed nor imported. Of images of 8 bits it predicts the same.
+    needed nor imported. For images of 8 bits it predicts the same.
 
     Parameters
     ----------
@@ -269,15 +272,13 @@ def load_exported(
     >>> model.predict(["some/image.jpg"])  # doctest: +SKIP
     array(['ants'], dtype='<U4')
     """
-    wanted = os.fspath(path), tuple(providers)
-    opened = open_graph(*wanted)
-    regressor = opened[1]["kind"] == "targets"
-    kind = ExportedRegressor if regressor else ExportedClassifier
-    model = kind(
-        path, batch_size=batch_size, image_shape=image_shape, providers=providers
-    )
-    model._opened = wanted, opened
-    return model
+    options = {"batch_size": batch_size, "image_shape": image_shape}
+    classifier = ExportedClassifier(path, providers=providers, **options)
+    if classifier.metadata_["kind"] != "targets":
+        return classifier
+    regressor = ExportedRegressor(path, providers=providers, **options)
+    regressor._opened = classifier._opened
+    return regressor
 
 
 def _pixels(source, preprocessing: dict[str, Any], row: int) -> Any:
@@ -308,14 +309,10 @@ def _geometry(image: Image.Image, rule: dict[str, Any]) -> Image.Image:
         image = image.resize(size, FILTERS[rule["interpolation"]])
     if crop is None:
         return image
-    height, width = crop
-    left, top = (image.width - width) / 2, (image.height - height) / 2
-    if left < 0 or top < 0:  # black around what is too small
-        margin = (max(-left, 0), max(-top, 0))
-        wide = (max(image.width, width), max(image.height, height))
-        padded = Image.new(image.mode, wide)
-        padded.paste(image, (int(margin[0]), int(margin[1])))
-        image = padded
-        left, top = (image.width - width) / 2, (image.height - height) / 2
-    left, top = round(left), round(top)
-    return image.crop((left, top, left + width, top + height))
+    left, top = _start(image.width, crop[1]), _start(image.height, crop[0])
+    return image.crop((left, top, left + crop[1], top + crop[0]))
+
+
+def _start(have: int, want: int) -> int:
+    """Return where a crop begins: before the image, in black, where that is smaller."""
+    return round((have - want) / 2) if have >= want else -((want - have) // 2)

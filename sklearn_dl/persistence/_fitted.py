@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from sklearn_dl.backbones import Backbone
@@ -28,7 +27,12 @@ def set_network(estimator: Any, network: BackboneWithHead | Backbone) -> None:
     if isinstance(network, Backbone):
         estimator.backbone_ = network
         return
-    stages = trained_stages(network.backbone)
+    moving = dict(module_of(network.backbone).named_parameters())
+    stages = [
+        stage
+        for stage, names in network.backbone.stages.items()
+        if any(n in moving and moving[n].requires_grad for n in names)
+    ]
     tensor = next(iter(network.head.parameters()))
     net = build_net(
         network,
@@ -81,12 +85,6 @@ def point(layer: Any) -> dict[str, Any]:
     return {"layer": name, "pooling": pooling}
 
 
-def trained_stages(backbone: Backbone) -> list[str]:
-    """Return the names of the stages that training changes."""
-    moving = {n for n, p in module_of(backbone).named_parameters() if p.requires_grad}
-    return [stage for stage, names in backbone.stages.items() if moving & {*names}]
-
-
 def is_settled(backbone: Backbone) -> bool:
     """Tell whether nobody writes to a backbone any more, so that it may be folded."""
     return not backbone._ledger.handed_out
@@ -96,9 +94,3 @@ def set_settled(backbone: Backbone, settled: bool) -> None:
     """Say whether somebody may write to a backbone."""
     if not settled:
         backbone._hand_out()
-
-
-def dtype_of(module: nn.Module) -> torch.dtype:
-    """Return the precision of a network."""
-    every = (tensor.dtype for tensor in module.state_dict().values())
-    return next((dtype for dtype in every if dtype.is_floating_point), torch.float32)
