@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ExportedRegressor,
         load_exported,
     )
+    from sklearn_dl.persistence._exported_file import open_graph as open_graph
     from sklearn_dl.persistence._save import load, save
     from sklearn_dl.persistence._state_dict import export_state_dict
 
@@ -45,6 +46,7 @@ __getattr__, __dir__ = lazy(
         "export_state_dict": "sklearn_dl.persistence._state_dict",
         "load": "sklearn_dl.persistence._save",
         "load_exported": "sklearn_dl.persistence._exported",
+        "open_graph": "sklearn_dl.persistence._exported_file",
         "read_versions": "sklearn_dl.persistence._archive",
         "save": "sklearn_dl.persistence._save",
     },

@@ -17,7 +17,7 @@ from sklearn_dl.persistence._exported_file import FILTERS, open_graph
 
 
 def _gives(output: str):
-    return lambda self: self.metadata_["output"] == output
+    return lambda self: self._metadata["output"] == output
 
 
 class _Exported(BaseEstimator):
@@ -38,7 +38,7 @@ class _Exported(BaseEstimator):
 
     def fit(self, X=None, y=None):
         """Return the model as it is: what it knows is in its file."""
-        _ = self.metadata_
+        _ = self._metadata
         return self
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -56,14 +56,13 @@ class _Exported(BaseEstimator):
         return {k: v for k, v in state.items() if k != "_opened"}
 
     @property
-    def metadata_(self) -> dict[str, Any]:
-        """What the file says about itself: input, output, classes, versions."""
+    def _metadata(self) -> dict[str, Any]:
         return self._graph()[1]
 
     @property
     def preprocessing_(self) -> dict[str, Any]:
         """How images are resized and cropped; the graph does the rest."""
-        return self.metadata_["preprocessing"]
+        return self._metadata["preprocessing"]
 
     def _graph(self) -> tuple[Any, dict[str, Any]]:
         """Return a session of onnxruntime with the file, and its metadata."""
@@ -112,8 +111,6 @@ class ExportedClassifier(ClassifierMixin, _Exported):
     ----------
     classes_ : ndarray of shape (n_classes,)
         Labels, in the order of the columns.
-    metadata_ : dict
-        What the file says about itself.
     preprocessing_ : dict
         How images are resized and cropped.
 
@@ -131,7 +128,7 @@ class ExportedClassifier(ClassifierMixin, _Exported):
     @property
     def classes_(self) -> np.ndarray:
         """Labels, in the order of the columns."""
-        metadata = self.metadata_
+        metadata = self._metadata
         return np.array(metadata["classes"], dtype=metadata["classes_dtype"])
 
     @available_if(_gives("probabilities"))
@@ -163,7 +160,7 @@ class ExportedClassifier(ClassifierMixin, _Exported):
         ndarray of shape (n_images,) or (n_images, n_classes)
         """
         scores = self._run(X)
-        if self.metadata_["kind"] == "labels" or scores.shape[1] > 2:
+        if self._metadata["kind"] == "labels" or scores.shape[1] > 2:
             return scores
         return scores[:, -1] - scores[:, 0] if scores.shape[1] == 2 else scores[:, 0]
 
@@ -179,7 +176,7 @@ class ExportedClassifier(ClassifierMixin, _Exported):
         -------
         ndarray of shape (n_images,) or (n_images, n_labels)
         """
-        values, metadata = self._run(X), self.metadata_
+        values, metadata = self._run(X), self._metadata
         if metadata["kind"] == "labels":
             return (values > (0.5 if metadata["output"] == "probabilities" else 0)) * 1
         if values.shape[1] == 1:
@@ -199,8 +196,8 @@ class ExportedRegressor(RegressorMixin, _Exported):
 
     Attributes
     ----------
-    metadata_, preprocessing_ : dict
-        As in `ExportedClassifier`.
+    preprocessing_ : dict
+        How images are resized and cropped.
 
     Examples
     --------
@@ -222,7 +219,7 @@ class ExportedRegressor(RegressorMixin, _Exported):
         ndarray of shape (n_images,) or (n_images, n_targets)
         """
         values = self._run(X)
-        return values[:, 0] if self.metadata_["single"] else values
+        return values[:, 0] if self._metadata["single"] else values
 
 
 def load_exported(
@@ -272,13 +269,14 @@ def load_exported(
     >>> model.predict(["some/image.jpg"])  # doctest: +SKIP
     array(['ants'], dtype='<U4')
     """
-    options = {"batch_size": batch_size, "image_shape": image_shape}
-    classifier = ExportedClassifier(path, providers=providers, **options)
-    if classifier.metadata_["kind"] != "targets":
-        return classifier
-    regressor = ExportedRegressor(path, providers=providers, **options)
-    regressor._opened = classifier._opened
-    return regressor
+    opened = open_graph(path, tuple(providers))
+    regressor = opened[1]["kind"] == "targets"
+    kind = ExportedRegressor if regressor else ExportedClassifier
+    model = kind(
+        path, batch_size=batch_size, image_shape=image_shape, providers=providers
+    )
+    model._opened = (os.fspath(path), tuple(providers)), opened
+    return model
 
 
 def _pixels(source, preprocessing: dict[str, Any], row: int) -> Any:

@@ -19,7 +19,7 @@ from sklearn_dl.backbones import Backbone, Preprocessing
 from sklearn_dl.persistence._archive import versions
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._exported_file import FORMAT, VERSION
-from sklearn_dl.persistence._fitted import HELD, module_of, network_of, set_network
+from sklearn_dl.persistence._fitted import HELD, network_of, set_network
 from sklearn_dl.persistence._linear import Affine, linear_layers
 from sklearn_dl.training import gives_margins
 
@@ -225,7 +225,7 @@ def _untapped(backbone: Backbone, size: tuple[int, int]) -> nn.Module:
 
     One that is cut at a layer leaves by an exception; of that the operations are kept.
     """
-    if not any(part._forward_hooks for part in module_of(backbone).modules()):
+    if not any(part._forward_hooks for part in backbone.module.modules()):
         return backbone
     with torch.no_grad():
         record = make_fx(

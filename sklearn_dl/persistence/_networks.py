@@ -10,26 +10,19 @@ from torch import nn
 from sklearn_dl._runtime import seeded
 from sklearn_dl.backbones import (
     Backbone,
-    SharedCopies,
     assemble_torchvision,
     backbone_names,
     digest_architecture,
     digest_weights,
     input_size,
     load_backbone,
-    load_shared,
     place,
+    share,
+    shared_backbone,
 )
 from sklearn_dl.persistence._decode import Decoder
 from sklearn_dl.persistence._encode import Encoder
 from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._fitted import (
-    is_settled,
-    layer_of,
-    module_of,
-    point,
-    set_settled,
-)
 from sklearn_dl.training import BackboneWithHead, Head
 
 
@@ -65,14 +58,14 @@ def describe_backbone(
     `way` is "whole", or "reference" for the digest of a frozen one that has published
     weights or a file of them.
     """
-    name, weights, module = origin["backbone"], origin["weights"], module_of(backbone)
-    layer = layer_of(backbone)
+    name, weights, module = origin["backbone"], origin["weights"], backbone.module
+    layer = backbone.layer
     node: dict[str, Any] = {
         "layer": encoder(layer, f"{where}.layer"),
         "pretrained": backbone.pretrained,
         "preprocessing": encoder(backbone.preprocessing, f"{where}.preprocessing"),
         "trained": _trained_stages(backbone),
-        "settled": is_settled(backbone),
+        "settled": backbone.settled,
     }
     if isinstance(name, str):
         size = input_size(name, backbone.preprocessing)
@@ -102,7 +95,7 @@ class NetworkReader:
 
     def __init__(self, weights: Any = None):
         self.weights = weights  # where those are to which the file refers, or None
-        self._shared: dict[str, SharedCopies] = {}
+        self._shared: dict[str, Backbone] = {}
 
     def network(
         self, node: dict[str, Any], decoder: Decoder, device: torch.device
@@ -129,15 +122,16 @@ class NetworkReader:
         elif node["trained"] or not node["settled"]:
             backbone = _with_tensors(node, decoder, preprocessing)
             backbone.freeze(node["trained"])
-            dtype = _dtype_of(module_of(backbone))
+            dtype = _dtype_of(backbone.module)
             backbone = place(backbone, device, dtype)  # type: ignore[assignment]
         else:
             key = json.dumps([{**node, "preprocessing": None}, str(device)])
             if key not in self._shared:
                 template = _with_tensors(node, decoder, preprocessing)
-                self._shared[key] = SharedCopies(template, device)
-            backbone = self._shared[key].give(preprocessing)
-        set_settled(backbone, bool(node["settled"]))
+                dtype = _dtype_of(template.module)
+                self._shared[key] = share(template, device, dtype)
+            return self._shared[key].replace_preprocessing(preprocessing)
+        backbone.settle() if node["settled"] else backbone.unsettle()
         return backbone
 
     def _referred(self, node, decoder, preprocessing, device) -> Backbone:
@@ -147,10 +141,10 @@ class NetworkReader:
             given = given.get(name)
         hint = f"as load(path, weights={{{name!r}: 'path/to/file'}})."
         try:
-            backbone = load_shared(
+            backbone = shared_backbone(
                 name,
                 weights if given is None else given,
-                **point(decoder(node["layer"])),
+                layer=decoder(node["layer"]),
                 preprocessing=preprocessing,
                 device=device,
                 dtype=torch.float64 if node["double"] else torch.float32,
@@ -161,7 +155,7 @@ class NetworkReader:
                 f"weights={weights!r}, which can't be loaded: {error}\nGive their file "
                 f"{hint}"
             ) from error
-        if digest_weights(module_of(backbone)) != node["digest"]:
+        if digest_weights(backbone.module) != node["digest"]:
             raise ModelFileError(
                 f"The weights of {name!r} ({weights if given is None else given}) are "
                 "not those that the model was trained on: their digest differs. Give "
@@ -180,10 +174,10 @@ def _with_tensors(node: dict[str, Any], decoder: Decoder, preprocessing) -> Back
             raise ModelFileError("A backbone is neither a name nor a function.")
         with seeded(0):
             backbone = load_backbone(
-                function, None, **point(layer), preprocessing=preprocessing
+                function, None, layer=layer, preprocessing=preprocessing
             )
         backbone.pretrained = bool(node["pretrained"])
-    decoder.tensors.fill(module_of(backbone), node["tensors"])
+    decoder.tensors.fill(backbone.module, node["tensors"])
     return backbone
 
 
@@ -198,7 +192,7 @@ def _empty_backbone(node: dict[str, Any], layer: Any, preprocessing) -> Backbone
         name,
         (int(height), int(width)),
         preprocessing,
-        **point(layer),
+        layer=layer,
         pretrained=bool(node["pretrained"]),
     )
 
@@ -211,7 +205,7 @@ def _empty_head(head: Head, n_features: int, n_outputs: int) -> nn.Module:
 
 def _trained_stages(backbone: Backbone) -> list[str]:
     """Return the names of the stages that training changes."""
-    moving = {n for n, p in module_of(backbone).named_parameters() if p.requires_grad}
+    moving = {n for n, p in backbone.module.named_parameters() if p.requires_grad}
     return [stage for stage, names in backbone.stages.items() if moving & {*names}]
 
 

@@ -22,7 +22,7 @@ from sklearn_dl.backbones import (
     named_tensors,
 )
 from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._fitted import layer_of, module_of, network_of
+from sklearn_dl.persistence._fitted import network_of
 
 
 def export_state_dict(
@@ -88,7 +88,7 @@ def export_state_dict(
     check_is_fitted(found)
     network = network_of(found)
     backbone = network if isinstance(network, Backbone) else network.backbone
-    state = named_tensors(module_of(backbone))
+    state = named_tensors(backbone.module)
     if head:
         state |= _last_layer(backbone, getattr(network, "head", None))
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
@@ -143,7 +143,7 @@ def _image_estimator(estimator: Any) -> Any:
 
 def _last_layer(backbone: Backbone, head: nn.Module | None) -> dict[str, torch.Tensor]:
     """Return the head's tensors under the names of the network's last layer."""
-    layer = layer_of(backbone)
+    layer = backbone.layer
     if backbone.name in backbone_names() and layer == "pre_logits":
         whole = build(backbone.name, shapes_only=True)
         last = find_head(whole)

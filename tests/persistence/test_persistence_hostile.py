@@ -440,7 +440,12 @@ def test_a_folder_for_features_that_a_file_names_is_not_taken(tmp_path):
     assert not folder.exists()
     save(classifier(cache=FeatureCache(str(folder))).fit(X, Y), file)
     assert load(file).cache == "memory"
-    save(classifier(cache=FeatureCache("memory", max_bytes=10**7)).fit(X, Y), file)
+    save(
+        classifier(cache=FeatureCache("memory", name="saved", max_bytes=10**7)).fit(
+            X, Y
+        ),
+        file,
+    )
     assert load(file).cache.max_bytes == 10**7
 
 
@@ -473,11 +478,12 @@ def test_networks_that_do_not_fit_are_refused(path, change):
 
 def test_a_pooling_that_there_is_not_is_refused(tmp_path):
     path = tmp_path / "model"
-    save(classifier(layer="features.5", pooling="max").fit(X, Y), path)
+    save(classifier(layer=("features.5", "max")).fit(X, Y), path)
 
     def change(manifest):
-        (point,) = (n for n in manifest["nodes"] if n.get("items", [0])[1:] == ["max"])
-        point["items"] = ["features.5", "all"]
+        for node in manifest["nodes"]:
+            if node.get("items") == ["features.5", "max"]:
+                node["items"] = ["features.5", "all"]
 
     change_manifest(path, change)
     with pytest.raises(ModelFileError, match="pooling"):
