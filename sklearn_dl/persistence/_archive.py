@@ -8,9 +8,10 @@ import sys
 import zipfile
 from collections.abc import Callable
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any, BinaryIO
 
-from sklearn_dl.persistence._errors import ModelFileError
+from sklearn_dl.persistence._errors import ModelFileError, check_file, first_line
 from sklearn_dl.persistence._tensors import MEMBER
 
 FORMAT = "sklearn_dl model"
@@ -23,15 +24,8 @@ _PACKAGES = ("numpy", "scikit-learn", "skorch", "torch", "torchvision")
 
 def versions() -> dict[str, str]:
     """Return the versions that a model depends on."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version(), "sklearn_dl": _OWN_VERSION}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    own = {"python": platform.python_version(), "sklearn_dl": _OWN_VERSION}
+    return {**own, **{package: version(package) for package in _PACKAGES}}
 
 
 def read_versions(path: str | os.PathLike) -> dict[str, str]:
@@ -43,7 +37,7 @@ def read_versions(path: str | os.PathLike) -> dict[str, str]:
 def write_archive(
     file: BinaryIO, content: dict[str, Any], members: dict[str, Callable[[], bytes]]
 ) -> None:
-    """Write a manifest, with what JSON can hold, and members."""
+    """Write members, and a manifest with what else JSON can hold."""
     digests = {}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, write in members.items():
@@ -115,19 +109,15 @@ class Archive:
         manifest = json.loads(self._zip.read(_MANIFEST))
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise ModelFileError("it is no model of sklearn_dl.")
-        version = manifest["version"]
-        if type(version) is not int or version != VERSION:
+        number = manifest["version"]
+        if type(number) is not int or number != VERSION:
             writer = manifest.get("versions", {}).get("sklearn_dl", "another one")
-            former = type(version) is int and version < VERSION
-            advice = (
-                "fit and save again with this version"
-                if former
-                else "update sklearn_dl"
-            )
+            former = type(number) is int and number < VERSION
+            again = "fit and save again with this version"
             raise ModelFileError(
-                f"it has the format {version!r:.20}, written by sklearn_dl "
+                f"it has the format {number!r:.20}, written by sklearn_dl "
                 f"{writer!s:.40}; this is sklearn_dl {_OWN_VERSION}, which reads the "
-                f"format {VERSION}: {advice}."
+                f"format {VERSION}: {again if former else 'update sklearn_dl'}."
             )
         for name in manifest["members"]:
             if name not in self._zip.NameToInfo:
@@ -140,11 +130,7 @@ class Archive:
 @contextmanager
 def reading(path: str | os.PathLike):
     """Open a file of a model; whatever damage does to those who read it names it."""
-    path = os.path.expanduser(path)
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"{path} is a folder, not the file of a model.")
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"There is no file {path}.")
+    path = check_file(path)
     size = os.path.getsize(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -160,8 +146,7 @@ def reading(path: str | os.PathLike):
             f"damaged: {error}.{hint if path.endswith('.onnx') else ''}"
         ) from error
     except Exception as error:  # a damaged file raises errors of many kinds
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
         raise ModelFileError(
             f"{path} is damaged, or doesn't fit the versions installed here: "
-            f"{type(error).__name__}: {reason}"
+            f"{type(error).__name__}: {first_line(error)}"
         ) from error

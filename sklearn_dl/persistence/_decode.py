@@ -23,16 +23,7 @@ _LARGEST = 2**63
 
 
 class Decoder:
-    """Reads the table of nodes that an `Encoder` wrote.
-
-    Parameters
-    ----------
-    nodes : list of dict
-    tensors : TensorReader
-    trust : Trust
-    estimator : callable
-        From the node of an estimator of images, and the decoder, to the estimator.
-    """
+    """Reads the table of nodes that an `Encoder` wrote."""
 
     def __init__(
         self,
@@ -59,13 +50,7 @@ class Decoder:
         self._weights: dict[int, int] = {}
 
     def run(self, root: Any) -> Any:
-        """Return the object that the root stands for.
-
-        Raises
-        ------
-        ModelFileError
-            If something isn't trusted: before anything is imported or made.
-        """
+        """Return what the root stands for; nothing is imported that isn't trusted."""
         names = {
             node["name"]
             for node in self.nodes

@@ -32,27 +32,13 @@ class Encoder:
     A value is a JSON scalar, or ``[i]`` for the node i. A node names those before it
     only, so that reading needs no recursion and finds no cycle. The same object is one
     node, however often it is met.
-
-    Parameters
-    ----------
-    kind : type
-        Objects that have nodes of their own kind: the estimators of images.
-    describe : callable
-        From one of these, the encoder and the place in the model, to its node.
-
-    Attributes
-    ----------
-    nodes : list of dict
-    tensors : TensorWriter
-    left_out : dict of str to str
-        What was left out, by its place in the model, and what stands there instead.
     """
 
     def __init__(self, kind: type, describe: Callable[[Any, "Encoder", str], dict]):
-        self.kind, self.describe = kind, describe
+        self.kind, self.describe = kind, describe  # the estimators of images
         self.nodes: list[dict[str, Any]] = []
         self.tensors = TensorWriter()
-        self.left_out: dict[str, str] = {}
+        self.left_out: dict[str, str] = {}  # by its place, and what is there instead
         self._plain_only = 0
         self._trust = Trust()
         self._known: dict[int, int] = {}
@@ -60,13 +46,7 @@ class Encoder:
         self._open: set[int] = set()
 
     def __call__(self, value: Any, where: str) -> Any:
-        """Return a value as JSON has it, with nodes for what JSON has not.
-
-        Raises
-        ------
-        ModelFileError
-            Naming the place of what can't be written without code.
-        """
+        """Return a value as JSON has it; raise where it can't be without code."""
         plain = type(value) is float and math.isfinite(value)
         if plain or type(value) in _PLAIN:
             return value
@@ -85,13 +65,7 @@ class Encoder:
         return [len(self.nodes) - 1]
 
     def plainly(self, value: Any, where: str) -> Any:
-        """Return a value as `__call__`, if it can be loaded without trusting more.
-
-        Raises
-        ------
-        ModelFileError
-            If it can't; nothing of it is left behind.
-        """
+        """Return a value that needs no trust, or raise and leave nothing behind."""
         before, left_out = len(self.nodes), dict(self.left_out)
         self._plain_only += 1
         try:

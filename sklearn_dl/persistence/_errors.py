@@ -1,4 +1,6 @@
-"""What goes wrong with files of models."""
+"""Errors about files of models."""
+
+import os
 
 
 class ModelFileError(ValueError):
@@ -13,3 +15,18 @@ class ModelFileError(ValueError):
     >>> issubclass(ModelFileError, ValueError)
     True
     """
+
+
+def check_file(path: str | os.PathLike) -> str:
+    """Return the path of a file, which is there."""
+    path = os.path.expanduser(os.fspath(path))
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path} is a folder, not the file of a model.")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no file {path}.")
+    return path
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error of another library says, in short."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from sklearn_dl._files import check_target, replacing
-from sklearn_dl.persistence._errors import ModelFileError
+from sklearn_dl.persistence._errors import ModelFileError, first_line
 from sklearn_dl.persistence._graph import graph_of
+
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
@@ -59,11 +61,11 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
     >>> from sklearn_dl.persistence import export_onnx
     >>> export_onnx(model, "ants_bees.onnx")  # doctest: +SKIP
     """
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        if find_spec(package) is None:
-            raise ImportError(
-                f"export_onnx needs {package}: pip install 'sklearn_dl[export]'."
-            )
+    missing = [package for package in _PACKAGES if find_spec(package) is None]
+    if missing:
+        raise ImportError(
+            f"export_onnx needs {missing[0]}: pip install 'sklearn_dl[export]'."
+        )
     import onnxruntime
 
     check_target(path)
@@ -142,8 +144,7 @@ def export_pt2(estimator: Any, path: str | os.PathLike) -> None:
 
     graph.check(run, "The exported program")
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, of its own functions
+    with _explained("this backbone"):
         torch.export.save(program, buffer, extra_files={"sklearn_dl.json": graph.text})
     with replacing(path) as file:
         file.write(buffer.getbuffer())
@@ -157,7 +158,6 @@ def _explained(what: str) -> Iterator[None]:
             warnings.simplefilter("ignore")  # torch's own, of its own functions
             yield
     except Exception as error:  # the exporter raises errors of many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise ModelFileError(
-            f"torch {torch.__version__} can't export {what}: {reason}"
+            f"torch {torch.__version__} can't export {what}: {first_line(error)}"
         ) from error

@@ -56,13 +56,13 @@ class _Exported(BaseEstimator):
         return {k: v for k, v in state.items() if k != "_opened"}
 
     @property
+    def _metadata(self) -> dict[str, Any]:
+        return self._graph()[1]
+
+    @property
     def preprocessing_(self) -> dict[str, Any]:
         """How images are resized and cropped; the graph does the rest."""
         return self._metadata["preprocessing"]
-
-    @property
-    def _metadata(self) -> dict[str, Any]:
-        return self._graph()[1]
 
     def _graph(self) -> tuple[Any, dict[str, Any]]:
         """Return a session of onnxruntime with the file, and its metadata."""
@@ -75,12 +75,12 @@ class _Exported(BaseEstimator):
         """Return the outputs of the graph, (n, k)."""
         session, metadata = self._graph()
         source = as_source(X, image_shape=self.image_shape)
+        read = partial(_pixels, source, metadata["preprocessing"])
         parts = []
         threads = min(8, cpu_count()) if source.thread_safe else 1
         with ThreadPoolExecutor(threads) as executor:
             for start in range(0, len(source), self.batch_size):
                 rows = range(start, min(start + self.batch_size, len(source)))
-                read = partial(_pixels, source, metadata["preprocessing"])
                 pixels = list(executor.map(read, rows))
                 failures = [p for p in pixels if isinstance(p, ImageDecodeError)]
                 if failures:
@@ -105,7 +105,7 @@ class ExportedClassifier(ClassifierMixin, _Exported):
         (height, width) or (height, width, channels) of rows of pixels; None infers it
         where images are square.
     providers : sequence of str, default=("CPUExecutionProvider",)
-        Of onnxruntime, such as ``"CUDAExecutionProvider"``, in order of preference.
+        Those of onnxruntime, such as ``"CUDAExecutionProvider"``, the preferred first.
 
     Attributes
     ----------
@@ -232,7 +232,7 @@ def load_exported(
     """Make a classifier or regressor of a file that `export_onnx` wrote.
 
     It takes images as the original did, with onnxruntime and Pillow: torch is neither
-    needed nor imported. Of images of 8 bits it predicts the same.
+    needed nor imported. For images of 8 bits it predicts the same.
 
     Parameters
     ----------
@@ -269,14 +269,13 @@ def load_exported(
     >>> model.predict(["some/image.jpg"])  # doctest: +SKIP
     array(['ants'], dtype='<U4')
     """
-    wanted = os.fspath(path), tuple(providers)
-    opened = open_graph(*wanted)
+    opened = open_graph(path, tuple(providers))
     regressor = opened[1]["kind"] == "targets"
     kind = ExportedRegressor if regressor else ExportedClassifier
     model = kind(
         path, batch_size=batch_size, image_shape=image_shape, providers=providers
     )
-    model._opened = wanted, opened
+    model._opened = (os.fspath(path), tuple(providers)), opened
     return model
 
 
@@ -308,14 +307,10 @@ def _geometry(image: Image.Image, rule: dict[str, Any]) -> Image.Image:
         image = image.resize(size, FILTERS[rule["interpolation"]])
     if crop is None:
         return image
-    height, width = crop
-    left, top = (image.width - width) / 2, (image.height - height) / 2
-    if left < 0 or top < 0:  # black around what is too small
-        margin = (max(-left, 0), max(-top, 0))
-        wide = (max(image.width, width), max(image.height, height))
-        padded = Image.new(image.mode, wide)
-        padded.paste(image, (int(margin[0]), int(margin[1])))
-        image = padded
-        left, top = (image.width - width) / 2, (image.height - height) / 2
-    left, top = round(left), round(top)
-    return image.crop((left, top, left + width, top + height))
+    left, top = _start(image.width, crop[1]), _start(image.height, crop[0])
+    return image.crop((left, top, left + crop[1], top + crop[0]))
+
+
+def _start(have: int, want: int) -> int:
+    """Return where a crop begins: before the image, in black, where that is smaller."""
+    return round((have - want) / 2) if have >= want else -((want - have) // 2)

@@ -9,19 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sklearn_dl.persistence._errors import ModelFileError
+from sklearn_dl.persistence._errors import ModelFileError, check_file, first_line
 
 FORMAT = "sklearn_dl exported model"
 VERSION = 1
-FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "nearest-exact": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+FILTERS = {kind.name.lower(): kind for kind in Image.Resampling}
+FILTERS["nearest-exact"] = Image.Resampling.NEAREST
 _KINDS = ("classes", "labels", "targets")
 _LARGEST_SIDE = 2**14  # pixels
 
@@ -29,21 +22,8 @@ _LARGEST_SIDE = 2**14  # pixels
 def open_graph(
     path: str | os.PathLike, providers: tuple[str, ...]
 ) -> tuple[Any, dict[str, Any]]:
-    """Return a session of onnxruntime with a file, and the file's metadata.
-
-    Raises
-    ------
-    ModelFileError
-        If the file is none of `export_onnx`, or contradicts itself.
-    FileNotFoundError, IsADirectoryError
-    ImportError
-        If onnxruntime is missing.
-    """
-    path = os.path.expanduser(os.fspath(path))
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"{path} is a folder, not the file of a model.")
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"There is no file {path}.")
+    """Return a session of onnxruntime with a file, and the file's metadata."""
+    path = check_file(path)
     _refuse_zip(path)
     if find_spec("onnxruntime") is None:
         raise ImportError("load_exported needs onnxruntime: pip install onnxruntime.")
@@ -56,10 +36,9 @@ def open_graph(
     try:
         session = onnxruntime.InferenceSession(data, options, providers=[*providers])
     except Exception as error:  # onnxruntime raises errors of many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ModelFileError(
             f"{path} ({len(data)} bytes) is no ONNX graph that onnxruntime "
-            f"{onnxruntime.__version__} can run: {reason}"
+            f"{onnxruntime.__version__} can run: {first_line(error)}"
         ) from error
     text = session.get_modelmeta().custom_metadata_map.get("sklearn_dl", "null")
     return session, _described(path, text, session)
@@ -70,9 +49,8 @@ def _refuse_zip(path: str) -> None:
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
-        ours = "manifest.json" in archive.namelist()
-    if ours:
-        raise ModelFileError(f"{path} is a file of save: read it with load.")
+        if "manifest.json" in archive.namelist():
+            raise ModelFileError(f"{path} is a file of save: read it with load.")
     raise ModelFileError(
         f"{path} is a file of torch, whose loading can run code, or another zip. "
         "load_exported takes what export_onnx wrote."
@@ -109,16 +87,14 @@ def _check(metadata: dict[str, Any], session: Any) -> None:
     """Raise where metadata and graph are not what `export_onnx` writes."""
     if metadata["kind"] not in _KINDS:
         raise ValueError(f"the kind {metadata['kind']!r:.40} is not known")
-    if metadata["kind"] == "targets":
-        if type(metadata["single"]) is not bool:
-            raise ValueError("single is neither true nor false")
+    if metadata["kind"] == "targets" and type(metadata["single"]) is not bool:
+        raise ValueError("single is neither true nor false")
     outputs = {output.name: output.shape for output in session.get_outputs()}
     shape = outputs[metadata["output"]]
     (taken,) = session.get_inputs()
     if taken.name != "images" or taken.type != "tensor(uint8)" or len(taken.shape) != 4:
         raise ValueError(f"the graph takes {taken.name!r:.40} of {taken.shape}")
-    rule = metadata["preprocessing"]
-    _check_rule(rule, tuple(taken.shape[1:3]))
+    _check_rule(metadata["preprocessing"], tuple(taken.shape[1:3]))
     if metadata["kind"] == "targets":
         return
     classes = np.array(metadata["classes"], dtype=metadata["classes_dtype"])
@@ -134,13 +110,10 @@ def _check_rule(rule: dict[str, Any], size: tuple[Any, ...]) -> None:
     if rule["interpolation"] not in FILTERS:
         raise ValueError(f"the interpolation {rule['interpolation']!r:.40} is unknown")
     resize, crop = rule["resize_size"], rule["crop_size"]
-    sides = [
-        *([resize] if not isinstance(resize, list) else resize),
-        *(crop if crop is not None else []),
-    ]
-    for side in sides:
+    sides = resize if isinstance(resize, list) else [resize]
+    for side in [*sides, *([] if crop is None else crop)]:
         if side is not None and not (type(side) is int and 0 < side <= _LARGEST_SIDE):
             raise ValueError(f"{side!r:.40} is no side of an image in pixels")
-    given = crop if crop is not None else resize
+    given = resize if crop is None else crop
     if isinstance(given, list) and tuple(given) != size:
         raise ValueError(f"images of {given} are cropped for a graph of {size}")

@@ -58,33 +58,15 @@ class Deployed(nn.Module):
 
 @dataclass(frozen=True)
 class Graph:
-    """What an estimator is exported as.
+    """What an estimator is exported as, and its predictions to compare with."""
 
-    Attributes
-    ----------
-    module : Deployed
-        On the CPU, in float32 and evaluation mode.
-    metadata : dict
-        What those who use it need to know, as JSON has it.
-    size : (int, int)
-        Height and width of the images.
-    reference : callable
-        From images to what the estimator makes of them, in float32.
-    """
-
-    module: Deployed
-    metadata: dict[str, Any]
-    size: tuple[int, int]
+    module: Deployed  # on the CPU, in float32 and evaluation mode
+    metadata: dict[str, Any]  # what those who use it need to know, as JSON has it
+    size: tuple[int, int]  # height and width of the images
     reference: Callable[[np.ndarray], np.ndarray]
 
     def check(self, predict: Callable[[np.ndarray], np.ndarray], what: str) -> None:
-        """Compare what was exported with the estimator, one image and several.
-
-        Raises
-        ------
-        ModelFileError
-            If they differ by more than 1e-4, of targets 1e-4 of their scale.
-        """
+        """Compare what was exported with the estimator, for one image and several."""
         images = _pictures(5, self.size)
         for part in (images[:1], images[1:]):
             wanted, got = self.reference(part), predict(part)
@@ -114,13 +96,7 @@ class Graph:
 
 
 def graph_of(estimator: Any) -> Graph:
-    """Return what an estimator is exported as.
-
-    Raises
-    ------
-    ModelFileError
-        If it has no such form.
-    """
+    """Return what an estimator is exported as."""
     images, others = estimator, []
     if isinstance(estimator, Pipeline):
         images, *others = [step for _, step in estimator.steps]
@@ -134,7 +110,6 @@ def graph_of(estimator: Any) -> Graph:
     check_is_fitted(estimator)
     preprocessing, size = _checked(images)
     network = _float32(network_of(images))
-    about: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     if others:
         rest, output = linear_layers(others)
         kind = "targets" if output == "targets" else "classes"
@@ -145,7 +120,8 @@ def graph_of(estimator: Any) -> Graph:
         single = kind == "targets" and images._targets.single
         backbone, rest = network.backbone, nn.Sequential(network.head, rest)
     metadata = {
-        **about,
+        "format": FORMAT,
+        "version": VERSION,
         "estimator": type(estimator).__name__,
         "kind": kind,
         "output": output,

@@ -49,13 +49,7 @@ def dtype_of(descr: Any) -> np.dtype:
 
 
 def describe_dtype(dtype: np.dtype) -> Any:
-    """Return what `dtype_of` reads.
-
-    Raises
-    ------
-    TypeError
-        If it holds objects.
-    """
+    """Return what `dtype_of` reads."""
     if dtype.hasobject:
         raise TypeError(f"the dtype {dtype} holds objects")
     return npy.dtype_to_descr(dtype)

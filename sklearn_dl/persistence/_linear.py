@@ -51,11 +51,6 @@ def linear_layers(steps: list[Any]) -> tuple[nn.Module, str]:
 
     The steps are StandardScaler, any number of times, and a linear model; the output is
     one of "probabilities", "scores" and "targets".
-
-    Raises
-    ------
-    ModelFileError
-        Naming a step that has no layers.
     """
     *scalers, last = [step for step in steps if step not in ("passthrough", None)]
     center: Any = 0.0

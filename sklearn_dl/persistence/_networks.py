@@ -23,10 +23,6 @@ from sklearn_dl.backbones import (
 from sklearn_dl.persistence._decode import Decoder
 from sklearn_dl.persistence._encode import Encoder
 from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._fitted import (
-    dtype_of,
-    trained_stages,
-)
 from sklearn_dl.training import BackboneWithHead, Head
 
 
@@ -68,7 +64,7 @@ def describe_backbone(
         "layer": encoder(layer, f"{where}.layer"),
         "pretrained": backbone.pretrained,
         "preprocessing": encoder(backbone.preprocessing, f"{where}.preprocessing"),
-        "trained": trained_stages(backbone),
+        "trained": _trained_stages(backbone),
         "settled": backbone.settled,
     }
     if isinstance(name, str):
@@ -90,21 +86,15 @@ def describe_backbone(
         **node,
         "weights": encoder(weights, f"{where}.weights"),
         "digest": digest_weights(module),
-        "double": dtype_of(module) == torch.float64,
+        "double": _dtype_of(module) == torch.float64,
     }
 
 
 class NetworkReader:
-    """Builds the networks of a file; backbones that are the same share their tensors.
-
-    Parameters
-    ----------
-    weights : path, dict of str to path, or None
-        Where the weights of backbones stored by reference are, if not where they were.
-    """
+    """Builds the networks of a file; equal frozen backbones share their tensors."""
 
     def __init__(self, weights: Any = None):
-        self.weights = weights
+        self.weights = weights  # where those are to which the file refers, or None
         self._shared: dict[str, Backbone] = {}
 
     def network(
@@ -117,7 +107,7 @@ class NetworkReader:
             raise ModelFileError("A head is not one.")
         layers = _empty_head(head, backbone.n_features, node["n_outputs"])
         decoder.tensors.fill(layers, node["tensors"])
-        layers = place(layers, device, dtype_of(layers))
+        layers = place(layers, device, _dtype_of(layers))
         return BackboneWithHead(backbone, layers).eval()
 
     def backbone(
@@ -132,13 +122,13 @@ class NetworkReader:
         elif node["trained"] or not node["settled"]:
             backbone = _with_tensors(node, decoder, preprocessing)
             backbone.freeze(node["trained"])
-            dtype = dtype_of(backbone.module)
+            dtype = _dtype_of(backbone.module)
             backbone = place(backbone, device, dtype)  # type: ignore[assignment]
         else:
             key = json.dumps([{**node, "preprocessing": None}, str(device)])
             if key not in self._shared:
                 template = _with_tensors(node, decoder, preprocessing)
-                dtype = dtype_of(template.module)
+                dtype = _dtype_of(template.module)
                 self._shared[key] = share(template, device, dtype)
             return self._shared[key].replace_preprocessing(preprocessing)
         backbone.settle() if node["settled"] else backbone.unsettle()
@@ -211,3 +201,15 @@ def _empty_head(head: Head, n_features: int, n_outputs: int) -> nn.Module:
     """Return the layers of a head, whose tensors take no memory."""
     with seeded(0), torch.device("meta"):
         return head.build(n_features, n_outputs)
+
+
+def _trained_stages(backbone: Backbone) -> list[str]:
+    """Return the names of the stages that training changes."""
+    moving = {n for n, p in backbone.module.named_parameters() if p.requires_grad}
+    return [stage for stage, names in backbone.stages.items() if moving & {*names}]
+
+
+def _dtype_of(module: nn.Module) -> torch.dtype:
+    """Return the precision of a network."""
+    every = (tensor.dtype for tensor in module.state_dict().values())
+    return next((dtype for dtype in every if dtype.is_floating_point), torch.float32)

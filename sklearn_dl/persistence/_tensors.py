@@ -72,18 +72,11 @@ class TensorReader:
         return self._members[member][number]
 
     def fill(self, module: nn.Module, places: dict[str, str]) -> None:
-        """Put copies of tensors into a network, whose own may be without memory.
-
-        Raises
-        ------
-        ModelFileError
-            If names, shapes or kinds of numbers differ.
-        """
+        """Put copies of tensors into a network, whose own may be without memory."""
         own = named_tensors(module)
         if odd := sorted(own.keys() ^ places.keys()):
             raise ModelFileError(
-                f"The tensors are not those of the network: {odd[:3]} ({len(odd)} "
-                "such)."
+                f"The tensors are not those of the network: {odd[:3]}."
             )
         for name, old in own.items():
             new = self[places[name]]

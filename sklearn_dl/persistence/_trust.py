@@ -121,13 +121,7 @@ class Trust:
         return self._given(name) is not None or _is_listed(name, use)
 
     def find(self, name: str, use: str) -> Any:
-        """Return what a name stands for.
-
-        Raises
-        ------
-        ModelFileError
-            If it isn't trusted, or isn't there.
-        """
+        """Return what a name stands for, if it is trusted and there."""
         given = self._given(name)
         if given is not None:
             return given

@@ -203,7 +203,7 @@ def test_exporting_leaves_the_estimator_alone(model, tmp_path):
     _graph.graph_of(model)
     assert torch.equal(state, torch.random.get_rng_state())
     np.testing.assert_array_equal(model.predict_proba(X), before)
-    assert not model.net_.module_.backbone._ledger.handed_out
+    assert model._network.backbone.settled
 
 
 def test_what_has_no_graph_says_so(model, tmp_path):

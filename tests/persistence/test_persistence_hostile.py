@@ -478,11 +478,12 @@ def test_networks_that_do_not_fit_are_refused(path, change):
 
 def test_a_pooling_that_there_is_not_is_refused(tmp_path):
     path = tmp_path / "model"
-    save(classifier(layer="features.5", pooling="max").fit(X, Y), path)
+    save(classifier(layer=("features.5", "max")).fit(X, Y), path)
 
     def change(manifest):
-        (point,) = (n for n in manifest["nodes"] if n.get("items", [0])[1:] == ["max"])
-        point["items"] = ["features.5", "all"]
+        for node in manifest["nodes"]:
+            if node.get("items") == ["features.5", "max"]:
+                node["items"] = ["features.5", "all"]
 
     change_manifest(path, change)
     with pytest.raises(ModelFileError, match="pooling"):

@@ -24,18 +24,21 @@ def test_a_fine_tuned_backbone_gives_the_same_features_as_weights(
 ):
     path = tmp_path / f"weights{suffix}"
     model = classifier(
-        backbone="mobilenet_v3_small", trainable="all", preprocessing="data", layer=layer
+        backbone="mobilenet_v3_small",
+        trainable="all",
+        preprocessing="data",
+        layer=layer,
     ).fit(X, Y)
     export_state_dict(model, path)
-    backbone = model.module_.backbone
-    assert not backbone._ledger.handed_out
+    backbone = model._network.backbone
+    assert backbone.settled
     again = extractor(
         backbone="mobilenet_v3_small", weights=str(path), layer=layer, image_size=None
     ).fit(X)
     assert again.preprocessing_ == model.preprocessing_
     same = extractor(backbone="mobilenet_v3_small", layer=layer, preprocessing="data")
     same.fit(X)
-    same.backbone_ = backbone
+    same._backbone = backbone
     np.testing.assert_array_equal(again.transform(X), same.transform(X))
     assert os.listdir(tmp_path) == [path.name]
 

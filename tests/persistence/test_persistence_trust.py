@@ -159,7 +159,7 @@ def test_a_trained_network_of_ones_own_is_loaded_with_its_tensors(tmp_path):
     before = torch.random.get_rng_state()
     again = load(tmp_path / "model", trusted=[tiny_network])
     assert torch.equal(before, torch.random.get_rng_state())
-    assert again.module_.backbone.pretrained is False
+    assert again._network.backbone.pretrained is False
     assert_same_outputs(model, again)
 
 
@@ -280,14 +280,18 @@ def test_small_parameters_come_back_as_they_were(tmp_path):
 
     from torchvision.models import ResNet18_Weights
 
+    from sklearn_dl.augmentation import Augment
     from sklearn_dl.backbones import Preprocessing
-    from sklearn_dl.training import Schedule
+    from sklearn_dl.training import LogLoss, Schedule, Trainable
 
     parameters = {
         "weights": ResNet18_Weights.IMAGENET1K_V1,
         "preprocessing": Preprocessing(40, (32, 32), (0.5,) * 3, (0.25,) * 3),
         "image_size": np.int64(32),
-        "normalize": ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)),
+        "layer": ("layer3", "max"),
+        "trainable": Trainable(2, freeze_batch_norm=True),
+        "loss": LogLoss(label_smoothing=0.1),
+        "augment": Augment("light", mix="mixup", mix_alpha=0.3),
         "backbone_lr": (1e-5, np.float32(1e-3)),
         "class_weight": {"dark": 1.0, "light": float("inf")},
         "schedule": Schedule("cosine", warmup_steps=3),
