@@ -21,7 +21,7 @@ def measure_labels(names, predictions, truth, weights, probabilities) -> dict:
     if probabilities:
         soft = float(_soft_lost(probabilities, weights, labels, truth).mean())
     spread = np.sqrt(errors * (1 - errors) / n)
-    # Of each pair, rows that both, one alone and none get wrong.
+    # Rows that both of a pair get wrong, one alone, and none.
     first, second = np.triu_indices(len(names), 1)
     both = (wrong.astype(float) @ wrong.T)[first, second]  # whole numbers: exact
     one, other = (wrong.sum(axis=1)[place] - both for place in (first, second))

@@ -102,7 +102,7 @@ def _columns(scores: np.ndarray, classes, method: str, estimator) -> np.ndarray:
 
 def paths_of(X: Any, rows: np.ndarray, n_rows: int) -> pd.Series:
     """Return the paths of some of the n_rows images, None where they have none."""
-    paths = [None] * len(rows)
+    paths: list[str | None] = [None] * len(rows)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numbers were looked at by the estimator
         try:

@@ -124,11 +124,10 @@ def by_confidence(estimator, X, predictions, examples) -> list[list[int]]:
         scores = np.stack([-scores, scores], axis=1)
     if scores.shape[1] != len(classes):
         return list(examples)
-    sure = dict(zip(rows.tolist(), scores, strict=True))
-    columns = [classes.index(label) for label in predictions]
+    table = pd.DataFrame(-scores, index=rows, columns=range(len(classes)))
     return [
-        sorted(part, key=lambda row, c=c: -sure[row][c])
-        for c, part in zip(columns, examples, strict=True)
+        table[classes.index(label)].loc[part].sort_values(kind="stable").index.tolist()
+        for label, part in zip(predictions, examples, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a robustness report holds, and how it prints."""
+"""Robustness report: tables, weaknesses, and the augmentations that answer them."""
 
 import html
 from dataclasses import dataclass
@@ -29,8 +29,7 @@ class RobustnessReport:
         - ``score`` on the corrupted images, ``drop``: `clean_score` minus it, and
           ``low`` and ``high``, the interval of the drop;
         - ``augmentation``: the name that answers the corruption;
-        - with ``per_class=True``, ``drop[label]`` of each class: of the share of its
-          images that are recognised.
+        - with ``per_class=True``, ``drop[label]`` of each class's recall.
     clean_score : float
         Score on the images as they are.
     clean_interval : tuple of (float, float)
