@@ -136,11 +136,11 @@ def regime_grid(
     >>> search = GridSearchCV(pipeline, grid, cv=5)
     """
     candidates = []
-    for name, source, grid in _named(regimes):
-        model, of_table = source, {}
-        if isinstance(source, str):
-            model, of_table = _from_table(estimator, source)
-        grid = of_table if grid is None else grid
+    for name, model, grid in _named(regimes):
+        if isinstance(model, str):
+            model, of_table = _from_table(estimator, model)
+            grid = of_table if grid is None else grid
+        grid = grid or {}
         try:  # before anything is fitted
             (one,) = ParameterSampler(grid, 1, random_state=0)
             clone(model).set_params(**one)
