@@ -3,31 +3,44 @@
 from typing import TYPE_CHECKING
 
 from sklearn_dl._lazy import lazy
-from sklearn_dl.augmentation._augmenter import Augmenter
-from sklearn_dl.augmentation._mix import mix_batch
-from sklearn_dl.augmentation._presets import (
-    AUGMENTATIONS,
-    PRESETS,
-    Augment,
-    resolve_augment,
-)
-from sklearn_dl.augmentation._views import Views, resolve_views
+from sklearn_dl.augmentation._augmenter import Augmenter as Augmenter
+from sklearn_dl.augmentation._colour import ColourMap as ColourMap
+from sklearn_dl.augmentation._damage import gaussian_blur as gaussian_blur
+from sklearn_dl.augmentation._damage import jpeg as jpeg
+from sklearn_dl.augmentation._geometry import rotation_matrix as rotation_matrix
+from sklearn_dl.augmentation._geometry import scale_matrix as scale_matrix
+from sklearn_dl.augmentation._geometry import shear_matrix as shear_matrix
+from sklearn_dl.augmentation._geometry import translation_matrix as translation_matrix
+from sklearn_dl.augmentation._geometry import warp as warp
+from sklearn_dl.augmentation._images import plain_view as plain_view
+from sklearn_dl.augmentation._images import to_bytes as to_bytes
+from sklearn_dl.augmentation._images import to_floats as to_floats
+from sklearn_dl.augmentation._images import to_image as to_image
+from sklearn_dl.augmentation._images import to_pixels as to_pixels
+from sklearn_dl.augmentation._mix import Mixing as Mixing
+from sklearn_dl.augmentation._presets import AUGMENTATIONS, PRESETS, Augment
+from sklearn_dl.augmentation._presets import resolve_augment as resolve_augment
+from sklearn_dl.augmentation._views import Views as Views
+from sklearn_dl.augmentation._views import resolve_views as resolve_views
 
 if TYPE_CHECKING:
+    from sklearn_dl.augmentation._plot import USUAL_PREPROCESSING as USUAL_PREPROCESSING
+    from sklearn_dl.augmentation._plot import Draws as Draws
+    from sklearn_dl.augmentation._plot import as_image as as_image
+    from sklearn_dl.augmentation._plot import draw_augmentations as draw_augmentations
     from sklearn_dl.augmentation._plot import plot_augmentations
 
-__all__ = [
-    "AUGMENTATIONS",
-    "PRESETS",
-    "Augment",
-    "Augmenter",
-    "Views",
-    "mix_batch",
-    "plot_augmentations",
-    "resolve_augment",
-    "resolve_views",
-]
+# For users; the other names are for other rooms.
+__all__ = ["AUGMENTATIONS", "PRESETS", "Augment", "plot_augmentations"]
 
+_PLOT = "sklearn_dl.augmentation._plot"
 __getattr__, __dir__ = lazy(
-    __name__, {"plot_augmentations": "sklearn_dl.augmentation._plot"}
+    __name__,
+    {
+        "USUAL_PREPROCESSING": _PLOT,
+        "Draws": _PLOT,
+        "as_image": _PLOT,
+        "draw_augmentations": _PLOT,
+        "plot_augmentations": _PLOT,
+    },
 )

@@ -40,10 +40,7 @@ NAMES = ("crop", *GEOMETRIC, "elastic", *COLOURS, *DAMAGE)
 class Named:
     """Some of the named transforms, as one step of an `Augmenter`.
 
-    Parameters
-    ----------
-    strengths : mapping of str to float
-        By names out of `NAMES`; they act in that order whatever their order here.
+    They act in the order of `NAMES`, whatever their order in `strengths`.
     """
 
     def __init__(self, strengths: Mapping[str, float]):
@@ -56,39 +53,33 @@ class Named:
         self, pixels: np.ndarray, rng: np.random.Generator, small: bool = False
     ) -> np.ndarray:
         """Apply the transforms to pixels (c, H, W), uint8 or float32 in [0, 1]."""
-        pixels = self._moved(pixels, rng, small)
-        pixels = self._coloured(pixels, rng)
+        pixels = self._move(pixels, rng, small)
+        pixels = self._colour(pixels, rng)
         for transform, strength in self._acting(DAMAGE):
             pixels = transform(pixels, rng, strength)
         return pixels
-
-    def without_crop(self) -> "Named":
-        """Return the others."""
-        return Named({n: s for n, s in self.strengths.items() if n != "crop"})
 
     def _acting(self, transforms: Mapping[str, Any]) -> list[tuple[Any, float]]:
         """Return those of some transforms that are asked for, with their strengths."""
         chosen = self.strengths.items()
         return [(transforms[n], s) for n, s in chosen if s and n in transforms]
 
-    def _moved(
+    def _move(
         self, pixels: np.ndarray, rng: np.random.Generator, small: bool
     ) -> np.ndarray:
         size = pixels.shape[1:]
         moves = self._acting({"crop": padding_shift} if small else {})
-        moves += self._acting(GEOMETRIC)
-        matrices = [move(rng, strength, *size) for move, strength in moves]
-        field = None
-        for bend, strength in self._acting({"elastic": elastic_field}):
-            field = bend(rng, strength, *size)
-        if not matrices and field is None:
+        matrices = [m(rng, s, *size) for m, s in moves + self._acting(GEOMETRIC)]
+        bends = self._acting({"elastic": elastic_field})
+        fields = [bend(rng, strength, *size) for bend, strength in bends]
+        if not matrices and not fields:
             return pixels
         total = np.eye(3)
         for matrix in matrices:
             total = matrix @ total
-        return warp(pixels, total, field)
+        return warp(pixels, total, *fields)
 
-    def _coloured(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _colour(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         steps = self._acting(COLOURS)
         if not steps:
             return pixels
@@ -102,7 +93,7 @@ class Named:
 class Augmenter:
     """Random changes of one image, up to the network's input size.
 
-    `resolve_augment` builds it. The order is: ``crop``; then resizing as
+    `resolve_augment` makes it. The order is: ``crop``; then resizing as
     `preprocessing` has it; then all else, at the network's size. Where `preprocessing`
     is a function, everything happens to the image before the function. A step that
     crops or resizes by itself (its name or a part's says so) and stands first gets the
@@ -123,117 +114,73 @@ class Augmenter:
         for the named transforms, which draw from the given generator alone. Transforms
         of other libraries draw from generators of the process, which are seeded for
         the call and put back; such calls wait for each other.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from PIL import Image
-    >>> from sklearn_dl.augmentation import resolve_augment
-    >>> from sklearn_dl.backbones import Preprocessing
-    >>> preprocessing = Preprocessing(36, (32, 32), mean=(0.5,) * 3, std=(0.2,) * 3)
-    >>> augmenter = resolve_augment("standard", preprocessing)
-    >>> augmenter
-    Augmenter(crop, flip, color)
-    >>> image = Image.linear_gradient("L")
-    >>> augmenter(image, np.random.default_rng(0)).shape
-    torch.Size([1, 32, 32])
     """
 
     def __init__(self, steps: list, preprocessing):
         self.steps = steps
         self.preprocessing = preprocessing
         self.thread_safe = not any(isinstance(step, Foreign) for step in steps)
+        self._by_function = isinstance(preprocessing, CallablePreprocessing)
+        first = steps[0]
+        sizes = isinstance(first, Foreign) and first.sizes
+        self._sizes_first = sizes and not self._by_function
+        self._crop = first.strengths.get("crop", 0) if isinstance(first, Named) else 0
 
     def __repr__(self) -> str:
         return f"Augmenter({', '.join(map(repr, self.steps))})"
 
     def __call__(self, image, rng: np.random.Generator) -> torch.Tensor:
-        """Return the image as the network sees it this time.
+        """Return the image as the network sees it this time, (1 or 3, h, w).
 
-        Parameters
-        ----------
-        image : PIL.Image in RGB or L, or Tensor of shape (1 or 3, H, W)
-            As it was decoded; a tensor holds floats in [0, 1].
-        rng : numpy.random.Generator
-            All that is random is drawn from it: the same state gives the same result.
-
-        Returns
-        -------
-        Tensor of shape (1 or 3, h, w)
-            uint8 for a PIL image, else of the dtype that came in; what the function
-            returns where `preprocessing` is one.
+        `image` is a PIL image in RGB or L, or a tensor (1 or 3, H, W) of floats in
+        [0, 1], as it was decoded. The result is uint8 for a PIL image, else of the
+        dtype that came in; what the function returns where `preprocessing` is one.
         """
         pixels, small = self._start(image, rng)
-        size = None if self._by_function else pixels.shape[1:]
-        if self._sizes_first:
-            size = None
+        size = None if self._by_function or self._sizes_first else pixels.shape[1:]
         for step in self.steps:
             if isinstance(step, Named):
                 pixels = step(pixels, rng, small)
                 continue
             pixels = step(pixels, rng)
             if not self._by_function:
-                pixels, size = self._sized(pixels, size)
+                pixels = self._sized(pixels, size)
+                size = pixels.shape[1:]
         if self._by_function:
             whole = to_bytes(pixels) if isinstance(image, Image.Image) else pixels
             return self.preprocessing.geometry(to_image(whole))
-        if isinstance(image, Image.Image):
-            return torch.from_numpy(to_bytes(pixels))
-        if image.dtype == torch.uint8:
+        if isinstance(image, Image.Image) or image.dtype == torch.uint8:
             return torch.from_numpy(to_bytes(pixels))
         return torch.from_numpy(to_floats(pixels)).to(image.dtype)
-
-    @property
-    def _by_function(self) -> bool:
-        return isinstance(self.preprocessing, CallablePreprocessing)
-
-    @property
-    def _crop(self) -> float:
-        """Strength of the random crop, 0 for none."""
-        first = self.steps[0]
-        return first.strengths.get("crop", 0.0) if isinstance(first, Named) else 0.0
-
-    @property
-    def _sizes_first(self) -> bool:
-        first = self.steps[0]
-        return isinstance(first, Foreign) and first.sizes and not self._by_function
 
     def _start(self, image, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
         """Return the pixels that the steps begin with, and whether they are small."""
         height, width = size_of(image)
         small = max(height, width) <= _SMALL
         if not self._crop or small:
-            if self._by_function or self._sizes_first:
-                return to_pixels(image), small
-            return to_pixels(self.preprocessing.geometry(image)), small
-        ratio, size = self._target(image)
-        box = crop_box(rng, self._crop, height, width, ratio)
+            if not (self._by_function or self._sizes_first):
+                image = self.preprocessing.geometry(image)
+            return to_pixels(image), small
         if self._by_function:
+            box = crop_box(rng, self._crop, height, width, 1.0)
             return to_pixels(F.crop(image, *box)), small
+        size = self.preprocessing.output_size
+        if size is None:
+            size = size_of(self.preprocessing.geometry(image))
+        # Width by height of what prediction sees.
+        whole = not isinstance(self.preprocessing.resize_size, int)
+        ratio = width / height if whole else size[1] / size[0]
         image = F.resized_crop(
             image,
-            *box,
+            *crop_box(rng, self._crop, height, width, ratio),
             list(size),
             interpolation=InterpolationMode(self.preprocessing.interpolation),
             antialias=self.preprocessing.antialias,
         )
         return to_pixels(image), small
 
-    def _target(self, image) -> tuple[float, tuple[int, int]]:
-        """Return width by height of what prediction sees, and the size it gets."""
-        height, width = size_of(image)
-        if self._by_function:
-            return 1.0, (0, 0)
-        output = self.preprocessing.output_size
-        if output is None:
-            output = size_of(self.preprocessing.geometry(image))
-        whole = not isinstance(self.preprocessing.resize_size, int)
-        return (width / height if whole else output[1] / output[0]), output
-
-    def _sized(self, pixels: np.ndarray, size) -> tuple[np.ndarray, tuple[int, int]]:
-        """Return pixels at the network's size, and this size."""
-        if size is None:
-            size = self.preprocessing.output_size
-        if pixels.shape[1:] != size:
-            pixels = plain_view(to_image(pixels), self.preprocessing).numpy()
-        return pixels, pixels.shape[1:]
+    def _sized(self, pixels: np.ndarray, size) -> np.ndarray:
+        """Return pixels at the network's size."""
+        if pixels.shape[1:] == (size or self.preprocessing.output_size):
+            return pixels
+        return plain_view(to_image(pixels), self.preprocessing).numpy()

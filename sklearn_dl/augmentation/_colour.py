@@ -1,42 +1,33 @@
-"""Changes of light and colour, in one matrix."""
+"""Random changes of light and colour, in one matrix."""
 
 import math
 from collections.abc import Callable
 
 import numpy as np
 
-# Of red, green and blue (ITU-R BT.601), as Pillow converts to grey.
+# Weights of red, green and blue (ITU-R BT.601), as Pillow converts to grey.
 _LUMA = np.array([0.299, 0.587, 0.114])
 # Luma and two colour differences, the planes in which hue is an angle.
-_YIQ = np.array(
-    [_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]],
-)
+_YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
 class ColourMap:
     """An affine map of the channels, built up step by step.
 
     Brightness, contrast, saturation, hue and shifts are affine, so any number of them
-    is one, applied and clipped once.
-
-    Parameters
-    ----------
-    means : ndarray of shape (c,)
-        Mean of each channel of the image, on the scale of 0 to 1.
+    is one, applied and clipped once. `means` are those of the image's channels, on the
+    scale of 0 to 1.
     """
 
     def __init__(self, means: np.ndarray):
         self.means = means
         self.matrix = np.eye(len(means))
         self.offset = np.zeros(len(means))
+        self._luma = _LUMA if len(means) == 3 else np.ones(1)
 
     def _then(self, matrix: np.ndarray, offset: float | np.ndarray = 0.0) -> None:
         self.matrix = matrix @ self.matrix
         self.offset = matrix @ self.offset + offset
-
-    @property
-    def _luma(self) -> np.ndarray:
-        return _LUMA if len(self.means) == 3 else np.ones(1)
 
     def brightness(self, factor: float) -> None:
         """Multiply all values."""
@@ -65,13 +56,7 @@ class ColourMap:
         self._then(np.eye(len(self.means)), offset)
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Return the image, clipped to [0, 1].
-
-        Parameters
-        ----------
-        values : ndarray of shape (c, H, W)
-            float32 in [0, 1].
-        """
+        """Return an image, float32 (c, H, W), mapped and clipped to [0, 1]."""
         # Sums of planes rather than a matrix product, which would use all cores.
         matrix, offset = self.matrix.astype(np.float32), self.offset.astype(np.float32)
         out = np.empty_like(values)

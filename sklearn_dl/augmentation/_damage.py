@@ -1,4 +1,4 @@
-"""What cameras and files do to pixels: blur, noise, compression, and what is hidden."""
+"""Random damage to pixels: blur, noise, compression, and hidden parts."""
 
 import io
 import math

@@ -31,12 +31,7 @@ if hasattr(os, "register_at_fork"):
 def global_seed(seed: int) -> Iterator[None]:
     """Seed the generators of the process for a block, and put them back after it.
 
-    Those of random, numpy and torch (on the CPU). One block runs at a time.
-
-    Parameters
-    ----------
-    seed : int
-        In [0, 2**32).
+    These are random's, numpy's and torch's (on the CPU). One block runs at a time.
     """
     with _lock:
         python, legacy = random.getstate(), np.random.get_state()
@@ -53,19 +48,10 @@ def global_seed(seed: int) -> Iterator[None]:
 class Foreign:
     """A transform that somebody else wrote, as a step of an `Augmenter`.
 
-    Parameters
-    ----------
-    transform : callable
-        Albumentations get an array (H, W[, c]) as `image`; transforms of
-        ``torchvision.transforms.v2`` get an ``Image`` tensor; any other callable gets a
-        PIL image, or a tensor (c, H, W) where the image is of floats.
-    name : str, default=None
-        The name that stood for the transform; such a transform gets PIL images.
-
-    Attributes
-    ----------
-    sizes : bool
-        Whether the transform crops or resizes, and so wants the image as it was.
+    Albumentations get an array (H, W[, c]) as `image`; transforms of
+    ``torchvision.transforms.v2`` get an ``Image`` tensor; any other callable, and what
+    stands for a `name`, gets a PIL image, or a tensor (c, H, W) where the image is of
+    floats. One that crops or resizes (`sizes`) wants the image as it was.
     """
 
     def __init__(self, transform: Callable[..., Any], name: str | None = None):

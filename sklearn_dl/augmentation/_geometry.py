@@ -1,4 +1,4 @@
-"""Crops, and all other changes of place in one warp."""
+"""Random crops, and all other changes of place in one warp."""
 
 import math
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from sklearn_dl.augmentation._images import to_floats
 
 Box = tuple[int, int, int, int]
 
-# Share of the side that a small image is padded by before it is cropped.
+# Part of the side that a small image is padded by before it is cropped.
 _PADDING = 1 / 8
-# Width of the Gaussian that smooths elastic displacements, as share of the side.
+# Width of the Gaussian that smooths elastic displacements, as part of the side.
 _ELASTIC_SCALE = 0.14
 _ELASTIC_DEVIATION = 0.03
 
@@ -20,23 +20,11 @@ _ELASTIC_DEVIATION = 0.03
 def crop_box(
     rng: np.random.Generator, strength: float, height: int, width: int, ratio: float
 ) -> Box:
-    """Draw the box of a random resized crop.
+    """Draw the box of a random resized crop: top, left, height, width.
 
-    Area uniform between 35 and 100 % of the image, ratio of the sides log-uniform
-    between 3/4 and 4/3 of `ratio`, place uniform, at strength 1.
-
-    Parameters
-    ----------
-    rng : Generator
-    strength : float
-    height, width : int
-        Of the image.
-    ratio : float
-        Width by height that the network sees without a random crop.
-
-    Returns
-    -------
-    top, left, height, width : int
+    At strength 1 the area is uniform between 35 and 100 % of the image, the ratio of
+    the sides log-uniform between 3/4 and 4/3 of `ratio` (width by height that the
+    network sees without a random crop), and the place uniform.
     """
     smallest = max(1 - 0.65 * strength, 0.08)
     spread = math.log(4 / 3) * min(strength, 1.0)
@@ -45,11 +33,10 @@ def crop_box(
         sides = ratio * math.exp(rng.uniform(-spread, spread))
         w, h = round(math.sqrt(area * sides)), round(math.sqrt(area / sides))
         if 0 < w <= width and 0 < h <= height:
-            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-            return int(top), int(left), h, w
-    # The image is much longer than the network's: the largest box of its ratio.
-    w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
-    w, h = max(w, 1), max(h, 1)
+            break
+    else:  # the image is much longer than the network's: the largest box of its ratio
+        w = max(min(width, round(height * ratio)), 1)
+        h = max(min(height, round(width / ratio)), 1)
     top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
     return int(top), int(left), h, w
 
@@ -80,13 +67,7 @@ def shear_matrix(x_degrees: float, y_degrees: float) -> np.ndarray:
 
 
 def perspective_matrix(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Take four points to four others.
-
-    Parameters
-    ----------
-    start, end : ndarray of shape (4, 2)
-        Of x and y.
-    """
+    """Take four points (x, y) to four others; both are of shape (4, 2)."""
     rows, values = [], []
     for (x, y), (u, v) in zip(start, end, strict=True):
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
@@ -154,10 +135,8 @@ def elastic_field(
 ) -> np.ndarray:
     """Draw smooth displacements: white noise under a Gaussian (Simard et al., 2003).
 
-    Returns
-    -------
-    ndarray of shape (2, height, width)
-        Of x and y in pixels, with a deviation of 3 % of the shorter side at strength 1.
+    They are in pixels, (2, height, width) for x and y, with a deviation of 3 % of the
+    shorter side at strength 1.
     """
     side = min(height, width)
     spacing = max(_ELASTIC_SCALE * side, 1.0)
@@ -178,29 +157,18 @@ def _gaussians(length: int, spacing: float) -> np.ndarray:
 def warp(
     pixels: np.ndarray, matrix: np.ndarray, field: np.ndarray | None = None
 ) -> np.ndarray:
-    """Move the pixels of an image, with one bilinear interpolation.
+    """Move the pixels of an image, (c, H, W), with one bilinear interpolation.
 
-    What comes in from outside is more of a plain ground, as digits and drawings have;
-    else the image's reflection at its border, which would double their strokes.
-
-    Parameters
-    ----------
-    pixels : ndarray of shape (c, H, W)
-        uint8, or float32 in [0, 1].
-    matrix : ndarray of shape (3, 3)
-        How the image moves, from its centre, in pixels.
-    field : ndarray of shape (2, H, W), default=None
-        Displacements in x and y of where each pixel is taken from.
-
-    Returns
-    -------
-    ndarray of shape (c, H, W)
-        The values that came in where no pixel falls between two; else float32.
+    `matrix` says how the image moves, from its centre, in pixels; `field`, (2, H, W),
+    by how much in x and y the place differs that each pixel is taken from. What comes
+    in from outside is more of a plain ground, as digits and drawings have; else the
+    image's reflection at its border, which would double their strokes. The values are
+    those that came in where no pixel falls between two; else float32.
     """
     _, height, width = pixels.shape
     matrix = np.linalg.inv(matrix)  # from where each pixel of the result comes
     matrix = matrix / matrix[2, 2]
-    ground = plain_ground(pixels)
+    ground = _plain_ground(pixels)
     if field is None and (moved := _moved(pixels, matrix, ground)) is not None:
         return moved
     x = np.arange(width) - (width - 1) / 2
@@ -230,7 +198,7 @@ def warp(
     return moved if shift is None else moved + shift
 
 
-def plain_ground(pixels: np.ndarray) -> np.ndarray | None:
+def _plain_ground(pixels: np.ndarray) -> np.ndarray | None:
     """Return the colour (c,) that at least half of the outer pixels have, or None."""
     border = np.concatenate(
         [pixels[:, 0], pixels[:, -1], pixels[:, 1:-1, 0], pixels[:, 1:-1, -1]], axis=1

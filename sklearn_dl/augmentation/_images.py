@@ -1,4 +1,4 @@
-"""Images as PIL images, tensors and arrays, and from one to the other."""
+"""Conversions between PIL images, tensors and arrays."""
 
 from typing import Any
 
@@ -50,18 +50,12 @@ def to_bytes(pixels: np.ndarray) -> np.ndarray:
 
 
 def plain_view(image: Any, preprocessing) -> torch.Tensor:
-    """Return an image as the network sees it in prediction.
+    """Return an image as the network sees it in prediction, (1 or 3, h, w)."""
+    return to_tensor(preprocessing.geometry(image))
 
-    Parameters
-    ----------
-    image : PIL.Image or Tensor of shape (c, H, W)
-    preprocessing : Preprocessing or CallablePreprocessing
 
-    Returns
-    -------
-    Tensor of shape (1 or 3, h, w)
-    """
-    image = preprocessing.geometry(image)
+def to_tensor(image: Any) -> torch.Tensor:
+    """Return a PIL image as a tensor (c, H, W); a tensor as it is."""
     if isinstance(image, torch.Tensor):
         return image
     return torch.from_numpy(to_pixels(image))
@@ -70,23 +64,12 @@ def plain_view(image: Any, preprocessing) -> torch.Tensor:
 def result_pixels(result: Any, source: str) -> np.ndarray:
     """Return what somebody's transform returned as pixels (1 or 3, H, W).
 
-    Parameters
-    ----------
-    result : PIL.Image, Tensor of shape (c, H, W) or array of shape (H, W[, c])
-    source : str
-        The transform, for errors.
-
-    Raises
-    ------
-    TypeError
-        If it is no image.
-    ValueError
-        If it holds floats far outside [0, 1].
+    That is a PIL image, a tensor (c, H, W) or an array (H, W[, c]); `source` names the
+    transform in errors.
     """
     if isinstance(result, Image.Image):
-        pixels = to_pixels(
-            result if result.mode in ("L", "RGB") else result.convert("RGB")
-        )
+        plain = result.mode in ("L", "RGB")
+        pixels = to_pixels(result if plain else result.convert("RGB"))
     elif isinstance(result, torch.Tensor):
         pixels = to_pixels(result.detach().cpu())
     elif isinstance(result, np.ndarray) and result.ndim in (2, 3):

@@ -1,4 +1,4 @@
-"""A picture of what the network sees in training."""
+"""Picture of what the network sees in training."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +11,12 @@ from sklearn_dl._images import as_source
 from sklearn_dl._plots import import_pyplot
 from sklearn_dl._runtime import draw_seed
 from sklearn_dl.augmentation._images import plain_view, to_floats
-from sklearn_dl.augmentation._mix import mix_batch
+from sklearn_dl.augmentation._mix import Mixing
 from sklearn_dl.augmentation._presets import resolve_augment
 from sklearn_dl.backbones import CallablePreprocessing, Preprocessing
 
 # The preset of most weights; values are shown as they are before normalisation.
-_PRESET = Preprocessing(256, (224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
+USUAL_PREPROCESSING = Preprocessing(256, (224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def plot_augmentations(
@@ -26,16 +26,14 @@ def plot_augmentations(
     n_images: int = 4,
     n_draws: int = 6,
     image_size: int | tuple[int, int] = 224,
-    mix: str | None = None,
-    mix_alpha: float | None = None,
     random_state=0,
     figure=None,
 ):
     """Show what the network will see of some images in training.
 
-    Each row is an image: as it is in prediction, then as it was drawn. With `mix`, a
-    column of draws is a batch: each image is mixed with another one of its column, and
-    the share of its own is written on it.
+    Each row is an image: as it is in prediction, then as it was drawn. Where images
+    are mixed, a column of draws is a batch: each image is mixed with another one of its
+    column, and the percentages of both are written below it.
 
     Parameters
     ----------
@@ -50,10 +48,6 @@ def plot_augmentations(
     image_size : int or (int, int), default=224
         The network's input size, in pixels. An int is a side: the shorter side is
         resized to 256/224 of it, and the centre cropped. (height, width) resizes.
-    mix : {None, "mixup", "cutmix", "both"}, default=None
-        See `mix_batch`.
-    mix_alpha : float, default=None
-        See `mix_batch`.
     random_state : int, RandomState instance or None, default=0
         Seed of the draws.
     figure : matplotlib.figure.Figure or SubFigure, default=None
@@ -80,15 +74,13 @@ def plot_augmentations(
     >>> len(figure.axes)
     8
     """
-    preprocessing = _PRESET.replace_image_size(image_size)
+    preprocessing = USUAL_PREPROCESSING.replace_image_size(image_size)
     draws = draw_augmentations(
         X,
         augment,
         preprocessing,
         n_images=n_images,
         n_draws=n_draws,
-        mix=mix,
-        mix_alpha=mix_alpha,
         random_state=random_state,
     )
     if figure is None:
@@ -105,7 +97,7 @@ class Draws:
     Attributes
     ----------
     plain : list of Tensor of shape (1 or 3, h, w)
-        uint8, or float in [0, 1].
+        Images in prediction, uint8 or float in [0, 1].
     columns : list of list of (Tensor, str)
         For each draw the images, each with what is written below it.
     """
@@ -119,17 +111,13 @@ class Draws:
         return len(self.plain), 1 + len(self.columns)
 
     @property
-    def titled(self) -> bool:
-        """Whether something is written below images."""
-        return any(title for column in self.columns for _, title in column)
-
-    @property
     def figsize(self) -> tuple[float, float]:
         """Width and height of a figure, in inches."""
         rows, n = self.shape
         height, width = self.plain[0].shape[-2:]
         side = 1.6
-        per_row = side * height / width + (0.2 if self.titled else 0.0)
+        titled = any(title for column in self.columns for _, title in column)
+        per_row = side * height / width + (0.2 if titled else 0.0)
         return 0.2 + side * n, 0.4 + per_row * rows
 
     def show(self, axes) -> None:
@@ -141,9 +129,9 @@ class Draws:
                 # Below the image: above the first row stand the headings.
                 axis.set_xlabel(title, fontsize=8, labelpad=2)
             axes[row, 0].set_ylabel(str(row + 1), rotation=0, va="center", labelpad=8)
-        axes[0, 0].set_title("prediction", fontsize=9)
-        for number, axis in enumerate(axes[0, 1:], 1):
-            axis.set_title(f"draw {number}", fontsize=9)
+        for number, axis in enumerate(axes[0]):
+            title = f"draw {number}" if number else "prediction"
+            axis.set_title(title, fontsize=9)
 
 
 def draw_augmentations(
@@ -153,8 +141,6 @@ def draw_augmentations(
     *,
     n_images: int,
     n_draws: int,
-    mix: str | None,
-    mix_alpha: float | None,
     random_state,
     image_shape=None,
 ) -> Draws:
@@ -163,19 +149,19 @@ def draw_augmentations(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
     source = as_source(X, image_shape=image_shape)
-    augmenter = resolve_augment(augment, preprocessing)
+    augmenter, mixing = resolve_augment(augment, preprocessing)
     seed = draw_seed(random_state)
     images = [as_image(source[row]) for row in range(min(n_images, len(source)))]
     plain = [plain_view(image, preprocessing) for image in images]
     columns = []
     for draw in range(n_draws):
-        views = [
-            augmenter(image, np.random.default_rng([seed, draw, row]))
-            if augmenter is not None
-            else plain[row]
-            for row, image in enumerate(images)
-        ]
-        columns.append(_mixed(views, mix, mix_alpha, [seed, draw]))
+        views = plain
+        if augmenter is not None:
+            views = [
+                augmenter(image, np.random.default_rng([seed, draw, row]))
+                for row, image in enumerate(images)
+            ]
+        columns.append(_mixed(views, mixing, [seed, draw]))
     return Draws(plain, columns)
 
 
@@ -188,47 +174,30 @@ def as_image(image: Image.Image | np.ndarray) -> Any:
     return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
 
 
-def _mixed(views, mix, alpha, key) -> list[tuple[torch.Tensor, str]]:
+def _mixed(views, mixing: Mixing | None, key) -> list[tuple[torch.Tensor, str]]:
     """Return a column of images, each with its title."""
-    if mix is None:
+    if mixing is None:
         return [(view, "") for view in views]
     channels = max(len(view) for view in views)
-    batch = torch.stack(
-        [
-            torch.from_numpy(to_floats(view.numpy())).expand(channels, -1, -1)
-            for view in views
-        ]
-    )
-    rows = torch.arange(len(views))
-    mixed = mix_batch(
-        batch,
-        rows,
+    floats = [torch.from_numpy(to_floats(view.numpy())) for view in views]
+    mixed: dict[str, Any] = mixing.mix_batch(
+        torch.stack([view.expand(channels, -1, -1) for view in floats]),
+        torch.arange(len(views)),
         torch.ones(len(views)),
-        mix=mix,
-        alpha=alpha,
         rng=np.random.default_rng(key),
     )
-    share, other = mixed["mix_share"], mixed["mix_target"]
-    assert share is not None
-    assert other is not None
-    assert mixed["x"] is not None
+    factors, others = mixed["mix_share"].tolist(), mixed["mix_target"].tolist()
     titles = [
-        f"{s:.0%} + {1 - s:.0%} of {o + 1}"
-        for s, o in zip(share.tolist(), other.tolist(), strict=True)
+        f"{factor:.0%} + {1 - factor:.0%} of {other + 1}"
+        for factor, other in zip(factors, others, strict=True)
     ]
     return list(zip(mixed["x"], titles, strict=True))
 
 
 def _show(axis, view: torch.Tensor) -> None:
-    values = to_floats(view.numpy())
-    grey = len(values) == 1
-    axis.imshow(
-        np.clip(values[0] if grey else values.transpose(1, 2, 0), 0, 1),
-        cmap="gray" if grey else None,
-        vmin=0,
-        vmax=1,
-    )
+    values = np.clip(to_floats(view.numpy()), 0, 1)
+    values = values[0] if len(values) == 1 else values.transpose(1, 2, 0)
+    axis.imshow(values, cmap="gray" if values.ndim == 2 else None, vmin=0, vmax=1)
     axis.set_xticks([])
     axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_visible(False)
+    axis.spines[:].set_visible(False)

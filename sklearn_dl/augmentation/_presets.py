@@ -1,4 +1,4 @@
-"""What an `augment` parameter may say, and the augmenter that it stands for."""
+"""Augmentations by name, and the augmenter and the mixing that they stand for."""
 
 import difflib
 import numbers
@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator
 
 from sklearn_dl.augmentation._augmenter import NAMES, Augmenter, Named
 from sklearn_dl.augmentation._foreign import Foreign
+from sklearn_dl.augmentation._mix import MIXES, Mixing
 
 #: Names of the transforms, in the order in which neighbours in a list act.
 AUGMENTATIONS: tuple[str, ...] = NAMES
@@ -41,7 +42,7 @@ _RECIPES = {
 
 
 class Augment(BaseEstimator):
-    """Random changes of training images, with their strength.
+    """Random changes and mixtures of training images, with their strength.
 
     For grids, which reach inside: ``augment=Augment("standard")`` and
     ``augment__strength``. Without a strength to set, give `transforms` itself as
@@ -49,14 +50,22 @@ class Augment(BaseEstimator):
 
     Parameters
     ----------
-    transforms : str, callable or sequence of them, default="standard"
-        A preset, ``"trivial"`` (TrivialAugment), ``"rand"`` (RandAugment), names out of
-        `AUGMENTATIONS`, or transforms of other libraries; see Notes.
+    transforms : str, callable, sequence of them or None, default="standard"
+        A preset, ``"trivial"`` (TrivialAugment [4]_), ``"rand"`` (RandAugment [5]_),
+        names out of `AUGMENTATIONS`, ``"mixup"``, ``"cutmix"``, or transforms of other
+        libraries; see Notes.
     strength : float or dict of str to float, default=1.0
         Factor of how far the named transforms go, and of the magnitude of RandAugment
         (9 at 1), from 0 to 10. At 0 images stay as in prediction. A dict has it by
-        name; names that it leaves out have 1. TrivialAugment and the transforms of
-        other libraries keep their own strength.
+        name; names that it leaves out have 1. TrivialAugment, the transforms of other
+        libraries and mixing keep their own strength.
+    mix : {"mixup", "cutmix", "both"} or None, default=None
+        How images are mixed, where `transforms` don't name it. ``"both"`` stands for
+        both names: a coin is tossed for each batch.
+    mix_alpha : float or None, default=None
+        Both parameters of the beta distribution that the two weights of a mixture
+        are drawn from, above 0: 1 is uniform; below, most mixtures are nearly one
+        image. None takes 0.2 for mixup and 1 for CutMix. No effect without mixing.
 
     Notes
     -----
@@ -101,6 +110,13 @@ class Augment(BaseEstimator):
     most of the border has one colour, else the image's reflection. Where a mirror image
     means something else, leave ``flip`` out.
 
+    Mixing: ``"mixup"`` [6]_ adds each image of a batch to another one of it, and
+    ``"cutmix"`` [7]_ pastes a rectangle of the other into it; the loss has the targets
+    of both, weighted as the images are. It acts last, wherever the names stand in the
+    list, as in ``["standard", "mixup"]``. Alone, it leaves the single images as in
+    prediction. With both names, ``["flip", "mixup", "cutmix"]``, a coin is tossed for
+    each batch.
+
     Other libraries: any callable from image to image. Transforms of
     ``torchvision.transforms.v2`` get an ``Image`` tensor, Albumentations an array, any
     other callable a PIL image (a tensor where X holds floats). They act in their place
@@ -116,79 +132,81 @@ class Augment(BaseEstimator):
     .. [3] Zhong et al., "Random erasing data augmentation", AAAI 2020.
     .. [4] Müller and Hutter, "TrivialAugment", ICCV 2021.
     .. [5] Cubuk et al., "RandAugment", NeurIPS 2020.
+    .. [6] Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018.
+    .. [7] Yun et al., "CutMix: Regularization strategy to train strong classifiers
+       with localizable features", ICCV 2019.
 
     Examples
     --------
     >>> from sklearn_dl.augmentation import Augment
     >>> Augment(["rotation", "noise"]).set_params(strength=0.5)
     Augment(strength=0.5, transforms=['rotation', 'noise'])
-    >>> Augment("standard", strength={"color": 2.0})
-    Augment(strength={'color': 2.0})
+    >>> Augment(["standard", "mixup"], strength={"color": 2.0}, mix_alpha=0.4)
+    Augment(mix_alpha=0.4, strength={'color': 2.0}, transforms=['standard', 'mixup'])
     """
 
     def __init__(
         self,
-        transforms: str | Callable | Sequence[str | Callable] = "standard",
+        transforms: str | Callable | Sequence[str | Callable] | None = "standard",
         *,
         strength: float | Mapping[str, float] = 1.0,
+        mix: str | None = None,
+        mix_alpha: float | None = None,
     ):
         self.transforms = transforms
         self.strength = strength
+        self.mix = mix
+        self.mix_alpha = mix_alpha
 
 
-def resolve_augment(augment: Any, preprocessing) -> Augmenter | None:
-    """Build what an `augment` parameter stands for.
+def resolve_augment(
+    augment: Any, preprocessing
+) -> tuple[Augmenter | None, Mixing | None]:
+    """Return the augmenter and the mixing that an `augment` parameter stands for.
 
-    Parameters
-    ----------
-    augment : None, str, callable, sequence of them or Augment
-        See `Augment`.
-    preprocessing : Preprocessing or CallablePreprocessing
-        Resizing and cropping of the network.
-
-    Returns
-    -------
-    augmenter : Augmenter or None
-        None where nothing is to be done: `augment` is None or empty.
-
-    Raises
-    ------
-    ValueError
-        For a name that isn't one, or a strength that is negative or without effect.
-    TypeError
-        For anything that is neither a name nor an instance one can call.
+    Each is None where nothing of its kind is asked for. ValueError for a name that
+    isn't one, or a strength that is negative or without effect; TypeError for what is
+    neither a name nor an instance one can call.
 
     Examples
     --------
     >>> from sklearn_dl.augmentation import resolve_augment
     >>> from sklearn_dl.backbones import Preprocessing
     >>> preprocessing = Preprocessing(36, (32, 32), mean=(0.5,) * 3, std=(0.2,) * 3)
-    >>> resolve_augment(["erase", "rotation"], preprocessing)
-    Augmenter(rotation, erase)
-    >>> resolve_augment(None, preprocessing) is None
-    True
+    >>> resolve_augment(["mixup", "erase", "rotation"], preprocessing)
+    (Augmenter(rotation, erase), Mixing(kind='mixup', alpha=None))
     """
-    transforms, strength = augment, _Strength(1.0)
-    if isinstance(augment, Augment):
-        transforms, strength = augment.transforms, _Strength(augment.strength)
-    if transforms is None:
-        return None
+    chosen = augment if isinstance(augment, Augment) else Augment(augment)
+    transforms, strength = chosen.transforms, _Strength(chosen.strength)
     items = list(transforms) if isinstance(transforms, list | tuple) else [transforms]
+    if transforms is None:
+        items = []
+    mixes = {item for item in items if isinstance(item, str) and item in MIXES}
+    if mixes and chosen.mix is not None:
+        raise ValueError(
+            f"mix={chosen.mix!r} says again what transforms={transforms!r} say: name "
+            "the mixing in one of them."
+        )
+    kind = chosen.mix
+    if mixes:
+        kind = "both" if len(mixes) == 2 else mixes.pop()
+    # Made in any case: mix_alpha is checked where there is nothing to mix, too.
+    mixing = Mixing("both" if kind is None else kind, chosen.mix_alpha)
+
     steps: list[Named | Foreign] = []
-    names: list[str] = []
     for item in items:
-        found = _lookup(item, strength)
-        if isinstance(found, tuple):
-            names += found
+        if isinstance(item, str) and item in MIXES:
             continue
-        if names:
-            steps.append(strength.named(names))
-            names = []
-        steps.append(found)
-    if names:
-        steps.append(strength.named(names))
-    strength.check_used(transforms)
-    return Augmenter(_crop_first(steps), preprocessing) if steps else None
+        found = _lookup(item, strength)
+        # Neighbouring names are one step.
+        if isinstance(found, Named) and steps and isinstance(steps[-1], Named):
+            steps[-1] = Named({**steps[-1].strengths, **found.strengths})
+        else:
+            steps.append(found)
+    if transforms is not None:
+        strength.check_used(transforms)
+    augmenter = Augmenter(_crop_first(steps), preprocessing) if steps else None
+    return augmenter, None if kind is None else mixing
 
 
 class _Strength:
@@ -211,9 +229,6 @@ class _Strength:
         self._asked.add(name)
         return self._by_name.get(name, self._by_name.get(None, 1.0))
 
-    def named(self, names: Sequence[str]) -> Named:
-        return Named({name: self.of(name) for name in names})
-
     def check_used(self, transforms: Any) -> None:
         """Refuse a strength that changes nothing."""
         if isinstance(self.given, Mapping):
@@ -231,23 +246,22 @@ class _Strength:
             )
 
 
-def _lookup(item: Any, strength: _Strength) -> tuple[str, ...] | Foreign:
-    """Return the names, or the step, that one item stands for."""
+def _lookup(item: Any, strength: _Strength) -> Named | Foreign:
+    """Return the step that one item stands for."""
     if isinstance(item, str):
-        if item in PRESETS:
-            return PRESETS[item]
-        if item in NAMES:
-            return (item,)
-        if item not in _RECIPES:
+        names = PRESETS.get(item, (item,) if item in NAMES else ())
+        if names:
+            return Named({name: strength.of(name) for name in names})
+        recipe = _RECIPES.get(item)
+        if recipe is None:
             raise ValueError(_unknown(item))
         from torchvision.transforms import v2
 
-        name = _RECIPES[item]
-        if name == "trivial":
-            return Foreign(v2.TrivialAugmentWide(), name)
+        if recipe == "trivial":
+            return Foreign(v2.TrivialAugmentWide(), recipe)
         # 31 bins: torchvision's default is the tenth.
-        magnitude = min(round(9 * strength.of(name)), 30)
-        return Foreign(v2.RandAugment(magnitude=magnitude), name)
+        magnitude = min(round(9 * strength.of(recipe)), 30)
+        return Foreign(v2.RandAugment(magnitude=magnitude), recipe)
     if isinstance(item, type) or not callable(item):
         hint = f"; write {item.__name__}(...)" if isinstance(item, type) else ""
         raise TypeError(
@@ -258,7 +272,7 @@ def _lookup(item: Any, strength: _Strength) -> tuple[str, ...] | Foreign:
 
 
 def _unknown(name: str) -> str:
-    known = [*PRESETS, "trivial", "rand", *NAMES]
+    known = [*PRESETS, "trivial", "rand", *NAMES, *MIXES]
     near = difflib.get_close_matches(name.lower(), [*known, *_RECIPES], 1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     return f"Unknown augment {name!r}.{guess} The names are {', '.join(known)}."
@@ -266,13 +280,14 @@ def _unknown(name: str) -> str:
 
 def _crop_first(steps: list) -> list:
     """Return the steps with the crop, which needs the original, in the first one."""
-    named = [step for step in steps if isinstance(step, Named)]
-    crops = [step.strengths["crop"] for step in named if "crop" in step.strengths]
+    strengths = [dict(s.strengths) if isinstance(s, Named) else {} for s in steps]
+    crops = [named.pop("crop") for named in strengths if "crop" in named]
     if not crops:
         return steps
-    rest = [step.without_crop() if step in named else step for step in steps]
-    others: dict[str, float] = {}
-    if isinstance(rest[0], Named):
-        others = rest.pop(0).strengths
+    rest = [
+        Named(named) if isinstance(step, Named) else step
+        for step, named in zip(steps, strengths, strict=True)
+    ]
+    others = rest.pop(0).strengths if isinstance(rest[0], Named) else {}
     first = Named({"crop": crops[0], **others})
     return [first] + [s for s in rest if not isinstance(s, Named) or s.strengths]

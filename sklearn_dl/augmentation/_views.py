@@ -17,7 +17,7 @@ from sklearn_dl.augmentation._images import (
     result_pixels,
     size_of,
     to_image,
-    to_pixels,
+    to_tensor,
 )
 from sklearn_dl.augmentation._presets import resolve_augment
 from sklearn_dl.backbones import CallablePreprocessing
@@ -29,29 +29,19 @@ _MARGIN = 256 / 224
 class Views:
     """Views of one image, each at the network's input size.
 
-    `resolve_views` builds it. What it returns for an image depends on nothing but the
+    `resolve_views` makes it. What it returns for an image depends on nothing but the
     image.
 
     Parameters
     ----------
     name : str
-        For messages.
+        Name for messages.
     make : callable
-        From an image to its views, tensors (c, h, w).
+        Maps an image to its views, tensors (c, h, w).
     n_views : int
         How many it returns.
     thread_safe : bool
         Whether several threads may call it at once.
-
-    Examples
-    --------
-    >>> from PIL import Image
-    >>> from sklearn_dl.augmentation import resolve_views
-    >>> from sklearn_dl.backbones import Preprocessing
-    >>> preprocessing = Preprocessing(36, (32, 32), mean=(0.5,) * 3, std=(0.2,) * 3)
-    >>> views = resolve_views("five_crop", preprocessing)
-    >>> views(Image.new("RGB", (50, 40))).shape
-    torch.Size([5, 3, 32, 32])
     """
 
     def __init__(
@@ -70,18 +60,7 @@ class Views:
         return f"Views({self.name}, n_views={self.n_views})"
 
     def __call__(self, image) -> torch.Tensor:
-        """Return the views of an image.
-
-        Parameters
-        ----------
-        image : PIL.Image in RGB or L, or Tensor of shape (1 or 3, H, W)
-            As it was decoded; a tensor holds floats in [0, 1].
-
-        Returns
-        -------
-        Tensor of shape (n_views, 1 or 3, h, w)
-            uint8 or float, as one view of the image is in prediction without `tta`.
-        """
+        """Return the views (n_views, 1 or 3, h, w) of an image as it was decoded."""
         views = self._make(image)
         if len(views) != self.n_views:
             raise ValueError(
@@ -92,11 +71,11 @@ class Views:
 
 
 def resolve_views(tta: Any, preprocessing, augment: Any = None) -> Views | None:
-    """Build what a `tta` parameter (test-time augmentation) stands for.
+    """Return the views that a `tta` parameter (test-time augmentation) stands for.
 
     Parameters
     ----------
-    tta : None, {"flip", "five_crop", "ten_crop"}, int or callable
+    tta : None, str, int or callable
         ``"flip"``: the image and its mirror image. ``"five_crop"``: the four corners
         and the centre of the resized image; it is resized 256/224 larger than the
         network's input where the preprocessing leaves no margin. ``"ten_crop"``: these
@@ -107,18 +86,7 @@ def resolve_views(tta: Any, preprocessing, augment: Any = None) -> Views | None:
     preprocessing : Preprocessing or CallablePreprocessing
         Resizing and cropping of the network.
     augment : None, str, callable, sequence of them or Augment, default=None
-        How an int's random views are drawn; see `Augment`. None is ``"light"``,
-        which mirrors: give another for digits.
-
-    Returns
-    -------
-    views : Views or None
-        None where `tta` is None.
-
-    Raises
-    ------
-    ValueError
-        If `tta` is none of these.
+        How an int's random views are drawn, but for mixing; None is ``"light"``.
 
     References
     ----------
@@ -127,11 +95,13 @@ def resolve_views(tta: Any, preprocessing, augment: Any = None) -> Views | None:
 
     Examples
     --------
+    >>> from PIL import Image
     >>> from sklearn_dl.augmentation import resolve_views
     >>> from sklearn_dl.backbones import Preprocessing
     >>> preprocessing = Preprocessing(36, (32, 32), mean=(0.5,) * 3, std=(0.2,) * 3)
-    >>> resolve_views("ten_crop", preprocessing)
-    Views('ten_crop', n_views=10)
+    >>> views = resolve_views("ten_crop", preprocessing)
+    >>> views(Image.new("RGB", (50, 40))).shape
+    torch.Size([10, 3, 32, 32])
     """
     if tta is None:
         return None
@@ -142,9 +112,9 @@ def resolve_views(tta: Any, preprocessing, augment: Any = None) -> Views | None:
             make = partial(_mirrored, preprocessing)
         return Views(repr(tta), make, n_views, True)
     if isinstance(tta, int | np.integer) and not isinstance(tta, bool) and tta >= 2:
-        augmenter = resolve_augment(augment, preprocessing)
+        augmenter, _ = resolve_augment(augment, preprocessing)
         if augmenter is None:
-            augmenter = resolve_augment("light", preprocessing)
+            augmenter, _ = resolve_augment("light", preprocessing)
         assert augmenter is not None
         make = partial(_random, preprocessing, augmenter, int(tta))
         return Views(repr(int(tta)), make, int(tta), augmenter.thread_safe)
@@ -177,7 +147,7 @@ def _crops(preprocessing, ten: bool, image) -> list[torch.Tensor]:
         interpolation=InterpolationMode(preprocessing.interpolation),
         antialias=preprocessing.antialias,
     )
-    return [_tensor(part) for part in crop(resized, list(output))]
+    return [to_tensor(part) for part in crop(resized, list(output))]
 
 
 def _with_margin(preprocessing, crop, height: int, width: int) -> list[int]:
@@ -211,18 +181,11 @@ def _called(preprocessing, tta: Callable, name: str, image) -> list[torch.Tensor
             )
     if not results:
         raise ValueError(f"tta={name} returned no image.")
-    size = preprocessing.output_size
-    views = []
-    for result in results:
-        view = to_image(result_pixels(result, f"tta={name}"))
-        resized = not isinstance(preprocessing, CallablePreprocessing) and (
-            size_of(view) == size
-        )
-        views.append(_tensor(view) if resized else plain_view(view, preprocessing))
-    return views
-
-
-def _tensor(image) -> torch.Tensor:
-    if isinstance(image, torch.Tensor):
-        return image
-    return torch.from_numpy(to_pixels(image))
+    size = None
+    if not isinstance(preprocessing, CallablePreprocessing):
+        size = preprocessing.output_size
+    images = [to_image(result_pixels(result, f"tta={name}")) for result in results]
+    return [
+        to_tensor(image) if size_of(image) == size else plain_view(image, preprocessing)
+        for image in images
+    ]

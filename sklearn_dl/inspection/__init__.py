@@ -1,15 +1,15 @@
 """Where a model fails, what answers it, and what a network is made of."""
 
 from sklearn_dl.inspection._augmentation_display import AugmentationDisplay
-from sklearn_dl.inspection._changes import change_image, list_changes
 from sklearn_dl.inspection._confusion import most_confused
 from sklearn_dl.inspection._confusion_display import MostConfusedDisplay
+from sklearn_dl.inspection._corruptions import corrupt_image, list_corruptions
 from sklearn_dl.inspection._features_display import EmbeddingDisplay
 from sklearn_dl.inspection._gallery import TopLossesDisplay
 from sklearn_dl.inspection._history_display import TrainingHistoryDisplay
 from sklearn_dl.inspection._losses import label_errors, top_losses
 from sklearn_dl.inspection._report import RobustnessReport
-from sklearn_dl.inspection._robustness import robustness_report
+from sklearn_dl.inspection._robustness import RobustnessOptions, robustness_report
 from sklearn_dl.inspection._robustness_display import RobustnessDisplay
 from sklearn_dl.inspection._saliency import saliency
 from sklearn_dl.inspection._saliency_display import SaliencyDisplay
@@ -23,14 +23,15 @@ __all__ = [
     "ModelSummary",
     "MostConfusedDisplay",
     "RobustnessDisplay",
+    "RobustnessOptions",
     "RobustnessReport",
     "SaliencyDisplay",
     "TopLossesDisplay",
     "TrainingHistoryDisplay",
-    "change_image",
+    "corrupt_image",
     "image_statistics",
     "label_errors",
-    "list_changes",
+    "list_corruptions",
     "model_summary",
     "most_confused",
     "robustness_report",

@@ -2,7 +2,14 @@
 
 from typing import Any
 
-from sklearn_dl.augmentation._plot import _PRESET, Draws, draw_augmentations
+from sklearn.base import clone
+
+from sklearn_dl.augmentation import (
+    USUAL_PREPROCESSING,
+    Augment,
+    Draws,
+    draw_augmentations,
+)
 from sklearn_dl.inspection._pictures import grid_of_axes
 from sklearn_dl.inspection._stream import image_shape_of
 
@@ -11,8 +18,8 @@ class AugmentationDisplay:
     """Images as the network sees them in prediction, and as drawn for training.
 
     Each row is an image: first as it is in prediction, then one draw in each column.
-    With `mix` a column is a batch: each image is mixed with another one of its column,
-    and below it stand its share and the number of the other.
+    Where images are mixed, a column is a batch: each image is mixed with another one
+    of its column, and below it stand both percentages and the number of the other.
 
     Make one with `from_estimator` or `from_images`.
 
@@ -64,8 +71,8 @@ class AugmentationDisplay:
         Parameters
         ----------
         estimator : ImageClassifier or ImageRegressor
-            Its `augment`, `mix` and `mix_alpha` are taken; and its resizing and
-            cropping where it is fitted, else those of most weights at its `image_size`.
+            Its `augment` is taken; and its resizing and cropping where it is fitted,
+            else those of most weights at its `image_size`.
         X : images
             Any form that `estimator` takes.
         n_images : int, default=4
@@ -95,14 +102,18 @@ class AugmentationDisplay:
         preprocessing = getattr(estimator, "preprocessing_", None)
         if preprocessing is None:
             preprocessing = _preset(estimator.image_size)
+        augment = estimator.augment
+        if getattr(estimator, "mix", None) is not None:
+            augment = clone(
+                augment if isinstance(augment, Augment) else Augment(augment)
+            )
+            augment.set_params(mix=estimator.mix, mix_alpha=estimator.mix_alpha)
         draws = draw_augmentations(
             X,
-            estimator.augment,
+            augment,
             preprocessing,
             n_images=n_images,
             n_draws=n_draws,
-            mix=estimator.mix,
-            mix_alpha=estimator.mix_alpha,
             random_state=random_state,
             image_shape=image_shape_of(estimator),
         )
@@ -117,8 +128,6 @@ class AugmentationDisplay:
         n_images: int = 4,
         n_draws: int = 6,
         image_size: int | tuple[int, int] | None = None,
-        mix: str | None = None,
-        mix_alpha: float | None = None,
         random_state=0,
         ax=None,
     ) -> "AugmentationDisplay":
@@ -134,10 +143,6 @@ class AugmentationDisplay:
             See `from_estimator`.
         image_size : int or (int, int), default=None
             The network's input size in pixels, see `plot_augmentations`; None is 224.
-        mix : {None, "mixup", "cutmix", "both"}, default=None
-            See `sklearn_dl.augmentation.mix_batch`.
-        mix_alpha : float, default=None
-            See `sklearn_dl.augmentation.mix_batch`.
 
         Returns
         -------
@@ -150,8 +155,6 @@ class AugmentationDisplay:
             _preset(image_size),
             n_images=n_images,
             n_draws=n_draws,
-            mix=mix,
-            mix_alpha=mix_alpha,
             random_state=random_state,
         )
         return cls(draws).plot(ax=ax)
@@ -189,6 +192,6 @@ class AugmentationDisplay:
 
 def _preset(image_size: Any) -> Any:
     if image_size is None:
-        return _PRESET
+        return USUAL_PREPROCESSING
     size = tuple(image_size) if isinstance(image_size, list) else image_size
-    return _PRESET.replace_image_size(size)
+    return USUAL_PREPROCESSING.replace_image_size(size)

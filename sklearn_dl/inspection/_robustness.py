@@ -1,27 +1,27 @@
-"""How far a score falls when images change."""
+"""How far a score falls when images are corrupted."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dl._extraction._run import progress
+from sklearn_dl._extraction import progress
 from sklearn_dl._images import as_source
 from sklearn_dl._runtime import draw_seed
-from sklearn_dl.inspection._changes import CHANGES, check_change
+from sklearn_dl.inspection._corruptions import CORRUPTIONS, check_corruption
 from sklearn_dl.inspection._report import RobustnessReport
 from sklearn_dl.inspection._scores import (
-    Labels,
     Scoring,
-    bootstrap_recalls,
-    bootstrap_scores,
+    bootstrap,
     check_targets,
     interval,
+    recalls_of_rows,
     task_of,
 )
 from sklearn_dl.inspection._statistics import (
@@ -30,21 +30,64 @@ from sklearn_dl.inspection._statistics import (
     statistics_of,
 )
 from sklearn_dl.inspection._stream import (
-    ChangedImages,
     Job,
-    forget_changed,
+    corrupted_batches,
+    forget_corrupted,
     image_shape_of,
     quiet_copy,
 )
 
 # Where a mirror image upside down is another thing more often than not.
 _NOT_ASKED = {"vertical_flip"}
-_ALPHA = 0.05
-_SMALLEST_EFFECT = 0.2
 
 
-@validate_params(
-    {
+@dataclass(frozen=True)
+class RobustnessOptions:
+    """How `robustness_report` measures.
+
+    Parameters
+    ----------
+    per_class : bool, default=False
+        Whether to add the drops of each class's recall; classifiers of one label.
+    margin : float, default=0.03
+        Drops whose interval lies above it are severe; in units of the score.
+    n_resamples : int, default=1000
+        Bootstrap samples. Accuracy, R^2, absolute and squared errors take no time; any
+        other score is computed for each sample of each corruption.
+    confidence_level : float, default=0.95
+        Probability that an interval covers the drop.
+    image_shape : tuple of int, default=None
+        (height, width[, channels]) of rows of pixels. None takes the estimator's, else
+        infers square ones.
+    batch_size : int, default=32
+        Images in memory at a time; fewer where they are large.
+    random_state : int, RandomState instance or None, default=0
+        Draws signs, places and noise of the corruptions, and the bootstrap.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Raises
+    ------
+    ValueError
+        If a value isn't possible.
+
+    Examples
+    --------
+    >>> from sklearn_dl.inspection import RobustnessOptions
+    >>> RobustnessOptions(per_class=True).margin
+    0.03
+    """
+
+    per_class: bool = False
+    margin: float = 0.03
+    n_resamples: int = 1000
+    confidence_level: float = 0.95
+    image_shape: tuple[int, ...] | None = None
+    batch_size: int = 32
+    random_state: Any = 0
+    verbose: int = 0
+
+    _constraints: ClassVar[dict] = {
         "per_class": ["boolean"],
         "margin": [Interval(Real, 0, None, closed="left")],
         "n_resamples": [Interval(Integral, 1, None, closed="left")],
@@ -52,30 +95,28 @@ _SMALLEST_EFFECT = 0.2
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
-    },
-    prefer_skip_nested_validation=False,
-)
+    }
+
+    def __post_init__(self):
+        validate_parameter_constraints(
+            self._constraints, vars(self), caller_name=type(self).__name__
+        )
+
+
 def robustness_report(
     estimator,
     X,
     y,
     reference=None,
     *,
-    changes=None,
-    strengths=(0.5, 1.0, 2.0),
+    corruptions=None,
+    severities=(0.5, 1.0, 2.0),
     scoring=None,
-    per_class=False,
-    margin=0.03,
-    n_resamples=1000,
-    confidence_level=0.95,
-    image_shape=None,
-    batch_size=32,
-    random_state=0,
-    verbose=0,
+    options=None,
 ) -> RobustnessReport:
-    """Return how far a score falls under each change of the images.
+    """Return how far a score falls under each corruption of the images.
 
-    Images are changed as they were decoded, at their own size, before anything that
+    Images are corrupted as they were decoded, at their own size, before anything that
     the estimator does to them. Take images that it was not fitted on.
 
     Parameters
@@ -92,36 +133,20 @@ def robustness_report(
     reference : images, default=None
         Training images, to name what X differs in: brightness, contrast, sharpness and
         colour. At most 2,000 of them, drawn at random, are looked at.
-    changes : str or list of str, default=None
-        Names out of `list_changes`. None takes all but ``"vertical_flip"``, and on grey
-        arrays but those of colour. Leave ``"flip"`` out where a mirror image means
+    corruptions : str or list of str, default=None
+        Names out of `list_corruptions`. None takes all but ``"vertical_flip"``, and on
+        grey arrays but those of colour. Leave ``"flip"`` out where a mirror image means
         something else, as for digits.
-    strengths : sequence of float, default=(0.5, 1.0, 2.0)
-        How far each change goes: at 1 as far as the augmentation that answers it goes
-        with ``strength=1`` (see `list_changes`). Strengths at which a change is the
-        same count once.
+    severities : sequence of float, default=(0.5, 1.0, 2.0)
+        How far each corruption goes: at 1 as far as the augmentation that answers it
+        goes with ``strength=1`` (see `list_corruptions`). Severities at which a
+        corruption is the same count once.
     scoring : str or callable, default=None
         A score that needs no more than `predict`: a name of scikit-learn's, or a
         callable ``scoring(estimator, X, y)``, of which higher is better. None is
         accuracy for classifiers and R^2 for regressors.
-    per_class : bool, default=False
-        Whether to add the drops of each class's recall; classifiers of one label.
-    margin : float, default=0.03
-        Drops whose interval lies above it are severe; in units of the score.
-    n_resamples : int, default=1000
-        Bootstrap samples. Accuracy, R^2, absolute and squared errors take no time; of
-        other scores each is computed for each change.
-    confidence_level : float, default=0.95
-        Of the intervals.
-    image_shape : tuple of int, default=None
-        (height, width[, channels]) of rows of pixels. None takes the estimator's, else
-        infers square ones.
-    batch_size : int, default=32
-        Images in memory at a time; fewer where they are large.
-    random_state : int, RandomState instance or None, default=0
-        Of signs, places and noise of the changes, and of the bootstrap.
-    verbose : int, default=0
-        1 shows a progress bar.
+    options : RobustnessOptions, default=None
+        Recalls of classes, margin, intervals, seed and progress bar.
 
     Returns
     -------
@@ -134,8 +159,8 @@ def robustness_report(
     TypeError
         If the estimator is neither a classifier nor a regressor.
     ValueError
-        If y doesn't belong to X, a change or a score isn't known, or the score needs
-        probabilities.
+        If y doesn't belong to X, a corruption or a score isn't known, or the score
+        needs probabilities.
     ImageDecodeError
         Naming the images that can't be decoded.
     NotFittedError
@@ -143,19 +168,20 @@ def robustness_report(
 
     See Also
     --------
-    change_image : One image with one change.
-    list_changes : The changes, with the augmentations that answer them.
+    corrupt_image : One image with one corruption.
+    list_corruptions : The corruptions, with the augmentations that answer them.
 
     Notes
     -----
     The kinds follow Hendrycks and Dietterich [1]_; each is the most that one of our
-    augmentations does, so that its name answers the change. What a row meets depends
-    on the seed, the kind, the strength and the row alone, and its signs and places are
-    the same at all strengths. Each image is decoded once; a batch at a time is kept.
+    augmentations does, so that its name answers the corruption. What a row meets
+    depends on the seed, the kind, the severity and the row alone, and its signs and
+    places are the same at all severities. Each image is decoded once; a batch at a time
+    is kept.
 
     Intervals are percentiles of the bootstrap [2]_ over images. Each sample scores
-    clean and changed images together, so that the interval is of the paired
-    difference. It holds for one change: among 40 that do nothing to the score, one
+    clean and corrupted images together, so that the interval is of the paired
+    difference. It holds for one corruption: among 40 that do nothing to the score, one
     would lie above zero by chance.
 
     Shifts are tested with Mann and Whitney's test; Holm's correction [3]_ keeps the
@@ -187,181 +213,160 @@ def robustness_report(
     >>> y = np.repeat(["dark", "light"], 20)
     >>> model = KNeighborsClassifier().fit(X, y)
     >>> report = robustness_report(
-    ...     model, X, y, changes=["darker", "flip"], strengths=[0.5, 2]
+    ...     model, X, y, corruptions=["darker", "flip"], severities=[0.5, 2]
     ... )
     >>> report
     accuracy 1.000 (1.000 to 1.000) on 40 images as they are; drops with their 95%
     intervals:
-    change         amount score  drop   low  high
+    corruption         amount score  drop   low  high
     darker     times 0.80 1.000 0.000 0.000 0.000
     darker     times 0.20 0.500 0.500 0.350 0.650 **
       flip left and right 1.000 0.000 0.000 0.000
     * Beyond chance: darker. augment=Augment(['brightness'], strength=3)
     ** Beyond 0.03: darker. augment=Augment(['brightness'], strength=3)
     """
+    options = RobustnessOptions() if options is None else options
     task = task_of(estimator)
     check_is_fitted(estimator)
-    if image_shape is None:
-        image_shape = image_shape_of(estimator)
-    source = as_source(X, image_shape=image_shape)
-    truth = check_targets(y, task, len(source))
-    if per_class and (task == "regression" or truth.ndim == 2):
+    shape = options.image_shape
+    shape = image_shape_of(estimator) if shape is None else shape
+    source = as_source(X, image_shape=shape)
+    n = len(source)
+    truth = check_targets(y, task, n)
+    if options.per_class and (task == "regression" or truth.ndim == 2):
         raise ValueError("per_class=True needs a classifier of one label per image.")
-    jobs = _jobs(changes, strengths, _is_grey(source))
-    classes = getattr(estimator, "classes_", None)
-    labels = None
-    if task == "classification" and truth.ndim == 1:
-        labels = Labels([] if classes is None else classes)
-        codes = labels.encode(truth)
-    scoring = Scoring(scoring, task, truth, classes, labels)
-    seed = draw_seed(random_state)
-    compared = None
+    grey = source.image_shape is not None and source.image_shape[2] == 1
+    jobs = _jobs(corruptions, severities, grey)
+    scoring = Scoring(scoring, task, truth, getattr(estimator, "classes_", None))
+    seed = draw_seed(options.random_state)
+    known = None
     if reference is not None:
-        others = as_source(reference, image_shape=image_shape)
-        compared = reference_statistics(others, seed, verbose)
-    images = ChangedImages(
+        others = as_source(reference, image_shape=shape)
+        known = reference_statistics(others, seed, options.verbose)
+    batches = corrupted_batches(
         X,
         source,
         [None, *jobs],
         seed=seed,
-        batch_size=batch_size,
-        on_image=None if reference is None else statistics_of,
+        batch_size=options.batch_size,
+        on_image=_nothing if reference is None else statistics_of,
     )
-    predictions, statistics = _predicted(quiet_copy(estimator), images, labels, verbose)
+    with progress(n * (1 + len(jobs)), "corrupted images", options.verbose) as bar:
+        predictions, found = _predicted(quiet_copy(estimator), batches, bar)
+
+    def sampled(score) -> np.ndarray:
+        return bootstrap(score, n, options.n_resamples, seed)
+
+    level = options.confidence_level
     scores = np.array([scoring(p) for p in predictions])
-    spread = bootstrap_scores(scoring, predictions, n_resamples, seed)
-    low, high = interval(spread[:, :1] - spread[:, 1:], confidence_level)
+    spread = sampled(scoring.of_rows(predictions))
     table = _table(jobs)
-    table["score"], table["drop"] = scores[1:], scores[0] - scores[1:]
-    table["low"], table["high"] = low, high
-    table["augmentation"] = [CHANGES[name].augmentation for name, _ in jobs]
+    table[_DROPS] = _drops(scores, spread, level)
+    table["augmentation"] = [CORRUPTIONS[name].augmentation for name, _ in jobs]
     by_class = None
-    if per_class and labels is not None:
-        right = np.stack([codes == p for p in predictions], axis=1)
-        by_class = _by_class(
-            table, right, codes, labels, n_resamples, seed, confidence_level
-        )
-        for label, rows in by_class.groupby("class", sort=False):
-            table[f"drop[{label}]"] = rows["drop"].to_numpy()
-    shifts = None
-    if compared is not None:
-        shifts = compare_statistics(compared, statistics, _ALPHA, _SMALLEST_EFFECT)
-    clean_low, clean_high = interval(spread[:, 0], confidence_level)
+    if options.per_class:
+        labels, codes = np.unique(truth, return_inverse=True)
+        right = np.stack([p == truth for p in predictions], axis=1)
+        recalls = recalls_of_rows(right, codes)
+        scores_of, spread_of = recalls(np.arange(n)), sampled(recalls)
+        parts = []
+        for c, label in enumerate(labels.tolist()):
+            part = table[["corruption", "severity"]].assign(**{"class": label})
+            part["n"] = np.count_nonzero(codes == c)
+            part[_DROPS] = _drops(scores_of[:, c], spread_of[..., c], level)
+            table[f"drop[{label}]"] = part["drop"]
+            parts.append(part)
+        by_class = pd.concat(parts, ignore_index=True)
+    clean_low, clean_high = interval(spread[:, 0], level)
     return RobustnessReport(
         table,
         float(scores[0]),
         (float(clean_low), float(clean_high)),
         classes=by_class,
-        shifts=shifts,
+        shifts=None if known is None else compare_statistics(known, np.array(found)),
         scoring=scoring.name,
-        n_images=len(source),
-        margin=float(margin),
-        confidence_level=float(confidence_level),
+        n_images=n,
+        margin=float(options.margin),
+        confidence_level=float(level),
     )
 
 
-def _is_grey(source) -> bool:
-    return source.image_shape is not None and source.image_shape[2] == 1
+def _nothing(image: Any) -> None:
+    return None
 
 
-def _jobs(changes: Any, strengths: Sequence[float], grey: bool) -> list[Job]:
-    """Return the changes asked for, with the strengths at which they differ."""
-    if changes is None:
+def _jobs(corruptions: Any, severities: Sequence[float], grey: bool) -> list[Job]:
+    """Return the corruptions asked for, with the severities at which they differ."""
+    if corruptions is None:
         names = [
             name
-            for name, kind in CHANGES.items()
+            for name, kind in CORRUPTIONS.items()
             if name not in _NOT_ASKED and not (grey and kind.colour)
         ]
     else:
-        if not isinstance(changes, Iterable):
+        if not isinstance(corruptions, Iterable):
             raise TypeError(
-                f"changes must be a name out of list_changes() or a list of names, got "
-                f"{changes!r}."
+                "corruptions must be a name out of list_corruptions() or a list of "
+                f"names, got {corruptions!r}."
             )
-        names = [changes] if isinstance(changes, str) else list(changes)
-    steps = np.atleast_1d(np.asarray(strengths, dtype=float))
+        names = [corruptions] if isinstance(corruptions, str) else list(corruptions)
+    steps = np.atleast_1d(np.asarray(severities, dtype=float))
     if (
         steps.ndim != 1
         or not len(steps)
         or not (np.isfinite(steps) & (steps > 0)).all()
     ):
-        raise ValueError(f"strengths must be positive numbers, got {strengths!r}.")
+        raise ValueError(f"severities must be positive numbers, got {severities!r}.")
     jobs: list[Job] = []
     for name in names:
-        check_change(name)
+        check_corruption(name)
         amounts: dict[float, float] = {}
-        for strength in sorted(steps.tolist()):
-            amounts.setdefault(CHANGES[name].amount(strength), strength)
-        jobs += [(name, strength) for strength in amounts.values()]
+        for severity in sorted(steps.tolist()):
+            amounts.setdefault(CORRUPTIONS[name].amount(severity), severity)
+        jobs += [(name, severity) for severity in amounts.values()]
     if not jobs:
-        raise ValueError("changes is empty: there is nothing to report.")
+        raise ValueError("corruptions is empty: there is nothing to report.")
     return jobs
 
 
 def _table(jobs: list[Job]) -> pd.DataFrame:
+    """Return a row per job: what is done, and how far it goes in words."""
     rows = []
-    for name, strength in jobs:
-        kind = CHANGES[name]
+    for name, severity in jobs:
+        kind = CORRUPTIONS[name]
         once = kind.amount(1.0) == kind.amount(2.0) == kind.amount(0.5)
-        rows.append(
-            {
-                "change": name,
-                "strength": np.nan if once else strength,
-                "amount": kind.text.format(kind.amount(strength)),
-            }
-        )
-    return pd.DataFrame(rows)
+        amount = kind.text.format(kind.amount(severity))
+        rows.append((name, np.nan if once else severity, amount))
+    return pd.DataFrame(rows, columns=["corruption", "severity", "amount"])
 
 
-def _predicted(estimator, images: ChangedImages, labels: Labels | None, verbose):
+_DROPS = ["score", "drop", "low", "high"]
+
+
+def _drops(scores: np.ndarray, spread: np.ndarray, level: float) -> np.ndarray:
+    """Return the columns `_DROPS` of scores, of which the first is the clean one."""
+    low, high = interval(spread[:, :1] - spread[:, 1:], level)
+    return np.column_stack([scores[1:], scores[0] - scores[1:], low, high])
+
+
+def _predicted(estimator, batches, bar) -> tuple[list[np.ndarray], list]:
     """Return predictions of each job for all rows, and what was found of images."""
-    n = len(images.source)
-    parts: list[list[np.ndarray]] = [[] for _ in images.jobs]
+    parts: dict[int, list[np.ndarray]] = {}
     found: list[Any] = []
     try:
-        with (
-            progress(n * len(images.jobs), "changed images", verbose) as bar,
-            closing(iter(images)) as stream,  # at an error its threads end
-        ):
-            for rows, number, X, results in stream:
+        with closing(batches):  # at an error its threads end
+            for number, X, results in batches:
                 predicted = np.asarray(estimator.predict(X))
-                if len(predicted) != len(rows):
+                if len(predicted) != len(results):
                     raise ValueError(
                         f"{type(estimator).__name__}.predict returned "
-                        f"{len(predicted)} rows for {len(rows)} images."
+                        f"{len(predicted)} rows for {len(results)} images."
                     )
-                parts[number].append(
-                    predicted if labels is None else labels.encode(predicted)
-                )
-                if number == 0:
-                    found += results
-                bar(len(rows))
+                if predicted.ndim == 2 and predicted.shape[1] == 1:
+                    predicted = predicted[:, 0]
+                parts.setdefault(number, []).append(predicted)
+                found += results if number == 0 else []
+                bar(len(results))
     finally:
-        forget_changed()
-    predictions = [np.concatenate(part) for part in parts]
-    return predictions, np.array(found) if found and found[0] is not None else None
-
-
-def _by_class(
-    table, right, codes, labels: Labels, n_resamples, seed, confidence_level
-) -> pd.DataFrame:
-    """Return the drop of each class's recall, for the classes that the truth has."""
-    present, codes = np.unique(codes, return_inverse=True)
-    counts = np.bincount(codes)
-    recalls = np.stack(
-        [np.bincount(codes, right[:, k]) / counts for k in range(right.shape[1])]
-    )
-    spread = bootstrap_recalls(right, codes, len(present), n_resamples, seed)
-    low, high = interval(spread[:, :1] - spread[:, 1:], confidence_level)
-    parts = [
-        table[["change", "strength"]].assign(
-            **{"class": labels.values[code]},
-            n=counts[c],
-            score=recalls[1:, c],
-            drop=recalls[0, c] - recalls[1:, c],
-            low=low[:, c],
-            high=high[:, c],
-        )
-        for c, code in enumerate(present)
-    ]
-    return pd.concat(parts, ignore_index=True)
+        forget_corrupted()
+    return [np.concatenate(part) for part in parts.values()], found

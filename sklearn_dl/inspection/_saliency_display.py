@@ -6,8 +6,7 @@ import numpy as np
 from sklearn.base import is_classifier
 
 from sklearn_dl._images import as_source
-from sklearn_dl.augmentation._images import plain_view, to_floats
-from sklearn_dl.augmentation._plot import as_image
+from sklearn_dl.augmentation import as_image, plain_view, to_floats
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.inspection._pictures import (
     SIDE,

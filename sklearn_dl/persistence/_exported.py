@@ -160,7 +160,7 @@ class ExportedClassifier(ClassifierMixin, _Exported):
         ndarray of shape (n_images,) or (n_images, n_classes)
         """
         scores = self._run(X)
-        if self._metadata["kind"] == "labels" or scores.shape[1] > 2:
+        if self._metadata["kind"] == "multilabel-indicator" or scores.shape[1] > 2:
             return scores
         return scores[:, -1] - scores[:, 0] if scores.shape[1] == 2 else scores[:, 0]
 
@@ -177,7 +177,7 @@ class ExportedClassifier(ClassifierMixin, _Exported):
         ndarray of shape (n_images,) or (n_images, n_labels)
         """
         values, metadata = self._run(X), self._metadata
-        if metadata["kind"] == "labels":
+        if metadata["kind"] == "multilabel-indicator":
             return (values > (0.5 if metadata["output"] == "probabilities" else 0)) * 1
         if values.shape[1] == 1:
             return self.classes_[(values[:, 0] > 0).astype(int)]
@@ -271,7 +271,7 @@ def load_exported(
     """
     wanted = os.fspath(path), tuple(providers)
     opened = open_graph(*wanted)
-    regressor = opened[1]["kind"] == "targets"
+    regressor = opened[1]["kind"] == "continuous"
     kind = ExportedRegressor if regressor else ExportedClassifier
     model = kind(
         path, batch_size=batch_size, image_shape=image_shape, providers=providers

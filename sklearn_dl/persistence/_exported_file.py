@@ -22,7 +22,7 @@ FILTERS = {
     "hamming": Image.Resampling.HAMMING,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_KINDS = ("classes", "labels", "targets")
+_KINDS = ("multiclass", "multilabel-indicator", "continuous")
 _LARGEST_SIDE = 2**14  # pixels
 
 
@@ -109,7 +109,7 @@ def _check(metadata: dict[str, Any], session: Any) -> None:
     """Raise where metadata and graph are not what `export_onnx` writes."""
     if metadata["kind"] not in _KINDS:
         raise ValueError(f"the kind {metadata['kind']!r:.40} is not known")
-    if metadata["kind"] == "targets":
+    if metadata["kind"] == "continuous":
         if type(metadata["single"]) is not bool:
             raise ValueError("single is neither true nor false")
     outputs = {output.name: output.shape for output in session.get_outputs()}
@@ -119,7 +119,7 @@ def _check(metadata: dict[str, Any], session: Any) -> None:
         raise ValueError(f"the graph takes {taken.name!r:.40} of {taken.shape}")
     rule = metadata["preprocessing"]
     _check_rule(rule, tuple(taken.shape[1:3]))
-    if metadata["kind"] == "targets":
+    if metadata["kind"] == "continuous":
         return
     classes = np.array(metadata["classes"], dtype=metadata["classes_dtype"])
     if classes.dtype.hasobject or classes.ndim != 1 or not len(classes):

@@ -4,108 +4,72 @@ from typing import TYPE_CHECKING
 
 from sklearn_dl._lazy import lazy
 from sklearn_dl.training._averaging import WeightAveraging
-from sklearn_dl.training._build import (
-    build_callbacks,
-    build_net,
-    check_net_params,
-    continue_training,
-)
-from sklearn_dl.training._callbacks import (
-    EarlyStopping,
-    EpochProgress,
-    TaskContexts,
-    TrainingAccuracy,
-    ValidationScore,
-    check_callbacks,
-    warn_of_divergence,
-)
+from sklearn_dl.training._callbacks import EarlyStopping as EarlyStopping
+from sklearn_dl.training._callbacks import EpochProgress as EpochProgress
+from sklearn_dl.training._callbacks import TaskContexts as TaskContexts
+from sklearn_dl.training._callbacks import TrainingAccuracy as TrainingAccuracy
+from sklearn_dl.training._callbacks import ValidationScore as ValidationScore
+from sklearn_dl.training._callbacks import check_callbacks as check_callbacks
+from sklearn_dl.training._callbacks import fitted_attributes as fitted_attributes
+from sklearn_dl.training._callbacks import warn_of_divergence as warn_of_divergence
 from sklearn_dl.training._checkpoint import Checkpoint
-from sklearn_dl.training._data import (
-    AugmentedView,
-    Rows,
-    TrainingRows,
-    hold_back,
-    noted,
-)
-from sklearn_dl.training._head import FeatureNorm, Head
-from sklearn_dl.training._inputs import Inputs
-from sklearn_dl.training._losses import (
-    CLASSIFIER_LOSSES,
-    REGRESSOR_LOSSES,
-    EpsilonInsensitiveLoss,
-    HingeLoss,
-    gives_margins,
-    guessing_loss,
-    resolve_loss,
-)
-from sklearn_dl.training._module import BackboneWithHead
-from sklearn_dl.training._net import EstimatorNet, history_frame
-from sklearn_dl.training._optimizers import OPTIMIZERS, Optimizer
-from sklearn_dl.training._regime import Regime
-from sklearn_dl.training._schedule import (
-    SCHEDULES,
-    LearningRates,
-    Schedule,
-    resolve_schedule,
-)
+from sklearn_dl.training._checkpoint import run_fingerprint as run_fingerprint
+from sklearn_dl.training._dataset import AugmentedView as AugmentedView
+from sklearn_dl.training._dataset import Rows as Rows
+from sklearn_dl.training._dataset import TrainingRows as TrainingRows
+from sklearn_dl.training._dataset import noted as noted
+from sklearn_dl.training._head import FeatureNorm as FeatureNorm
+from sklearn_dl.training._head import Head
+from sklearn_dl.training._losses import CLASSIFIER_LOSSES as CLASSIFIER_LOSSES
+from sklearn_dl.training._losses import REGRESSOR_LOSSES as REGRESSOR_LOSSES
+from sklearn_dl.training._losses import EpsilonInsensitiveLoss, HingeLoss, LogLoss
+from sklearn_dl.training._losses import chance_loss as chance_loss
+from sklearn_dl.training._losses import gives_margins as gives_margins
+from sklearn_dl.training._losses import resolve_loss as resolve_loss
+from sklearn_dl.training._module import BackboneWithHead as BackboneWithHead
+from sklearn_dl.training._net import EstimatorNet as EstimatorNet
+from sklearn_dl.training._net import Recipe as Recipe
+from sklearn_dl.training._net import build_callbacks as build_callbacks
+from sklearn_dl.training._net import build_net as build_net
+from sklearn_dl.training._net import check_net_params as check_net_params
+from sklearn_dl.training._net import is_checkpoint as is_checkpoint
+from sklearn_dl.training._optimizers import OPTIMIZERS as OPTIMIZERS
+from sklearn_dl.training._optimizers import Optimizer
+from sklearn_dl.training._regime import Regime as Regime
+from sklearn_dl.training._regime import trains_backbone as trains_backbone
+from sklearn_dl.training._schedule import SCHEDULES as SCHEDULES
+from sklearn_dl.training._schedule import LearningRates as LearningRates
+from sklearn_dl.training._schedule import Schedule
+from sklearn_dl.training._schedule import resolve_schedule as resolve_schedule
+from sklearn_dl.training._trainable import Trainable
 
 if TYPE_CHECKING:
     from sklearn_dl.training._adversarial import VirtualAdversarialLoss
     from sklearn_dl.training._diagnose import diagnose
-    from sklearn_dl.training._digest import digest_of_run
     from sklearn_dl.training._gradients import GradientMonitor
     from sklearn_dl.training._recording import BatchLosses
     from sklearn_dl.training._sam import SAM
     from sklearn_dl.training._stopping import StoppingRules
     from sklearn_dl.training._tensorboard import TensorBoard
 
+# For users; the other names are for other rooms.
 __all__ = [
-    "CLASSIFIER_LOSSES",
-    "OPTIMIZERS",
-    "REGRESSOR_LOSSES",
     "SAM",
-    "SCHEDULES",
-    "AugmentedView",
-    "BackboneWithHead",
     "BatchLosses",
     "Checkpoint",
-    "EarlyStopping",
-    "EpochProgress",
     "EpsilonInsensitiveLoss",
-    "EstimatorNet",
-    "FeatureNorm",
     "GradientMonitor",
     "Head",
     "HingeLoss",
-    "Inputs",
-    "LearningRates",
+    "LogLoss",
     "Optimizer",
-    "Regime",
-    "Rows",
     "Schedule",
     "StoppingRules",
-    "TaskContexts",
     "TensorBoard",
-    "TrainingAccuracy",
-    "TrainingRows",
-    "ValidationScore",
+    "Trainable",
     "VirtualAdversarialLoss",
     "WeightAveraging",
-    "build_callbacks",
-    "build_net",
-    "check_callbacks",
-    "check_net_params",
-    "continue_training",
     "diagnose",
-    "digest_of_run",
-    "gives_margins",
-    "guessing_loss",
-    "history_frame",
-    "hold_back",
-    "noted",
-    "resolve_loss",
-    "resolve_schedule",
-    "warn_of_divergence",
 ]
 
 # What few fits need.
@@ -119,6 +83,5 @@ __getattr__, __dir__ = lazy(
         "TensorBoard": "sklearn_dl.training._tensorboard",
         "VirtualAdversarialLoss": "sklearn_dl.training._adversarial",
         "diagnose": "sklearn_dl.training._diagnose",
-        "digest_of_run": "sklearn_dl.training._digest",
     },
 )

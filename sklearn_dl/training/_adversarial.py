@@ -17,8 +17,8 @@ class VirtualAdversarialLoss(Callback):
 
     For each training image the change of length `epsilon` that moves the outputs
     most is found (by power iteration), and the distance that it moves them is added
-    to the loss [1]_: of classes the divergence ``KL(p(x) || p(x + r))``, of labels
-    its mean over labels, of targets the mean squared distance. What is changed are
+    to the loss [1]_: for classes the divergence ``KL(p(x) || p(x + r))``, for labels
+    its mean over labels, for numbers the mean squared distance. What is changed are
     the normalised pixels, or the features where the backbone is frozen. Each step
     takes ``2 + n_power`` more forward and ``1 + n_power`` more backward passes, in
     float32 also under half precision: the differences would drown in its rounding.
@@ -80,23 +80,14 @@ class VirtualAdversarialLoss(Callback):
     def loss_term(
         self, net, inputs: Mapping[str, torch.Tensor], y_pred: torch.Tensor
     ) -> torch.Tensor:
-        """Return the term of one batch, weighted.
+        """Return the weighted term of one batch, as the net takes it.
 
-        Parameters
-        ----------
-        net : EstimatorNet
-        inputs : dict of torch.Tensor
-            Pixels or features of the batch, as the net takes them.
-        y_pred : torch.Tensor of shape (b, k)
-            Outputs for them. Not used: its dropout was another.
-
-        Returns
-        -------
-        torch.Tensor of shape ()
+        Its outputs `y_pred` are not used: their dropout was another.
         """
         ((name, rows),) = net.prepared(inputs).items()
-        epsilon, xi = self._lengths(rows)
-        distance = _DISTANCES[net.kind]
+        epsilon = 0.05 * _length(rows) if self.epsilon is None else self.epsilon
+        xi = epsilon / 10 if self.xi is None else self.xi
+        distance = _DISTANCES[net.recipe.kind]
         direction = _unit(torch.randn_like(rows))
         full_precision = torch.autocast(rows.device.type, enabled=False)
         with _still_statistics(net.module_), full_precision:
@@ -111,13 +102,6 @@ class VirtualAdversarialLoss(Callback):
                 direction = _unit(gradient)
             moved = net.module_(**{name: rows + epsilon * direction})
             return self.weight * distance(outputs, moved).mean()
-
-    def _lengths(
-        self, rows: torch.Tensor
-    ) -> tuple[torch.Tensor | float, torch.Tensor | float]:
-        """Return `epsilon` and `xi`, as numbers or one for each row."""
-        epsilon = 0.05 * _length(rows) if self.epsilon is None else self.epsilon
-        return epsilon, epsilon / 10 if self.xi is None else self.xi
 
 
 def _length(rows: torch.Tensor) -> torch.Tensor:
@@ -151,9 +135,9 @@ def _squared(outputs: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
 
 
 _DISTANCES = {
-    "classes": _divergence,
-    "labels": _label_divergence,
-    "targets": _squared,
+    "multiclass": _divergence,
+    "multilabel-indicator": _label_divergence,
+    "continuous": _squared,
 }
 
 

@@ -103,12 +103,9 @@ class WeightAveraging(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a run that is resumed needs."""
-        trained = self.trained_ if self.in_place_ else {}
-        return {
-            "average": dict(self.average_),
-            "trained": dict(trained),
-            "steps": self.steps_,
-        }
+        trained = dict(self.trained_) if self.in_place_ else {}
+        average = dict(self.average_)
+        return {"average": average, "trained": trained, "steps": self.steps_}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned."""

@@ -5,27 +5,32 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
+from sklearn_dl.training._dataset import sent
 from sklearn_dl.training._regime import learned_state
-from sklearn_dl.training._step import sent
 
 
 def check_callbacks(callbacks: Iterable) -> list:
     """Return the user's callbacks as a list; raise where one isn't skorch's."""
     for callback in callbacks:
-        candidate = callback[1] if isinstance(callback, tuple) else callback
-        kind = candidate if isinstance(candidate, type) else type(candidate)
-        if not issubclass(kind, Callback):
+        if not issubclass(class_of(callback), Callback):
             raise ValueError(
                 f"callbacks has {callback!r}, which is neither a callback of skorch "
                 "nor a pair (name, callback). Callbacks of scikit-learn go to "
                 "set_callbacks."
             )
     return list(callbacks)
+
+
+def class_of(callback) -> type:
+    """Return the class of a callback: an instance, a class, or a pair with a name."""
+    kind = callback[1] if isinstance(callback, tuple) else callback
+    return kind if isinstance(kind, type) else type(kind)
 
 
 class ValidationScore(Callback):
@@ -230,19 +235,16 @@ class TaskContexts(Callback):
     Parameters
     ----------
     context : sklearn.callback.CallbackContext
-        Of the whole fit.
+        Context of the whole fit.
     estimator : estimator being fitted
     data : dict
         ``X``, ``y`` and ``metadata`` for the hooks.
-    reconstruct : callable
-        Maps the net to the attributes of an estimator fitted so far.
     """
 
-    def __init__(self, context, estimator, data: dict, reconstruct: Callable):
+    def __init__(self, context, estimator, data: dict):
         self.context = context
         self.estimator = estimator
         self.data = data
-        self.reconstruct = reconstruct
 
     def on_epoch_begin(self, net, **kwargs):
         """Open the epoch's context."""
@@ -253,7 +255,29 @@ class TaskContexts(Callback):
         """Close it, and stop when a callback says so."""
         stop = self.epoch_.call_on_fit_task_end(
             estimator=self.estimator,
-            reconstruction_attributes=lambda: self.reconstruct(net),
+            reconstruction_attributes=lambda: fitted_attributes(net),
             **self.data,
         )
         net.stop_ = net.stop_ or bool(stop)
+
+
+def fitted_attributes(net) -> dict[str, Any]:
+    """Return the attributes of an estimator whose training ends now."""
+    return {
+        "_network": net.module_,
+        "preprocessing_": net.preprocessing,
+        "n_iter_": len(net.history),
+        "history_": history_frame(net.history),
+    }
+
+
+def history_frame(history: Iterable[dict]) -> pd.DataFrame:
+    """Return a history as one row per epoch: losses, scores, rates, seconds."""
+    skipped = ("batches", "_batch_count", "_best")
+    rows = [
+        {name: value for name, value in epoch.items() if not name.endswith(skipped)}
+        for epoch in history
+    ]
+    if not rows:  # training ended within its first epoch
+        return pd.DataFrame(columns=["epoch", "lr", "dur", "train_loss"])
+    return pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: after a crash, it goes on where it was."""
+"""Checkpoints of a training, which goes on from them after a crash."""
 
 import hashlib
 import io
@@ -14,9 +14,14 @@ import torch
 from skorch.callbacks import Callback, EpochScoring, PassthroughScoring
 
 from sklearn_dl._files import remove_stale, replacing
+from sklearn_dl._runtime import fingerprint_text
+from sklearn_dl.training._dataset import Rows
 
 _FORMAT = "sklearn_dl checkpoint"
 _VERSION = 1
+# What a resumed run may do otherwise.
+_FREE = ("cache", "callbacks", "device", "verbose")
+_FREE_NET_PARAMS = ("num_workers", "pin_memory", "prefetch_factor")
 
 
 class Checkpoint(Callback):
@@ -102,13 +107,13 @@ class Checkpoint(Callback):
     def on_train_begin(self, net, **kwargs):
         """Go on from a checkpoint of the same fit, if there is one."""
         self.failed_ = False
-        if not net.resumable_:
+        if net.fingerprint_ is None:
             raise ValueError(
                 "Checkpoint can't find the files of a fit again that draws new random "
                 "numbers each time: give the estimator an int, such as "
                 "random_state=0."
             )
-        self.fingerprint_ = f"{net.fingerprint_[:32]}-{_digest(net)}"
+        self.fingerprint_ = f"{net.fingerprint_[:32]}-{_fingerprint(net)}"
         self.path_ = Path(self.directory) / f"{self.fingerprint_}.checkpoint"
         self.resumed_epoch_ = 0
         remove_stale(self.path_.parent, "*.checkpoint")
@@ -229,8 +234,8 @@ def _plain(value: Any, where: str) -> Any:
     )
 
 
-def _digest(net) -> str:
-    """Return a digest of what a fit is, beside its parameters and its data.
+def _fingerprint(net) -> str:
+    """Return a fingerprint of what a fit is, beside its parameters and its data.
 
     That is the callbacks that take part in training, by their settings; and the
     weights of a warm start.
@@ -249,3 +254,43 @@ def _digest(net) -> str:
             values = tensor.cpu().contiguous().view(-1)
             digest.update(values.view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def run_fingerprint(
+    name: str,
+    params: Mapping[str, Any],
+    training: Rows,
+    validation: Rows | None,
+    *,
+    epochs_before: int = 0,
+) -> str:
+    """Return a fingerprint of a training: its parameters and its rows.
+
+    Files are taken by their paths, other images by their pixels. `name` is that of
+    the estimator's class, `params` its deep parameters; a warm start has a number of
+    epochs before it.
+    """
+    digest = hashlib.sha256()
+    for key in sorted(params):
+        if key.split("__")[0] not in _FREE:
+            text = fingerprint_text(params[key], skip=_FREE_NET_PARAMS)
+            digest.update(f"{key}={text};".encode())
+    digest.update(f"{name} after {epochs_before};".encode())
+    for rows in (training, validation):
+        if rows is not None:
+            _add_rows(digest, rows)
+    return digest.hexdigest()
+
+
+def _add_rows(digest, rows: Rows) -> None:
+    source = rows.source
+    positions = np.arange(len(rows)) if rows.rows is None else rows.rows
+    digest.update(f"{source.kind} {len(source)} {source.image_shape};".encode())
+    digest.update(np.ascontiguousarray(positions, dtype=np.int64).tobytes())
+    digest.update(np.ascontiguousarray(rows.weight).tobytes())
+    digest.update(np.ascontiguousarray(rows.target.numpy()).tobytes())
+    for row in map(int, positions):
+        path = source.path(row)
+        digest.update(repr(path).encode())
+        if path is None:
+            digest.update(np.asarray(source[row]).tobytes())

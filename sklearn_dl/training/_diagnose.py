@@ -1,4 +1,4 @@
-"""What the history of a training says, and the parameters that answer it."""
+"""Diagnosis of a training from its history."""
 
 import pandas as pd
 
@@ -43,15 +43,16 @@ def diagnose(estimator) -> pd.DataFrame:
 
     Notes
     -----
-    Losses are compared with that of guessing, a prediction that doesn't look at the
-    image: ``log(n_classes)`` of a classifier, 1 of a regressor, whose targets have
+    Losses are compared with the chance loss, that of a prediction that doesn't look at
+    the image: ``log(n_classes)`` of a classifier, 1 of a regressor, whose targets have
     variance 1. Where the head was warmed up, the epochs after it are looked at. The
     rules:
 
-    - rate too high: the training loss is no number, is ten times that of guessing in
-      some epoch, ends above guessing without falling evenly, or rises a lot on its way;
-    - rate too low: it stands near guessing, or falls by the same small step each epoch;
-    - underfitting: it ends near guessing, or still falls;
+    - rate too high: the training loss is no number, is ten times the chance loss in
+      some epoch, ends above it without falling evenly, or rises a lot on its way;
+    - rate too low: it stands near the chance loss, or falls by the same small step
+      each epoch;
+    - underfitting: it ends near the chance loss, or still falls;
     - overfitting: the validation loss rises from its best while the training loss
       falls, or the training accuracy is far above the validation accuracy, in the epoch
       whose weights were kept;

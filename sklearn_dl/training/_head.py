@@ -1,4 +1,4 @@
-"""The head: what is put on a backbone's features."""
+"""Heads: the layers on a backbone's features."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -35,13 +35,9 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 _INITS: dict[str, Callable[[torch.Tensor, float], Any]] = {
-    "he_normal": lambda weight, gain: nn.init.kaiming_normal_(
-        weight, nonlinearity="relu"
-    ),
-    "he_uniform": lambda weight, gain: nn.init.kaiming_uniform_(
-        weight, nonlinearity="relu"
-    ),
-    "lsuv": lambda weight, gain: nn.init.orthogonal_(weight),
+    "he_normal": lambda w, gain: nn.init.kaiming_normal_(w, nonlinearity="relu"),
+    "he_uniform": lambda w, gain: nn.init.kaiming_uniform_(w, nonlinearity="relu"),
+    "lsuv": lambda w, gain: nn.init.orthogonal_(w),
     "xavier_normal": nn.init.xavier_normal_,
     "xavier_uniform": nn.init.xavier_uniform_,
 }
@@ -60,19 +56,20 @@ class Head(BaseEstimator):
     hidden_layer_sizes : int or sequence of int, default=()
         Widths of the hidden layers, from the features to the outputs.
     dropout : float, default=0.0
-        Share of the values that are set to zero in training, from 0 to below 1; the
-        others are scaled by ``1 / (1 - dropout)``. Of the values of each hidden
-        layer, or, without hidden layers, of the features. Off in prediction.
-    activation : {"sigmoid", "tanh", "softplus", "relu", "leaky_relu", "elu", "swish", \
-            "gelu"}, default="relu"
-        Of the hidden layers.
+        Probability, from 0 to below 1, that a value is set to zero in training; the
+        others are scaled by ``1 / (1 - dropout)``. It acts on the values of each hidden
+        layer, or, without hidden layers, on the features; not in prediction.
+    activation : str, default="relu"
+        Activation of the hidden layers: "sigmoid", "tanh", "softplus", "relu",
+        "leaky_relu", "elu", "swish" or "gelu".
     normalization : {"batch", "layer", "group"} or None, default=None
-        Of the hidden layers. Groups have 16 values or more: their number is the
-        largest that divides the width and is at most ``width / 16`` and 32, so 8 for
-        a width of 128, 5 for 100, and 1 (as "layer") below 32 or for a prime width.
-    init : {"default", "xavier_uniform", "xavier_normal", "he_uniform", "he_normal", \
-            "lsuv"}, default="default"
-        First weights of all Linear layers, the last included. ``"default"``: torch's
+        Normalisation of the hidden layers. Groups have 16 values or more: their number
+        is the largest that divides the width and is at most ``width / 16`` and 32, so 8
+        for a width of 128, 5 for 100, and 1 (as "layer") below 32 or for a prime width.
+    init : str, default="default"
+        First weights of all Linear layers, the last included: "default",
+        "xavier_uniform", "xavier_normal", "he_uniform", "he_normal" or "lsuv".
+        ``"default"``: torch's
         own, weights and biases uniform within ``1 / sqrt(n_in)``. With the others
         biases are zero, and weights have a deviation of ``sqrt(2 / (n_in + n_out))``
         (Xavier [1]_) or ``sqrt(2 / n_in)`` (He [2]_), normal or uniform, for every
@@ -148,8 +145,8 @@ class Head(BaseEstimator):
 
         Parameters
         ----------
-        n_features : int
-        n_outputs : int
+        n_features, n_outputs : int
+            Widths of what goes in and of what comes out.
 
         Returns
         -------
@@ -191,16 +188,10 @@ class Head(BaseEstimator):
     def fit_init(self, module: nn.Module, features: torch.Tensor) -> None:
         """Set what depends on data: layers scaled by LSUV, norms of features.
 
-        Dropout is off meanwhile and BatchNorm of hidden layers normalises by this
-        batch, in whatever mode the module is; no mode and no running statistics of
-        hidden layers change.
-
-        Parameters
-        ----------
-        module : torch.nn.Module
-            What `build` returned.
-        features : torch.Tensor of shape (b, n_features)
-            Features of one batch of training images; the larger the better.
+        `module` is what `build` returned, `features` are those of a batch of training
+        images, the larger the better. Dropout is off meanwhile and BatchNorm of hidden
+        layers normalises by this batch, in whatever mode the module is; no mode and no
+        running statistics of hidden layers change.
         """
         values = features.to(next(module.parameters()))
         for layer in [module] if isinstance(module, nn.Linear) else module.children():
@@ -250,21 +241,6 @@ class FeatureNorm(nn.BatchNorm1d):
     The features are divided by one number first, their mean deviation in a batch of
     training images: so BatchNorm's ``eps`` is small against them also where their
     spread is tiny, and large against those that are nearly always the same.
-
-    Parameters
-    ----------
-    n_features : int
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_dl.training import FeatureNorm
-    >>> norm = FeatureNorm(2)
-    >>> features = torch.tensor([[1e-6, 0.0], [3e-6, 4e-6]])
-    >>> norm.fit(features)
-    >>> norm(features).round(decimals=1)
-    tensor([[-1., -1.],
-            [ 1.,  1.]])
     """
 
     scale: torch.Tensor

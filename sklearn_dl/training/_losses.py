@@ -1,4 +1,4 @@
-"""Losses by name, of torch and of the user, one value for each row or output."""
+"""Losses by name, of torch and of the user, with one value for each row or output."""
 
 import copy
 import math
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from torch import nn
 
 CLASSIFIER_LOSSES = frozenset({"log_loss", "hinge"})
@@ -15,12 +16,49 @@ REGRESSOR_LOSSES = frozenset(
 )
 
 
-class HingeLoss(nn.Module):
-    """Hinge loss of classes, as Crammer and Singer have it, or of each label.
+_NAMES = {
+    "multiclass": CLASSIFIER_LOSSES,
+    "multilabel-indicator": CLASSIFIER_LOSSES,
+    "continuous": REGRESSOR_LOSSES,
+}
 
-    Of classes [1]_: ``max(0, 1 + max(other outputs) - output of the class)``, what
-    `sklearn.metrics.hinge_loss` means over rows. Of labels, 0 or 1: ``max(0, 1 - z)``
-    of a label that is there, ``max(0, 1 + z)`` of one that is not.
+
+class LogLoss(BaseEstimator):
+    """Cross-entropy of the classes, or of each label, with smoothed targets.
+
+    A value of the estimators' `loss` that a grid reaches into, as in
+    ``loss__label_smoothing``. ``LogLoss()`` is the same as ``"log_loss"``.
+
+    Parameters
+    ----------
+    label_smoothing : float, default=0.0
+        a of the smoothed targets [1]_, at least 0 and below 1: for k classes
+        ``(1 - a) * one_hot + a / k``, for labels ``(1 - a) * target + a / 2``.
+
+    References
+    ----------
+    .. [1] C. Szegedy, V. Vanhoucke, S. Ioffe, J. Shlens and Z. Wojna, "Rethinking the
+       Inception architecture for computer vision", CVPR, 2016.
+
+    Examples
+    --------
+    >>> from sklearn_dl import ImageClassifier
+    >>> from sklearn_dl.training import LogLoss
+    >>> model = ImageClassifier(loss=LogLoss())
+    >>> model.set_params(loss__label_smoothing=0.1).loss
+    LogLoss(label_smoothing=0.1)
+    """
+
+    def __init__(self, label_smoothing: float = 0.0):
+        self.label_smoothing = label_smoothing
+
+
+class HingeLoss(nn.Module):
+    """Hinge loss of the classes, as Crammer and Singer have it, or of each label.
+
+    For classes [1]_ it is ``max(0, 1 + max(other outputs) - output of the class)``,
+    what `sklearn.metrics.hinge_loss` averages over rows; for labels ``max(0, 1 - z)``
+    where the label is present, ``max(0, 1 + z)`` where it is absent.
 
     Parameters
     ----------
@@ -58,9 +96,9 @@ class HingeLoss(nn.Module):
         target : torch.Tensor of shape (b,), int64, or of shape (b, k), 0.0 or 1.0
             Classes, or labels.
         """
-        share = self.label_smoothing
+        smoothing = self.label_smoothing
         if target.is_floating_point():
-            target = (1 - share) * target + share / 2
+            target = (1 - smoothing) * target + smoothing / 2
             present, absent = (1 - outputs).relu(), (1 + outputs).relu()
             return _reduced(target * present + (1 - target) * absent, self.reduction)
         if outputs.shape[1] == 1:  # no other class
@@ -70,13 +108,13 @@ class HingeLoss(nn.Module):
         rival = torch.where(outputs == first, second, first)
         losses = (1 + rival - outputs).relu()  # (b, k), one for each class
         chosen = losses.gather(1, target[:, None])[:, 0]
-        if share:
-            chosen = (1 - share) * chosen + share * losses.mean(1)
+        if smoothing:
+            chosen = (1 - smoothing) * chosen + smoothing * losses.mean(1)
         return _reduced(chosen, self.reduction)
 
 
 class EpsilonInsensitiveLoss(nn.Module):
-    """Absolute error beyond a margin, as of support vector regression.
+    """Absolute error beyond a margin, as in support vector regression [1]_.
 
     ``max(0, |target - output| - epsilon)``, scikit-learn's ``"epsilon_insensitive"``.
 
@@ -119,104 +157,66 @@ def _reduced(losses: torch.Tensor, reduction: str) -> torch.Tensor:
 
 
 def resolve_loss(
-    loss: str | nn.Module | type[nn.Module] | Callable,
+    loss: str | LogLoss | nn.Module | type[nn.Module] | Callable,
     *,
     kind: str,
     n_outputs: int,
-    label_smoothing: float = 0.0,
     label_weight: np.ndarray | None = None,
 ) -> nn.Module:
     """Return the module that a `loss` parameter stands for, without reduction.
 
-    Parameters
-    ----------
-    loss : str, torch.nn.Module or callable
-        For classes and labels ``"log_loss"`` (cross-entropy of the softmax; of each
-        label's sigmoid) or ``"hinge"`` (`HingeLoss`). For targets
-        ``"squared_error"``, ``"absolute_error"``, ``"huber"`` (half the square up to
-        1, linear beyond: ``torch.nn.HuberLoss(delta=1.0)``) or
-        ``"epsilon_insensitive"`` (`EpsilonInsensitiveLoss`). Or a loss of torch, as
-        instance or class: it is copied with ``reduction="none"``. Or any callable
-        that maps outputs and target to a loss for each row.
-    kind : {"classes", "labels", "targets"}
-        What the target is: int64 of shape (b,); 0.0 and 1.0 of shape (b, k); or
-        floats of shape (b, k).
-    n_outputs : int
-        k, the width of the outputs.
-    label_smoothing : float, default=0.0
-        a in ``(1 - a) * one_hot + a / k``, for labels ``(1 - a) * target + a / 2``;
-        the hinge loss is the expected one under it.
-    label_weight : ndarray of shape (k, 2), default=None
-        Weight of each label's loss where the label is absent and where it is present.
-
-    Returns
-    -------
-    torch.nn.Module
-        Maps outputs (b, k) and a target to losses, (b,) or (b, k).
-
-    Raises
-    ------
-    ValueError
-        If there is no such loss for this kind, or smoothing doesn't go with it.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_dl.training import resolve_loss
-    >>> loss = resolve_loss("log_loss", kind="classes", n_outputs=2)
-    >>> loss(torch.zeros(1, 2), torch.tensor([1]))
-    tensor([0.6931])
+    It maps outputs (b, k) and a target to losses, (b,) or (b, k). A name is one of
+    `CLASSIFIER_LOSSES` or `REGRESSOR_LOSSES`; a loss of torch, as instance or class,
+    is copied with ``reduction="none"``; any other callable maps outputs and target to
+    a loss for each row. The `kind` is "multiclass", "multilabel-indicator" or
+    "continuous". `label_weight`, (k, 2), weighs each label's loss where the label is
+    absent and where it is present.
     """
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(
-            f"label_smoothing={label_smoothing!r} must be at least 0 and below 1."
-        )
-    if isinstance(loss, str):
-        module = _named(loss, kind, label_smoothing)
-        smoothing = label_smoothing
+    smoothing = 0.0
+    if isinstance(loss, LogLoss | HingeLoss):
+        smoothing = loss.label_smoothing
+        if not 0 <= smoothing < 1:
+            raise ValueError(
+                f"label_smoothing={smoothing!r} must be at least 0 and below 1."
+            )
+    if isinstance(loss, str | LogLoss):
+        module = _named(loss, kind, smoothing)
     else:
         _check_kind(loss, kind)
-        module, smoothing = _RowLosses(_without_reduction(loss)), 0.0
-    if label_smoothing and (kind == "targets" or not isinstance(loss, str)):
-        raise ValueError(
-            f"label_smoothing={label_smoothing} goes with the classifier's losses by "
-            f"name, not with loss={loss!r}; torch's CrossEntropyLoss has its own."
-        )
-    if kind != "labels" or not (smoothing or label_weight is not None):
-        return module
-    return _LabelLoss(module, n_outputs, smoothing, label_weight)
+        module = _RowLosses(_without_reduction(loss))
+        smoothing = 0.0  # `HingeLoss` smooths by itself
+    if kind == "multilabel-indicator" and (smoothing or label_weight is not None):
+        return _LabelLoss(module, n_outputs, smoothing, label_weight)
+    return module
 
 
-def _named(loss: str, kind: str, label_smoothing: float) -> nn.Module:
-    names = _names(kind)
-    if loss not in names:
+def _named(loss: str | LogLoss, kind: str, label_smoothing: float) -> nn.Module:
+    name = "log_loss" if isinstance(loss, LogLoss) else loss
+    if name not in _NAMES[kind]:
         raise ValueError(
-            f"loss={loss!r} is not one of: {', '.join(sorted(names))}; nor a loss of "
-            "torch."
+            f"loss={loss!r} is not one of: {', '.join(sorted(_NAMES[kind]))}; nor a "
+            "loss of torch."
         )
-    if loss == "log_loss" and kind == "labels":
-        return nn.BCEWithLogitsLoss(reduction="none")
-    if loss == "log_loss":
+    if name == "log_loss" and kind == "multiclass":
         return nn.CrossEntropyLoss(reduction="none", label_smoothing=label_smoothing)
-    if loss == "hinge":
-        # Labels are smoothed with their weights, in `_LabelLoss`.
-        share = label_smoothing if kind == "classes" else 0.0
-        return HingeLoss(share, reduction="none")
-    regression: dict[str, Callable[..., nn.Module]] = {
+    modules: dict[str, Callable[..., nn.Module]] = {
         "absolute_error": nn.L1Loss,
         "epsilon_insensitive": EpsilonInsensitiveLoss,
+        "hinge": HingeLoss,
         "huber": nn.HuberLoss,
+        "log_loss": nn.BCEWithLogitsLoss,
         "squared_error": nn.MSELoss,
     }
-    return regression[loss](reduction="none")
+    return modules[name](reduction="none")
 
 
 def _without_reduction(loss) -> Callable:
     """Return a copy of the user's loss that doesn't reduce."""
+    right = not isinstance(loss, type) or issubclass(loss, nn.Module)
+    if not (right and callable(loss)):
+        raise ValueError(f"loss={loss!r} is neither a name nor a loss of torch.")
     module: Any
     if isinstance(loss, type):
-        if not issubclass(loss, nn.Module):
-            raise ValueError(f"loss={loss!r} is neither a name nor a loss of torch.")
         try:
             module = loss()
         except TypeError as error:
@@ -224,10 +224,8 @@ def _without_reduction(loss) -> Callable:
                 f"loss={loss!r} can't be made without arguments ({error}); give an "
                 "instance."
             ) from error
-    elif callable(loss):
-        module = copy.deepcopy(loss)
     else:
-        raise ValueError(f"loss={loss!r} is neither a name nor a loss of torch.")
+        module = copy.deepcopy(loss)
     if hasattr(module, "reduction"):
         module.reduction = "none"
     return module
@@ -245,16 +243,12 @@ def _check_kind(loss, kind: str) -> None:
         )
     classes = (nn.CrossEntropyLoss, nn.MultiMarginLoss)
     numbers = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
-    wrong = numbers if kind == "classes" else classes
+    wrong = numbers if kind == "multiclass" else classes
     if issubclass(cls, wrong):
         raise ValueError(
             f"loss={loss!r} is not for {kind}: use one of "
-            f"{', '.join(sorted(_names(kind)))}, or a loss of torch for them."
+            f"{', '.join(sorted(_NAMES[kind]))}, or a loss of torch for them."
         )
-
-
-def _names(kind: str) -> frozenset[str]:
-    return REGRESSOR_LOSSES if kind == "targets" else CLASSIFIER_LOSSES
 
 
 class _RowLosses(nn.Module):
@@ -289,24 +283,16 @@ class _LabelLoss(nn.Module):
 
     weight: torch.Tensor | None
 
-    def __init__(
-        self,
-        loss: nn.Module,
-        n_outputs: int,
-        smoothing: float,
-        label_weight: np.ndarray | None,
-    ):
+    def __init__(self, loss: nn.Module, n_outputs: int, smoothing: float, label_weight):
         super().__init__()
         self.loss = loss
         self.smoothing = smoothing
-        weight = None
-        if label_weight is not None:
-            weight = torch.as_tensor(label_weight)
-            if weight.shape != (n_outputs, 2):
-                raise ValueError(
-                    f"label_weight has shape {tuple(weight.shape)}, but {n_outputs} "
-                    f"labels need ({n_outputs}, 2)."
-                )
+        weight = None if label_weight is None else torch.as_tensor(label_weight)
+        if weight is not None and weight.shape != (n_outputs, 2):
+            raise ValueError(
+                f"label_weight has shape {tuple(weight.shape)}, but {n_outputs} "
+                f"labels need ({n_outputs}, 2)."
+            )
         self.register_buffer("weight", weight)
 
     def forward(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -323,36 +309,25 @@ class _LabelLoss(nn.Module):
         return losses * torch.lerp(absent, present, target.to(losses))
 
 
-def guessing_loss(
-    loss: str | nn.Module | Callable, *, kind: str, n_outputs: int
+def chance_loss(
+    loss: str | LogLoss | nn.Module | Callable, *, kind: str, n_outputs: int
 ) -> float | None:
     """Return the loss of a prediction that doesn't look at the image.
 
-    Of even probabilities, or of the mean of targets of variance 1 (there it is an
-    upper bound, but for the squared error). None for a loss of the user.
-
-    Examples
-    --------
-    >>> from sklearn_dl.training import guessing_loss
-    >>> round(guessing_loss("log_loss", kind="classes", n_outputs=10), 3)
-    2.303
+    That is one of even probabilities, or of the mean of targets of variance 1 (there
+    it is an upper bound, but for the squared error). None for a loss of the user.
     """
+    if isinstance(loss, LogLoss):
+        loss = "log_loss"
     if not isinstance(loss, str):
         return None
     if loss == "log_loss":
-        return math.log(2 if kind == "labels" else n_outputs)
+        return math.log(2 if kind == "multilabel-indicator" else n_outputs)
     return 0.5 if loss == "huber" else 1.0
 
 
 def gives_margins(loss) -> bool:
-    """Tell whether a loss trains margins, which are no logarithms of probabilities.
-
-    Examples
-    --------
-    >>> from sklearn_dl.training import gives_margins
-    >>> gives_margins("hinge"), gives_margins("log_loss")
-    (True, False)
-    """
-    kind = loss if isinstance(loss, type) else type(loss)
+    """Tell whether a loss trains margins, which are no logarithms of probabilities."""
+    cls = loss if isinstance(loss, type) else type(loss)
     margins = (HingeLoss, nn.MultiMarginLoss, nn.MultiLabelMarginLoss)
-    return loss == "hinge" or issubclass(kind, margins)
+    return loss == "hinge" or issubclass(cls, margins)

@@ -22,30 +22,34 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict, float]] = {
     "adam": (torch.optim.Adam, {}, 1e-3),
     "adamw": (torch.optim.AdamW, {}, 1e-3),
 }
-# What torch steps in one pass over each tensor, and where; and the arguments by which a
-# user chooses the way of the step.
+# What torch steps in one pass over each tensor, and on which devices.
 _FUSED = {
     torch.optim.SGD: ("cpu", "cuda"),
     torch.optim.Adam: ("cpu", "cuda"),
     torch.optim.AdamW: ("cpu", "cuda"),
     torch.optim.Adagrad: ("cpu",),
 }
+# The arguments by which a user chooses the way of the step.
 WAYS_OF_THE_STEP = ("fused", "foreach", "differentiable")
 
 
 class Optimizer(BaseEstimator):
-    """An optimiser with the rarer settings of its step.
+    """An optimiser with the settings of its step.
 
     A value of the estimators' `optimizer` that a grid reaches into, as in
-    ``optimizer__max_grad_norm``. The rates stay with the estimator: `lr`,
-    `backbone_lr`, `weight_decay`.
+    ``optimizer__weight_decay``. The rates stay with the estimator: `lr`,
+    `backbone_lr`.
 
     Parameters
     ----------
-    method : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"} \
-            or callable, default="momentum"
-        By name; or a class such as `SAM` or one of torch's, called with groups of
-        parameters and ``lr=``.
+    method : str or callable, default="momentum"
+        One of "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam" and "adamw";
+        or a class such as `SAM` or one of torch's, called with groups of parameters
+        and ``lr=``.
+    weight_decay : float, default=1e-4
+        Torch's `weight_decay`, twice the factor of an L2 penalty where the method
+        isn't "adamw". It is for weights alone: biases, norms and other vectors don't
+        decay.
     l1 : float, default=0.0
         Strength of the L1 penalty: its subgradient, ``l1 * sign(w)``, is added to the
         gradient of each weight; biases, norms and other vectors have none. Reported
@@ -67,22 +71,23 @@ class Optimizer(BaseEstimator):
     --------
     >>> from sklearn_dl import ImageClassifier
     >>> from sklearn_dl.training import Optimizer
-    >>> ImageClassifier(optimizer=Optimizer("adamw", max_grad_norm=1.0)).get_params()[
-    ...     "optimizer__max_grad_norm"
-    ... ]
-    1.0
+    >>> model = ImageClassifier(optimizer=Optimizer("adamw", max_grad_norm=1.0))
+    >>> model.set_params(optimizer__weight_decay=0.05).optimizer
+    Optimizer(max_grad_norm=1.0, method='adamw', weight_decay=0.05)
     """
 
     def __init__(
         self,
         method="momentum",
         *,
+        weight_decay=1e-4,
         l1=0.0,
         max_grad_norm=None,
         max_grad_value=None,
         options=None,
     ):
         self.method = method
+        self.weight_decay = weight_decay
         self.l1 = l1
         self.max_grad_norm = max_grad_norm
         self.max_grad_value = max_grad_value
@@ -105,8 +110,10 @@ class Optimizer(BaseEstimator):
                 f"optimizer={method!r} is not a class, nor one of: "
                 f"{', '.join(OPTIMIZERS)}."
             )
-        if not _is_number(chosen.l1) or chosen.l1 < 0:
-            raise ValueError(f"l1={chosen.l1!r} must be a number of at least 0.")
+        for name in ("weight_decay", "l1"):
+            strength = getattr(chosen, name)
+            if not (_is_number(strength) and strength >= 0):
+                raise ValueError(f"{name}={strength!r} must be a number of at least 0.")
         for name in ("max_grad_norm", "max_grad_value"):
             limit = getattr(chosen, name)
             if limit is not None and not (_is_number(limit) and limit > 0):
@@ -116,7 +123,8 @@ class Optimizer(BaseEstimator):
         ours = {"params", "lr", "weight_decay"} & set(chosen.options or ())
         if ours:
             raise ValueError(
-                f"options={sorted(ours)} belongs to parameters of the estimator itself."
+                f"options={sorted(ours)} belongs to parameters: lr of the estimator, "
+                "weight_decay of Optimizer."
             )
         return chosen
 
@@ -208,8 +216,8 @@ def _parts(network, lr, backbone_lr) -> Iterator[tuple[str, list, float]]:
     first, last = backbone_lr
     for position, stage in enumerate(trained):
         # One stage alone is the last one.
-        share = position / (len(trained) - 1) if len(trained) > 1 else 1.0
-        yield f"backbone/{stage}", stages[stage], first * (last / first) ** share
+        way = position / (len(trained) - 1) if len(trained) > 1 else 1.0
+        yield f"backbone/{stage}", stages[stage], first * (last / first) ** way
 
 
 def is_weight(parameter: torch.Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""The loss of every training step."""
+"""Recording of the loss of every training step."""
 
 import math
 
@@ -13,7 +13,7 @@ class BatchLosses(Callback):
     n_steps : int or None, default=None
         Ends training after as many steps; None never does.
     smoothing : float, default=0.8
-        Share of the past in the running mean of the losses, at least 0 and below 1.
+        Weight of the past in the running mean of the losses, at least 0 and below 1.
         The mean is corrected for its start at zero: m_t = v_t / (1 - smoothing^t) with
         v_t = smoothing v_(t-1) + (1 - smoothing) loss_t.
     divergence : float or None, default=None
@@ -77,17 +77,13 @@ class BatchLosses(Callback):
         self.losses_.append(float(loss.detach()))
         kept = self.smoothing
         self.sum_ = kept * self.sum_ + (1 - kept) * self.losses_[-1]
-        self.smoothed_.append(self.sum_ / (1 - kept ** len(self.losses_)))
-        if self._diverged():
-            net.stop_now("the loss diverged")
+        mean = self.sum_ / (1 - kept ** len(self.losses_))
+        self.smoothed_.append(mean)
+        self.best_ = min(self.best_, mean)
+        if self.divergence is not None:
+            # Written so that losses below zero, which some modules give, do no harm.
+            limit = self.best_ + (self.divergence - 1) * abs(self.best_)
+            if not mean <= limit:
+                net.stop_now("the loss diverged")
         if len(self.losses_) == self.n_steps:
             net.stop_now(f"{self.n_steps} steps")
-
-    def _diverged(self) -> bool:
-        mean = self.smoothed_[-1]
-        self.best_ = min(self.best_, mean)
-        if self.divergence is None:
-            return False
-        # Written so that losses below zero, which some modules give, do no harm.
-        limit = self.best_ + (self.divergence - 1) * abs(self.best_)
-        return not mean <= limit

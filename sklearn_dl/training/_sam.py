@@ -35,7 +35,7 @@ class SAM(torch.optim.Optimizer):
         Whether distances are relative to each weight's size [2]_:
         ``w + rho * w**2 * g / ||w * g||``; `rho` is then about ten times larger.
     weight_decay : float, default=0.0
-        Of the base optimiser.
+        Weight decay of the base optimiser.
     base_options : dict or None, default=None
         Further arguments of the base optimiser, such as ``{"momentum": 0.95}``.
 
@@ -91,10 +91,9 @@ class SAM(torch.optim.Optimizer):
             base, arguments, _ = OPTIMIZERS[base]
         if weight_decay:
             arguments = {**arguments, "weight_decay": weight_decay}
+        arguments = {**arguments, **(base_options or {})}
         super().__init__(params, {"rho": rho, "adaptive": adaptive, "lr": lr})
-        self.base = base(
-            self.param_groups, lr=lr, **{**arguments, **(base_options or {})}
-        )
+        self.base = base(self.param_groups, lr=lr, **arguments)
         # Schedulers ask the defaults whether there is a momentum.
         self.defaults = {**self.base.defaults, **self.defaults}
         self._share()
@@ -105,23 +104,13 @@ class SAM(torch.optim.Optimizer):
         self.state = self.base.state
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Make one step.
+        """Make one step, and return the loss at the weights before it.
 
         Parameters
         ----------
         closure : callable
             Clears the gradients, computes the loss and its gradients, and returns
             the loss. It is called twice.
-
-        Returns
-        -------
-        torch.Tensor or float
-            The loss at the weights before the step.
-
-        Raises
-        ------
-        ValueError
-            Without a closure, as under a gradient scaler.
         """
         if closure is None:
             raise ValueError(

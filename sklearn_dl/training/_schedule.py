@@ -1,25 +1,31 @@
-"""Learning rates that change in the course of training."""
+"""Learning-rate schedules, computed by torch's schedulers."""
 
+import copy
 import math
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from skorch.callbacks import Callback
-
-from sklearn_dl.training._plan import Plan
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 SCHEDULES = ("constant", "cosine", "exponential", "one_cycle", "plateau", "step")
+
+# How Smith's cycle is laid out in torch: lr / 25 at its start, the highest rate
+# after 30 % of the steps, and a 250,000th of it at the end.
+_CYCLE_START = 25.0
+_CYCLE_END = 25.0 * 1e4
 
 
 class Schedule(BaseEstimator):
     """How the learning rates change from step to step, or from epoch to epoch.
 
     Every group of parameters has its own rate, ``lr`` or ``backbone_lr``; a schedule
-    multiplies all of them by the same share. It covers the epochs in which
+    multiplies all of them by the same factor. It covers the epochs in which
     everything is trained: with ``warmup_epochs``, it starts after them, and the rate
     of the head is constant while the head is trained alone. Each fit starts it anew.
 
@@ -31,28 +37,28 @@ class Schedule(BaseEstimator):
         - "step": per epoch; multiplied by `gamma` every `step_size` epochs.
         - "exponential": per epoch; the rate of epoch k, from 1, is
           ``lr * gamma ** (k - 1)``.
-        - "cosine": per step; half a cosine from 1 down to `min_share` [1]_.
+        - "cosine": per step; half a cosine from 1 down to `min_factor` [1]_.
         - "one_cycle": per step; from ``lr / 25`` up to ``lr`` in the first 30 % of
           the steps, then down to almost nothing [2]_. Momentum stays as it is,
           unless `cycle_momentum` is set.
         - "plateau": per epoch; multiplied by `gamma` once `monitor` hasn't improved
           for more than `patience` epochs in a row.
-        - a callable ``f(step, n_steps)``: per step; returns the share. `step` counts
-          from 0.
+        - a callable ``f(step, n_steps)``: per step; returns the factor. `step`
+          counts from 0.
     warmup_lr : float, default=None
         Rate of the head while it is trained alone; None takes ``lr``.
     warmup_steps : int or float, default=0
         Steps in which the rates rise linearly to what the schedule says; a float is a
-        share of all steps. Not for "one_cycle", which has its own rise, nor for
+        fraction of all steps. Not for "one_cycle", which has its own rise, nor for
         "plateau". A cosine begins after them.
     warmup_start : float, default=0.01
-        Share that the rise starts from.
+        Factor that the rise starts from.
     step_size : int, default=10
         Epochs between the steps of "step".
     gamma : float, default=None
         Factor of "step", "plateau" (None takes 0.1) and "exponential" (0.9).
-    min_share : float, default=0.0
-        Lowest rate, as a share of a group's rate. Holds for all but the warm-up.
+    min_factor : float, default=0.0
+        Lowest factor. Holds for all but the warm-up.
     patience : int, default=3
         Epochs without improvement that "plateau" bears.
     monitor : str, default=None
@@ -73,9 +79,9 @@ class Schedule(BaseEstimator):
     Examples
     --------
     >>> from sklearn_dl.training import Schedule
-    >>> Schedule("exponential", gamma=0.5).shares(4)
+    >>> Schedule("exponential", gamma=0.5).factors(4)
     array([1.   , 0.5  , 0.25 , 0.125])
-    >>> Schedule("cosine", warmup_steps=2, warmup_start=0.5).shares(3, 2).round(2)
+    >>> Schedule("cosine", warmup_steps=2, warmup_start=0.5).factors(3, 2).round(2)
     array([0.5 , 0.75, 1.  , 0.85, 0.5 , 0.15])
     """
 
@@ -89,7 +95,7 @@ class Schedule(BaseEstimator):
         "warmup_start": [Interval(Real, 0, 1, closed="right")],
         "step_size": [Interval(Integral, 1, None, closed="left")],
         "gamma": [Interval(Real, 0, 1, closed="neither"), None],
-        "min_share": [Interval(Real, 0, 1, closed="both")],
+        "min_factor": [Interval(Real, 0, 1, closed="both")],
         "patience": [Interval(Integral, 0, None, closed="left")],
         "monitor": [str, None],
         "cycle_momentum": ["boolean"],
@@ -104,7 +110,7 @@ class Schedule(BaseEstimator):
         warmup_start: float = 0.01,
         step_size: int = 10,
         gamma: float | None = None,
-        min_share: float = 0.0,
+        min_factor: float = 0.0,
         patience: int = 3,
         monitor: str | None = None,
         cycle_momentum: bool = False,
@@ -115,13 +121,13 @@ class Schedule(BaseEstimator):
         self.warmup_start = warmup_start
         self.step_size = step_size
         self.gamma = gamma
-        self.min_share = min_share
+        self.min_factor = min_factor
         self.patience = patience
         self.monitor = monitor
         self.cycle_momentum = cycle_momentum
 
-    def shares(self, n_epochs: int, steps_per_epoch: int = 1) -> np.ndarray:
-        """Return the share of the rates at every step, to look at or to plot.
+    def factors(self, n_epochs: int, steps_per_epoch: int = 1) -> np.ndarray:
+        """Return the factor of the rates at every step, to look at or to plot.
 
         Parameters
         ----------
@@ -131,29 +137,28 @@ class Schedule(BaseEstimator):
 
         Returns
         -------
-        shares : ndarray of float64, shape (n_epochs * steps_per_epoch,)
+        factors : ndarray of float64, shape (n_epochs * steps_per_epoch,)
 
         Raises
         ------
         ValueError
-            If a parameter is not valid, or the shares depend on the training
-            ("plateau").
+            If a parameter is not valid, or kind is "plateau".
         """
         resolve_schedule(self)
         if self.kind == "plateau":
             raise ValueError(
-                "kind='plateau' follows the losses: its shares aren't known before "
+                "kind='plateau' follows the losses: its factors aren't known before "
                 "training."
             )
-        plan = Plan(self, [1.0], n_epochs, steps_per_epoch)
-        shares = []
+        plan = _Plan(self, [1.0], n_epochs, steps_per_epoch)
+        factors = []
         for _ in range(n_epochs * steps_per_epoch):
-            shares.append(plan.rates[0])
+            factors.append(plan.rates[0])
             plan.step()
-        return np.array(shares)
+        return np.array(factors)
 
-    def share(self, step: int, n_steps: int, steps_per_epoch: int) -> float:
-        """Return the share of a step, from 0, for the kinds that have a formula."""
+    def factor_at(self, step: int, n_steps: int, steps_per_epoch: int) -> float:
+        """Return the factor of a step, from 0, for the kinds that have a formula."""
         warmup = self.warmup_steps
         if isinstance(warmup, float):
             warmup = round(warmup * n_steps)
@@ -161,50 +166,111 @@ class Schedule(BaseEstimator):
         if step < warmup:
             rise = self.warmup_start + (1 - self.warmup_start) * step / warmup
         epoch = step // steps_per_epoch
-        share = 1.0
+        factor = 1.0
         if callable(self.kind):
-            share = float(self.kind(step, n_steps))
-            if not 0 <= share < math.inf:
+            factor = float(self.kind(step, n_steps))
+            if not 0 <= factor < math.inf:
                 raise ValueError(
-                    f"schedule={self.kind!r} gave {share} at step {step} of {n_steps}: "
-                    "it must give a share of the rate, 0 or more."
+                    f"schedule={self.kind!r} gave {factor} at step {step} of "
+                    f"{n_steps}: it must give a factor of the rate, 0 or more."
                 )
         elif self.kind == "step":
-            share = self.factor() ** (epoch // self.step_size)
+            factor = self._gamma ** (epoch // self.step_size)
         elif self.kind == "exponential":
-            share = self.factor() ** epoch
+            factor = self._gamma**epoch
         elif self.kind == "cosine":
             done = max(step - warmup, 0) / max(n_steps - warmup, 1)
             half = (1 + math.cos(math.pi * min(done, 1.0))) / 2
-            share = self.min_share + (1 - self.min_share) * half
-        return rise * max(share, self.min_share)
+            factor = self.min_factor + (1 - self.min_factor) * half
+        return rise * max(factor, self.min_factor)
 
-    def factor(self) -> float:
-        """Return `gamma`, or what stands for None."""
+    @property
+    def _gamma(self) -> float:
         if self.gamma is not None:
             return self.gamma
         return 0.9 if self.kind == "exponential" else 0.1
 
 
-def resolve_schedule(schedule: str | Callable | Schedule) -> Schedule:
-    """Return the `Schedule` that a `schedule` parameter stands for.
+class _Plan:
+    """The rates of one phase, by torch's scheduler over stand-ins.
 
-    Parameters
-    ----------
-    schedule : str, callable or Schedule
-        A name stands for a `Schedule` with defaults.
-
-    Raises
-    ------
-    ValueError
-        If the name or a parameter of the schedule is not valid.
-
-    Examples
-    --------
-    >>> from sklearn_dl.training import resolve_schedule
-    >>> resolve_schedule("one_cycle")
-    Schedule(kind='one_cycle')
+    The scheduler drives an optimizer of its own, so it leaves nothing behind in the
+    real one ("initial_lr", a wrapped ``step``).
     """
+
+    def __init__(
+        self, schedule: Schedule, rates: list[float], n_epochs: int, epoch_steps: int
+    ):
+        self.start = list(rates)
+        self.n_steps = n_epochs * epoch_steps
+        groups = [{"params": [torch.zeros(1)], "lr": rate} for rate in rates]
+        self.optimizer = torch.optim.SGD(groups, momentum=0.9)
+        self.scheduler: Any = self._scheduler(schedule, epoch_steps)
+        self.optimizer.step()  # a scheduler warns when nothing was trained before it
+
+    def _scheduler(self, schedule: Schedule, steps_per_epoch: int):
+        lowest = schedule.min_factor
+        if schedule.kind == "plateau":
+            loss = (schedule.monitor or "loss").endswith("loss")
+            return ReduceLROnPlateau(
+                self.optimizer,
+                mode="min" if loss else "max",
+                factor=schedule._gamma,
+                patience=schedule.patience,
+                min_lr=[lowest * rate for rate in self.start],
+                eps=0.0,  # torch's default ignores the small rates of a backbone
+            )
+        if schedule.kind == "one_cycle" and self.n_steps == 1:
+            # Torch gives a cycle of one step its last rate, almost nothing.
+            return LambdaLR(self.optimizer, lambda step: 1.0)
+        if schedule.kind == "one_cycle":
+            start = max(1 / _CYCLE_START, lowest)
+            return OneCycleLR(
+                self.optimizer,
+                max_lr=list(self.start),
+                total_steps=self.n_steps,
+                cycle_momentum=schedule.cycle_momentum,
+                div_factor=1 / start,
+                final_div_factor=start / max(1 / _CYCLE_END, lowest),
+            )
+        return LambdaLR(
+            self.optimizer,
+            lambda step: schedule.factor_at(step, self.n_steps, steps_per_epoch),
+        )
+
+    @property
+    def rates(self) -> list[float]:
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    @property
+    def momentum(self) -> float:
+        return self.optimizer.param_groups[0]["momentum"]
+
+    def step(self, *value: float) -> None:
+        if not value and self.scheduler.last_epoch + 1 >= self.n_steps:
+            return  # the last step was taken: there is no rate after it
+        self.scheduler.step(*value)
+
+    def state_dict(self) -> dict[str, Any]:
+        return copy.deepcopy(
+            {
+                "start": self.start,
+                "rates": self.rates,
+                "momentum": self.momentum,
+                "scheduler": self.scheduler.state_dict(),
+            }
+        )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.scheduler.load_state_dict(copy.deepcopy(state["scheduler"]))
+        groups = self.optimizer.param_groups
+        for group, rate in zip(groups, state["rates"], strict=True):
+            group["lr"] = rate
+            group["momentum"] = state["momentum"]
+
+
+def resolve_schedule(schedule: str | Callable | Schedule) -> Schedule:
+    """Return the `Schedule` that a `schedule` parameter stands for, checked."""
     if isinstance(schedule, type):
         raise ValueError(
             f"schedule={schedule!r} is a class: use {schedule.__name__}(), one of "
@@ -227,17 +293,6 @@ class LearningRates(Callback):
     Records ``lr``, the rate of the head, and ``backbone_lr``, the largest one of the
     backbone's stages: 0 while the head is trained alone, absent where the backbone
     is never trained.
-
-    Parameters
-    ----------
-    schedule : str, callable or Schedule, default="constant"
-        See `Schedule`.
-
-    Examples
-    --------
-    >>> from sklearn_dl.training import LearningRates
-    >>> LearningRates("cosine").schedule
-    'cosine'
     """
 
     def __init__(self, schedule: str | Callable | Schedule = "constant"):
@@ -245,14 +300,13 @@ class LearningRates(Callback):
 
     def initialize(self):
         """Check the schedule."""
-        resolve_schedule(self.schedule)
+        self.schedule_ = resolve_schedule(self.schedule)
         return self
 
     def on_train_begin(self, net, **kwargs):
         """Start from nothing."""
-        self.schedule_ = resolve_schedule(self.schedule)
         self.optimizer_: Any = None
-        self.plan_: Plan | None = None
+        self.plan_: _Plan | None = None
         self.state_: dict[str, Any] = {}  # of a run that is resumed
 
     def on_epoch_begin(self, net, **kwargs):
@@ -281,7 +335,7 @@ class LearningRates(Callback):
             state = {}
         groups = net.optimizer_.param_groups
         rates = state.get("start") or [float(group["lr"]) for group in groups]
-        self.plan_ = Plan(
+        self.plan_ = _Plan(
             self.schedule_, rates, net.phase_epochs_, net.steps_per_epoch_
         )
         if state:

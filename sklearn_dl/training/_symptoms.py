@@ -1,4 +1,4 @@
-"""Signs of a bad training in its history, and the parameters that answer them."""
+"""Symptoms of a bad training in its history, and the parameters that answer them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,15 +7,16 @@ import numpy as np
 import pandas as pd
 from sklearn.exceptions import NotFittedError
 
-from sklearn_dl.training._losses import guessing_loss
+from sklearn_dl.training._losses import chance_loss
 from sklearn_dl.training._optimizers import Optimizer
+from sklearn_dl.training._trainable import Trainable
 
-# Shares of the loss of guessing, unless said otherwise.
+# In units of the chance loss, unless said otherwise.
 _DIVERGED = 1.2  # loss at the end
-_SPIKE = 2.0  # worst loss of a training that ends no better than guessing
+_SPIKE = 2.0  # worst loss of a training that ends no better than chance
 _BURST = 10.0  # worst loss of any training
 _RISES = 0.3  # sum of all rises of the training loss
-_NEAR_GUESSING = 0.8  # loss at the end
+_NEAR_CHANCE = 0.8  # loss at the end
 _STILL_FALLING = 0.02  # fall per epoch at the end
 _LEARNED = 0.1  # loss below which a training has learned its rows
 _STANDS = 0.03  # range of a loss that doesn't move; of that loss where it is higher
@@ -35,7 +36,7 @@ class TrainingRun:
     estimator: Any
     params: dict[str, Any]
     history: pd.DataFrame
-    guessing: float
+    chance: float
 
     @classmethod
     def of(cls, estimator) -> "TrainingRun":
@@ -55,14 +56,15 @@ class TrainingRun:
             trained = history[history["backbone_lr"] > 0]
             history = trained if len(trained) else history
         classifies = hasattr(estimator, "classes_")
-        guessing = guessing_loss(
+        targets = getattr(estimator, "_targets", None)
+        chance = chance_loss(
             params.get("loss", "log_loss" if classifies else "squared_error"),
-            kind=getattr(getattr(estimator, "net_", None), "kind", "classes"),
+            kind=getattr(targets, "kind", "multiclass"),
             n_outputs=len(estimator.classes_) if classifies else 1,
         )
-        if guessing is None:  # a loss of the user's own: training starts near it
-            guessing = history["train_loss"].iloc[0] if len(history) else 1.0
-        return cls(estimator, params, history, float(guessing))
+        if chance is None:  # a loss of the user's own: training starts near it
+            chance = history["train_loss"].iloc[0] if len(history) else 1.0
+        return cls(estimator, params, history, float(chance))
 
     def column(self, name: str) -> np.ndarray:
         """Return a column as floats; empty where the history has none."""
@@ -71,22 +73,15 @@ class TrainingRun:
         return self.history[name].to_numpy(dtype=float)
 
     @property
-    def epochs(self) -> int:
-        return len(self.history)
-
-    @property
     def kept(self) -> int:
         """Position of the epoch whose weights the estimator has."""
         best = getattr(self.estimator, "best_epoch_", None)
-        if best and "epoch" in self.history:
-            found = np.flatnonzero(self.history["epoch"].to_numpy() == best)
-            if len(found):
-                return int(found[0])
-        return self.epochs - 1
+        found = np.flatnonzero(self.column("epoch") == best)
+        return int(found[0]) if best and len(found) else len(self.history) - 1
 
     def summary(self) -> str:
         """Describe the end of training in a line."""
-        said = [f"{self.epochs} epochs", f"loss of guessing {self.guessing:.3g}"]
+        said = [f"{len(self.history)} epochs", f"chance loss {self.chance:.3g}"]
         for name in ("train_loss", "valid_loss", "train_top1", "valid_top1"):
             values = self.column(name)
             if len(values):
@@ -124,24 +119,46 @@ class TrainingRun:
         if name not in self.params:
             return []
         part = self.params[name]
-        inside = hasattr(part, "get_params") and not isinstance(part, type)
-        if not inside:
-            first = [] if part is None else [repr(part)]
-            if callable(part):
-                first = [part.__name__]
-            arguments = [*first, *(f"{k}={v!r}" for k, v in settings.items())]
-            return [f"{name}={kind}({', '.join(arguments)})"]
-        return [f"{name}__{k}={v!r}" for k, v in settings.items()]
+        if hasattr(part, "get_params") and not isinstance(part, type):
+            new = {k: v for k, v in settings.items() if getattr(part, k, None) != v}
+            return [f"{name}__{k}={v!r}" for k, v in new.items()]
+        first = [] if part is None else [getattr(part, "__name__", repr(part))]
+        arguments = [*first, *(f"{k}={v!r}" for k, v in settings.items())]
+        return [f"{name}={kind}({', '.join(arguments)})"]
+
+    def train(self, stages: str, *, where: bool) -> list[str]:
+        """Return `trainable` with other stages."""
+        trainable = self.params.get("trainable")
+        if trainable is None or Trainable.of(trainable).stages == stages or not where:
+            return []
+        inside = "__stages" if isinstance(trainable, Trainable) else ""
+        return [f"trainable{inside}={stages!r}"]
+
+    def augment(self) -> list[str]:
+        """Return a stronger augmentation, with mixing for a classifier."""
+        augment = self.params.get("augment")
+        mixing = ["mixup"] if hasattr(self.estimator, "classes_") else []
+        if hasattr(augment, "get_params"):
+            mixed = augment.mix is not None or not mixing
+            return [] if mixed else self.part("augment", "Augment", mix="mixup")
+        items = list(augment) if isinstance(augment, list | tuple) else [augment]
+        if "augment" not in self.params or not all(
+            isinstance(item, str | None) for item in items
+        ):
+            return []  # somebody's own transforms
+        stronger = {None: "standard", "light": "standard", "standard": "strong"}
+        new = [stronger.get(item, item) for item in items]
+        new += [] if {"mixup", "cutmix"} & set(new) else mixing
+        return [] if new == items else [f"augment={new if new[1:] else new[0]!r}"]
 
 
 def _rounded(value: float) -> str:
-    """Return a rate with one digit, as Python writes it."""
     return repr(float(f"{value:.1g}"))
 
 
 def findings(run: TrainingRun) -> list[tuple[str, str, str]]:
     """Return (finding, evidence, parameters), the gravest first."""
-    if not run.epochs:
+    if not len(run.history):
         evidence = "history_ has no epoch: training was interrupted in the first one"
         return [("no epoch", evidence, "")]
     found = [_rate_too_high(run), _exploding(run), _vanishing(run)]
@@ -150,7 +167,13 @@ def findings(run: TrainingRun) -> list[tuple[str, str, str]]:
         # One answer at a time: a rate too low looks like underfitting too.
         found.append(too_low or _overfitting(run) or _underfitting(run))
         found.append(_noisy(run))
-    found.append(_no_validation(run))
+    if not len(run.column("valid_loss")):
+        evidence = (
+            "history_ has no valid_loss, so overfitting can't be seen; early stopping "
+            "holds rows back, or give X_val and y_val to fit"
+        )
+        answers = run.set("early_stopping", True)
+        found.append(("no validation rows", evidence, answers))
     return [
         (finding, evidence, ", ".join(dict.fromkeys(answers)))
         for finding, evidence, answers in filter(None, found)
@@ -161,48 +184,47 @@ _Finding = tuple[str, str, list[str]] | None
 
 
 def _rate_too_high(run: TrainingRun) -> _Finding:
-    loss, guessing = run.column("train_loss"), run.guessing
+    loss, chance = run.column("train_loss"), run.chance
     end, worst = loss[-1], loss.max()
     changes = np.diff(loss)
     rises = changes[changes > 0].sum()
+    factor = 0.1
     if not np.isfinite(loss).all():
-        epoch = int(np.flatnonzero(~np.isfinite(loss))[0])
+        epoch = int(np.isfinite(loss).argmin())
         evidence = f"train_loss is {loss[epoch]} {run.when(epoch)}"
-    elif worst > _BURST * guessing or (
-        worst > _SPIKE * guessing
-        and end > 0.9 * guessing
-        and not _is_calm(loss, guessing)
+    elif worst > _BURST * chance or (
+        worst > _SPIKE * chance and end > 0.9 * chance and not _is_calm(loss, chance)
     ):
         evidence = (
             f"train_loss was {worst:.3g} {run.when(int(loss.argmax()))} and ends at "
-            f"{end:.3g}, guessing has {guessing:.3g}"
+            f"{end:.3g}, the chance loss is {chance:.3g}"
         )
-    elif end > _DIVERGED * guessing and not _is_calm(loss, guessing):
-        evidence = f"train_loss ends at {end:.3g}, guessing has {guessing:.3g}"
-    elif rises > _RISES * guessing and rises > 0.3 * np.abs(changes).sum():
+    elif end > _DIVERGED * chance and not _is_calm(loss, chance):
+        evidence = f"train_loss ends at {end:.3g}, the chance loss is {chance:.3g}"
+    elif rises > _RISES * chance and rises > 0.3 * np.abs(changes).sum():
         evidence = (
             f"train_loss rises in {(changes > 0).sum()} of {len(changes)} epochs, by "
-            f"{rises:.3g} together; guessing has {guessing:.3g}"
+            f"{rises:.3g} together; the chance loss is {chance:.3g}"
         )
-        return "learning rate too high", evidence, run.rate(0.3)
+        factor = 0.3
     else:
         return None
-    return "learning rate too high", evidence, run.rate(0.1)
+    return "learning rate too high", evidence, run.rate(factor)
 
 
-def _is_calm(loss: np.ndarray, guessing: float) -> bool:
+def _is_calm(loss: np.ndarray, chance: float) -> bool:
     """Tell whether a loss stands or falls evenly, though it may start high."""
-    falls = -np.diff(loss)
-    if _stands(loss, guessing):
+    if _stands(loss, chance):
         return True
+    falls = -np.diff(loss)
     if len(falls) == 1:
         return bool(0 < falls[0] < 0.5 * loss[0])
     early, late = np.array_split(falls, 2)
     return bool((falls > 0).all() and late.mean() > 0.3 * early.mean())
 
 
-def _stands(loss: np.ndarray, guessing: float) -> bool:
-    return bool(np.ptp(loss) < _STANDS * max(guessing, loss.min()))
+def _stands(loss: np.ndarray, chance: float) -> bool:
+    return bool(np.ptp(loss) < _STANDS * max(chance, loss.min()))
 
 
 def _exploding(run: TrainingRun) -> _Finding:
@@ -212,16 +234,12 @@ def _exploding(run: TrainingRun) -> _Finding:
         return None
     usual = norm[np.isfinite(norm) & (norm <= _EXPLODED)]
     limit = float(f"{usual.min():.1g}") if len(usual) and usual.min() > 0 else 1.0
-    if not np.isfinite(norm).all():
-        epoch = int(np.flatnonzero(~np.isfinite(norm))[0])
-        evidence = f"grad_norm is {norm[epoch]} {run.when(epoch)}"
-    elif norm.max() > _EXPLODED:
-        evidence = f"grad_norm is {norm.max():.3g} {run.when(int(norm.argmax()))}"
-    elif norm.max() > max(_GROWTH * norm[0], 1.0):
-        evidence = (
-            f"grad_norm grows from {norm[0]:.3g} to {norm.max():.3g} "
-            f"{run.when(int(norm.argmax()))}"
-        )
+    worst = int(norm.argmax())  # the first that is no number, if there is one
+    if not np.isfinite(norm).all() or norm[worst] > _EXPLODED:
+        evidence = f"grad_norm is {norm[worst]:.3g} {run.when(worst)}"
+    elif norm[worst] > max(_GROWTH * norm[0], 1.0):
+        grown = f"grows from {norm[0]:.3g} to {norm[worst]:.3g}"
+        evidence = f"grad_norm {grown} {run.when(worst)}"
     else:
         return None
     answers = run.part("optimizer", "Optimizer", max_grad_norm=limit) + run.rate(0.1)
@@ -240,7 +258,7 @@ def _vanishing(run: TrainingRun) -> _Finding:
         f"{last:.2g} in the last"
     )
     answers = run.set("weights", "DEFAULT", where=run.params.get("weights") is None)
-    answers += run.set("freeze_batch_norm", False)
+    answers += run.part("trainable", "Trainable", freeze_batch_norm=False)
     activation = getattr(run.params.get("head"), "activation", "relu")
     if activation in ("sigmoid", "tanh", "softplus"):
         answers += run.part("head", "Head", activation="relu")
@@ -248,30 +266,27 @@ def _vanishing(run: TrainingRun) -> _Finding:
 
 
 def _rate_too_low(run: TrainingRun) -> _Finding:
-    loss, guessing = run.column("train_loss"), run.guessing
-    if len(loss) < 3 or loss[-1] < 0.5 * guessing or _has_learned(run, 0.7):
+    loss, chance = run.column("train_loss"), run.chance
+    if len(loss) < 3 or loss[-1] < 0.5 * chance or _has_learned(run, 0.7):
         return None
     falls = -np.diff(loss)
     early, late = np.array_split(falls, 2)
-    if _stands(loss, guessing):
+    if _stands(loss, chance):
         evidence = (
             f"train_loss stands between {loss.min():.4g} and {loss.max():.4g}; "
-            f"guessing has {guessing:.4g}"
+            f"the chance loss is {chance:.4g}"
         )
         return "learning rate too low", evidence, run.rate(10)
     steady = np.mean(falls > 0) >= 0.8 and late.mean() > 0.5 * early.mean()
-    if not steady or falls.mean() > 0.05 * guessing:
+    if not steady or falls.mean() > 0.05 * chance:
         return None
     evidence = (
         f"train_loss falls from {loss[0]:.3g} to {loss[-1]:.3g} in {len(loss)} epochs, "
         f"by {early.mean():.2g} per epoch at first and {late.mean():.2g} at last; "
-        f"guessing has {guessing:.4g}"
+        f"the chance loss is {chance:.4g}"
     )
-    return (
-        "learning rate too low",
-        evidence,
-        run.rate(10 if loss[-1] > 0.8 * guessing else 3),
-    )
+    answers = run.rate(10 if loss[-1] > _NEAR_CHANCE * chance else 3)
+    return "learning rate too low", evidence, answers
 
 
 def _overfitting(run: TrainingRun) -> _Finding:
@@ -280,68 +295,62 @@ def _overfitting(run: TrainingRun) -> _Finding:
         return None
     kept, best = run.kept, int(valid.argmin())
     rise = valid[kept] - valid[best]
-    train_top1, valid_top1 = run.column("train_top1"), run.column("valid_top1")
+    top1 = run.column("train_top1"), run.column("valid_top1")
     told = []
     if (
         best < kept
-        and rise > max(_VALID_RISE * run.guessing, 0.1 * valid[best])
+        and rise > max(_VALID_RISE * run.chance, 0.1 * valid[best])
         and train[kept] < train[best]
     ):
         told.append(
             f"valid_loss rises from {valid[best]:.3g} {run.when(best)} to "
             f"{valid[kept]:.3g}, train_loss falls to {train[kept]:.3g}"
         )
-    if len(train_top1) and len(valid_top1):
+    if len(top1[0]) and len(top1[1]):
         # Early on, running statistics of BatchNorm lag behind the weights.
-        if kept >= 2 and train_top1[kept] - valid_top1[kept] > _SCORE_GAP:
-            told.append(
-                f"train_top1 is {train_top1[kept]:.3g}, valid_top1 "
-                f"{valid_top1[kept]:.3g}"
-            )
-    elif train[kept] < 0.3 * run.guessing and valid[kept] > 0.8 * run.guessing:
+        ours, theirs = (values[kept] for values in top1)
+        if kept >= 2 and ours - theirs > _SCORE_GAP:
+            told.append(f"train_top1 is {ours:.3g}, valid_top1 {theirs:.3g}")
+    elif train[kept] < 0.3 * run.chance and valid[kept] > 0.8 * run.chance:
         told.append(f"train_loss is {train[kept]:.3g}, valid_loss {valid[kept]:.3g}")
     if not told:
         return None
     answers = run.set("early_stopping", True) if best < kept else []
-    stronger = {None: "standard", "light": "standard", "standard": "strong"}
-    augment = run.params.get("augment")
-    if augment is None or (isinstance(augment, str) and augment in stronger):
-        answers += run.set("augment", stronger[augment])
+    answers += run.augment()
     if (getattr(run.params.get("head"), "dropout", None) or 0) < 0.5:
         answers += run.part("head", "Head", dropout=0.5)
-    classifies = hasattr(run.estimator, "classes_")
-    answers += run.set("mix", "mixup", where=classifies and not run.params.get("mix"))
-    decay = run.params.get("weight_decay") or 1e-4
-    answers += run.set("weight_decay", float(_rounded(10 * decay)))
-    answers += run.set("trainable", "head", where=run.params.get("weights") is not None)
+    decay = Optimizer.of(run.params["optimizer"]).weight_decay or 1e-4
+    stronger = float(_rounded(10 * decay))
+    answers += run.part("optimizer", "Optimizer", weight_decay=stronger)
+    answers += run.train("head", where=run.params.get("weights") is not None)
     return "overfitting", "; ".join(told), answers
 
 
 def _underfitting(run: TrainingRun) -> _Finding:
-    loss, guessing = run.column("train_loss"), run.guessing
+    loss, chance = run.column("train_loss"), run.chance
     end = loss[run.kept]
     valid = run.column("valid_loss")
-    finished = len(valid) > 0 and run.epochs - 1 - int(np.nanargmin(valid)) >= 3
+    finished = len(valid) > 0 and len(run.history) - 1 - int(np.nanargmin(valid)) >= 3
     fall = _fall_at_the_end(loss)
     falling = (
         not finished
-        and end > _LEARNED * guessing
-        and (len(loss) == 1 or fall > _STILL_FALLING * guessing)
+        and end > _LEARNED * chance
+        and (len(loss) == 1 or fall > _STILL_FALLING * chance)
     )
-    if end > _NEAR_GUESSING * guessing and not _has_learned(run, 0.7):
-        evidence = f"train_loss ends at {end:.3g}, guessing has {guessing:.3g}"
+    if end > _NEAR_CHANCE * chance and not _has_learned(run, 0.7):
+        evidence = f"train_loss ends at {end:.3g}, the chance loss is {chance:.3g}"
     elif falling and not _has_learned(run, 0.95):
         tail = f"and still falls by {fall:.2g} per epoch"
         evidence = f"train_loss is {end:.3g} {tail if fall else 'after one epoch'}"
     else:
         return None
     more = run.set("max_epochs", 3 * run.params["max_epochs"])
-    head_only = run.params.get("trainable") == "head"
-    other = run.set("trainable", "all", where=head_only) + run.rate(3)
-    lighter = [answer for name in ("augment", "mix") for answer in run.set(name, None)]
+    head_only = Trainable.of(run.params.get("trainable", "all")).stages == "head"
+    other = run.train("all", where=head_only) + run.rate(3)
+    lighter = run.set("augment", None)
     if getattr(run.params.get("head"), "dropout", None):
         lighter += run.part("head", "Head", dropout=0.0)
-    goes_on = falling or run.epochs < 5
+    goes_on = falling or len(run.history) < 5
     answers = more + other if goes_on else other + more
     return "underfitting", evidence, answers + lighter
 
@@ -349,7 +358,7 @@ def _underfitting(run: TrainingRun) -> _Finding:
 def _noisy(run: TrainingRun) -> _Finding:
     noise, ratio = run.column("grad_noise"), run.column("grad_noise_ratio")
     loss = run.column("train_loss")
-    if run.epochs < 3 or not len(ratio) or loss[-1] < _LEARNED * run.guessing:
+    if len(run.history) < 3 or not len(ratio) or loss[-1] < _LEARNED * run.chance:
         return None
     steps = run.column("grad_steps")
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -357,38 +366,25 @@ def _noisy(run: TrainingRun) -> _Finding:
         variance = noise * steps / (steps - 1)
         square = np.maximum(noise / ratio - variance / steps, 0)
         ratios = variance / square
-    recent = ratios[-max(1, run.epochs // 3) :]
-    level = float(np.median(recent))
-    if not level > _NOISE or _fall_at_the_end(loss) > _STILL_FALLING * run.guessing:
+    level = float(np.median(ratios[-max(1, len(run.history) // 3) :]))
+    if not level > _NOISE or _fall_at_the_end(loss) > _STILL_FALLING * run.chance:
         return None
     evidence = (
         f"the gradients of batches vary by {level:.3g} times the square of their mean, "
         f"and train_loss stays at {loss[-1]:.3g}"
     )
-    batch_size = run.params.get("batch_size")
-    answers = (
-        [] if not isinstance(batch_size, int) else [f"batch_size={4 * batch_size}"]
-    )
-    return "noisy gradients", evidence, answers + run.rate(0.3)
+    size = run.params.get("batch_size")
+    larger = [f"batch_size={4 * size}"] if isinstance(size, int) else []
+    return "noisy gradients", evidence, larger + run.rate(0.3)
 
 
-def _no_validation(run: TrainingRun) -> _Finding:
-    if len(run.column("valid_loss")):
-        return None
-    evidence = (
-        "history_ has no valid_loss, so overfitting can't be seen; early stopping "
-        "holds rows back, or give X_val and y_val to fit"
-    )
-    return "no validation rows", evidence, run.set("early_stopping", True)
-
-
-def _has_learned(run: TrainingRun, share: float) -> bool:
-    """Tell whether the accuracy is that far on the way from guessing to 1."""
+def _has_learned(run: TrainingRun, part: float) -> bool:
+    """Tell whether the accuracy is that far on the way from chance to 1."""
     for name in ("valid_top1", "train_top1"):
         values = run.column(name)
         if len(values):
             chance = 1 / max(len(run.estimator.classes_), 2)
-            return (values[run.kept] - chance) / (1 - chance) > share
+            return (values[run.kept] - chance) / (1 - chance) > part
     return False
 
 

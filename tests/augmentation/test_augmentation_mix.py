@@ -3,7 +3,8 @@ import pytest
 import torch
 from scipy import stats
 
-from sklearn_dl.augmentation import mix_batch
+from sklearn_dl.augmentation import Augment, Mixing, resolve_augment
+from sklearn_dl.backbones import Preprocessing
 
 B, C, H, W = 6, 3, 16, 24
 
@@ -17,12 +18,10 @@ def batch(dtype=torch.float32):
 
 
 def mixed(mix, alpha=1.0, seed=0, pixels=None, target=None, weight=None):
-    return mix_batch(
+    return Mixing(mix, alpha).mix_batch(
         batch() if pixels is None else pixels,
         torch.arange(B) if target is None else target,
         torch.linspace(0.5, 2, B) if weight is None else weight,
-        mix=mix,
-        alpha=alpha,
         rng=np.random.default_rng(seed),
     )
 
@@ -107,12 +106,10 @@ def test_the_mean_label_equals_the_share_of_the_pixels(mix):
     # Image i is the constant of its label: the mean pixel is the mean label.
     pixels = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 32, 32)
     for seed in range(50):
-        out = mix_batch(
+        out = Mixing(mix, alpha=1.0).mix_batch(
             pixels,
             torch.tensor([0, 1]),
             torch.ones(2),
-            mix=mix,
-            alpha=1.0,
             rng=np.random.default_rng(seed),
         )
         share = out["mix_share"]
@@ -163,12 +160,10 @@ def test_the_generator_decides_and_what_came_in_stays(mix):
 
 def test_a_batch_of_one_is_mixed_with_itself():
     for mix in ("mixup", "cutmix"):
-        out = mix_batch(
+        out = Mixing(mix, alpha=1.0).mix_batch(
             batch()[3:4],
             torch.tensor([3]),
             torch.ones(1),
-            mix=mix,
-            alpha=1.0,
             rng=np.random.default_rng(0),
         )
         torch.testing.assert_close(out["x"], batch()[3:4])
@@ -184,3 +179,49 @@ def test_a_wrong_mix_is_named(mix):
 def test_a_wrong_alpha_is_named(alpha):
     with pytest.raises(ValueError, match="mix_alpha must be a number above 0"):
         mixed("mixup", alpha)
+
+
+SMALL = Preprocessing(36, (32, 32), mean=(0.5,) * 3, std=(0.2,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("augment", "steps", "mixing"),
+    [
+        ("mixup", None, Mixing("mixup")),
+        ("cutmix", None, Mixing("cutmix")),
+        (["mixup", "cutmix"], None, Mixing("both")),
+        (["cutmix", "flip", "mixup"], "Augmenter(flip)", Mixing("both")),
+        (["standard", "mixup"], "Augmenter(crop, flip, color)", Mixing("mixup")),
+        (["flip", "mixup", "crop"], "Augmenter(crop, flip)", Mixing("mixup")),
+        (Augment("mixup", mix_alpha=0.3), None, Mixing("mixup", 0.3)),
+        (Augment("flip", mix="both"), "Augmenter(flip)", Mixing("both")),
+        (Augment(None, mix="cutmix", mix_alpha=2), None, Mixing("cutmix", 2)),
+        (Augment("flip", mix_alpha=0.3), "Augmenter(flip)", None),
+        ("flip", "Augmenter(flip)", None),
+    ],
+)
+def test_mixing_is_a_kind_of_augmentation(augment, steps, mixing):
+    augmenter, found = resolve_augment(augment, SMALL)
+    assert (augmenter if augmenter is None else repr(augmenter)) == steps
+    assert found == mixing
+
+
+def test_a_grid_reaches_the_mixing():
+    augment = Augment("light").set_params(mix="cutmix", mix_alpha=0.5)
+    assert resolve_augment(augment, SMALL)[1] == Mixing("cutmix", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        (Augment("flip", mix="mixdown"), "mix must be 'mixup', 'cutmix' or 'both'"),
+        (Augment("flip", mix_alpha=0.0), "mix_alpha must be a number above 0"),
+        (Augment(["flip", "mixup"], mix="cutmix"), "name the mixing in one of them"),
+        (Augment("mixup", strength=2.0), "no effect on 'mixup'"),
+        (Augment(["flip", "mixup"], strength={"mixup": 2}), "don't contain"),
+        ("mixop", "Did you mean 'mixup'"),
+    ],
+)
+def test_what_cannot_be_mixed_is_named(augment, message):
+    with pytest.raises(ValueError, match=message):
+        resolve_augment(augment, SMALL)

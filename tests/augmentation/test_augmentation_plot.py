@@ -4,12 +4,7 @@ from matplotlib.figure import Figure
 from panel_cases import no_windows, without_matplotlib  # noqa: F401
 from PIL import Image
 
-from sklearn_dl.augmentation import (
-    mix_batch,
-    plot_augmentations,
-    resolve_augment,
-)
-from sklearn_dl.backbones import Preprocessing
+from sklearn_dl.augmentation import Augment, plot_augmentations
 
 
 def images(n=3, channels=3):
@@ -45,7 +40,8 @@ def test_the_draws_are_those_of_the_augmenter():
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix", "both"])
 def test_mixed_images_bear_their_shares(mix):
-    figure = plot_augmentations(images(), n_draws=3, image_size=20, mix=mix)
+    augment = Augment("standard", mix=mix)
+    figure = plot_augmentations(images(), augment, n_draws=3, image_size=20)
     labels = [axis.get_xlabel() for axis in figure.axes]
     assert labels[0] == ""
     assert all("% of " in label for label in labels[1:4])
@@ -89,7 +85,9 @@ def test_a_figure_can_be_given():
 
 
 def test_nothing_overlaps():
-    figure = plot_augmentations(images(), n_draws=3, image_size=16, mix="mixup")
+    figure = plot_augmentations(
+        images(), ["standard", "mixup"], n_draws=3, image_size=16
+    )
     figure.canvas.draw()
     boxes = []
     for axis in figure.axes:
@@ -119,11 +117,9 @@ def test_without_matplotlib_the_extra_is_named(without_matplotlib):  # noqa: F81
 def test_the_batch_of_a_column_is_mixed_as_in_training():
     X = images()
     figure = plot_augmentations(
-        X, None, n_draws=1, image_size=(40, 50), mix="mixup", mix_alpha=1.0
+        X, Augment("mixup", mix_alpha=1.0), n_draws=1, image_size=(40, 50)
     )
     share = float(figure.axes[1].get_xlabel().split("%")[0]) / 100
     other = int(figure.axes[1].get_xlabel().split()[-1]) - 1
     expected = (share * X[0] + (1 - share) * X[other].astype(float)) / 255
     np.testing.assert_allclose(shown(figure)[1], expected, atol=0.006)
-    assert resolve_augment(None, Preprocessing(8, (8, 8), (0.5,) * 3, (1,) * 3)) is None
-    assert callable(mix_batch)

@@ -95,7 +95,7 @@ def test_an_int_adds_random_views_to_the_plain_one(augment):
     views = resolve_views(5, MARGIN, augment)
     first = views(image)
     assert torch.equal(first[0], plain(image))
-    augmenter = resolve_augment(augment or "light", MARGIN)
+    augmenter, _ = resolve_augment(augment or "light", MARGIN)
     for k in range(1, 5):
         assert torch.equal(first[k], augmenter(image, np.random.default_rng(k)))
     assert views.thread_safe == (augment != "trivial")

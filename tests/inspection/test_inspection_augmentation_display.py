@@ -22,10 +22,9 @@ def shown(display):
 
 def test_it_shows_what_the_function_shows():
     X = photographs(3)
-    display = AugmentationDisplay.from_images(
-        X, "strong", n_draws=2, image_size=24, mix="both"
-    )
-    figure = plot_augmentations(X, "strong", n_draws=2, image_size=24, mix="both")
+    augment = ["strong", "mixup", "cutmix"]
+    display = AugmentationDisplay.from_images(X, augment, n_draws=2, image_size=24)
+    figure = plot_augmentations(X, augment, n_draws=2, image_size=24)
     axes = figure.axes
     assert display.axes_.shape == (3, 3)
     for one, other in zip(display.axes_.ravel(), axes, strict=True):
@@ -61,7 +60,7 @@ def test_an_estimator_shows_its_own(fitted):
         model.fit(X, [0, 1] * 3)
     display = AugmentationDisplay.from_estimator(model, X, n_images=2, n_draws=3)
     same = AugmentationDisplay.from_images(
-        X, "flip", n_images=2, n_draws=3, mix="cutmix", image_size=32
+        X, ["flip", "cutmix"], n_images=2, n_draws=3, image_size=32
     )
     size = (32, 32, 3)
     for row, other in zip(shown(display), shown(same), strict=True):
@@ -82,7 +81,8 @@ def test_rows_of_pixels_have_the_shape_of_the_estimator():
 @pytest.mark.parametrize("mix", [None, "mixup"])
 def test_it_can_be_read(mix, place):  # noqa: F811
     X = photographs(3)
-    display = AugmentationDisplay.from_images(X, n_draws=3, mix=mix, ax=place)
+    augment = Augment("standard", mix=mix)
+    display = AugmentationDisplay.from_images(X, augment, n_draws=3, ax=place)
     if isinstance(place, type(None)) or mix is None:
         assert_legible(display.figure_)
 

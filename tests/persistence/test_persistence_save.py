@@ -179,7 +179,6 @@ def test_attributes_of_the_fit_survive(tmp_path):
     np.testing.assert_array_equal(again.classes_, model.classes_)
     pd.testing.assert_frame_equal(again.history_, model.history_)
     assert again.best_epoch_ == model.best_epoch_
-    assert len(again.net_.history) == len(model.net_.history)
 
 
 def test_a_loaded_model_can_be_fitted_again_and_goes_on(tmp_path):

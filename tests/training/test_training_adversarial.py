@@ -27,7 +27,7 @@ class Linear(nn.Module):
 class Net:
     """As much of the estimators' net as the term uses."""
 
-    def __init__(self, module=None, kind="classes"):
+    def __init__(self, module=None, kind="multiclass"):
         self.module_ = Linear() if module is None else module
         self.kind = kind
 
@@ -62,9 +62,9 @@ def label_kl(z, m):
 
 
 KINDS = {
-    "classes": (kl, lambda z, m: softmax(m, 1) - softmax(z, 1)),
-    "labels": (label_kl, lambda z, m: (expit(m) - expit(z)) / K),
-    "targets": (lambda z, m: ((z - m) ** 2).mean(1), lambda z, m: 2 * (m - z) / K),
+    "multiclass": (kl, lambda z, m: softmax(m, 1) - softmax(z, 1)),
+    "multilabel-indicator": (label_kl, lambda z, m: (expit(m) - expit(z)) / K),
+    "continuous": (lambda z, m: ((z - m) ** 2).mean(1), lambda z, m: 2 * (m - z) / K),
 }
 
 
@@ -103,7 +103,7 @@ def test_the_direction_found_is_the_worst_one():
 
 
 def test_without_epsilon_changes_are_a_share_of_each_rows_length():
-    net = Net(kind="targets")
+    net = Net(kind="continuous")
     scaled = X * np.array([1, 10, 100, 1e-3, 1, 1])[:, None]
     w = net.module_.weight.detach().numpy()
     vat = VirtualAdversarialLoss(n_power=60).initialize()
@@ -213,7 +213,7 @@ def test_outputs_that_do_not_move_add_nothing(kind):
 class Trained(NeuralNet):
     """A skorch net with the part of the estimators' net that the term needs."""
 
-    kind = "classes"
+    kind = "multiclass"
 
     def prepared(self, inputs):
         return {"input": inputs}

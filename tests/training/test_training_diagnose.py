@@ -6,13 +6,15 @@ import pandas as pd
 import pytest
 import torch
 from one_thread import one_thread  # noqa: F401
+from PIL import ImageOps
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_dl import ImageClassifier, ImageRegressor
-from sklearn_dl.training import GradientMonitor, Head, Optimizer, diagnose
+from sklearn_dl.augmentation import Augment
+from sklearn_dl.training import GradientMonitor, Head, Optimizer, Trainable, diagnose
 
 COLUMNS = ["finding", "evidence", "parameters"]
 VALID = {"valid_loss": [2.0, 1.2, 0.6, 0.3, 0.2, 0.16]}
@@ -40,7 +42,7 @@ def finding(history, **parameters):
 def parsed(parameters):
     """Return the parameters by name, with values as Python reads them."""
     call = ast.parse(f"f({parameters})", mode="eval").body
-    scope = {"Head": Head, "Optimizer": Optimizer}
+    scope = {"Head": Head, "Optimizer": Optimizer, "Trainable": Trainable}
     return {
         word.arg: eval(compile(ast.Expression(word.value), "", "eval"), scope)
         for word in call.keywords
@@ -52,7 +54,7 @@ def test_a_healthy_training_has_no_finding():
     assert found == ["nothing found"]
     assert "6 epochs" in evidence
     assert "train_loss 0.15" in evidence
-    assert "guessing 2.3" in evidence
+    assert "chance loss 2.3" in evidence
     assert answers == {}
 
 
@@ -61,7 +63,7 @@ def test_a_healthy_training_has_no_finding():
     [
         ([2.3, 8.0, float("nan")], "nan in epoch 3"),
         ([2.3, float("inf"), 2.3], "inf in epoch 2"),
-        ([2.5, 3.5, 4.0], "ends at 4, guessing has 2.3"),
+        ([2.5, 3.5, 4.0], "ends at 4, the chance loss is 2.3"),
         ([1e4, 500.0, 30.0], "was 1e+04 in epoch 1 and ends at 30"),
         ([30.0], "was 30 in epoch 1"),
         # Dead units: the loss of guessing, after an explosion.
@@ -126,14 +128,16 @@ def test_a_curve_that_bends_is_no_rate_too_low():
 
 def test_overfitting_by_the_validation_loss():
     history = {**HEALTHY, "valid_loss": [2.0, 1.2, 0.8, 0.9, 1.1, 1.3]}
-    found, evidence, answers = finding(history, trainable="all", weight_decay=1e-4)
+    found, evidence, answers = finding(history, trainable="all")
     assert found == ["overfitting"]
     assert "valid_loss rises from 0.8 in epoch 3 to 1.3" in evidence
     assert answers["early_stopping"] is True
-    assert answers["augment"] == "standard"
+    assert answers["augment"] == ["standard", "mixup"]
     assert answers["head"].dropout == 0.5
-    assert answers["mix"] == "mixup"
-    assert answers["weight_decay"] == 1e-3
+    assert answers["optimizer"].get_params() == {
+        **Optimizer("momentum").get_params(),
+        "weight_decay": 1e-3,
+    }
     assert answers["trainable"] == "head"
 
 
@@ -142,14 +146,21 @@ def test_overfitting_answers_name_only_what_is_not_set():
     _, _, answers = finding(
         history,
         early_stopping=True,
-        augment="strong",
-        mix="cutmix",
+        augment=["strong", "cutmix"],
         head=Head(dropout=0.5),
         weights=None,
     )
-    assert list(answers) == ["weight_decay"]
-    _, _, answers = finding(history, augment="standard", head=Head(16, dropout=0.1))
-    assert answers["augment"] == "strong"
+    assert list(answers) == ["optimizer"]
+    _, _, answers = finding(
+        history,
+        augment="standard",
+        head=Head(16, dropout=0.1),
+        optimizer=Optimizer("adamw", weight_decay=0.02),
+        trainable=Trainable("all"),
+    )
+    assert answers["augment"] == ["strong", "mixup"]
+    assert answers["optimizer__weight_decay"] == 0.2
+    assert answers["trainable__stages"] == "head"
     assert answers["head__dropout"] == 0.5
     assert "head" not in answers
 
@@ -188,14 +199,13 @@ def test_underfitting_asks_for_capacity_where_the_loss_stays():
     loss = [2.4, 2.15, 2.08, 2.05, 2.04, 2.04, 2.04]
     found, evidence, answers = finding(
         {"train_loss": loss, "valid_loss": loss},
-        augment="strong",
-        mix="mixup",
+        augment=["strong", "mixup"],
         head=Head(dropout=0.3),
     )
     assert found == ["underfitting"]
-    assert "ends at 2.04, guessing has 2.3" in evidence
+    assert "ends at 2.04, the chance loss is 2.3" in evidence
     assert list(answers) == [
-        *["trainable", "lr", "max_epochs", "augment", "mix", "head__dropout"]
+        *["trainable", "lr", "max_epochs", "augment", "head__dropout"]
     ]
     assert (answers["augment"], answers["head__dropout"]) == (None, 0.0)
 
@@ -234,11 +244,11 @@ def test_vanishing_gradients():
     )
     assert found == ["vanishing gradients"]
     assert "1e-07 in the first trained layer and 0.75 in the last" in evidence
-    assert answers == {
-        "weights": "DEFAULT",
+    assert answers.pop("trainable").get_params() == {
+        "stages": "head",
         "freeze_batch_norm": False,
-        "head__activation": "relu",
     }
+    assert answers == {"weights": "DEFAULT", "head__activation": "relu"}
 
 
 @pytest.mark.parametrize(
@@ -322,9 +332,9 @@ def test_no_finished_epoch_is_said():
 
 def test_other_losses_have_other_guesses():
     history = {"train_loss": [0.95, 0.93, 0.92], "valid_loss": [0.95, 0.93, 0.92]}
-    assert "guessing has 1" in finding(history, loss="hinge")[1]
+    assert "the chance loss is 1" in finding(history, loss="hinge")[1]
     assert (
-        "guessing has 2.303"
+        "the chance loss is 2.303"
         in finding({k: [2.303, 2.3029, 2.3028] for k in history})[1]
     )
     own = torch.nn.MultiMarginLoss(reduction="none")
@@ -370,7 +380,30 @@ def test_parameters_that_are_not_there_are_not_named():
     )
     model.classes_ = [0, 1]
     row = diagnose(model).iloc[0]
-    assert (row["finding"], row["parameters"]) == ("overfitting", "")
+    answer = "optimizer=Optimizer('sgd', weight_decay=0.001)"
+    assert (row["finding"], row["parameters"]) == ("overfitting", answer)
+
+
+@pytest.mark.parametrize(
+    ("augment", "answer"),
+    [
+        ("light", ["standard", "mixup"]),
+        ("strong", ["strong", "mixup"]),
+        (["light", "cutmix"], ["standard", "cutmix"]),
+        (["flip", "noise"], ["flip", "noise", "mixup"]),
+        (["strong", "mixup"], None),
+        (ImageOps.mirror, None),
+        ([ImageOps.mirror], None),
+        (Augment("light", mix="mixup"), None),
+    ],
+)
+def test_overfitting_asks_for_stronger_augmentation(augment, answer):
+    history = {**HEALTHY, "valid_loss": [2.0, 1.2, 0.8, 0.9, 1.1, 1.3]}
+    answers = finding(history, augment=augment)[2]
+    assert answers.get("augment") == answer
+    assert "augment__mix" not in answers
+    inside = finding(history, augment=Augment("light"))[2]
+    assert inside["augment__mix"] == "mixup"
 
 
 # Trainings that show what they are named after.

@@ -137,7 +137,7 @@ def test_rates_are_those_of_torchs_scheduler(schedule, build, per_step):
 
 def test_plateau_is_torchs_and_reduces_after_more_than_patience_epochs():
     net = fake_net(optimizer())
-    schedule = Schedule("plateau", patience=1, gamma=0.5, min_share=0.3)
+    schedule = Schedule("plateau", patience=1, gamma=0.5, min_factor=0.3)
     ours = run_epochs(started(schedule, net), net, EPOCHS)
     theirs = by_torch(
         lambda opt: torchs.ReduceLROnPlateau(
@@ -148,8 +148,8 @@ def test_plateau_is_torchs_and_reduces_after_more_than_patience_epochs():
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
     # The best is epoch 2; 3 and 4 miss it, so 5 is slower.
-    shares = ours[::STEPS, 0] / RATES[0]
-    np.testing.assert_allclose(shares, [1, 1, 1, 1, 0.5, 0.5])
+    factors = ours[::STEPS, 0] / RATES[0]
+    np.testing.assert_allclose(factors, [1, 1, 1, 1, 0.5, 0.5])
 
 
 def test_plateau_reduces_even_the_smallest_rates():
@@ -188,17 +188,17 @@ def test_the_exponential_rate_of_epoch_k_is_the_first_times_gamma_to_k_less_one(
 
 
 @pytest.mark.parametrize("kind", ["step", "exponential", "cosine", "one_cycle", wave])
-def test_no_rate_falls_below_the_lowest_share(kind):
-    schedule = Schedule(kind, min_share=0.6, gamma=0.5, step_size=1)
+def test_no_rate_falls_below_the_lowest_factor(kind):
+    schedule = Schedule(kind, min_factor=0.6, gamma=0.5, step_size=1)
     net = fake_net(optimizer())
-    shares = run_epochs(started(schedule, net), net, EPOCHS) / RATES
-    np.testing.assert_allclose(shares.min(), 0.6, atol=0.01)
-    assert shares.min() >= 0.6 - 1e-12
-    np.testing.assert_allclose(shares[:, 0], shares[:, 1])
-    np.testing.assert_allclose(schedule.shares(EPOCHS, STEPS), shares[:, 0])
+    factors = run_epochs(started(schedule, net), net, EPOCHS) / RATES
+    np.testing.assert_allclose(factors.min(), 0.6, atol=0.01)
+    assert factors.min() >= 0.6 - 1e-12
+    np.testing.assert_allclose(factors[:, 0], factors[:, 1])
+    np.testing.assert_allclose(schedule.factors(EPOCHS, STEPS), factors[:, 0])
 
 
-def test_the_cosine_ends_at_the_lowest_share_as_torchs_eta_min():
+def test_the_cosine_ends_at_the_lowest_factor_as_torchs_eta_min():
     opt = optimizer((1.0,))
     theirs = torchs.CosineAnnealingLR(opt, T_max=8, eta_min=0.25)
     expected = []
@@ -206,17 +206,17 @@ def test_the_cosine_ends_at_the_lowest_share_as_torchs_eta_min():
         expected.append(opt.param_groups[0]["lr"])
         opt.step()
         theirs.step()
-    np.testing.assert_allclose(Schedule(min_share=0.25).shares(8), expected)
+    np.testing.assert_allclose(Schedule(min_factor=0.25).factors(8), expected)
 
 
 def test_the_warm_up_rises_to_whatever_the_schedule_says():
-    shares = Schedule("exponential", gamma=0.5, warmup_steps=4, warmup_start=0.5)
+    factors = Schedule("exponential", gamma=0.5, warmup_steps=4, warmup_start=0.5)
     np.testing.assert_allclose(
-        shares.shares(3, 2), [0.5, 0.625, 0.75 / 2, 0.875 / 2, 0.25, 0.25]
+        factors.factors(3, 2), [0.5, 0.625, 0.75 / 2, 0.875 / 2, 0.25, 0.25]
     )
-    rising = Schedule("constant", warmup_steps=2, warmup_start=0.5).shares(4)
+    rising = Schedule("constant", warmup_steps=2, warmup_start=0.5).factors(4)
     np.testing.assert_allclose(rising, [0.5, 0.75, 1, 1])
-    all_rise = Schedule("cosine", warmup_steps=9).shares(4)
+    all_rise = Schedule("cosine", warmup_steps=9).factors(4)
     assert np.all(np.diff(all_rise) > 0)
 
 
@@ -401,7 +401,7 @@ def test_a_resolved_schedule_is_one_object_that_grids_reach_into():
         (Schedule(warmup_start=0), "warmup_start"),
         (Schedule("step", gamma=1.5), "gamma"),
         (Schedule("step", step_size=0), "step_size"),
-        (Schedule(min_share=2), "min_share"),
+        (Schedule(min_factor=2), "min_factor"),
         (Schedule(warmup_lr=0.0), "warmup_lr"),
         (Schedule("one_cycle", warmup_steps=3), "doesn't go with kind='one_cycle'"),
         (Schedule("plateau", warmup_steps=0.1), "doesn't go with kind='plateau'"),
@@ -412,11 +412,11 @@ def test_a_wrong_schedule_is_refused_by_name(schedule, message):
         LearningRates(schedule).initialize()
 
 
-def test_a_callable_must_give_a_share():
+def test_a_callable_must_give_a_factor():
     with pytest.raises(ValueError, match=r"gave -1\.0 at step 2 of 4"):
-        Schedule(lambda step, n_steps: 1 - step).shares(4)
+        Schedule(lambda step, n_steps: 1 - step).factors(4)
 
 
-def test_the_shares_of_plateau_are_not_known_beforehand():
+def test_the_factors_of_plateau_are_not_known_beforehand():
     with pytest.raises(ValueError, match="follows the losses"):
-        Schedule("plateau").shares(3)
+        Schedule("plateau").factors(3)
