@@ -190,14 +190,12 @@ def parameter_groups(
     or "backbone/<stage>" where each stage has a rate of its own.
     """
     groups = []
-    for name, parameters, rate in _parts(network, lr, backbone_lr):
+    for name, parameters, lr_ in _parts(network, lr, backbone_lr):
         trainable = [p for p in parameters if p.requires_grad]
-        for decay, chosen in (
-            (weight_decay, [p for p in trainable if is_weight(p)]),
-            (0.0, [p for p in trainable if not is_weight(p)]),
-        ):
+        for decay, weights in ((weight_decay, True), (0.0, False)):
+            chosen = [p for p in trainable if is_weight(p) == weights]
             if chosen:
-                group = {"params": chosen, "lr": rate, "weight_decay": decay}
+                group = {"params": chosen, "lr": lr_, "weight_decay": decay}
                 groups.append({**group, "name": name})
     return groups
 
