@@ -36,7 +36,7 @@ from sklearn_dl import inspection as look
 from sklearn_dl.ensemble import DiversityDisplay
 from sklearn_dl.model_selection import Experiments
 from sklearn_dl.persistence import export_onnx, load, load_exported, save
-from sklearn_dl.training import Head, diagnose
+from sklearn_dl.training import Head, LogLoss, Optimizer, diagnose
 
 BOOK = "experiments.jsonl"
 FOLDS, CANDIDATES = "accuracy, folds", "accuracy, folds of the search"
@@ -251,7 +251,9 @@ def change_images(course: Course, name: str, picture: str) -> look.RobustnessRep
 def answer(course: Course) -> None:
     """Regularise, add the augmentations that the report named, and report again."""
     regularised = clone(course.models[HEAD]).set_params(
-        head=Head(dropout=0.5), weight_decay=1e-2, label_smoothing=0.1
+        head=Head(dropout=0.5),
+        optimizer=Optimizer(weight_decay=1e-2),
+        loss=LogLoss(label_smoothing=0.1),
     )
     course.try_out(REGULARISED, regularised, since=HEAD)
     before, epochs = course.report, 2 if course.args.quick else course.args.epochs

@@ -40,7 +40,7 @@ def main() -> None:
         args.backbone,
         weights=None,
         image_size=(args.image_size, args.image_size),
-        normalize="data",
+        preprocessing="data",
         trainable="all",
         augment=None if args.augment == "none" else args.augment,
         schedule="one_cycle",

@@ -13,7 +13,7 @@ from folders import load_split, parser_for
 from sklearn.model_selection import StratifiedKFold
 
 from sklearn_dl import ImageClassifier
-from sklearn_dl.training import Head
+from sklearn_dl.training import Head, LogLoss, Optimizer
 
 
 def main() -> None:
@@ -36,8 +36,10 @@ def main() -> None:
                 dropout=trial.suggest_float("dropout", 0.0, 0.7),
             ),
             lr=trial.suggest_float("lr", 1e-3, 1e-1, log=True),
-            weight_decay=trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True),
-            label_smoothing=trial.suggest_categorical("label_smoothing", [0.0, 0.1]),
+            optimizer=Optimizer(
+                weight_decay=trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True)
+            ),
+            loss=LogLoss(trial.suggest_categorical("label_smoothing", [0.0, 0.1])),
         )
 
     def objective(trial) -> float:

@@ -1,4 +1,4 @@
-"""What the three estimators share: reading X, the backbone, the tags."""
+"""Reading of X, loading of the backbone, and the tags: what all estimators share."""
 
 import copy
 import math
@@ -12,16 +12,10 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_dl._extraction import (
-    PixelReader,
-    channel_statistics,
-    resolve_cache,
-    run_frozen,
-    run_network,
-)
+from sklearn_dl._extraction import PixelReader, channel_statistics, resolve_cache
 from sklearn_dl._images import ImageSource, as_source
-from sklearn_dl._runtime import module_dtype, resolve_device, resolve_precision
-from sklearn_dl.backbones import Backbone, load_shared, named_tensors
+from sklearn_dl._runtime import Execution
+from sklearn_dl.backbones import Backbone, shared_backbone
 
 try:  # scikit-learn 1.9 and later
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -112,31 +106,51 @@ class ImageEstimatorMixin(CallbackSupportMixin):
             )
         return source
 
+    def _execution(self, *, fall_back: bool = False) -> Execution:
+        """Return the device, the precision and the batch size of a call."""
+        return Execution.of(
+            self.device,
+            self.precision,
+            self.batch_size,
+            self.verbose,
+            fall_back=fall_back,
+        )
+
     def _load_backbone(
-        self, source: ImageSource, seed: int, rows: np.ndarray | None = None
+        self,
+        source: ImageSource,
+        seed: int,
+        execution: Execution,
+        rows: np.ndarray | None = None,
     ) -> Backbone:
         """Return the backbone, frozen, with its preprocessing for these training rows.
 
-        Its tensors are shared by all estimators of the process until they are trained.
+        All estimators of the process that ask for the same have the very same one.
         """
-        device = resolve_device(self.device)
-        resolve_cache(self.cache)  # what is wrong with it shall be known now
-        self._say_once_that_nothing_hits()
-        backbone = load_shared(
+        resolve_cache(self.cache)  # what is wrong with it is said now
+        self._warn_once_that_nothing_hits()
+        normalization = _normalization(self.preprocessing)
+        backbone = shared_backbone(
             self.backbone,
             self.weights,
-            layer=self.layer,
-            pooling=self.pooling,
-            preprocessing=self.preprocessing,
+            layer=tuple(self.layer) if isinstance(self.layer, list) else self.layer,
+            preprocessing=None if normalization else self.preprocessing,
             image_size=_size(self.image_size),
             seed=seed,
-            device=device,
-            dtype=module_dtype(resolve_precision(self.precision, device)),
+            device=execution.device,
+            dtype=execution.module_dtype,
         )
-        backbone.preprocessing = self._normalized(backbone.preprocessing, source, rows)
-        return backbone
+        if normalization is None:
+            return backbone
+        preprocessing = backbone.preprocessing
+        if normalization == "data":
+            with PixelReader(source, preprocessing, execution.device, rows) as reader:
+                normalization = channel_statistics(reader, execution.step_size)
+        return backbone.replace_preprocessing(
+            preprocessing.replace_normalization(*normalization)
+        )
 
-    def _say_once_that_nothing_hits(self) -> None:
+    def _warn_once_that_nothing_hits(self) -> None:
         """Warn at the second of the random backbones that no cache can serve."""
         random = self.weights is None and not callable(self.backbone)
         frozen = getattr(self, "trainable", "head") == "head"
@@ -150,57 +164,10 @@ class ImageEstimatorMixin(CallbackSupportMixin):
                     stacklevel=2,
                 )
 
-    def _normalized(self, preprocessing, source: ImageSource, rows):
-        if isinstance(self.normalize, str) and self.normalize == "weights":
-            return preprocessing
-        if isinstance(self.normalize, str):
-            device = resolve_device(self.device)
-            with PixelReader(source, preprocessing, device, rows) as reader:
-                mean, std = channel_statistics(reader, self._step_size)
-        else:
-            mean, std = _mean_and_std(self.normalize)
-        return preprocessing.replace_normalization(mean, std)
-
-    @property
-    def _step_size(self) -> int:
-        """Images of one step; "auto" is about memory, not about optimisation."""
-        return 32 if isinstance(self.batch_size, str) else self.batch_size
-
-    def _run(self, network, source, preprocessing, device, **options) -> np.ndarray:
-        """Return the outputs of a network for all images, or for some rows."""
-        return run_network(
-            network,
-            source,
-            preprocessing,
-            device=device,
-            precision=self.precision,
-            batch_size=self.batch_size,
-            verbose=self.verbose,
-            **options,
-        )
-
-    def _run_frozen(self, backbone, source, device, **options) -> np.ndarray:
-        """Return the features of a frozen backbone, or what is made of them.
-
-        They come from the cache where they are in it.
-        """
-        return run_frozen(
-            backbone,
-            source,
-            backbone.preprocessing,
-            cache=self.cache,
-            device=device,
-            worker_device=self.device,
-            precision=self.precision,
-            batch_size=self.batch_size,
-            verbose=self.verbose,
-            **options,
-        )
-
 
 def on_cpu(module: torch.nn.Module) -> torch.nn.Module:
     """Return the module on the CPU, a copy where it is on another device."""
-    tensor = next(iter(named_tensors(module).values()), None)
+    tensor = next(module.parameters(), None)
     if tensor is None or tensor.device.type == "cpu":
         return module
     return copy.deepcopy(module).cpu()
@@ -210,15 +177,21 @@ def _size(image_size) -> Any:
     return tuple(image_size) if isinstance(image_size, list) else image_size
 
 
-def _mean_and_std(normalize) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalization(preprocessing) -> Any:
+    """Return "data" or (mean, std) where `preprocessing` is that, else None."""
+    if isinstance(preprocessing, str) and preprocessing == "data":
+        return "data"
+    if not isinstance(preprocessing, tuple | list):
+        return None
     try:
-        mean, std = (tuple(float(v) for v in part) for part in normalize)
+        mean, std = (tuple(float(v) for v in part) for part in preprocessing)
     except (TypeError, ValueError):
         mean, std = (), ()
     finite = all(math.isfinite(value) for value in (*mean, *std))
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not finite:
         raise ValueError(
-            f"normalize={normalize!r} is not a pair (mean, std) of three channels "
-            "each, finite and with std > 0; or use 'weights' or 'data'."
+            f"preprocessing={preprocessing!r} is not a pair (mean, std) of three "
+            "channels each, finite and with std > 0; or use 'data', for those of the "
+            "training rows."
         )
     return mean, std

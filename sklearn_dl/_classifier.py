@@ -1,13 +1,13 @@
 """Classification of images: a new head on a pretrained backbone."""
 
-from numbers import Real
 from typing import ClassVar
 
 from sklearn.base import ClassifierMixin
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from sklearn_dl._neural import NeuralImageEstimator
+from sklearn_dl._parameters import refuse_removed
 from sklearn_dl._targets import ClassTargets, LabelTargets, class_targets
 from sklearn_dl.training import gives_margins
 
@@ -15,13 +15,13 @@ from sklearn_dl.training import gives_margins
 class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     """Classifier of images: a new head trained on a pretrained backbone.
 
-    With a frozen backbone (``trainable="head"``, the default) and no `augment` or
-    `mix`, each image passes through it once, and the head is trained on the features.
+    With a frozen backbone (``trainable="head"``, the default) and no `augment`, each
+    image passes through it once, and the head is trained on the features.
 
-    Parameters go in groups: the backbone and its images (`backbone` to `normalize`),
+    Parameters go in groups: the backbone and its images (`backbone` to `image_shape`),
     the head and the loss (`head` to `class_weight`), the regime (`trainable` to
     `backbone_lr`), changes of images (`augment` to `tta`), optimisation (`max_epochs`
-    to `weight_decay`), stopping (`early_stopping` to `scoring`), and how it runs.
+    to `schedule`), stopping (`early_stopping` to `scoring`), and how it runs.
 
     Parameters
     ----------
@@ -32,17 +32,17 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         ``"DEFAULT"`` or an entry such as ``"IMAGENET1K_V1"``: torchvision's, downloaded
         on first use. ``"builtin"``: in this package, of ``"mobilenet_v3_small"`` only.
         A path of a state dict (``.pth``, ``.pt``, ``.safetensors``). None: random ones.
-    layer : str, default="pre_logits"
+    layer : str or (str, str), default="pre_logits"
         Where the head starts: ``"pre_logits"``, in place of the backbone's last layer;
         ``"pooled"``, after the pooled output of its last stage; or any submodule by
-        name (see `sklearn_dl.backbones.find_layers`).
-    pooling : {"avg", "max", "flatten", "cls"} or None, default=None
-        How a layer's map or tokens become one row; None takes the layer's own way.
-    preprocessing : str, enum member, Preprocessing, preset, callable or None, \
-            default=None
-        Overrides the weights' own preprocessing: an entry of weights, by name or as
-        enum member, whose preprocessing is taken; a `Preprocessing`; a preset of
-        torchvision; or a callable from a PIL image to a normalised tensor.
+        name (see `sklearn_dl.backbones.find_layers`). A pair says how the layer's map
+        or tokens become one row: ``("layer4", "max")``, or "avg", "flatten", "cls".
+    preprocessing : object, default=None
+        Overrides the weights' own preprocessing: ``"data"`` or a pair (mean, std) for
+        the mean and deviation of the three channels, of the training rows or these, on
+        the scale 0 to 1; an entry of weights, by name or as enum member, whose
+        preprocessing is taken; a `Preprocessing`; a preset of torchvision; or a
+        callable from a PIL image to a normalised tensor.
     image_size : int, tuple of int or None, default=None
         Input size of the network in pixels. An int keeps the proportions of the
         weights' resize and crop; (height, width) resizes straight to that size. None
@@ -50,29 +50,25 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     image_shape : tuple of int or None, default=None
         (height, width) or (height, width, channels) of rows of pixels; None infers
         it where images are square.
-    normalize : {"weights", "data"} or (mean, std), default="weights"
-        Mean and deviation of the three channels, on the scale 0 to 1: those of the
-        weights, those of the training rows, or these.
     head : Head or None, default=None
         Layers of the head: hidden layers, dropout, initialisation (see
         `sklearn_dl.training.Head`). None is one linear layer. A grid reaches in:
         ``head__dropout``.
-    loss : {"log_loss", "hinge"} or torch module, default="log_loss"
+    loss : {"log_loss", "hinge"}, LogLoss or torch module, default="log_loss"
         What training minimises. ``"hinge"`` gives `decision_function` in place of
-        `predict_proba`.
-    label_smoothing : float, default=0.0
-        Share of each target that is spread over all classes [2]_.
+        `predict_proba`; ``LogLoss(label_smoothing=0.1)`` spreads a share of each
+        target over all classes [2]_. A grid reaches in: ``loss__label_smoothing``.
     class_weight : dict, list of dict, "balanced" or None, default=None
         Weights of the classes; for indicators, of 0 and 1 of each label.
-    trainable : {"head", "all"}, int, str or list of str, default="head"
+    trainable : {"head", "all"}, int, str, list of str or Trainable, default="head"
         What is trained: the new head alone, everything, the head and the last k
-        stages, or the head and the stages named (see the backbone's ``stages``).
+        stages, or the head and the stages named (see the backbone's ``stages``); early
+        stages transfer best [1]_. ``Trainable("all", freeze_batch_norm=False)`` lets
+        the BatchNorm statistics of trained stages move; by default those of pretrained
+        weights keep still. What isn't trained never moves.
     warmup_epochs : int, default=0
         Epochs, among `max_epochs`, in which the head is trained alone, before the rest
         is unfrozen with a fresh optimiser. Not in a warm start or `partial_fit`.
-    freeze_batch_norm : bool or "auto", default="auto"
-        Whether the BatchNorm statistics of trained stages keep still; ``"auto"``: of
-        pretrained weights yes, of random ones no. What isn't trained never moves.
     lr : float or None, default=None
         Learning rate of the head. None suits the optimiser: 1e-2 for SGD and its kin
         and Adagrad, 1e-3 for others.
@@ -84,12 +80,8 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         Random changes of the training images: ``"light"``, ``"standard"``,
         ``"strong"``, ``"trivial"``, ``"rand"``, a list of names such as ``["flip",
         "rotation"]``, a transform of torchvision or Albumentations (see
-        `sklearn_dl.augmentation`).
-    mix : {"mixup", "cutmix", "both"} or None, default=None
-        Whether pairs of training images are blended [3]_ or patched together [4]_.
-    mix_alpha : float or None, default=None
-        Both parameters of the Beta distribution of their shares. None takes 0.2 for
-        mixup, 1.0 for cutmix.
+        `sklearn_dl.augmentation`). ``"mixup"`` among them blends pairs of training
+        images [3]_, ``"cutmix"`` patches them together [4]_.
     tta : {"flip", "five_crop", "ten_crop"}, int, callable or None, default=None
         Views of an image over which predictions are averaged; an int adds random ones
         of `augment` (or "light") to the plain one; a callable maps a PIL image to
@@ -99,23 +91,21 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     batch_size : int or "auto", default=32
         Images in one step, and in one pass of prediction; ``"auto"`` takes 32 in a
         step, and predicts on as many as the device's memory has room for.
-    optimizer : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"} \
-            or class or Optimizer, default="momentum"
-        ``"momentum"`` is SGD with momentum 0.9. `sklearn_dl.training.Optimizer` has
-        the L1 penalty and gradient clipping.
-    schedule : {"constant", "step", "exponential", "cosine", "one_cycle", "plateau"}, \
-            callable or Schedule, default="constant"
-        How the rates change after the warm-up of the head (see
+    optimizer : str, class or Optimizer, default="momentum"
+        One of "sgd", "momentum" (SGD with momentum 0.9), "nesterov", "adagrad",
+        "rmsprop", "adam", "adamw". `sklearn_dl.training.Optimizer` has weight decay
+        (1e-4 by default), the L1 penalty and gradient clipping.
+    schedule : str, callable or Schedule, default="constant"
+        How the rates change after the warm-up of the head: "constant", "step",
+        "exponential", "cosine", "one_cycle", "plateau" (see
         `sklearn_dl.training.Schedule`); a callable maps (step, number of steps) to a
         factor.
-    weight_decay : float, default=1e-4
-        Torch's, of weights; biases and norms don't decay.
     early_stopping : bool, default=False
         Whether to end training when the validation rows stop improving, and put the
         best weights back.
     validation_fraction : float, default=0.1
-        Share of the training rows held back for early stopping, unless `X_val` is
-        given to `fit`. Classes keep their proportions.
+        Fraction of the rows taken for validation with early stopping, unless `X_val`
+        is given to `fit`. Classes keep their proportions.
     n_iter_no_change : int, default=5
         Epochs in a row without improvement after which early stopping ends training.
     tol : float, default=1e-4
@@ -126,12 +116,12 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     warm_start : bool, default=False
         Whether `fit` goes on from the network of the fit before.
     random_state : int, RandomState instance or None, default=None
-        Of initial weights, order of rows, augmentation, mixing and validation split.
+        Seed of initial weights, order of rows, augmentation and validation split.
     device : str or torch.device, default="auto"
         ``"auto"`` takes a GPU when there is one.
-    precision : {"auto", "bfloat16", "float16", "float32", "float64"}, \
-            default="float32"
-        Of the arithmetic; ``"auto"`` is the fastest that the hardware has.
+    precision : str, default="float32"
+        Precision of the arithmetic: "bfloat16", "float16", "float32", "float64", or
+        "auto", the fastest that the hardware has natively.
     cache : "memory", str, path, FeatureCache or None, default="memory"
         Where features of a frozen backbone are kept (see `FeatureCache`).
     verbose : int, default=0
@@ -147,8 +137,9 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     ----------
     classes_ : ndarray of shape (n_classes,)
         Labels, sorted; for indicators, the positions of their columns.
-    net_ : skorch net
-        With the network in ``net_.module_``.
+    module_ : torch.nn.Module
+        The network: its ``backbone`` and its ``head``. What you change in it is this
+        estimator's own.
     preprocessing_ : Preprocessing
         How images are resized, cropped and normalised.
     history_ : pandas.DataFrame
@@ -157,6 +148,8 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         ``valid_loss``, ``valid_score``, ``valid_top1``; above 5 classes top 5 too.
     n_iter_, best_epoch_ : int
         Epochs trained; the one whose weights were kept, if early stopping chose one.
+    stop_reason_ : str
+        Why training ended before `max_epochs`; empty where it didn't.
     n_features_in_, feature_names_in_ : int, ndarray of str
         Number and names of the columns of X in `fit`, where it had them.
 
@@ -192,40 +185,33 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
 
     _parameter_constraints: ClassVar[dict] = {
         **NeuralImageEstimator._parameter_constraints,
-        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
     _targets: ClassTargets | LabelTargets
 
+    @refuse_removed
     def __init__(
         self,
         backbone="mobilenet_v2",
         *,
         weights="DEFAULT",
         layer="pre_logits",
-        pooling=None,
         preprocessing=None,
         image_size=None,
         image_shape=None,
-        normalize="weights",
         head=None,
         loss="log_loss",
-        label_smoothing=0.0,
         class_weight=None,
         trainable="head",
         warmup_epochs=0,
-        freeze_batch_norm="auto",
         lr=None,
         backbone_lr=None,
         augment=None,
-        mix=None,
-        mix_alpha=None,
         tta=None,
         max_epochs=20,
         batch_size=32,
         optimizer="momentum",
         schedule="constant",
-        weight_decay=1e-4,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=5,
@@ -243,29 +229,22 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         self.backbone = backbone
         self.weights = weights
         self.layer = layer
-        self.pooling = pooling
         self.preprocessing = preprocessing
         self.image_size = image_size
         self.image_shape = image_shape
-        self.normalize = normalize
         self.head = head
         self.loss = loss
-        self.label_smoothing = label_smoothing
         self.class_weight = class_weight
         self.trainable = trainable
         self.warmup_epochs = warmup_epochs
-        self.freeze_batch_norm = freeze_batch_norm
         self.lr = lr
         self.backbone_lr = backbone_lr
         self.augment = augment
-        self.mix = mix
-        self.mix_alpha = mix_alpha
         self.tta = tta
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.optimizer = optimizer
         self.schedule = schedule
-        self.weight_decay = weight_decay
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -369,9 +348,7 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
             If `fit` was not called.
         """
         scores = self._outputs(X, activated=False)
-        if self._targets.kind == "multiclass" and scores.shape[1] == 2:
-            return scores[:, 1] - scores[:, 0]
-        return scores
+        return self._targets.margins(scores)
 
     def predict(self, X):
         """Return the most probable class of each image, or its labels.
@@ -397,4 +374,4 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         """
         margins = gives_margins(self.loss)
         scores = self._outputs(X, activated=not margins)
-        return self._targets.most_likely(scores, 0.0 if margins else 0.5)
+        return self._targets.predictions(scores, margins)

@@ -1,5 +1,6 @@
-"""Images to features of a frozen backbone, and features to an SVM."""
+"""Features of images from a frozen backbone, and an SVM on them."""
 
+import copy
 from numbers import Integral
 
 from sklearn.base import (
@@ -7,14 +8,22 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dl._base import ImageEstimatorMixin, on_cpu, with_callbacks
-from sklearn_dl._parameters import BACKBONE_CONSTRAINTS
-from sklearn_dl._runtime import draw_seed, resolve_device
+from sklearn_dl._extraction import run_frozen
+from sklearn_dl._parameters import (
+    BACKBONE_CONSTRAINTS,
+    NestedParameters,
+    refuse_removed,
+)
+from sklearn_dl._runtime import draw_seed
 from sklearn_dl.augmentation import resolve_views
+from sklearn_dl.backbones import Backbone
 
 
 class ImageFeatureExtractor(
+    NestedParameters,
     ImageEstimatorMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
@@ -34,17 +43,17 @@ class ImageFeatureExtractor(
         ``"DEFAULT"`` or an entry such as ``"IMAGENET1K_V1"``: torchvision's, downloaded
         on first use. ``"builtin"``: in this package, of ``"mobilenet_v3_small"`` only.
         A path of a state dict (``.pth``, ``.pt``, ``.safetensors``). None: random ones.
-    layer : str, default="pre_logits"
+    layer : str or (str, str), default="pre_logits"
         Where features are taken: ``"pre_logits"``, what enters the backbone's last
         layer; ``"pooled"``, the pooled output of its last stage; or any submodule by
-        name (see `sklearn_dl.backbones.find_layers`).
-    pooling : {"avg", "max", "flatten", "cls"} or None, default=None
-        How a layer's map or tokens become one row; None takes the layer's own way.
-    preprocessing : str, enum member, Preprocessing, preset, callable or None, \
-            default=None
-        Overrides the weights' own preprocessing: an entry of weights, by name or as
-        enum member, whose preprocessing is taken; a `Preprocessing`; a preset of
-        torchvision; or a callable from a PIL image to a normalised tensor.
+        name (see `sklearn_dl.backbones.find_layers`). A pair says how the layer's map
+        or tokens become one row: ``("layer4", "max")``, or "avg", "flatten", "cls".
+    preprocessing : object, default=None
+        Overrides the weights' own preprocessing: ``"data"`` or a pair (mean, std) for
+        the mean and deviation of the three channels, of the training rows or these, on
+        the scale 0 to 1; an entry of weights, by name or as enum member, whose
+        preprocessing is taken; a `Preprocessing`; a preset of torchvision; or a
+        callable from a PIL image to a normalised tensor.
     image_size : int, tuple of int or None, default=None
         Input size of the network in pixels. An int keeps the proportions of the
         weights' resize and crop; (height, width) resizes straight to that size. None
@@ -52,9 +61,6 @@ class ImageFeatureExtractor(
     image_shape : tuple of int or None, default=None
         (height, width) or (height, width, channels) of rows of pixels; None infers
         it where images are square.
-    normalize : {"weights", "data"} or (mean, std), default="weights"
-        Mean and deviation of the three channels, on the scale 0 to 1: those of the
-        weights, those of the training rows, or these.
     tta : {"flip", "five_crop", "ten_crop"}, int, callable or None, default=None
         Views of an image over which features are averaged; an int adds random views
         to the plain one (``"light"`` of `sklearn_dl.augmentation`); a callable maps a
@@ -64,9 +70,9 @@ class ImageFeatureExtractor(
         and fewer where memory is short.
     device : str or torch.device, default="auto"
         ``"auto"`` takes a GPU when there is one.
-    precision : {"auto", "bfloat16", "float16", "float32", "float64"}, \
-            default="float32"
-        Of the arithmetic; ``"auto"`` is the fastest that the hardware has natively.
+    precision : str, default="float32"
+        Precision of the arithmetic: "bfloat16", "float16", "float32", "float64", or
+        "auto", the fastest that the hardware has natively.
     cache : "memory", str, path, FeatureCache or None, default="memory"
         Where features of the frozen backbone are kept, by the content of each image:
         in this process; in a folder, for all processes and later runs; or nowhere. See
@@ -115,17 +121,16 @@ class ImageFeatureExtractor(
 
     _parameter_constraints = BACKBONE_CONSTRAINTS
 
+    @refuse_removed
     def __init__(
         self,
         backbone="mobilenet_v2",
         *,
         weights="DEFAULT",
         layer="pre_logits",
-        pooling=None,
         preprocessing=None,
         image_size=None,
         image_shape=None,
-        normalize="weights",
         tta=None,
         batch_size="auto",
         device="auto",
@@ -137,11 +142,9 @@ class ImageFeatureExtractor(
         self.backbone = backbone
         self.weights = weights
         self.layer = layer
-        self.pooling = pooling
         self.preprocessing = preprocessing
         self.image_size = image_size
         self.image_shape = image_shape
-        self.normalize = normalize
         self.tta = tta
         self.batch_size = batch_size
         self.device = device
@@ -181,14 +184,25 @@ class ImageFeatureExtractor(
             If weights can't be downloaded.
         """
         self._validate_params()
-        resolve_device(self.device)
         with self._fit_task(X, y):
-            source = self._fit_source(X)
-            backbone = self._load_backbone(source, draw_seed(self.random_state))
-            self.backbone_ = backbone
-            self.preprocessing_ = backbone.preprocessing
-            self.n_features_out_ = backbone.n_features
+            execution, source = self._execution(), self._fit_source(X)
+            seed = draw_seed(self.random_state)
+            self._backbone = self._load_backbone(source, seed, execution)
+            self.preprocessing_ = self._backbone.preprocessing
+            self.n_features_out_ = self._backbone.n_features
         return self
+
+    @property
+    def backbone_(self) -> Backbone:
+        """The network, a ``torch.nn.Module``.
+
+        What you change in it is this extractor's own, and seen by its features.
+        """
+        check_is_fitted(self)
+        if self._backbone.shared:
+            self._backbone = copy.deepcopy(self._backbone)
+        self._backbone.unsettle()
+        return self._backbone
 
     def transform(self, X):
         """Return the features of images.
@@ -213,13 +227,13 @@ class ImageFeatureExtractor(
             If `fit` was not called.
         """
         source = self._new_source(X)
-        device = resolve_device(self.device, fall_back=True)
-        return self._run_frozen(
-            self.backbone_,
+        return run_frozen(
+            self._backbone,
             source,
-            device,
-            description="features",
+            self._execution(fall_back=True),
+            cache=self.cache,
             views=resolve_views(self.tta, self.preprocessing_),
+            description="features",
         )
 
     @property
@@ -228,8 +242,8 @@ class ImageFeatureExtractor(
 
     def __getstate__(self):
         state = super().__getstate__()
-        if "backbone_" in state:
-            state = {**state, "backbone_": on_cpu(state["backbone_"])}
+        if "_backbone" in state:
+            state = {**state, "_backbone": on_cpu(state["_backbone"])}
         return state
 
 
@@ -264,8 +278,9 @@ def make_feature_classifier(
     classifier : classifier or None, default=None
         Any scikit-learn classifier. None takes ``LinearSVC(C=1e-3)``: features are
         many and scaled, so a small C serves.
-    backbone, weights, layer, pooling, preprocessing, image_size, image_shape, \
-            normalize, tta, batch_size, device, precision, cache
+    backbone, weights, layer, preprocessing, image_size, image_shape : object
+        As in `ImageFeatureExtractor`.
+    tta, batch_size, device, precision, cache : object
         As in `ImageFeatureExtractor`.
     probability : bool, default=False
         Whether to calibrate the classifier (Platt's sigmoid, 5 folds), so that the
@@ -316,11 +331,9 @@ def make_feature_classifier(
         backbone,
         weights=weights,
         layer=layer,
-        pooling=pooling,
         preprocessing=preprocessing,
         image_size=image_size,
         image_shape=image_shape,
-        normalize=normalize,
         tta=tta,
         batch_size=batch_size,
         device=device,

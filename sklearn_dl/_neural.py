@@ -1,18 +1,22 @@
-"""What the classifier and the regressor share: training a head on a backbone."""
+"""Training of a head on a backbone: what the classifier and the regressor share."""
 
 import copy
 from abc import abstractmethod
 from contextlib import ExitStack
+from functools import partial as bound
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, clone
-from sklearn.metrics import check_scoring
-from sklearn.utils.validation import _check_sample_weight, check_consistent_length
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    check_is_fitted,
+)
 
-from sklearn_dl._base import ImageEstimatorMixin, with_callbacks
-from sklearn_dl._extraction import OnFeatures
+from sklearn_dl._base import ImageEstimatorMixin, on_cpu, with_callbacks
+from sklearn_dl._extraction import OnFeatures, PixelReader, run_frozen, run_network
 from sklearn_dl._parameters import (
     BACKBONE_CONSTRAINTS,
     NETWORK_PARAMETERS,
@@ -21,40 +25,41 @@ from sklearn_dl._parameters import (
     differing,
 )
 from sklearn_dl._runtime import (
+    Execution,
     draw_seed,
     keep_large_blocks,
     keyed_generator,
     release_memory,
-    resolve_device,
-    resolve_precision,
     seeded,
 )
-from sklearn_dl._targets import Targets
-from sklearn_dl.augmentation import resolve_views
+from sklearn_dl._targets import Targets, ValidationScorer
+from sklearn_dl.augmentation import resolve_augment, resolve_views
+from sklearn_dl.backbones import Backbone
 from sklearn_dl.training import (
+    AugmentedView,
     BackboneWithHead,
     EarlyStopping,
     EstimatorNet,
     Head,
-    HingeLoss,
-    Inputs,
-    LogLoss,
     Optimizer,
+    Recipe,
     Regime,
     Rows,
     TaskContexts,
     TrainingRows,
-    attributes_so_far,
+    ValidationScore,
     build_callbacks,
     build_net,
     chance_loss,
     check_net_params,
-    continue_training,
-    hold_back,
+    fitted_attributes,
+    gives_margins,
     noted,
     resolve_loss,
     resolve_schedule,
     run_fingerprint,
+    trains_backbone,
+    uses_checkpoint,
     warn_of_divergence,
 )
 
@@ -67,6 +72,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         **TRAINING_CONSTRAINTS,
     }
     _targets: Targets
+    _network: BackboneWithHead
     _origin: dict[str, Any]
 
     @abstractmethod
@@ -111,11 +117,19 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         validation = None if X_val is None else (X_val, y_val)
         return self._fit(X, y, sample_weight, validation)
 
+    def _partial_fit(self, X, y, sample_weight=None, classes=None):
+        """Train one epoch, going on from what was learned before."""
+        if self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True.")
+        if hasattr(self, "_network"):
+            self._new_source(X)  # of as many pixels as before
+        return self._fit(X, y, sample_weight, partial=True, classes=classes)
+
     def _fit(self, X, y, weight, validation=None, *, partial=False, classes=None):
         """Train a new network, or go on from the one before."""
         self._validate_params()
-        go_on = partial or self.warm_start
-        previous = getattr(self, "net_", None) if go_on else None
+        goes_on = partial or self.warm_start
+        previous = getattr(self, "_network", None) if goes_on else None
         max_epochs = 1 if partial else self.max_epochs
         if y is None:
             raise ValueError(
@@ -123,193 +137,207 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 "None."
             )
         weighted = {} if weight is None else {"sample_weight": weight}
-        with self._fit_task(X, y, max_epochs, **weighted) as task:
+        with self._fit_task(X, y, max_epochs, **weighted) as task, ExitStack() as stack:
             source = self._fit_source(X)
-            check_consistent_length(source, y)
-            weight = _check_sample_weight(
-                weight, np.empty((len(source), 0)), ensure_non_negative=True
+            rows = self._training_rows(source, y, weight, previous, partial, classes)
+            execution, seed = self._execution(), draw_seed(self.random_state)
+            rows, held_out = self._split(rows.weighted(), validation, seed)
+            # What is wrong with these is said before images are read.
+            loss, net_params = self._loss(), self.net_params or {}
+            check_net_params(net_params, len(rows), execution.step_size)
+            keep_large_blocks()
+            stack.enter_context(seeded(seed, execution.device))
+            network = self._new_network(rows, execution, seed, previous)
+            regime = self._regime(network, warm=partial or previous is not None)
+            read = bound(self._dataset, network, regime, execution, seed, stack)
+            training, validating = read(rows, augmented=True), None
+            if held_out is not None:
+                validating = read(held_out)
+            net = build_net(
+                network,
+                loss,
+                Recipe(
+                    regime,
+                    Optimizer.of(self.optimizer),
+                    execution,
+                    self._targets.kind,
+                    seed,
+                    max_epochs,
+                    self._fingerprint(rows, held_out, previous),
+                ),
+                training,
+                validating,
+                callbacks=self._net_callbacks(held_out, task, partial),
+                net_params=net_params,
             )
-            if previous is None:
-                self._targets = self._new_targets(y, weight, classes)
-            else:
-                if not partial:
-                    self._targets.check_same(self._new_targets(y, weight))
-                # A copy: if this fit fails, the estimator is as it was.
-                self._targets = copy.copy(self._targets)
-            target = self._targets.encode(y)
-            self._targets.weigh(target, weight, getattr(self, "class_weight", None))
-            training = Rows(source, target, weight * self._targets.row_weight(target))
-            held_back = None
-            if validation is not None:
-                with noted("This is about X_val and y_val."):
-                    val_source = self._checked_source(validation[0])
-                    check_consistent_length(val_source, validation[1])
-                    target = self._targets.encode(validation[1], "y_val")
-                held_back = Rows(val_source, target, self._targets.row_weight(target))
-            net = self._trained(training, held_back, previous, partial, task)
-            self._finish(net, keep_optimizer=go_on)
-        if self.net_.interrupted_:
+            if previous is not None:
+                net.continue_from(self.history_, getattr(self, "_net", None))
+            net.partial_fit(training, None)
+            self._finish(net, goes_on)
+        if network.trains_backbone:
+            release_memory()
+        if net.interrupted_:
             # The estimator is usable; a search over it must still stop.
             raise KeyboardInterrupt
         return self
 
-    def _partial_fit(self, X, y, sample_weight=None, classes=None):
-        """Train one epoch, going on from what was learned before."""
-        if self.early_stopping:
-            raise ValueError("partial_fit does not support early_stopping=True.")
-        if hasattr(self, "net_"):
-            self._new_source(X)  # of as many pixels as before
-        return self._fit(X, y, sample_weight, partial=True, classes=classes)
-
-    def _trained(
-        self, training, validation, previous, partial: bool, task
-    ) -> EstimatorNet:
-        """Build the network and the rows, and return the net after training."""
-        device = resolve_device(self.device)
-        seed = draw_seed(self.random_state)
-        training = training.weighted()
-        if validation is not None:
-            validation = validation.weighted()
-        elif self.early_stopping:
-            strata = self._targets.strata(training.target)
-            parts = hold_back(len(training), self.validation_fraction, strata, seed)
-            training, validation = (training.take(p).weighted() for p in parts)
-        # What is wrong with them shall be known before the images are read.
-        criterion, net_params = self._loss(), self.net_params or {}
-        check_net_params(net_params, len(training), self._step_size)
-        keep_large_blocks()
-        with seeded(seed, device), ExitStack() as stack:
-            network = self._network(training, previous, seed)
-            regime = self._regime(network, previous, partial)
-            inputs = Inputs(
-                network,
-                regime,
-                device,
-                stack,
-                lambda rows: self._features(network.backbone, rows, device),
-            )
-            rows = inputs.changing(
-                training,
-                augment=self.augment,
-                mix=self.mix,
-                mix_alpha=self.mix_alpha,
-                pairs=self._targets.kind != "continuous",
-                seed=seed,
-            )
-            held_back = None
-            if validation is not None:
-                note = "" if validation.source is training.source else "A row of X_val."
-                with noted(note):
-                    held_back = inputs.plain(validation)
-                held_back.note = note
-            net = build_net(
-                network,
-                criterion=criterion,
-                optimizer=Optimizer.of(self.optimizer),
-                regime=regime,
-                weight_decay=self.weight_decay,
-                kind=self._targets.kind,
-                batch_size=self._step_size,
-                n_samples=len(rows),
-                max_epochs=1 if partial else self.max_epochs,
-                validation=held_back,
-                callbacks=self._net_callbacks(held_back, task, partial),
-                device=device,
-                dtype=resolve_precision(self.precision, device),
-                seed=seed,
-                resumable=isinstance(self.random_state, int | np.integer),
-                run_id=lambda: run_fingerprint(
-                    type(self).__name__,
-                    self.get_params(),
-                    training,
-                    validation,
-                    epochs_before=0 if previous is None else len(previous.history),
-                ),
-                random_rows=rows.random or regime.warmup_epochs > 0,
-                net_params=net_params,
-            )
-            if previous is not None:
-                continue_training(net, previous)
-            net.partial_fit(rows, None)
-        if network.trains_backbone:
-            release_memory()
-        return net
-
-    def _network(self, training: Rows, previous, seed: int) -> BackboneWithHead:
-        """Return a new network, or a copy of the one a warm start goes on with."""
-        origin = {name: getattr(self, name) for name in NETWORK_PARAMETERS}
-        origin["head"] = clone(self.head, safe=False)  # set_params reaches inside it
+    def _training_rows(self, source, y, weight, previous, partial, classes) -> Rows:
+        """Return the rows of a fit, their targets encoded."""
+        check_consistent_length(source, y)
+        weight = _check_sample_weight(
+            weight, np.empty((len(source), 0)), ensure_non_negative=True
+        )
         if previous is None:
-            backbone = self._load_backbone(training.source, seed, training.rows)
-            head = Head() if self.head is None else self.head
-            layers = head.build(backbone.n_features, self._targets.n_outputs)
-            if head.needs_data:
-                # Rows often come class by class: a batch is drawn among all.
-                rng = keyed_generator(seed)
-                index = rng.permutation(len(training))[: max(self._step_size, 32)]
-                some = training.take(np.sort(index))
-                features = self._features(backbone, some, resolve_device(self.device))
-                head.fit_init(layers, torch.from_numpy(features))
-            network = BackboneWithHead(backbone, layers)
-        elif changed := differing(origin, self._origin):
-            raise ValueError(
-                f"warm_start=True and partial_fit go on with the network of the fit "
-                f"before, but {', '.join(changed)} changed since; fit with "
-                "warm_start=False."
-            )
+            self._targets = self._new_targets(y, weight, classes)
         else:
+            if not partial:
+                self._targets.check_same(self._new_targets(y, weight))
             # A copy: if this fit fails, the estimator is as it was.
-            network = copy.deepcopy(previous.module_)
-        self._origin = origin
-        return network
+            self._targets = copy.copy(self._targets)
+        target = self._targets.encode(y)
+        self._targets.weigh(target, weight, getattr(self, "class_weight", None))
+        return Rows(source, target, weight * self._targets.row_weight(target))
 
-    def _features(self, backbone, rows: Rows, device) -> np.ndarray:
-        """Return what a backbone gives for rows, before it is trained."""
-        return self._run_frozen(
-            backbone, rows.source, device, description="features", rows=rows.rows
-        )
-
-    def _regime(self, network: BackboneWithHead, previous, partial: bool) -> Regime:
-        """Return what is trained when, and at which rates."""
-        lr = self.lr
-        # A head that was trained before is warm; partial_fit has no second epoch.
-        cold = previous is None and not partial
-        return Regime.of(
-            network,
-            trainable=self.trainable,
-            lr=Optimizer.of(self.optimizer).default_lr if lr is None else lr,
-            backbone_lr=self.backbone_lr,
-            freeze_batch_norm=self.freeze_batch_norm,
-            warmup_epochs=self.warmup_epochs if cold else 0,
-            warmup_lr=resolve_schedule(self.schedule).warmup_lr,
-            max_epochs=self.max_epochs,
-        )
+    def _split(
+        self, rows: Rows, validation: tuple[Any, Any] | None, seed: int
+    ) -> tuple[Rows, Rows | None]:
+        """Return the rows to train on, and the validation rows, if there are any."""
+        if validation is not None:
+            X, y = validation
+            with noted("This is about X_val and y_val."):
+                source = self._checked_source(X)
+                check_consistent_length(source, y)
+                target = self._targets.encode(y, "y_val")
+            weight, note = self._targets.row_weight(target), "A row of X_val."
+            return rows, Rows(source, target, weight, note=note).weighted()
+        if not self.early_stopping:
+            return rows, None
+        strata = self._targets.strata(rows.target)
+        return rows.split(self.validation_fraction, strata, seed)
 
     def _loss(self) -> torch.nn.Module:
-        loss, smoothing = self.loss, getattr(self, "label_smoothing", 0.0)
-        if smoothing:
-            classes = {"log_loss": LogLoss, "hinge": HingeLoss}
-            if not isinstance(loss, str) or loss not in classes:
-                raise ValueError(f"label_smoothing does not go with loss={loss!r}.")
-            loss = classes[loss](smoothing)
         return resolve_loss(
-            loss,
+            self.loss,
             kind=self._targets.kind,
             n_outputs=self._targets.n_outputs,
             label_weight=self._targets.label_weight,
         )
 
-    def _net_callbacks(self, held_back: TrainingRows | None, task, partial) -> list:
-        score = None
-        if held_back is not None:
-            target = held_back.target
-            y_val = self._targets.decode(target)
+    def _new_network(
+        self, rows: Rows, execution: Execution, seed: int, previous
+    ) -> BackboneWithHead:
+        """Return a new network, or what a warm start goes on with.
 
-            def score(outputs: np.ndarray) -> dict[str, float]:
-                scores = {"valid_score": self._score(outputs, y_val)}
-                return {**scores, **self._targets.accuracies(outputs, target)}
+        A backbone that stays frozen is the one that all estimators share.
+        """
+        origin = {name: getattr(self, name) for name in NETWORK_PARAMETERS}
+        origin["head"] = clone(self.head, safe=False)  # set_params reaches inside it
+        if previous is not None:
+            if changed := differing(origin, self._origin):
+                raise ValueError(
+                    f"warm_start=True and partial_fit go on with the network of the "
+                    f"fit before, but {', '.join(changed)} changed since; fit with "
+                    "warm_start=False."
+                )
+            # Copies: if this fit fails, the estimator is as it was.
+            backbone, layers = previous.backbone, copy.deepcopy(previous.head)
+        else:
+            backbone = self._load_backbone(rows.source, seed, execution, rows.rows)
+            head = Head() if self.head is None else self.head
+            layers = head.build(backbone.n_features, self._targets.n_outputs)
+            if head.needs_data:
+                # Rows often come class by class: a batch is drawn among all.
+                index = keyed_generator(seed).permutation(len(rows))
+                some = rows.take(np.sort(index[: max(execution.step_size, 32)]))
+                features = self._features(backbone, some, execution)
+                head.fit_init(layers, torch.from_numpy(features))
+        handed_out = previous is not None and not backbone.settled
+        if backbone.trains or trains_backbone(self.trainable) or handed_out:
+            backbone = copy.deepcopy(backbone)
+        self._origin = origin
+        return BackboneWithHead(backbone, layers)
 
-        stopping = None
+    def _regime(self, network: BackboneWithHead, warm: bool) -> Regime:
+        """Return what is trained when, and at which rates."""
+        default_lr = Optimizer.of(self.optimizer).default_lr
+        return Regime.of(
+            network,
+            self.trainable,
+            lr=default_lr if self.lr is None else self.lr,
+            backbone_lr=self.backbone_lr,
+            # A head that was trained before is warm; partial_fit has no second epoch.
+            warmup_epochs=0 if warm else self.warmup_epochs,
+            warmup_lr=resolve_schedule(self.schedule).warmup_lr,
+            max_epochs=self.max_epochs,
+        )
+
+    def _dataset(
+        self,
+        network,
+        regime: Regime,
+        execution: Execution,
+        seed: int,
+        stack,
+        rows: Rows,
+        *,
+        augmented: bool = False,
+    ) -> TrainingRows:
+        """Return rows of pixels, or of features while the backbone is frozen.
+
+        Such features are the same in every epoch: one pass gives them.
+        """
+        preprocessing = network.backbone.preprocessing
+        augmenter = mixing = view = features = pixels = None
+        if augmented:
+            augmenter, mixing = resolve_augment(self.augment, preprocessing)
+        if augmenter is not None:
+            view = AugmentedView(augmenter, seed)
+        changing = view is not None or mixing is not None
+        if not changing and (regime.warmup_epochs or not network.trains_backbone):
+            features = self._features(network.backbone, rows, execution)
+        if changing or network.trains_backbone:
+            pixels = stack.enter_context(
+                PixelReader(
+                    rows.source, preprocessing, execution.device, rows.rows, view
+                )
+            )
+        return TrainingRows(
+            rows,
+            pixels=pixels,
+            features=features,
+            mixing=mixing,
+            pairs=self._targets.kind != "continuous",
+            seed=seed,
+        )
+
+    def _features(self, backbone: Backbone, rows: Rows, execution) -> np.ndarray:
+        """Return what a frozen backbone gives for rows."""
+        with noted(rows.note):
+            return run_frozen(
+                backbone,
+                rows.source,
+                execution,
+                cache=self.cache,
+                rows=rows.rows,
+                description="features",
+            )
+
+    def _fingerprint(self, rows: Rows, held_out: Rows | None, previous) -> str | None:
+        """Return what finds the checkpoints of a fit again, where one keeps any."""
+        seeded = isinstance(self.random_state, int | np.integer)
+        if not seeded or not uses_checkpoint(self.callbacks):
+            return None
+        before = 0 if previous is None else len(self.history_)
+        name, params = type(self).__name__, self.get_params(deep=True)
+        return run_fingerprint(name, params, rows, held_out, epochs_before=before)
+
+    def _net_callbacks(self, held_out: Rows | None, task, partial: bool) -> list:
+        score = stopping = report = None
+        if held_out is not None:
+            margins = gives_margins(self.loss)
+            score = ValidationScore(
+                ValidationScorer(self._targets, held_out.target, self.scoring, margins)
+            )
         if self.early_stopping:
             stopping = EarlyStopping(
                 "valid_loss" if self.scoring is None else "valid_score",
@@ -317,7 +345,6 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 n_iter_no_change=self.n_iter_no_change,
                 tol=self.tol,
             )
-        report = None
         if task is not None:
             context, data = task
             report = TaskContexts(context, self, data)
@@ -326,49 +353,52 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             # A stream has no end that a schedule could lead to.
             schedule=resolve_schedule("constant" if partial else self.schedule),
             score=score,
-            count_right=self._targets.kind == "multiclass",
             early_stopping=stopping,
-            progress=bool(self.verbose),
             report=report,
+            count_right=self._targets.kind == "multiclass",
+            progress=bool(self.verbose),
         )
 
-    def _score(self, outputs: np.ndarray, y_val: np.ndarray) -> float:
-        """Score outputs of the validation rows, as the fitted estimator would."""
-        if not np.isfinite(outputs).all():
-            return np.nan  # training diverged
-        predictor = object.__new__(type(self))
-        values = torch.from_numpy(outputs)
-        predictor.__dict__.update(
-            self.__dict__,
-            _outputs=lambda X, activated=True: (
-                self._activation(activated)(values).to(values).numpy()
-            ),
-        )
-        scorer = check_scoring(predictor, self.scoring)
-        try:
-            return float(scorer(predictor, np.empty((len(outputs), 1)), y_val))
-        except ValueError as error:
-            raise ValueError(
-                f"scoring={self.scoring!r} can't score the {len(y_val)} validation "
-                f"rows: {error} Choose them with X_val and y_val."
-            ) from error
-
-    def _finish(self, net: EstimatorNet, *, keep_optimizer: bool) -> None:
-        self.__dict__.pop("best_epoch_", None)
+    def _finish(self, net: EstimatorNet, goes_on: bool) -> None:
+        """Take over what was trained; the net only where a fit goes on with it."""
+        for name in ("best_epoch_", "_net"):
+            self.__dict__.pop(name, None)
         stopping = dict(net.callbacks_).get("early_stopping")
         if isinstance(stopping, EarlyStopping) and stopping.best_epoch_:
             self.best_epoch_ = stopping.best_epoch_
-        guess = chance_loss(self.loss, kind=net.kind, n_outputs=self._targets.n_outputs)
-        if guess is not None and len(net.history):
+        chance = chance_loss(
+            self.loss, kind=net.kind, n_outputs=self._targets.n_outputs
+        )
+        if chance is not None and len(net.history):
             kept = getattr(self, "best_epoch_", len(net.history))
-            warn_of_divergence(net, kept, guess * self._targets.largest_weight)
-        net.forget_training(keep_optimizer=keep_optimizer)
-        self.__dict__.update(attributes_so_far(net))
+            warn_of_divergence(net, kept, chance * self._targets.largest_weight)
+        self.__dict__.update(fitted_attributes(net))
+        self.stop_reason_ = net.stop_reason_
+        self._network.eval().backbone.settle()
+        net.forget_training()
+        if goes_on:
+            self._net = net
+
+    @property
+    def module_(self) -> BackboneWithHead:
+        """The network, a ``torch.nn.Module``.
+
+        What you change in it is this estimator's own, and seen by its predictions.
+        """
+        check_is_fitted(self)
+        network = self._network
+        if network.backbone.shared:
+            network.backbone = copy.deepcopy(network.backbone)
+        network.backbone.unsettle()
+        return network
 
     def __getstate__(self):
         state = super().__getstate__()
-        if "net_" in state:
-            state = {**state, "net_": state["net_"].on_cpu()}
+        if "_net" in state:
+            net = state["_net"].on_cpu()
+            state = {**state, "_net": net, "_network": net.module_}
+        elif "_network" in state:
+            state = {**state, "_network": on_cpu(state["_network"])}
         return state
 
     def _outputs(self, X, *, activated: bool = True) -> np.ndarray:
@@ -377,25 +407,30 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         Probabilities where the targets are classes and `activated` is set.
         """
         source = self._new_source(X)
-        activate = self._activation(activated)
-        device = resolve_device(self.device, fall_back=True)
+        execution, network = self._execution(fall_back=True), self._network
         views = resolve_views(self.tta, self.preprocessing_, self.augment)
-        options: dict[str, Any] = {"description": "predictions", "views": views}
-        network = self.net_.module_
+        targets = self._targets
 
         def finish(outputs: torch.Tensor) -> torch.Tensor:
-            values = activate(outputs)
+            values = targets.activate(outputs) if activated else outputs.double()
             return (values if views is None else values.mean(1)).to(outputs)
 
+        options: dict[str, Any] = {"description": "predictions", "views": views}
         if network.trains_backbone:
-            options["combine"] = finish
-            return self._run(network, source, self.preprocessing_, device, **options)
-        head = OnFeatures(network.head, device, self.precision)
-        options["combine"] = lambda features: finish(head(features))
-        return self._run_frozen(network.backbone, source, device, **options)
-
-    def _activation(self, activated: bool):
-        # In float64, so that the rows of float32 sum to 1 as nearly as they can.
-        if not activated:
-            return torch.Tensor.double
-        return lambda values: self._targets.activate(values.double())
+            return run_network(
+                network,
+                source,
+                self.preprocessing_,
+                execution,
+                combine=finish,
+                **options,
+            )
+        head = OnFeatures(network.head, execution)
+        return run_frozen(
+            network.backbone,
+            source,
+            execution,
+            cache=self.cache,
+            combine=lambda features: finish(head(features)),
+            **options,
+        )

@@ -1,7 +1,8 @@
-"""What the parameters of the estimators may be, and how they are set."""
+"""Parameters of the estimators: what they may be, and how they are set."""
 
 import os
 from enum import Enum
+from functools import wraps
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,7 +13,15 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn_dl._extraction import FeatureCache
 from sklearn_dl._runtime import PRECISIONS
 from sklearn_dl.augmentation import Augment
-from sklearn_dl.training import OPTIMIZERS, SCHEDULES, Head, Optimizer, Schedule
+from sklearn_dl.training import (
+    OPTIMIZERS,
+    SCHEDULES,
+    Head,
+    LogLoss,
+    Optimizer,
+    Schedule,
+    Trainable,
+)
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
@@ -22,12 +31,10 @@ _FROM_ZERO = Interval(Integral, 0, None, closed="left")
 BACKBONE_CONSTRAINTS: dict[str, Any] = {
     "backbone": [str, callable],
     "weights": [str, os.PathLike, Enum, None],
-    "layer": [str],
-    "pooling": [StrOptions({"avg", "max", "flatten", "cls"}), None],
+    "layer": [str, tuple, list],
     "preprocessing": "no_validation",
     "image_size": [_COUNT, tuple, list, None],
     "image_shape": [tuple, list, None],
-    "normalize": [StrOptions({"weights", "data"}), tuple, list],
     "tta": [
         StrOptions({"flip", "five_crop", "ten_crop"}),
         Interval(Integral, 2, None, closed="left"),
@@ -45,18 +52,14 @@ BACKBONE_CONSTRAINTS: dict[str, Any] = {
 TRAINING_CONSTRAINTS: dict[str, Any] = {
     "head": [Head, None],
     "loss": "no_validation",  # `resolve_loss` knows the names
-    "trainable": [str, _FROM_ZERO, list, tuple],
+    "trainable": [str, _FROM_ZERO, list, tuple, Trainable],
     "warmup_epochs": [_FROM_ZERO],
-    "freeze_batch_norm": ["boolean", StrOptions({"auto"})],
     "lr": [_POSITIVE, None],
     "backbone_lr": [_POSITIVE, tuple, list, None],
     "augment": "no_validation",  # `resolve_augment` knows the names
-    "mix": [StrOptions({"mixup", "cutmix", "both"}), None],
-    "mix_alpha": [_POSITIVE, None],
     "max_epochs": [_COUNT],
     "optimizer": [StrOptions(set(OPTIMIZERS)), callable, Optimizer],
     "schedule": [StrOptions(set(SCHEDULES)), callable, Schedule],
-    "weight_decay": [_NOT_NEGATIVE],
     "early_stopping": ["boolean"],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     "n_iter_no_change": [_COUNT],
@@ -72,10 +75,8 @@ NETWORK_PARAMETERS = (
     "backbone",
     "weights",
     "layer",
-    "pooling",
     "preprocessing",
     "image_size",
-    "normalize",
     "head",
 )
 
@@ -96,7 +97,36 @@ _OBJECTS: dict[str, Any] = {
     "optimizer": Optimizer,
     "schedule": Schedule,
     "augment": Augment,
+    "trainable": Trainable,
+    "loss": LogLoss,
 }
+# Parameters that there were, and what is written today.
+_REMOVED = {
+    "freeze_batch_norm": "trainable=Trainable('all', freeze_batch_norm=True)",
+    "label_smoothing": "loss=LogLoss(label_smoothing=0.1)",
+    "mix": "augment=['standard', 'mixup'] or Augment(..., mix='mixup')",
+    "mix_alpha": "augment=Augment(..., mix='mixup', mix_alpha=0.2)",
+    "normalize": "preprocessing='data' or preprocessing=(mean, std)",
+    "pooling": "layer=('pooled', 'max')",
+    "weight_decay": "optimizer=Optimizer('adamw', weight_decay=1e-4)",
+}
+
+
+def refuse_removed(init):
+    """Return a constructor that tells of parameters it had before what they are now."""
+
+    @wraps(init)
+    def checked(self, *args, **kwargs):
+        _refuse(kwargs)
+        init(self, *args, **kwargs)
+
+    return checked
+
+
+def _refuse(names) -> None:
+    for name in names:
+        if name in _REMOVED:
+            raise TypeError(f"There is no {name} any more: write {_REMOVED[name]}.")
 
 
 class NestedParameters:
@@ -105,9 +135,9 @@ class NestedParameters:
     def set_params(self, **params):
         """Set parameters.
 
-        ``head__dropout`` and its like work also where `head`, `optimizer`, `schedule`
-        or `augment` hold a plain value: ``optimizer__l1`` with ``optimizer="adam"``
-        makes it ``Optimizer("adam", l1=...)``.
+        ``head__dropout`` and its like work also where `head`, `loss`, `trainable`,
+        `optimizer`, `schedule` or `augment` hold a plain value: ``optimizer__l1`` with
+        ``optimizer="adam"`` makes it ``Optimizer("adam", l1=...)``.
 
         Parameters
         ----------
@@ -119,9 +149,18 @@ class NestedParameters:
         self : object
             This estimator.
         """
+        _refuse(params)
         for name, cls in _OBJECTS.items():
-            value = params.get(name, getattr(self, name))
-            nested = any(key.startswith(f"{name}__") for key in params)
-            if nested and not hasattr(value, "get_params"):
-                params[name] = cls() if value is None else cls(value)
+            if not any(key.startswith(f"{name}__") for key in params):
+                continue
+            value = params.get(name, getattr(self, name, None))
+            if hasattr(value, "get_params") or not hasattr(self, name):
+                continue
+            plain = value is None or (isinstance(value, str) and value == "log_loss")
+            if name == "loss" and not plain:
+                raise ValueError(
+                    f"loss__ reaches into a LogLoss; loss={value!r} has its own "
+                    "settings."
+                )
+            params[name] = cls() if plain else cls(value)
         return super().set_params(**params)  # type: ignore[misc]

@@ -1,9 +1,9 @@
 """Regression on images: a new head on a pretrained backbone."""
 
-import torch
 from sklearn.base import RegressorMixin
 
 from sklearn_dl._neural import NeuralImageEstimator
+from sklearn_dl._parameters import refuse_removed
 from sklearn_dl._targets import ContinuousTargets
 
 
@@ -11,13 +11,13 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     """Regressor of images: a new head trained on a pretrained backbone.
 
     The loss is of the targets scaled to mean 0 and deviation 1.
-    With a frozen backbone (``trainable="head"``, the default) and no `augment` or
-    `mix`, each image passes through it once, and the head is trained on the features.
+    With a frozen backbone (``trainable="head"``, the default) and no `augment`, each
+    image passes through it once, and the head is trained on the features.
 
-    Parameters go in groups: the backbone and its images (`backbone` to `normalize`),
+    Parameters go in groups: the backbone and its images (`backbone` to `image_shape`),
     the head and the loss (`head` to `loss`), the transfer regime (`trainable` to
     `backbone_lr`), changes of images (`augment` to `tta`), optimisation (`max_epochs`
-    to `weight_decay`), stopping (`early_stopping` to `scoring`), and how it runs.
+    to `schedule`), stopping (`early_stopping` to `scoring`), and how it runs.
 
     Parameters
     ----------
@@ -28,17 +28,17 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         ``"DEFAULT"`` or an entry such as ``"IMAGENET1K_V1"``: torchvision's, downloaded
         on first use. ``"builtin"``: in this package, of ``"mobilenet_v3_small"`` only.
         A path of a state dict (``.pth``, ``.pt``, ``.safetensors``). None: random ones.
-    layer : str, default="pre_logits"
+    layer : str or (str, str), default="pre_logits"
         Where the head starts: ``"pre_logits"``, in place of the backbone's last layer;
         ``"pooled"``, after the pooled output of its last stage; or any submodule by
-        name (see `sklearn_dl.backbones.find_layers`).
-    pooling : {"avg", "max", "flatten", "cls"} or None, default=None
-        How a layer's map or tokens become one row; None takes the layer's own way.
-    preprocessing : str, enum member, Preprocessing, preset, callable or None, \
-            default=None
-        Overrides the weights' own preprocessing: an entry of weights, by name or as
-        enum member, whose preprocessing is taken; a `Preprocessing`; a preset of
-        torchvision; or a callable from a PIL image to a normalised tensor.
+        name (see `sklearn_dl.backbones.find_layers`). A pair says how the layer's map
+        or tokens become one row: ``("layer4", "max")``, or "avg", "flatten", "cls".
+    preprocessing : object, default=None
+        Overrides the weights' own preprocessing: ``"data"`` or a pair (mean, std) for
+        the mean and deviation of the three channels, of the training rows or these, on
+        the scale 0 to 1; an entry of weights, by name or as enum member, whose
+        preprocessing is taken; a `Preprocessing`; a preset of torchvision; or a
+        callable from a PIL image to a normalised tensor.
     image_size : int, tuple of int or None, default=None
         Input size of the network in pixels. An int keeps the proportions of the
         weights' resize and crop; (height, width) resizes straight to that size. None
@@ -46,25 +46,22 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     image_shape : tuple of int or None, default=None
         (height, width) or (height, width, channels) of rows of pixels; None infers
         it where images are square.
-    normalize : {"weights", "data"} or (mean, std), default="weights"
-        Mean and deviation of the three channels, on the scale 0 to 1: those of the
-        weights, those of the training rows, or these.
     head : Head or None, default=None
         Layers of the head: hidden layers, dropout, initialisation (see
         `sklearn_dl.training.Head`). None is one linear layer. A grid reaches in:
         ``head__dropout``.
-    loss : {"squared_error", "absolute_error", "huber", "epsilon_insensitive"} or \
-            torch module, default="squared_error"
-        What training minimises, over targets scaled to deviation 1.
-    trainable : {"head", "all"}, int, str or list of str, default="head"
+    loss : str or torch module, default="squared_error"
+        What training minimises, over targets scaled to deviation 1: one of
+        "squared_error", "absolute_error", "huber", "epsilon_insensitive".
+    trainable : {"head", "all"}, int, str, list of str or Trainable, default="head"
         What is trained: the new head alone, everything, the head and the last k
-        stages, or the head and the stages named (see the backbone's ``stages``).
+        stages, or the head and the stages named (see the backbone's ``stages``); early
+        stages transfer best [1]_. ``Trainable("all", freeze_batch_norm=False)`` lets
+        the BatchNorm statistics of trained stages move; by default those of pretrained
+        weights keep still. What isn't trained never moves.
     warmup_epochs : int, default=0
         Epochs, among `max_epochs`, in which the head is trained alone, before the rest
         is unfrozen with a fresh optimiser. Not in a warm start or `partial_fit`.
-    freeze_batch_norm : bool or "auto", default="auto"
-        Whether the BatchNorm statistics of trained stages keep still; ``"auto"``: of
-        pretrained weights yes, of random ones no. What isn't trained never moves.
     lr : float or None, default=None
         Learning rate of the head. None takes one that suits the optimiser: 1e-2 for
         SGD and its kin and Adagrad, 1e-3 for the others.
@@ -76,13 +73,8 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         Random changes of the training images: ``"light"``, ``"standard"``,
         ``"strong"``, ``"trivial"``, ``"rand"``, a list of names such as ``["flip",
         "rotation"]``, a transform of torchvision or Albumentations (see
-        `sklearn_dl.augmentation`).
-    mix : {"mixup", "cutmix", "both"} or None, default=None
-        Whether pairs of training images are blended [2]_ or patched together [3]_,
-        and their targets averaged by their shares.
-    mix_alpha : float or None, default=None
-        Both parameters of the Beta distribution of their shares. None takes 0.2 for
-        mixup, 1.0 for cutmix.
+        `sklearn_dl.augmentation`). ``"mixup"`` among them blends pairs of training
+        images [2]_, ``"cutmix"`` patches them together [3]_.
     tta : {"flip", "five_crop", "ten_crop"}, int, callable or None, default=None
         Views of an image over which predictions are averaged; an int adds random ones
         of `augment` (or "light") to the plain one; a callable maps a PIL image to
@@ -92,23 +84,21 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     batch_size : int or "auto", default=32
         Images in one step, and in one pass of prediction; ``"auto"`` takes 32 in a
         step, and predicts on as many as the device's memory has room for.
-    optimizer : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"} \
-            or class or Optimizer, default="momentum"
-        By name, or a class of torch. ``"momentum"`` is SGD with momentum 0.9.
-        `sklearn_dl.training.Optimizer` has the L1 penalty and gradient clipping.
-    schedule : {"constant", "step", "exponential", "cosine", "one_cycle", "plateau"}, \
-            callable or Schedule, default="constant"
-        How the rates change after the warm-up of the head (see
+    optimizer : str, class or Optimizer, default="momentum"
+        One of "sgd", "momentum" (SGD with momentum 0.9), "nesterov", "adagrad",
+        "rmsprop", "adam", "adamw". `sklearn_dl.training.Optimizer` has weight decay
+        (1e-4 by default), the L1 penalty and gradient clipping.
+    schedule : str, callable or Schedule, default="constant"
+        How the rates change after the warm-up of the head: "constant", "step",
+        "exponential", "cosine", "one_cycle", "plateau" (see
         `sklearn_dl.training.Schedule`); a callable maps (step, number of steps) to a
         factor.
-    weight_decay : float, default=1e-4
-        Torch's ``weight_decay``, for weights; biases and norms don't decay.
     early_stopping : bool, default=False
         Whether to end training when the validation rows stop improving, and put the
         best weights back.
     validation_fraction : float, default=0.1
-        Share of the training rows held back for early stopping, unless `X_val` is
-        given to `fit`.
+        Fraction of the rows taken for validation with early stopping, unless `X_val`
+        is given to `fit`.
     n_iter_no_change : int, default=5
         Epochs in a row without improvement after which early stopping ends training.
     tol : float, default=1e-4
@@ -119,13 +109,12 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     warm_start : bool, default=False
         Whether `fit` goes on from the network of the fit before.
     random_state : int, RandomState instance or None, default=None
-        Of initial weights, the order of the rows, augmentation, mixing and the
-        validation split.
+        Seed of initial weights, order of rows, augmentation and validation split.
     device : str or torch.device, default="auto"
         ``"auto"`` takes a GPU when there is one.
-    precision : {"auto", "bfloat16", "float16", "float32", "float64"}, \
-            default="float32"
-        Of the arithmetic; ``"auto"`` is the fastest that the hardware has natively.
+    precision : str, default="float32"
+        Precision of the arithmetic: "bfloat16", "float16", "float32", "float64", or
+        "auto", the fastest that the hardware has natively.
     cache : "memory", str, path, FeatureCache or None, default="memory"
         Where features of a frozen backbone are kept (see `FeatureCache`).
     verbose : int, default=0
@@ -141,8 +130,9 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     ----------
     n_targets_ : int
         Number of targets.
-    net_ : skorch net
-        With the network in ``net_.module_``.
+    module_ : torch.nn.Module
+        The network: its ``backbone`` and its ``head``. What you change in it is this
+        estimator's own.
     preprocessing_ : Preprocessing
         How images are resized, cropped and normalised.
     history_ : pandas.DataFrame
@@ -153,6 +143,8 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         Epochs trained.
     best_epoch_ : int
         The epoch whose weights were kept, where early stopping chose one.
+    stop_reason_ : str
+        Why training ended before `max_epochs`; empty where it didn't.
     n_features_in_ : int
         Number of columns of X in `fit`, where it had columns.
     feature_names_in_ : ndarray of str
@@ -185,33 +177,28 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     True
     """
 
+    @refuse_removed
     def __init__(
         self,
         backbone="mobilenet_v2",
         *,
         weights="DEFAULT",
         layer="pre_logits",
-        pooling=None,
         preprocessing=None,
         image_size=None,
         image_shape=None,
-        normalize="weights",
         head=None,
         loss="squared_error",
         trainable="head",
         warmup_epochs=0,
-        freeze_batch_norm="auto",
         lr=None,
         backbone_lr=None,
         augment=None,
-        mix=None,
-        mix_alpha=None,
         tta=None,
         max_epochs=20,
         batch_size=32,
         optimizer="momentum",
         schedule="constant",
-        weight_decay=1e-4,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=5,
@@ -229,27 +216,21 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         self.backbone = backbone
         self.weights = weights
         self.layer = layer
-        self.pooling = pooling
         self.preprocessing = preprocessing
         self.image_size = image_size
         self.image_shape = image_shape
-        self.normalize = normalize
         self.head = head
         self.loss = loss
         self.trainable = trainable
         self.warmup_epochs = warmup_epochs
-        self.freeze_batch_norm = freeze_batch_norm
         self.lr = lr
         self.backbone_lr = backbone_lr
         self.augment = augment
-        self.mix = mix
-        self.mix_alpha = mix_alpha
         self.tta = tta
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.optimizer = optimizer
         self.schedule = schedule
-        self.weight_decay = weight_decay
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -326,5 +307,5 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         NotFittedError
             If `fit` was not called.
         """
-        outputs = torch.from_numpy(self._outputs(X))
-        return self._targets.decode(outputs)
+        outputs = self._outputs(X)
+        return self._targets.predictions(outputs)

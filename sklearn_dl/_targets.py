@@ -1,4 +1,4 @@
-"""What y is: classes, labels or numbers, and how the network's outputs become them."""
+"""Targets: classes, labels or numbers, as tensors for the loss and back."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+from sklearn.metrics import get_scorer
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 from sklearn.utils import check_array, column_or_1d, compute_class_weight
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 
@@ -17,8 +20,8 @@ class Targets(ABC):
 
     Attributes
     ----------
-    kind : str
-        "multiclass", "multilabel-indicator" or "continuous".
+    kind : {"multiclass", "multilabel-indicator", "continuous"}
+        As scikit-learn's ``type_of_target`` has it.
     n_outputs : int
     classes : ndarray
         Labels, where there are any.
@@ -53,8 +56,16 @@ class Targets(ABC):
             )
 
     def activate(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Return the network's outputs as probabilities or targets."""
-        return outputs
+        """Return the network's outputs as probabilities or targets, in float64."""
+        return outputs.double()
+
+    @abstractmethod
+    def predictions(self, scores: np.ndarray, margins: bool = False) -> np.ndarray:
+        """Return what `predict` answers for scores: probabilities, or margins."""
+
+    def margins(self, scores: np.ndarray) -> np.ndarray:
+        """Return what `decision_function` answers for scores."""
+        return scores
 
     def weigh(self, target: torch.Tensor, weight: np.ndarray, class_weight) -> None:
         """Take the weights of the classes from the training rows."""
@@ -114,12 +125,16 @@ class ClassTargets(Targets):
         return self.classes[target.numpy()]
 
     def activate(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Return probabilities."""
-        return torch.softmax(outputs, dim=-1)
+        """Return probabilities; in float64, so that rows of float32 sum to 1."""
+        return torch.softmax(outputs.double(), dim=-1)
 
-    def most_likely(self, scores: np.ndarray, threshold: float) -> np.ndarray:
+    def predictions(self, scores: np.ndarray, margins: bool = False) -> np.ndarray:
         """Return the class of the highest score."""
         return self.classes[scores.argmax(axis=1)]
+
+    def margins(self, scores: np.ndarray) -> np.ndarray:
+        """Return the scores; of two classes the score of the second one."""
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def weigh(self, target: torch.Tensor, weight: np.ndarray, class_weight) -> None:
         """Take the weights of the classes."""
@@ -181,11 +196,11 @@ class LabelTargets(Targets):
 
     def activate(self, outputs: torch.Tensor) -> torch.Tensor:
         """Return the probability of each label."""
-        return torch.sigmoid(outputs)
+        return torch.sigmoid(outputs.double())
 
-    def most_likely(self, scores: np.ndarray, threshold: float) -> np.ndarray:
-        """Return 1 where a score is above the threshold."""
-        return (scores > threshold).astype(int)
+    def predictions(self, scores: np.ndarray, margins: bool = False) -> np.ndarray:
+        """Return 1 where a label is more probable than not."""
+        return (scores > (0.0 if margins else 0.5)).astype(int)
 
     def weigh(self, target: torch.Tensor, weight: np.ndarray, class_weight) -> None:
         """Take the weights of absent and present labels."""
@@ -247,10 +262,13 @@ class ContinuousTargets(Targets):
 
     def decode(self, target: torch.Tensor) -> np.ndarray:
         """Return the numbers in their own units."""
-        outputs = target.numpy()
+        return self.predictions(target.numpy())
+
+    def predictions(self, scores: np.ndarray, margins: bool = False) -> np.ndarray:
+        """Return outputs in the units of the targets."""
         if self.single:
-            return self.scaler.inverse_transform(outputs)[:, 0]
-        return self.scaler.inverse_transform(outputs.astype(np.float64))
+            return self.scaler.inverse_transform(scores)[:, 0]
+        return self.scaler.inverse_transform(scores.astype(np.float64))
 
 
 def _numbers(y) -> np.ndarray:
@@ -286,3 +304,78 @@ def class_targets(y, classes=None) -> ClassTargets | LabelTargets:
             "least 2 classes."
         )
     return ClassTargets(found.classes_)
+
+
+class _Outputs(BaseEstimator):
+    """Outputs of a network, in the form of the estimator that a scorer asks.
+
+    Its X are the outputs.
+    """
+
+    def __init__(self, targets: Targets, gives_margins: bool = False):
+        self.targets = targets
+        self.gives_margins = gives_margins
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        continuous = self.targets.kind == "continuous"
+        tags.estimator_type = "regressor" if continuous else "classifier"
+        return tags
+
+    @property
+    def classes_(self) -> np.ndarray:
+        return self.targets.classes
+
+    def predict(self, X) -> np.ndarray:
+        return self.targets.predictions(X, self.gives_margins)
+
+    @available_if(lambda self: not self.gives_margins)
+    def predict_proba(self, X) -> np.ndarray:
+        return X
+
+    @available_if(lambda self: self.gives_margins)
+    def decision_function(self, X) -> np.ndarray:
+        return self.targets.margins(X)
+
+
+class ValidationScorer:
+    """Scores of the validation rows, from a network's outputs for them.
+
+    Parameters
+    ----------
+    targets : Targets
+    target : torch.Tensor
+        The encoded targets of the rows.
+    scoring : str, callable or None
+        As scikit-learn takes it; None is accuracy, or R2.
+    gives_margins : bool
+        Whether the outputs are margins, which are no logarithms of probabilities.
+    """
+
+    def __init__(self, targets: Targets, target: torch.Tensor, scoring, gives_margins):
+        continuous = targets.kind == "continuous"
+        self.targets = targets
+        self.target = target
+        self.y = targets.decode(target)
+        self.scoring = scoring
+        self.predictor = _Outputs(targets, gives_margins)
+        default = "r2" if continuous else "accuracy"
+        self.scorer = get_scorer(default if scoring is None else scoring)
+
+    def __call__(self, outputs: np.ndarray) -> dict[str, float]:
+        """Return the scores by name."""
+        more = self.targets.accuracies(outputs, self.target)
+        if not np.isfinite(outputs).all():
+            return {"valid_score": np.nan, **more}  # training diverged
+        X = outputs
+        if not self.predictor.gives_margins:
+            values = torch.from_numpy(outputs)
+            X = self.targets.activate(values).to(values).numpy()
+        try:
+            score = float(self.scorer(self.predictor, X, self.y))
+        except ValueError as error:
+            raise ValueError(
+                f"scoring={self.scoring!r} can't score the {len(self.y)} validation "
+                f"rows: {error} Choose them with X_val and y_val."
+            ) from error
+        return {"valid_score": score, **more}

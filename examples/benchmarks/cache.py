@@ -40,7 +40,7 @@ from sklearn_dl import FeatureCache, ImageClassifier, ImageFeatureExtractor
 from sklearn_dl.backbones import load_backbone
 from sklearn_dl.datasets import load_image_folder
 
-GRID = {"lr": [1e-3, 3e-3, 1e-2, 3e-2], "weight_decay": [0.0, 1e-4]}
+GRID = {"lr": [1e-3, 3e-3, 1e-2, 3e-2], "optimizer__weight_decay": [0.0, 1e-4]}
 FOLDS = 5
 
 
@@ -149,8 +149,7 @@ def search(X, y, args) -> None:
     def on_features():
         # Momentum and batches as ImageClassifier has them.
         net = skorch_net(nn.Linear(features.shape[1], 2), args, batch_size=32)
-        grid = {"lr": GRID["lr"], "optimizer__weight_decay": GRID["weight_decay"]}
-        found = GridSearchCV(net, grid, cv=folds, refit=False, error_score="raise")
+        found = GridSearchCV(net, GRID, cv=folds, refit=False, error_score="raise")
         return found.fit(features, codes)
 
     on_features()

@@ -80,16 +80,15 @@ def targets(n: int) -> np.ndarray:
 def sklearn_dl(args):
     """Time the second epoch of `ImageClassifier`."""
     from sklearn_dl import ImageClassifier
+    from sklearn_dl.training import Optimizer, Trainable
 
     model = ImageClassifier(
         args.backbones[0],
         weights=None,
         preprocessing="IMAGENET1K_V1",
-        trainable="all",
-        freeze_batch_norm=False,
-        optimizer="momentum",
+        trainable=Trainable("all", freeze_batch_norm=False),
+        optimizer=Optimizer("momentum", weight_decay=DECAY),
         lr=RATE,
-        weight_decay=DECAY,
         max_epochs=2,
         batch_size=args.batch_size,
         device=args.device,

@@ -17,7 +17,7 @@ _PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
 }
 # Features that the members of an ensemble share; they serve one chunk of images.
-_CACHE_BYTES = 2**26 - 2
+_CACHE_BYTES = 2**26
 
 
 def is_graph(path: str) -> bool:
@@ -83,7 +83,9 @@ def open_model(path: str, *, device: str | None, batch_size: int) -> "Answers":
     check_is_fitted(model)
     own = list(image_estimators(model))
     direct = isinstance(model, NeuralImageEstimator)
-    cache = None if direct else FeatureCache(max_bytes=_CACHE_BYTES)
+    cache = (
+        None if direct else FeatureCache(name="command line", max_bytes=_CACHE_BYTES)
+    )
     if device is not None:
         resolve_device(device)  # raises where it isn't there
     for estimator in own:

@@ -1,19 +1,31 @@
-"""Where features are kept, as users say it."""
+"""The cache of features, and the single flight of those who ask for the same ones."""
 
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from itertools import islice
 from numbers import Integral
+from typing import overload
 
-from sklearn_dl._extraction._memory import MemoryStore
-from sklearn_dl._extraction._store import CacheStatistics, Store
+import numpy as np
+
+from sklearn_dl._extraction._store import (
+    CacheStatistics,
+    Found,
+    MemoryStore,
+    Store,
+    new_owner,
+)
 
 _MEMORY = "memory"
 _MEMORY_BYTES = 512 * 2**20
 _DIRECTORY_BYTES = 10 * 2**30
+# Seconds after which a wait for somebody else looks round.
+_PATIENCE = 1.0
 
-# The stores of this process. Making one opens no file, so `setdefault` needs no lock.
-_memories: dict[int, MemoryStore] = {}
-_directories: dict[str, Store] = {}
+# The stores of this process, by place and name. Making one opens no file, so
+# `setdefault` needs no lock.
+_STORES: dict[tuple[str, str | None], Store] = {}
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,9 @@ class FeatureCache:
         when the first features are stored, ``~`` is the home directory. One that is
         called so is ``"./memory"``. What is relative is taken from the working
         directory at each use, of each process: give searches an absolute path.
+    name : str, default=None
+        Tells one cache in memory from others, each with features and a bound of its
+        own; None is the one that ``cache="memory"`` stands for.
     max_bytes : int, default=None
         Bound for the bytes of the features kept. When it is passed, the least recently
         used go, down to 90 % of it. None is 512 MiB in memory, 10 GiB in a directory.
@@ -40,7 +55,8 @@ class FeatureCache:
     TypeError
         If `location` is neither a str nor a path.
     ValueError
-        If `location` is empty, or `max_bytes` is not an int of 1 or more.
+        If `location` is empty, `max_bytes` is not an int of 1 or more, or a directory
+        has a name.
 
     See Also
     --------
@@ -52,12 +68,12 @@ class FeatureCache:
     (architecture, weights, point, preprocessing, precision): renamed files are found
     again, changed ones are computed anew.
 
-    In memory, all estimators of a process share one cache per bound; other processes
+    In memory, all estimators of a process share one cache per name; other processes
     have their own. A directory is shared by all processes of one host, and by runs:
     what one process computes, the others wait for. When one is killed, what it stored
     is whole and the rest is computed by others. Give each host its own directory: the
     locks of SQLite's WAL mode don't work over network file systems. In one process a
-    directory has one bound, the last that was given.
+    cache has one bound, the last that was given.
 
     The directory holds a SQLite database, ``features.sqlite3``, of format 1. A damaged
     or foreign file of that name is moved aside with a warning, never deleted; one of a
@@ -70,29 +86,41 @@ class FeatureCache:
 
     Examples
     --------
-    >>> from sklearn_dl._extraction._cache import FeatureCache
-    >>> cache = FeatureCache("memory", max_bytes=100 * 2**20)
-    >>> cache.clear()
+    >>> from sklearn_dl import FeatureCache
+    >>> cache = FeatureCache("memory", name="photographs", max_bytes=100 * 2**20)
     >>> cache.statistics()
     CacheStatistics(hits=0, misses=0, entries=0, bytes=0)
     """
 
     location: str | os.PathLike[str] = _MEMORY
     _: KW_ONLY
+    name: str | None = None
     max_bytes: int | None = None
 
     def __post_init__(self):
+        location, bound, name = self.location, self.max_bytes, self.name
+        path = os.fspath(location) if isinstance(location, os.PathLike) else location
+        if not isinstance(path, str):
+            raise TypeError(
+                f"The location {location!r} must be 'memory' or a directory (str or "
+                "Path)."
+            )
+        if path == "" or "\0" in path:
+            raise ValueError(f"The location {path!r} must be 'memory' or a directory.")
         # One form for equal locations; a path never means the memory.
-        path = _checked_location(self.location)
-        if path == _MEMORY and not isinstance(self.location, str):
+        if path == _MEMORY and not isinstance(location, str):
             path = os.path.join(os.curdir, path)
         object.__setattr__(self, "location", path)
-        bound = self.max_bytes
         integral = isinstance(bound, Integral) and not isinstance(bound, bool)
         if bound is not None and (not integral or bound < 1):
             raise ValueError(
                 f"max_bytes={bound!r} must be an int, 1 or more: the bytes of features "
                 "that are kept. None is 512 MiB in memory, 10 GiB in a directory."
+            )
+        if name is not None and (not isinstance(name, str) or path != _MEMORY):
+            raise ValueError(
+                f"name={name!r} must be a str, and is for caches in memory: a "
+                "directory is told from others by its path."
             )
 
     def statistics(self) -> CacheStatistics:
@@ -104,33 +132,19 @@ class FeatureCache:
             ``hits``, ``misses``, ``entries`` and ``bytes``. Of a directory, those of
             all processes since it was made or cleared.
         """
-        return self._store().statistics()
+        return resolve_cache(self).statistics()
 
     def clear(self) -> None:
         """Drop all features, and begin the statistics anew."""
-        self._store().clear()
-
-    def _store(self) -> Store:
-        """Return the one store of this process for it."""
-        if self.location == _MEMORY:
-            bound = int(self.max_bytes or _MEMORY_BYTES)
-            if bound not in _memories:
-                _memories.setdefault(bound, MemoryStore(bound))
-            return _memories[bound]
-        path = os.path.realpath(os.path.expanduser(self.location))
-        store = _directories.get(path)
-        if store is None:
-            from sklearn_dl._extraction._directory import DirectoryStore
-
-            store = DirectoryStore(path, _DIRECTORY_BYTES)
-            store = _directories.setdefault(path, store)
-        if self.max_bytes is not None:
-            store.max_bytes = min(int(self.max_bytes), 2**62)  # what SQLite counts to
-        return store
+        resolve_cache(self).clear()
 
 
+@overload
+def resolve_cache(cache: FeatureCache) -> Store: ...
+@overload
+def resolve_cache(cache: object) -> Store | None: ...
 def resolve_cache(cache: object) -> Store | None:
-    """Return the store that an estimator's parameter `cache` stands for.
+    """Return the one store of this process that a parameter `cache` stands for.
 
     Parameters
     ----------
@@ -157,16 +171,73 @@ def resolve_cache(cache: object) -> Store | None:
                 "FeatureCache or None."
             )
         cache = FeatureCache(cache)
-    return cache._store()
+    location = str(cache.location)
+    in_memory = location == _MEMORY
+    if not in_memory:
+        location = os.path.realpath(os.path.expanduser(location))
+    store = _STORES.get((location, cache.name))
+    if store is None:
+        if in_memory:
+            new: Store = MemoryStore(_MEMORY_BYTES)
+        else:
+            from sklearn_dl._extraction._directory import DirectoryStore
+
+            new = DirectoryStore(location, _DIRECTORY_BYTES)
+        store = _STORES.setdefault((location, cache.name), new)
+    if cache.max_bytes is not None:
+        store.max_bytes = min(int(cache.max_bytes), 2**62)  # what SQLite counts to
+    return store
 
 
-def _checked_location(location: object) -> str:
-    if isinstance(location, str | os.PathLike):
-        path = os.fspath(location)
-        if path == "" or "\0" in str(path):
-            raise ValueError(f"The location {path!r} must be 'memory' or a directory.")
-        if isinstance(path, str):
-            return path
-    raise TypeError(
-        f"The location {location!r} must be 'memory' or a directory (str or Path)."
-    )
+class Flight:
+    """A call's part in computing rows of a store, each once for all who ask for it.
+
+    On leaving the context, its claims are lifted: of images that could not be read,
+    or that changed.
+    """
+
+    def __init__(self, store: Store, shape: tuple[int, ...], dtype: np.dtype):
+        self.store, self.shape, self.dtype = store, shape, dtype
+        self.owner = ""  # until the first claim
+
+    def __enter__(self) -> "Flight":
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        if self.owner:
+            self.store.release(self.owner)
+
+    def find(self, keys: Sequence[bytes]) -> Found:
+        """Return what is stored of some keys."""
+        return self.store.lookup(keys, self.shape, self.dtype)
+
+    def claim(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Take on what nobody else computes."""
+        self.owner = self.owner or new_owner()
+        return self.store.claim(keys, self.owner)
+
+    def batches(self, keys: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+        """Yield batches of what nobody else computes, claimed one after the other."""
+        queue = iter(keys)
+        batch: list[bytes] = []
+        while coming := list(islice(queue, size - len(batch))):
+            batch += self.claim(coming)
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def put(self, rows: Found) -> None:
+        """Store what was computed."""
+        self.store.put(rows, self.owner)
+
+    def take_over(self, missing: list[bytes], found: Found) -> None:
+        """Get what others have computed meanwhile, or wait for it a little."""
+        for last in (False, True):
+            left = [key for key in missing if key not in found]
+            found.update(self.find(left))
+            left = [key for key in left if key not in found]
+            if not left or last:
+                return
+            self.store.wait(left, _PATIENCE)

@@ -4,30 +4,28 @@ import os
 import sqlite3
 import time
 import warnings
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from sklearn_dl._extraction._claims import claim, claimed, release, settle
 from sklearn_dl._extraction._sqlite import (
     Database,
+    checksum_of,
+    claim,
+    claimed,
     empty,
     is_damage,
+    note,
+    put,
+    release,
+    remember,
+    rows_of,
     select,
     transaction,
 )
-from sklearn_dl._extraction._store import (
-    CacheStatistics,
-    Stamp,
-    Store,
-    eviction_target,
-)
-
-# Digests of files that are remembered; of more, the oldest are forgotten.
-_MAX_FILES = 1_000_000
+from sklearn_dl._extraction._store import CacheStatistics, Found, Stamp, Store
 
 T = TypeVar("T")
 
@@ -97,28 +95,26 @@ class DirectoryStore(Store):
 
     def lookup(
         self, keys: Sequence[bytes], shape: tuple[int, ...], dtype: DTypeLike
-    ) -> dict[bytes, np.ndarray]:
-        """Return those of some rows that are stored, as read-only arrays."""
+    ) -> Found:
         dtype = np.dtype(dtype)
         length = dtype.itemsize * int(np.prod(shape))
-        found: dict[bytes, np.ndarray] = {}
+        found: Found = {}
         stale, bad = [], []
-        rows, mark = self._read(lambda db: _rows(db, keys), ([], 0))
+        rows, mark = self._read(lambda db: rows_of(db, keys), ([], 0))
         for key, number, kind, checksum, used, value in rows:
             if value is None or kind != dtype.str or len(value) != length:
                 bad.append(number)
-            elif _checksum(key, value) != checksum:
+            elif checksum_of(key, value) != checksum:
                 bad.append(number)
             else:
                 found[key] = np.ndarray(shape, dtype, value)
                 if used <= mark:
                     stale.append(number)
         if bad or stale:
-            self._write(lambda db: _note(db, stale, bad), None)
+            self._write(lambda db: note(db, stale, bad), None)
         return found
 
     def claim(self, keys: Sequence[bytes], owner: str) -> list[bytes]:
-        """Take on the rows that nobody has stored and no other live owner claimed."""
         keys = list(dict.fromkeys(keys))
         with self._lock:
             free = self._write(lambda db: claim(db, keys, owner), keys)
@@ -127,17 +123,15 @@ class DirectoryStore(Store):
         return free
 
     def put(self, rows: Mapping[bytes, np.ndarray], owner: str) -> None:
-        """Store rows and lift their claims, all or nothing; evict above the bound."""
         with self._lock:
             bound = self.max_bytes
-            left = self._write(lambda db: _put(db, rows, owner, bound), True)
+            left = self._write(lambda db: put(db, rows, owner, bound), True)
             if self._failed:
                 self.release(owner)
             elif not left:
                 self._owners.discard(owner)
 
     def release(self, owner: str) -> None:
-        """Lift all claims of an owner."""
         with self._lock:
             if owner in self._owners or not self._failed:
                 if self._failed:
@@ -147,7 +141,6 @@ class DirectoryStore(Store):
                     self._owners.discard(owner)
 
     def wait(self, keys: Sequence[bytes], timeout: float) -> None:
-        """Block until one of some keys may be free or stored, or the time is over."""
         deadline, pause = time.monotonic() + timeout, 0.01
         wanted = set(keys)
         while wanted and self._read(lambda db: claimed(db, wanted), set()) == wanted:
@@ -158,7 +151,6 @@ class DirectoryStore(Store):
             pause = min(2 * pause, 0.2)
 
     def count(self, hits: int, misses: int) -> None:
-        """Add to the statistics."""
         sql = "UPDATE totals SET hits = hits + ?, misses = misses + ?"
         with self._lock:
             counted = self._write(
@@ -169,7 +161,6 @@ class DirectoryStore(Store):
                 self._uncounted[1] += misses
 
     def statistics(self) -> CacheStatistics:
-        """Return what the store did and holds."""
         sql = "SELECT hits, misses, entries, bytes FROM totals"
         with self._lock:
             totals = self._read(lambda db: db.execute(sql).fetchone(), (0, 0, 0, 0))
@@ -189,7 +180,6 @@ class DirectoryStore(Store):
                 self._database.shrink()
 
     def known_files(self, paths: Sequence[str]) -> dict[str, tuple[Stamp, bytes]]:
-        """Return the remembered stamps and digests of some files."""
         names = {os.fsencode(path): path for path in paths}
         sql = "SELECT path, stamp, digest FROM files WHERE path IN ({})"
         rows = self._read(lambda db: select(db, sql, names), [])
@@ -199,16 +189,14 @@ class DirectoryStore(Store):
         }
 
     def remember_files(self, files: Mapping[str, tuple[Stamp, bytes]]) -> None:
-        """Remember the stamps and digests of files."""
         rows = [
             (os.fsencode(path), " ".join(map(str, stamp)), digest)
             for path, (stamp, digest) in files.items()
         ]
         if rows:
-            self._write(lambda db: _remember(db, rows), None)
+            self._write(lambda db: remember(db, rows), None)
 
     def close(self) -> None:
-        """Close the file; the next use opens it again."""
         with self._lock:
             self._database.close()
 
@@ -275,78 +263,3 @@ class DirectoryStore(Store):
             UserWarning,
             stacklevel=2,
         )
-
-
-def _checksum(key: bytes, value: bytes) -> int:
-    return zlib.crc32(value, zlib.crc32(key))
-
-
-def _rows(db: sqlite3.Connection, keys: Sequence[bytes]) -> tuple[list[tuple], int]:
-    """Return what is stored of some keys, and the use from which on it is recent."""
-    sql = (
-        "SELECT key, entries.id, dtype, checksum, used, value FROM entries "
-        "LEFT JOIN features ON features.id = entries.id WHERE key IN ({})"
-    )
-    order = {key: i for i, key in enumerate(keys)}
-    (mark,) = db.execute("SELECT mark FROM totals").fetchone()
-    return sorted(select(db, sql, order), key=lambda row: order[row[0]]), mark
-
-
-def _note(db: sqlite3.Connection, used: list[int], bad: list[int]) -> None:
-    """Remove bad rows; note the use of others."""
-    db.executemany("DELETE FROM entries WHERE id = ?", [(i,) for i in bad])
-    (clock,) = db.execute("SELECT clock FROM totals").fetchone()
-    uses = [(clock + 1 + i, number) for i, number in enumerate(used)]
-    db.executemany("UPDATE entries SET used = ? WHERE id = ?", uses)
-    db.execute("UPDATE totals SET clock = clock + ?", (len(used),))
-
-
-def _put(
-    db: sqlite3.Connection,
-    rows: Mapping[bytes, np.ndarray],
-    owner: str,
-    max_bytes: int,
-) -> bool:
-    """Store rows; tell whether the owner has claims left."""
-    (clock,) = db.execute("SELECT clock FROM totals").fetchone()
-    new = 0
-    for clock, (key, row) in enumerate(rows.items(), clock + 1):  # noqa: B020
-        value = row.tobytes()
-        new += len(value)
-        db.execute("DELETE FROM entries WHERE key = ?", (key,))
-        entry = db.execute(
-            "INSERT INTO entries (key, dtype, size, checksum, used) "
-            "VALUES (?, ?, ?, ?, ?)",
-            (key, row.dtype.str, len(value), _checksum(key, value), clock),
-        )
-        db.execute("INSERT INTO features VALUES (?, ?)", (entry.lastrowid, value))
-    db.execute("UPDATE totals SET clock = ?, fresh = fresh + ?", (clock, new))
-    db.execute(
-        "UPDATE totals SET mark = clock, fresh = 0 WHERE fresh >= ?", (max_bytes // 20,)
-    )
-    _evict(db, new, max_bytes)
-    return settle(db, rows, owner)
-
-
-def _evict(db: sqlite3.Connection, new: int, max_bytes: int) -> None:
-    """Remove the least recently used, not those of the `new` bytes last put."""
-    (size,) = db.execute("SELECT bytes FROM totals").fetchone()
-    if size <= max_bytes:
-        return
-    victims, target = [], eviction_target(max_bytes, new)
-    cursor = db.execute("SELECT id, size FROM entries ORDER BY used")
-    for number, length in cursor:
-        if size <= target:
-            break
-        victims.append((number,))
-        size -= length
-    cursor.close()
-    db.executemany("DELETE FROM entries WHERE id = ?", victims)
-
-
-def _remember(db: sqlite3.Connection, rows: list[tuple]) -> None:
-    db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
-    db.execute(
-        "DELETE FROM files WHERE rowid <= (SELECT MAX(rowid) FROM files) - ?",
-        (_MAX_FILES,),
-    )

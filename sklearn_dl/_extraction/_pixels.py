@@ -143,17 +143,6 @@ class PixelReader:
                 for future in futures:
                     future.cancel()
 
-    @property
-    def resized_by(self) -> str:
-        """What resizes: Pillow, or torch on the device's kind, which rounds else."""
-        shape = self.source.image_shape
-        by_torch = (
-            self._together
-            and shape is not None
-            and self.preprocessing.resizes(*shape[:2])
-        )
-        return f"torch on {self.device.type}" if by_torch else "Pillow"
-
     def _submit(self, index) -> tuple[np.ndarray, list[Future]]:
         """Start on a batch: the rows of X, and futures of what threads read."""
         rows = self.rows[index]
@@ -265,13 +254,24 @@ def _read_together(source: ImageSource, preprocessing, device: torch.device) -> 
     """Tell whether images can be stacked before they are resized."""
     if not source.stackable or source.image_shape is None:
         return False
-    height, width, _ = source.image_shape
-    if not preprocessing.resizes(height, width):
+    if not preprocessing.resizes(*source.image_shape[:2]):
         return True
     # Other devices don't resize with a filter in every release of torch.
     if device.type not in ("cpu", "cuda") or not preprocessing.resizes_tensors:
         return False
     return device.type == "cuda" or np.asarray(source[0]).dtype != np.uint8
+
+
+def resized_by(source: ImageSource, preprocessing, device: torch.device, view) -> str:
+    """Return what resizes: Pillow, or torch on the device's kind, which rounds else."""
+    shape = source.image_shape
+    by_torch = (
+        view is None
+        and shape is not None
+        and preprocessing.resizes(*shape[:2])
+        and _read_together(source, preprocessing, device)
+    )
+    return f"torch on {device.type}" if by_torch else "Pillow"
 
 
 def _stack(images: list[torch.Tensor], rows: np.ndarray) -> torch.Tensor:

@@ -1,14 +1,23 @@
-"""A SQLite file of features: opened, checked, and put aside where it is damaged."""
+"""A SQLite file of features: opened and checked, its tables, and who computes what.
+
+Keys are claimed in the file before they are computed; a claim has an owner, who is
+known to be alive by his process, or by a lease that he renews.
+"""
 
 import os
 import sqlite3
+import time
 import warnings
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
+
+from sklearn_dl._extraction._store import LEASE, eviction_target, owner_is_dead
 
 FILE = "features.sqlite3"
 FORMAT = 1
@@ -17,6 +26,8 @@ _APPLICATION_ID = 0x534B4446  # "SKDF"
 _PATIENCE = 60.0
 # Older releases of SQLite take 999 values in a statement.
 _CHUNK = 500
+# Digests of files that are remembered; of more, the oldest are forgotten.
+_MAX_FILES = 1_000_000
 
 # The triggers keep the totals true, in whatever transaction a row comes or goes.
 _LAYOUT = (
@@ -281,3 +292,153 @@ def _fault(connection: sqlite3.Connection, path: Path) -> str | None:
             return str(error)
         raise
     return None if rows == (1,) else "no totals"
+
+
+# ------------------------------------------------------------------- rows and files
+
+
+def checksum_of(key: bytes, value: bytes) -> int:
+    return zlib.crc32(value, zlib.crc32(key))
+
+
+def rows_of(db: sqlite3.Connection, keys: Sequence[bytes]) -> tuple[list[tuple], int]:
+    """Return what is stored of some keys, and the use from which on it is recent."""
+    sql = (
+        "SELECT key, entries.id, dtype, checksum, used, value FROM entries "
+        "LEFT JOIN features ON features.id = entries.id WHERE key IN ({})"
+    )
+    order = {key: i for i, key in enumerate(keys)}
+    (mark,) = db.execute("SELECT mark FROM totals").fetchone()
+    return sorted(select(db, sql, order), key=lambda row: order[row[0]]), mark
+
+
+def note(db: sqlite3.Connection, used: list[int], bad: list[int]) -> None:
+    """Remove bad rows; note the use of others."""
+    db.executemany("DELETE FROM entries WHERE id = ?", [(i,) for i in bad])
+    (clock,) = db.execute("SELECT clock FROM totals").fetchone()
+    uses = [(clock + 1 + i, number) for i, number in enumerate(used)]
+    db.executemany("UPDATE entries SET used = ? WHERE id = ?", uses)
+    db.execute("UPDATE totals SET clock = clock + ?", (len(used),))
+
+
+def put(
+    db: sqlite3.Connection,
+    rows: Mapping[bytes, np.ndarray],
+    owner: str,
+    max_bytes: int,
+) -> bool:
+    """Store rows; tell whether the owner has claims left."""
+    (clock,) = db.execute("SELECT clock FROM totals").fetchone()
+    new = 0
+    for clock, (key, row) in enumerate(rows.items(), clock + 1):  # noqa: B020
+        value = row.tobytes()
+        new += len(value)
+        db.execute("DELETE FROM entries WHERE key = ?", (key,))
+        entry = db.execute(
+            "INSERT INTO entries (key, dtype, size, checksum, used) "
+            "VALUES (?, ?, ?, ?, ?)",
+            (key, row.dtype.str, len(value), checksum_of(key, value), clock),
+        )
+        db.execute("INSERT INTO features VALUES (?, ?)", (entry.lastrowid, value))
+    db.execute("UPDATE totals SET clock = ?, fresh = fresh + ?", (clock, new))
+    db.execute(
+        "UPDATE totals SET mark = clock, fresh = 0 WHERE fresh >= ?", (max_bytes // 20,)
+    )
+    _evict(db, new, max_bytes)
+    return settle(db, rows, owner)
+
+
+def _evict(db: sqlite3.Connection, new: int, max_bytes: int) -> None:
+    """Remove the least recently used, not those of the `new` bytes last put."""
+    (size,) = db.execute("SELECT bytes FROM totals").fetchone()
+    if size <= max_bytes:
+        return
+    victims, target = [], eviction_target(max_bytes, new)
+    cursor = db.execute("SELECT id, size FROM entries ORDER BY used")
+    for number, length in cursor:
+        if size <= target:
+            break
+        victims.append((number,))
+        size -= length
+    cursor.close()
+    db.executemany("DELETE FROM entries WHERE id = ?", victims)
+
+
+def remember(db: sqlite3.Connection, rows: list[tuple]) -> None:
+    db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
+    db.execute(
+        "DELETE FROM files WHERE rowid <= (SELECT MAX(rowid) FROM files) - ?",
+        (_MAX_FILES,),
+    )
+
+
+# --------------------------------------------------------------------------- claims
+
+
+def claim(db: sqlite3.Connection, keys: list[bytes], owner: str) -> list[bytes]:
+    """Give an owner the keys that are neither stored nor claimed by the living."""
+    for number, name, expires in db.execute("SELECT * FROM owners").fetchall():
+        if name != owner and not _alive(name, expires):
+            db.execute("DELETE FROM claims WHERE owner = ?", (number,))
+            db.execute("DELETE FROM owners WHERE id = ?", (number,))
+    stored = select(db, "SELECT key FROM entries WHERE key IN ({})", keys)
+    taken = {key for (key,) in stored}
+    claims = select(
+        db,
+        "SELECT key, name FROM claims JOIN owners ON owners.id = owner "
+        "WHERE key IN ({})",
+        keys,
+    )
+    taken.update(key for key, name in claims if name != owner)
+    free = [key for key in keys if key not in taken]
+    if free:
+        db.execute(
+            "INSERT OR IGNORE INTO owners (name, expires) VALUES (?, 0)", (owner,)
+        )
+        renew(db, owner)
+        sql = "INSERT OR REPLACE INTO claims SELECT ?, id FROM owners WHERE name = ?"
+        db.executemany(sql, [(key, owner) for key in free])
+    return free
+
+
+def claimed(db: sqlite3.Connection, keys: set[bytes]) -> set[bytes]:
+    """Return those of some keys that a live owner claims."""
+    sql = (
+        "SELECT key, name, expires FROM claims JOIN owners ON owners.id = owner "
+        "WHERE key IN ({})"
+    )
+    rows = select(db, sql, keys)
+    alive = {owner: _alive(*owner) for owner in {row[1:] for row in rows}}
+    return {key for key, *owner in rows if alive[tuple(owner)]}
+
+
+def _alive(name: str, expires: float) -> bool:
+    # A lease that ends later than any lease can was given before the clock went back.
+    return 0 < expires - time.time() <= LEASE + 1 and not owner_is_dead(name)
+
+
+def renew(db: sqlite3.Connection, owner: str) -> None:
+    """Prolong the claims of an owner."""
+    sql = "UPDATE owners SET expires = ? WHERE name = ?"
+    db.execute(sql, (time.time() + LEASE, owner))
+
+
+def release(db: sqlite3.Connection, owner: str) -> bool:
+    """Lift all claims of an owner."""
+    owned = "(SELECT id FROM owners WHERE name = ?)"
+    db.execute(f"DELETE FROM claims WHERE owner IN {owned}", (owner,))
+    db.execute("DELETE FROM owners WHERE name = ?", (owner,))
+    return True
+
+
+def settle(db: sqlite3.Connection, keys: Iterable[bytes], owner: str) -> bool:
+    """Lift the claims on stored keys; tell whether the owner has others left."""
+    db.executemany("DELETE FROM claims WHERE key = ?", [(key,) for key in keys])
+    renew(db, owner)
+    db.execute(
+        "DELETE FROM owners WHERE name = ? "
+        "AND NOT EXISTS (SELECT 1 FROM claims WHERE owner = owners.id)",
+        (owner,),
+    )
+    left = db.execute("SELECT 1 FROM owners WHERE name = ?", (owner,))
+    return left.fetchone() is not None

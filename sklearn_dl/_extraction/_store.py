@@ -1,12 +1,14 @@
-"""What a store of features does, and who owns the work in progress."""
+"""Stores of features: what all of them do, and the one in the memory of a process."""
 
 import atexit
 import itertools
 import os
 import socket
 import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from numpy.typing import DTypeLike
 LEASE = 900.0
 
 Stamp = tuple[int, ...]
+Found = dict[bytes, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -72,53 +75,26 @@ class Store(ABC):
     @abstractmethod
     def lookup(
         self, keys: Sequence[bytes], shape: tuple[int, ...], dtype: DTypeLike
-    ) -> dict[bytes, np.ndarray]:
+    ) -> Found:
         """Return those of some rows that are stored, as read-only arrays.
 
         A row of another length or dtype, or a damaged one, is removed: it counts as
         not stored.
-
-        Parameters
-        ----------
-        keys : sequence of bytes
-        shape : tuple of int
-            Of each row.
-        dtype : dtype
-            Of each row.
-
-        Returns
-        -------
-        dict of bytes to ndarray of that shape and dtype
-            The bits that were stored.
         """
 
     @abstractmethod
     def claim(self, keys: Sequence[bytes], owner: str) -> list[bytes]:
         """Take on the rows that nobody has stored and no other live owner claimed.
 
-        Parameters
-        ----------
-        keys : sequence of bytes
-        owner : str
-            From `new_owner`, one for each call that computes.
-
-        Returns
-        -------
-        list of bytes
-            The keys that are this owner's now, in the order given.
+        The owner is one of `new_owner`, another for each call that computes.
         """
 
     @abstractmethod
     def put(self, rows: Mapping[bytes, np.ndarray], owner: str) -> None:
         """Store rows and lift their claims, all or nothing; evict above the bound.
 
-        What is put stays unless it alone exceeds the bound.
-
-        Parameters
-        ----------
-        rows : mapping of bytes to ndarray
-        owner : str
-            Its other claims are prolonged.
+        What is put stays unless it alone exceeds the bound. The owner's other claims
+        are prolonged.
         """
 
     @abstractmethod
@@ -127,14 +103,7 @@ class Store(ABC):
 
     @abstractmethod
     def wait(self, keys: Sequence[bytes], timeout: float) -> None:
-        """Block until one of some keys may be free or stored, or the time is over.
-
-        Parameters
-        ----------
-        keys : sequence of bytes
-        timeout : float
-            Seconds.
-        """
+        """Block until one of some keys may be free or stored, or the time is over."""
 
     @abstractmethod
     def count(self, hits: int, misses: int) -> None:
@@ -148,23 +117,14 @@ class Store(ABC):
     def clear(self) -> None:
         """Drop rows, claims and digests of files; begin the statistics anew."""
 
-    @abstractmethod
     def known_files(self, paths: Sequence[str]) -> dict[str, tuple[Stamp, bytes]]:
-        """Return the remembered stamps and digests of some files.
+        """Return the remembered stamps and digests of some files."""
+        return {}
 
-        Parameters
-        ----------
-        paths : sequence of str
-
-        Returns
-        -------
-        dict of str to (stamp, digest)
-            Of those files that are known.
-        """
-
-    @abstractmethod
-    def remember_files(self, files: Mapping[str, tuple[Stamp, bytes]]) -> None:
-        """Remember the stamps and digests of files."""
+    def remember_files(  # noqa: B027
+        self, files: Mapping[str, tuple[Stamp, bytes]]
+    ) -> None:
+        """Remember the stamps and digests of files, where that outlives the process."""
 
     def close(self) -> None:  # noqa: B027
         """Let go of files; the next use opens them again."""
@@ -179,10 +139,150 @@ def eviction_target(max_bytes: int, new: int) -> int:
     return new if target < new <= max_bytes else target
 
 
+class MemoryStore(Store):
+    """Rows in memory, for the threads of one process.
+
+    A forked child begins with the rows of its parent and none of the claims. Digests
+    of files are not kept here: `sklearn_dl._images` remembers them for the process.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_dl._extraction._store import MemoryStore
+    >>> store = MemoryStore(1000)
+    >>> key = bytes(32)
+    >>> store.claim([key], "me") == [key], store.claim([key], "you") == [key]
+    (True, False)
+    >>> store.put({key: np.ones(2)}, "me")
+    >>> store.lookup([key], (2,), float)[key]
+    array([1., 1.])
+    """
+
+    def __init__(self, max_bytes: int):
+        self._rows: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._holders: dict[bytes, str] = {}  # by key
+        self._claims: dict[str, set[bytes]] = {}  # by owner
+        self._leases: dict[str, float] = {}  # by owner, of those who hold claims
+        self._hits = self._misses = self._bytes = 0
+        super().__init__(max_bytes)
+        self._changed = threading.Condition(self._lock)
+
+    def lookup(
+        self, keys: Sequence[bytes], shape: tuple[int, ...], dtype: DTypeLike
+    ) -> Found:
+        found = {}
+        dtype = np.dtype(dtype)
+        length = dtype.itemsize * int(np.prod(shape))
+        with self._lock:
+            for key in keys:
+                row = self._rows.get(key)
+                if row is None:
+                    continue
+                if row.dtype != dtype or row.nbytes != length:
+                    self._remove(key)
+                    continue
+                self._rows.move_to_end(key)
+                found[key] = row.reshape(shape)
+        return found
+
+    def claim(self, keys: Sequence[bytes], owner: str) -> list[bytes]:
+        with self._lock:
+            free = [
+                key
+                for key in dict.fromkeys(keys)
+                if key not in self._rows and not self._taken(key, owner)
+            ]
+            for key in free:
+                self._lift(key)
+                self._holders[key] = owner
+                self._claims.setdefault(owner, set()).add(key)
+            if free:
+                self._leases[owner] = time.monotonic() + LEASE
+        return free
+
+    def put(self, rows: Mapping[bytes, np.ndarray], owner: str) -> None:
+        kept = {key: np.array(row, order="C") for key, row in rows.items()}
+        with self._lock:
+            for key, row in kept.items():
+                row.flags.writeable = False
+                self._remove(key)
+                self._rows[key] = row
+                self._bytes += row.nbytes
+                self._lift(key)
+            # The least recently used go, not those that were put now.
+            if self._bytes > self.max_bytes:
+                new = sum(row.nbytes for row in kept.values())
+                target = eviction_target(self.max_bytes, new)
+                while self._rows and self._bytes > target:
+                    self._remove(next(iter(self._rows)))
+            if owner in self._leases:
+                self._leases[owner] = time.monotonic() + LEASE
+            self._changed.notify_all()
+
+    def release(self, owner: str) -> None:
+        with self._lock:
+            for key in list(self._claims.get(owner, ())):
+                self._lift(key)
+            self._changed.notify_all()
+
+    def wait(self, keys: Sequence[bytes], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            while keys and all(self._taken(key) for key in keys):
+                lease = min(self._leases[self._holders[key]] for key in keys)
+                left = min(deadline, lease) - time.monotonic()
+                if not self._changed.wait(max(left, 0)) and lease >= deadline:
+                    return
+
+    def count(self, hits: int, misses: int) -> None:
+        with self._lock:
+            self._hits += hits
+            self._misses += misses
+
+    def statistics(self) -> CacheStatistics:
+        with self._lock:
+            entries = len(self._rows)
+            return CacheStatistics(self._hits, self._misses, entries, self._bytes)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._rows.clear()
+            self._drop_claims()
+            self._hits = self._misses = self._bytes = 0
+            self._changed.notify_all()
+
+    def _taken(self, key: bytes, owner: str | None = None) -> bool:
+        """Tell whether a claim of anyone but the owner holds."""
+        holder = self._holders.get(key)
+        if holder is None or holder == owner:
+            return False
+        return self._leases[holder] > time.monotonic()
+
+    def _lift(self, key: bytes) -> None:
+        holder = self._holders.pop(key, None)
+        if holder is not None:
+            self._claims[holder].discard(key)
+            if not self._claims[holder]:
+                del self._claims[holder], self._leases[holder]
+
+    def _drop_claims(self) -> None:
+        self._holders.clear()
+        self._claims.clear()
+        self._leases.clear()
+
+    def _remove(self, key: bytes) -> None:
+        row = self._rows.pop(key, None)
+        if row is not None:
+            self._bytes -= row.nbytes
+
+    def _forked(self) -> None:
+        self._drop_claims()
+        self._changed = threading.Condition(self._lock)
+
+
+# ------------------------------------------------------- owners of work in progress
+
 _COUNTER = itertools.count()
-_REGISTRY = threading.RLock()
-_STORES: weakref.WeakSet[Store] = weakref.WeakSet()
-_held: list[Store] = []
 
 
 def new_owner() -> str:
@@ -236,6 +336,13 @@ def _gone(pid: int) -> bool:
     except OSError:
         pass
     return False
+
+
+# ------------------------------------------------------------- forks and the end
+
+_REGISTRY = threading.RLock()
+_STORES: weakref.WeakSet[Store] = weakref.WeakSet()
+_held: list[Store] = []
 
 
 def _before_fork() -> None:

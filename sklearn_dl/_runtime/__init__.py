@@ -8,24 +8,26 @@ from sklearn_dl._runtime._device import (
     resolve_device,
     resolve_precision,
 )
+from sklearn_dl._runtime._execution import Execution
+from sklearn_dl._runtime._fingerprint import fingerprint_text, package_versions
 from sklearn_dl._runtime._memory import (
     fitting_batch_size,
     free_cached_blocks,
     is_out_of_memory,
     machine_bytes,
 )
-from sklearn_dl._runtime._packages import package_versions
 from sklearn_dl._runtime._random import draw_seed, keyed_generator, reseed, seeded
 from sklearn_dl._runtime._signals import Interrupts
-from sklearn_dl._runtime._text import stable_text
 from sklearn_dl._runtime._threads import decoding_threads
 
 __all__ = [
     "PRECISIONS",
+    "Execution",
     "Interrupts",
     "autocast",
     "decoding_threads",
     "draw_seed",
+    "fingerprint_text",
     "fitting_batch_size",
     "free_cached_blocks",
     "is_out_of_memory",
@@ -39,5 +41,4 @@ __all__ = [
     "resolve_device",
     "resolve_precision",
     "seeded",
-    "stable_text",
 ]

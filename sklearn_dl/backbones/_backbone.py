@@ -1,28 +1,26 @@
-"""The network without its last layer."""
+"""The network without its last layer, and what identifies its features."""
 
+import copy
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from sklearn_dl.backbones._folding import InferenceForms, is_predicting
-from sklearn_dl.backbones._identity import (
-    digest_architecture,
-    digest_weights,
-    is_settled,
-)
-from sklearn_dl.backbones._ledger import Ledger
-from sklearn_dl.backbones._names import unknown_name
+from sklearn_dl._runtime import fingerprint_text, package_versions
+from sklearn_dl.backbones._cut import Layer, pool, run, split_layer
+from sklearn_dl.backbones._fold import ONCE, Pairs, foldable, inference_form
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
 from sklearn_dl.backbones._stages import modules_by_stage
-from sklearn_dl.backbones._surgery import pool, run
-from sklearn_dl.backbones._walk import named_tensors, walk
+from sklearn_dl.backbones._zoo import unknown_name
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
+_KNOWN_CODE = {"torch", "torchvision", "timm"}
+_INTERNAL = frozenset([*vars(nn.Module()), "_compiled_call_impl"])
 
 
 class _Tally(threading.local):
@@ -48,6 +46,50 @@ def images_seen() -> int:
     return _TALLY.images
 
 
+class Kept:
+    """What is known of a network that nobody writes to, for all that hold it.
+
+    Attributes
+    ----------
+    settled : bool
+        Whether nobody writes to it. The rest is empty otherwise.
+    shared : bool
+        Whether others may hold it, so that it must stay settled.
+    network : torch.nn.Module or None
+        The network, where it is what `shared_backbone` gives.
+    place : (device, dtype) or None
+        Where it is known to be.
+    architecture, identity : str or None
+        Digests of its modules, and of all.
+    forms : dict
+        Of the network, by device and dtype; see `inference_form`.
+    shells : dict
+        The attributes of backbones around a shared network, by what they were asked
+        for by.
+    n_bytes : int
+        The memory of a shared network with its forms.
+    """
+
+    def __init__(self, settled: bool = False, shared: bool = False):
+        self.clear(settled, shared)
+
+    def clear(self, settled: bool, shared: bool = False) -> None:
+        """Forget all: the network was written to, or moved."""
+        self.settled = settled
+        self.shared = shared
+        self.network: nn.Module | None = None
+        self.place: tuple[torch.device, torch.dtype] | None = None
+        self.architecture: str | None = None
+        self.identity: str | None = None
+        self.forms: dict[tuple, nn.Module] = {}
+        self.shells: dict[tuple, dict[str, Any]] = {}
+        self.n_bytes = 0
+
+    def __reduce__(self):
+        # A copy of the network is another one; from one file all get the same.
+        return Kept, (self.settled, self.shared)
+
+
 class Backbone(nn.Module):
     """A network that turns normalised images into features.
 
@@ -70,8 +112,10 @@ class Backbone(nn.Module):
         stage, ordered from input to output; each parameter once.
     min_size : int
         The smallest side of an input in pixels, 1 if unknown.
-    layer, pooling : str or None
-        Where the features are taken, and how a map or tokens become a vector.
+    layer : str or (str, str)
+        Where the features are taken, with a pooling where it isn't the network's own.
+    trains : bool
+        Whether `freeze` left some parameter to be trained.
 
     Examples
     --------
@@ -85,6 +129,8 @@ class Backbone(nn.Module):
     24
     """
 
+    module: nn.Module
+
     def __init__(
         self,
         module: nn.Module,
@@ -95,8 +141,7 @@ class Backbone(nn.Module):
         pretrained: bool,
         stages: dict[str, list[str]],
         min_size: int = 1,
-        layer: str = "pre_logits",
-        pooling: str | None = None,
+        layer: Layer = "pre_logits",
         channels_last: bool = False,
     ):
         super().__init__()
@@ -107,83 +152,105 @@ class Backbone(nn.Module):
         self.pretrained = pretrained
         self.stages = stages
         self.min_size = min_size
-        self.layer = layer
-        self.pooling = pooling
+        point, self._pooling = split_layer(layer)
+        self.layer: Layer = point if self._pooling is None else (point, self._pooling)
+        self.trains = bool(stages)
         self._channels_last = channels_last  # the layer gives (n, h, w, C)
         self._fixed: list[str] = []  # submodules that stay in evaluation mode
-        self._parts: dict[str, set[str]] = {}  # the stages that each has a part of
-        self._ledger = Ledger()
-        self._forms = InferenceForms()
+        self._frozen: tuple | None = None  # what `freeze` did last
+        self._kept = Kept()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the features (n, n_features) of normalised images (n, 3, h, w).
 
-        Within `predicting`, BatchNorm is folded into the convolutions.
+        Without gradients a settled backbone computes with BatchNorm folded into the
+        convolutions.
         """
-        network = self._network
+        network = self.module
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             _TALLY.images += len(x)
-            if is_predicting() and self._can_fold():
-                ledger, lender = self._ledger, self._ledger.origin
-                forms = self._forms if lender is None else lender.forms
-                network = forms.of(
-                    network,
-                    x,
-                    fixed=lender is not None,
-                    architecture=ledger.architecture,
-                )
-        return pool(run(network, x), self.pooling, self._channels_last)
+            if self._kept.settled and not torch.is_grad_enabled():
+                network = self._form(x)
+        return pool(run(network, x), self._pooling, self._channels_last)
 
-    def _can_fold(self) -> bool:
-        """Tell whether the network predicts, and is as it was built."""
-        ledger = self._ledger
-        if ledger.handed_out:  # to one who may hook its parts, or write to them later
-            return False
-        if ledger.architecture is None and not is_settled(self._network):
-            return False
-        return not any(part.training for _, part in walk(self._network))
+    def _form(self, x: torch.Tensor) -> nn.Module:
+        """Return the network in the form that computes as autocast is set now."""
+        kind, forms = x.device.type, self._kept.forms
+        casts = torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if casts else x.dtype
+        form = forms.get((x.device, dtype))
+        if form is None:
+            packages = packages_of(self.module)
+            if not packages <= _KNOWN_CODE:
+                return self.module
+            # timm's blocks may leave autocast, where weights must be float32.
+            cast = dtype != x.dtype and "timm" not in packages
+            with ONCE:
+                form = forms.get((x.device, dtype))
+                if form is None:
+                    pairs = _pairs(self._architecture(), self.module)
+                    form = inference_form(self.module, pairs, dtype if cast else None)
+                    forms[x.device, dtype] = form
+                    self._kept.n_bytes = bytes_of(self.module, *forms.values())
+        return form
 
     @property
-    def _network(self) -> nn.Module:
-        """The cut network, for those who don't change it."""
-        network = self._modules["module"]
-        assert network is not None
-        return network
+    def settled(self) -> bool:
+        """Whether nobody writes to the network any more.
 
-    def _hand_out(self) -> nn.Module:
-        """Return the network to someone who may write to any part of it."""
-        network = self._network
-        if "_ledger" in vars(self):
-            self._ledger.hand_out(network)
-        return network
+        A settled backbone keeps its identity and a form that predicts faster.
+        """
+        return self._kept.settled
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "module" and "_ledger" in vars(self):
-            self._hand_out()  # to whom it belongs that comes instead
-            self._forms.forget()
-        super().__setattr__(name, value)
+    @property
+    def shared(self) -> bool:
+        """Whether others may hold the network, so that only a copy can be trained."""
+        return self._kept.shared
 
-    # Whatever leads to the parts of a module goes by one of these.
+    def settle(self) -> None:
+        """Declare that nobody writes to the network any more; it stays in eval mode.
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "module" and "module" in vars(self).get("_modules", ()):
-            return self._hand_out()
-        return super().__getattr__(name)
+        `freeze` that leaves something to be trained, and `unsettle`, end it. Copies by
+        ``deepcopy`` and pickle are settled too.
+        """
+        if not self._kept.settled:
+            self.eval()
+            self._kept.settled = True
 
-    def named_modules(self, memo=None, prefix="", remove_duplicate=True):
-        """Yield the submodules; what they hold is this backbone's own from now on."""
-        self._hand_out()
-        return super().named_modules(memo, prefix, remove_duplicate)
+    def unsettle(self) -> None:
+        """Make ready for writing to the network.
 
-    def named_children(self):
-        """Yield the network; what it holds is this backbone's own from now on."""
-        self._hand_out()
-        return super().named_children()
+        Raises
+        ------
+        RuntimeError
+            If others hold the network: a copy can be written to.
+        """
+        if self._kept.shared:
+            raise RuntimeError(
+                "This network is shared by all who asked for it and stays as it is; "
+                "change a copy.deepcopy of the backbone."
+            )
+        self._kept.clear(settled=False)
 
-    def state_dict(self, *args, **kwargs):
-        """Return the tensors, which are this backbone's own from now on."""
-        self._hand_out()
-        return super().state_dict(*args, **kwargs)
+    def __deepcopy__(self, memo):
+        memo[id(self)] = copied = Backbone.__new__(Backbone)
+        within = {} if self.shared else memo  # of a shared network each has its own
+        vars(copied).update(
+            {
+                name: copy.deepcopy(value, memo)
+                for name, value in vars(self).items()
+                if name not in ("_modules", "_kept")
+            },
+            _modules=copy.deepcopy(self._modules, within),
+            _kept=copy.deepcopy(self._kept, within),
+        )
+        copied._kept.shared = copied._kept.shared and within is memo
+        return copied
+
+    def replace_preprocessing(self, preprocessing: Any) -> "Backbone":
+        """Return a backbone around the same network with another preprocessing."""
+        attributes = {**vars(self), "preprocessing": preprocessing}
+        return around(self.module, self._kept, attributes)
 
     def freeze(
         self,
@@ -208,105 +275,32 @@ class Backbone(nn.Module):
         ------
         ValueError
             If a stage does not exist.
+        RuntimeError
+            If something of a shared network is to be trained.
         """
         chosen = self._trainable_stages(trainable)
-        tensors = named_tensors(self._network)
+        if chosen:
+            self.unsettle()
+        wanted = chosen, freeze_batch_norm and bool(chosen)
+        if self._kept.settled and self._frozen == wanted:
+            return
+        parameters = dict(self.module.named_parameters())
         for stage, names in self.stages.items():
             for name in names:
-                tensors[name].requires_grad_(stage in chosen)
-        modules = {
-            prefix.removesuffix("."): part for prefix, part in walk(self._network)
-        }
-        if self._parts.keys() != modules.keys():
-            self._parts = modules_by_stage(self._network, self.stages)
+                parameters[name].requires_grad_(stage in chosen)
         frozen = frozenset(self.stages) - chosen
         self._fixed = [
             name
-            for name, stages in self._parts.items()
+            for name, stages in modules_by_stage(self.module, self.stages).items()
             if (stages and stages <= frozen)
-            or (freeze_batch_norm and isinstance(modules[name], _BATCH_NORM))
+            or (
+                freeze_batch_norm
+                and isinstance(self.module.get_submodule(name), _BATCH_NORM)
+            )
         ]
-        self._ledger.open(self._network, self._movable())
-        self.train(self.training)
-
-    @property
-    def trains(self) -> bool:
-        """Whether some parameter is to be trained."""
-        parts = (part for _, part in walk(self._network))
-        return any(
-            p is not None and p.requires_grad
-            for part in parts
-            for p in part._parameters.values()
-        )
-
-    def identity(self) -> str:
-        """Return a digest of what the features of the frozen network depend on.
-
-        It covers the architecture (names, types and settings of the submodules, the
-        code of classes of your own, the hooks the network came with), the layer, the
-        pooling, and all parameters and buffers with their dtypes; not the
-        preprocessing. It is the same on every device and in every process.
-
-        Returns
-        -------
-        str
-            64 hexadecimal digits (SHA-256).
-
-        Notes
-        -----
-        The digest of the tensors is kept, in a backbone that is frozen as by
-        ``freeze("head")``, until a tensor is replaced or written to. torch doesn't tell
-        of what is written through ``parameter.data``.
-
-        Examples
-        --------
-        >>> import torch
-        >>> from sklearn_dl.backbones import load_backbone
-        >>> backbone = load_backbone("squeezenet1_1", weights=None)
-        >>> before = backbone.identity()
-        >>> backbone.to(memory_format=torch.channels_last).identity() == before
-        True
-        >>> with torch.no_grad():
-        ...     _ = next(backbone.parameters()).mul_(2)
-        >>> backbone.identity() == before
-        False
-        """
-        network, ledger = self._network, self._ledger
-        weights = ledger.weights(network)
-        if weights is None:
-            weights = digest_weights(network)
-            if not self._movable():  # a fused optimiser's step leaves no trace
-                ledger.remember(network, weights)
-        architecture = ledger.architecture
-        if architecture is None:
-            architecture = digest_architecture(self)
-            if not ledger.handed_out and is_settled(network):
-                ledger.architecture = architecture
-        return hashlib.sha256(f"{architecture} {weights}".encode()).hexdigest()
-
-    def _borrow(self, lender: Any) -> None:
-        """Note that every tensor stands on storage of a lender, as others' do."""
-        self._ledger.borrow(self._network, lender)
-        self._ledger.open(self._network, self._movable())
-
-    def _movable(self) -> set[str]:
-        """Return the names of the tensors that training may change."""
-        fixed = frozenset(self._fixed)
-        movable = set()
-        for prefix, part in walk(self._network):
-            for name, tensor in part._parameters.items():
-                if tensor is not None and tensor.requires_grad:
-                    movable.add(prefix + name)
-            if prefix.removesuffix(".") not in fixed:
-                movable.update(
-                    prefix + n for n, t in part._buffers.items() if t is not None
-                )
-        return movable
-
-    def _apply(self, fn, recurse: bool = True) -> "Backbone":
-        self._network._apply(fn)
-        self._ledger.settle(self._network)
-        return self
+        self._frozen = wanted
+        self.trains = bool(chosen)
+        self._set_mode()
 
     def _trainable_stages(self, trainable) -> frozenset[str]:
         names = list(self.stages)
@@ -333,19 +327,255 @@ class Backbone(nn.Module):
 
     def train(self, mode: bool = True) -> "Backbone":
         """Set training mode, except for the frozen part."""
-        network = self._network
-        self.training = mode
-        if "" in self._fixed:  # the whole network
-            if any(part.training for _, part in walk(network)):
-                network.eval()
-            return self
-        if mode:
-            self._forms.forget()
-        network.train(mode)
-        for name in self._fixed:
-            network.get_submodule(name).training = False
+        if self.training != mode or self.module.training != self._inner_mode(mode):
+            self.training = mode
+            self._set_mode()
         return self
+
+    def _inner_mode(self, mode: bool) -> bool:
+        return mode and not self._kept.settled and "" not in self._fixed
+
+    def _set_mode(self) -> None:
+        mode = self._inner_mode(self.training)
+        self.module.train(mode)
+        for name in self._fixed if mode else ():
+            self.module.get_submodule(name).training = False
+
+    def identity(self) -> str:
+        """Return a digest of what the features of the frozen network depend on.
+
+        It covers the architecture (names, types and settings of the submodules, the
+        code of classes of your own, the hooks the network came with), the layer, the
+        pooling, and all parameters and buffers with their dtypes; not the
+        preprocessing. It is the same on every device and in every process.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits (SHA-256).
+
+        Notes
+        -----
+        A settled backbone keeps it, unless it has code of classes beyond torch,
+        torchvision and timm, which may read what changes.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklearn_dl.backbones import load_backbone
+        >>> backbone = load_backbone("squeezenet1_1", weights=None)
+        >>> before = backbone.identity()
+        >>> backbone.to(memory_format=torch.channels_last).identity() == before
+        True
+        >>> with torch.no_grad():
+        ...     _ = next(backbone.parameters()).mul_(2)
+        >>> backbone.identity() == before
+        False
+        """
+        identity = self._kept.identity
+        if identity is None:
+            text = f"{self._architecture()} {digest_weights(self.module)}"
+            identity = hashlib.sha256(text.encode()).hexdigest()
+            if self._kept.architecture is not None:
+                self._kept.identity = identity
+        return identity
+
+    def _architecture(self) -> str:
+        known = self._kept.architecture
+        if known is None:
+            known = digest_architecture(self)
+            if self._kept.settled and packages_of(self.module) <= _KNOWN_CODE:
+                self._kept.architecture = known
+        return known
+
+    def fingerprint(self) -> str:
+        """Return a digest of what features depend on, the images aside.
+
+        That is `identity`, the preprocessing, and the versions of the packages that a
+        function as preprocessing is from.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits (SHA-256).
+
+        Examples
+        --------
+        >>> from sklearn_dl.backbones import load_backbone
+        >>> backbone = load_backbone("squeezenet1_1", weights=None)
+        >>> smaller = backbone.preprocessing.replace_image_size(64)
+        >>> backbone.replace_preprocessing(smaller).fingerprint() == (
+        ...     backbone.fingerprint()
+        ... )
+        False
+        """
+        preprocessing = self.preprocessing
+        if isinstance(preprocessing, Preprocessing):
+            text = _preprocessing_text(preprocessing)
+        else:  # what a function does may change
+            text = fingerprint_text(
+                [preprocessing, package_versions(_steps(preprocessing))]
+            )
+        return hashlib.sha256(f"{self.identity()} {text}".encode()).hexdigest()
 
     def extra_repr(self) -> str:
         """Show name, width and stages."""
         return f"{self.name!r}, n_features={self.n_features}, stages={[*self.stages]}"
+
+
+def around(network: nn.Module, kept: Kept, attributes: dict[str, Any]) -> Backbone:
+    """Return a backbone of these attributes around a network."""
+    shell = object.__new__(Backbone)
+    vars(shell).update(attributes, _modules={"module": network}, _kept=kept)
+    return shell
+
+
+@lru_cache(maxsize=64)
+def _preprocessing_text(preprocessing: Preprocessing) -> str:
+    return fingerprint_text(preprocessing)
+
+
+def _steps(preprocessing: Any) -> list[type]:
+    """Return the classes that decide what the pixels are."""
+    transform = getattr(preprocessing, "transform", None)
+    steps = getattr(transform, "transforms", None)  # as a Compose has them
+    steps = steps if isinstance(steps, list | tuple) else ()
+    return [type(transform), *map(type, steps)]
+
+
+_FOUND: dict[str, Pairs] = {}  # of the architectures seen last
+
+
+def _pairs(architecture: str, network: nn.Module) -> Pairs:
+    if architecture not in _FOUND:
+        while len(_FOUND) >= 64:
+            del _FOUND[next(iter(_FOUND))]
+        _FOUND[architecture] = foldable(network)
+    return _FOUND[architecture]
+
+
+def packages_of(network: nn.Module) -> set[str]:
+    """Return the names of the packages whose modules a network is made of."""
+    return {type(part).__module__.partition(".")[0] for part in network.modules()}
+
+
+def named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return all parameters, then all buffers, tied ones under each of their names."""
+    parameters = module.named_parameters(remove_duplicate=False)
+    buffers = module.named_buffers(remove_duplicate=False)
+    return {**dict(parameters), **dict(buffers)}
+
+
+def named_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters, tied ones under the first of their names."""
+    return dict(module.named_parameters())
+
+
+def walk(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield each submodule under each of its names, which end with a dot."""
+    for name, part in module.named_modules(remove_duplicate=False):
+        yield f"{name}." if name else "", part
+
+
+def bytes_of(*networks: nn.Module) -> int:
+    """Return the memory of networks; what they have in common counts once."""
+    every = (t for network in networks for t in named_tensors(network).values())
+    return sum({t.data_ptr(): t.nbytes for t in every}.values())
+
+
+def digest_weights(network: nn.Module) -> str:
+    """Return the digest of all parameters and buffers, with their names and dtypes."""
+    digest = hashlib.sha256()
+    with torch.inference_mode(False), torch.no_grad():
+        for name, tensor in named_tensors(network).items():
+            if not name.endswith("num_batches_tracked"):
+                digest.update(f"{name} {tensor.dtype} {[*tensor.shape]}\n".encode())
+                flat = tensor.detach().cpu().contiguous().reshape(-1)
+                digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def digest_architecture(backbone: Backbone) -> str:
+    """Return the digest of the modules of a backbone, and of where they are cut."""
+    modules = [*backbone.module.named_modules(remove_duplicate=False)]
+    parts = [
+        (name, type(part), {k: v for k, v in vars(part).items() if k not in _INTERNAL})
+        for name, part in modules
+    ]
+    hooks = [
+        (name, hook)
+        for name, part in modules
+        for found in (part._forward_pre_hooks, part._forward_hooks)
+        for hook in found.values()
+    ]
+    point = *split_layer(backbone.layer), backbone._channels_last
+    versions = package_versions([type(part) for _, part in modules])
+    text = fingerprint_text([point, parts, hooks, versions])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Bring a network to where it computes, in evaluation mode.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Changed in place, unless it has to move and others share it.
+    device : torch.device
+    dtype : torch.dtype
+        Of the parameters and the floating-point buffers.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network, or a copy of a shared one that had to move; its maps' weights in
+        channels_last format.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_dl.backbones import place
+    >>> network = place(torch.nn.Conv2d(3, 4, 3), torch.device("cpu"), torch.float64)
+    >>> network.weight.dtype, network.weight.stride(), network.training
+    (torch.float64, (27, 1, 9, 3), False)
+    """
+    where = indexed(device), dtype
+    backbones = _backbones(network)
+    if not _is_there(network, where):
+        if any(backbone._kept.network is not None for backbone in backbones):
+            network = copy.deepcopy(network)
+            backbones = _backbones(network)
+        network.to(*where).to(memory_format=torch.channels_last)
+        for backbone in backbones:  # what was kept is of another device or dtype
+            backbone._kept.clear(backbone.settled, backbone.shared)
+    for backbone in backbones:
+        backbone._kept.place = where if backbone.settled else None
+    return network.eval()
+
+
+def _backbones(network: nn.Module) -> list[Backbone]:
+    return [p for p in (network, *network.children()) if isinstance(p, Backbone)]
+
+
+def _is_there(part: nn.Module, where: tuple[torch.device, torch.dtype]) -> bool:
+    """Tell whether all tensors are in place; a settled backbone knows it."""
+    if isinstance(part, Backbone) and part._kept.place == where:
+        return True
+    own = (*part._parameters.values(), *part._buffers.values())
+    return all(t is None or _has_form(t, *where) for t in own) and all(
+        _is_there(child, where) for child in part.children()
+    )
+
+
+def _has_form(t: torch.Tensor, device: torch.device, dtype: torch.dtype) -> bool:
+    # Of a 1 x 1 convolution either order of the strides will do.
+    ordered = t.ndim != 4 or t.is_contiguous(memory_format=torch.channels_last)
+    right = t.dtype == dtype or not t.is_floating_point()
+    return ordered and right and indexed(t.device) == device
+
+
+def indexed(device: torch.device) -> torch.device:
+    """Return a device with its number, which ``"cuda"`` leaves out."""
+    if device.type == "cpu":
+        return torch.device("cpu")
+    return torch.empty(0, device=device).device if device.index is None else device

@@ -1,57 +1,80 @@
-"""Load a backbone: name or callable, and weights, to a `Backbone`."""
+"""The one door to a backbone: name or callable, and weights, to a `Backbone`."""
 
+import os
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from os import PathLike
+from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.transforms._presets import ImageClassification
 
-from sklearn_dl.backbones._assemble import (
-    AnyPreprocessing,
-    assemble,
-    assemble_torchvision,
-    input_size,
+from sklearn_dl._runtime import fingerprint_text, seeded
+from sklearn_dl.backbones._backbone import (
+    Backbone,
+    Kept,
+    around,
+    bytes_of,
+    indexed,
+    place,
 )
-from sklearn_dl.backbones._backbone import Backbone
-from sklearn_dl.backbones._builtin import packaged
-from sklearn_dl.backbones._files import Checkpoint, fetch, is_path, read_checkpoint
+from sklearn_dl.backbones._cut import (
+    POOLINGS,
+    Layer,
+    Trace,
+    cut,
+    drop_unused,
+    find_head,
+    looks_channels_last,
+    pool,
+    split_layer,
+    tap,
+)
+from sklearn_dl.backbones._fold import ONCE
 from sklearn_dl.backbones._preprocessing import (
     CallablePreprocessing,
     Preprocessing,
     preprocessing_from_timm,
     timm_config,
 )
-from sklearn_dl.backbones._stages import stage_prefixes
-from sklearn_dl.backbones._surgery import (
-    POOLINGS,
-    tap,
-)
+from sklearn_dl.backbones._stages import Prefixes, assign_parameters, stage_prefixes
 from sklearn_dl.backbones._weights import (
+    Checkpoint,
+    cached_path,
+    fetch,
+    is_path,
     load_state,
     prepare_state,
+    read_checkpoint,
     resize_positions,
     vit_image_size,
 )
 from sklearn_dl.backbones._zoo import (
+    build,
     check_backbone_name,
     entry_preprocessing,
     find_entry,
+    min_size,
+    packaged,
     reference_entry,
     weight_entries,
 )
+
+AnyPreprocessing = Preprocessing | CallablePreprocessing
+_KEPT_BYTES = 512 * 2**20
 
 
 def load_backbone(
     backbone: str | Callable[[], nn.Module],
     weights: str | PathLike | WeightsEnum | None = "DEFAULT",
     *,
-    layer: str = "pre_logits",
-    pooling: str | None = None,
+    layer: Layer = "pre_logits",
     preprocessing: Any = None,
     image_size: int | tuple[int, int] | None = None,
 ) -> Backbone:
@@ -70,14 +93,14 @@ def load_backbone(
         ``.safetensors``), read without executing code; or None for random weights from
         torch's generator. What a callable returns counts as pretrained unless None is
         given; a path is loaded into it.
-    layer : str, default="pre_logits"
+    layer : str or (str, str), default="pre_logits"
         ``"pre_logits"`` is what enters the last layer, ``"pooled"`` the pooled output
         of the last stage (for a callable, both are what it returns); or the name of any
-        submodule, see :func:`find_layers`. Layers behind it are removed.
-    pooling : {None, "avg", "max", "flatten", "cls"}, default=None
-        How a map or tokens become one vector per image. None is the network's own, for
-        other layers the average of a map and the first of the tokens; ``"avg"`` takes
-        the mean over all tokens.
+        submodule, see :func:`find_layers`. Layers behind it are removed. A map or
+        tokens become one vector per image by the network's own pooling, for other
+        layers by the average of a map and the first of the tokens. A pair
+        ``("layer4", "max")`` chooses another: ``"avg"`` (also over all tokens),
+        ``"max"``, ``"flatten"`` or ``"cls"``.
     preprocessing : None, Preprocessing, str, weights, preset or callable, default=None
         None takes that of the weights; for a file what its metadata say, else that of
         the first published weights, as for random ones. Otherwise the name of other
@@ -117,18 +140,30 @@ def load_backbone(
     >>> backbone.eval()(torch.zeros(2, 3, 64, 64)).shape
     torch.Size([2, 1024])
     """
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling must be one of {POOLINGS}, got {pooling!r}.")
+    split_layer(layer)  # what is wrong with it comes first
     if callable(backbone):
-        return _load_callable(
-            backbone, weights, layer, pooling, preprocessing, image_size
-        )
+        return _load_callable(backbone, weights, layer, preprocessing, image_size)
     name = check_backbone_name(backbone)
     checkpoint, entry, published = _find_weights(name, weights)
     prep = resolve_preprocessing(preprocessing, name) or published
     if image_size is not None:
         prep = prep.replace_image_size(image_size)
-    return _load_torchvision(name, checkpoint, entry, prep, layer, pooling)
+
+    def load(module: nn.Module, known: set[str], head: str) -> None:
+        if checkpoint is not None:
+            state = prepare_state(checkpoint, known, head)
+            resize_positions(state, module)
+            load_state(module, checkpoint, state, name=name, known=known)
+
+    return assemble_torchvision(
+        name,
+        input_size(name, prep, entry),
+        prep,
+        layer=layer,
+        pretrained=checkpoint is not None,
+        shapes_only=checkpoint is not None,
+        load=load,
+    )
 
 
 def _find_weights(
@@ -188,37 +223,168 @@ def resolve_preprocessing(value: Any, name: str | None) -> AnyPreprocessing | No
     )
 
 
-def _load_torchvision(
-    name: str,
-    checkpoint: Checkpoint | None,
-    entry: WeightsEnum,
-    preprocessing: AnyPreprocessing,
-    layer: str,
-    pooling: str | None,
-) -> Backbone:
-    def load(module: nn.Module, known: set[str], head: str) -> None:
-        if checkpoint is not None:
-            state = prepare_state(checkpoint, known, head)
-            resize_positions(state, module)
-            load_state(module, checkpoint, state, name=name, known=known)
+@dataclass(frozen=True)
+class _Plan:
+    """What is known of a backbone before its network is tried."""
 
-    return assemble_torchvision(
-        name,
-        input_size(name, preprocessing, entry),
-        preprocessing,
-        layer=layer,
-        pooling=pooling,
-        pretrained=checkpoint is not None,
-        shapes_only=checkpoint is not None,
-        load=load,
+    name: str
+    size: tuple[int, int]  # of the images to try
+    min_size: int
+    preprocessing: AnyPreprocessing
+    layer: Layer
+    pretrained: bool
+    devices: tuple[str, ...] = ("meta",)  # where to try it, one after the other
+
+
+def assemble_torchvision(
+    name: str,
+    size: tuple[int, int],
+    preprocessing: AnyPreprocessing,
+    *,
+    layer: Layer = "pre_logits",
+    pretrained: bool = True,
+    shapes_only: bool = True,
+    load: Callable[[nn.Module, set[str], str], None] | None = None,
+) -> Backbone:
+    """Build a network of torchvision's, cut it, and describe it.
+
+    Parameters
+    ----------
+    name : str
+    size : pair of int
+        Height and width of the images it is built for, from `input_size`.
+    preprocessing : Preprocessing or CallablePreprocessing
+    layer : str or (str, str)
+        Where it is cut; see `load_backbone`.
+    pretrained : bool, default=True
+        Whether its weights were, or will have been, learned.
+    shapes_only : bool, default=True
+        Whether the tensors have no memory, so that others must take their place.
+    load : callable, default=None
+        Called with the network once it is cut, the names of the tensors it had before,
+        and the name of its last layer, to put tensors into it.
+
+    Examples
+    --------
+    >>> from sklearn_dl.backbones import CallablePreprocessing
+    >>> from sklearn_dl.backbones._load import assemble_torchvision
+    >>> ready = CallablePreprocessing(lambda image: image)
+    >>> backbone = assemble_torchvision("resnet18", (64, 64), ready)
+    >>> backbone.n_features, {str(p.device) for p in backbone.parameters()}
+    (512, {'meta'})
+    """
+    module = build(name, size, shapes_only=shapes_only, pretrained=pretrained)
+    known, head = set(module.state_dict()), find_head(module)
+    prefixes = stage_prefixes(module, torchvision=True)
+    tapped = cut(module, *split_layer(layer))
+    for part in module.modules() if not pretrained else ():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.momentum = part.momentum and max(part.momentum, 0.1)
+    plan = _Plan(name, size, _smallest(name, size), preprocessing, layer, pretrained)
+    return _assemble(
+        plan, module, prefixes, tapped, load and (lambda: load(module, known, head))
     )
+
+
+def input_size(
+    name: str, preprocessing: AnyPreprocessing, entry: WeightsEnum | None = None
+) -> tuple[int, int]:
+    """Return height and width in pixels of the images that a network is built for.
+
+    Where the preprocessing doesn't tell, it is the size of the weights `entry`.
+
+    Raises
+    ------
+    ValueError
+        If torchvision's network `name` does not take images as small as that.
+    """
+    size = preprocessing.output_size
+    size = size or entry_preprocessing(entry or reference_entry(name)).crop_size
+    assert size is not None
+    smallest = _smallest(name, size)
+    if min(size) < smallest:
+        raise ValueError(
+            f"image_size={size} is too small for {name!r}, which takes images of at "
+            f"least {smallest} pixels."
+        )
+    return size
+
+
+def _smallest(name: str, size: tuple[int, int]) -> int:
+    if name.startswith("vit_"):
+        return max(size)  # is built for this size and takes no other
+    return min_size(reference_entry(name))
+
+
+def _assemble(
+    plan: _Plan,
+    module: nn.Module,
+    prefixes: Prefixes,
+    tapped: str | None,
+    load: Callable[[], None] | None,
+) -> Backbone:
+    """Try a network that was cut on an image, let it be loaded, and describe it."""
+    shape = _tried(plan, module, tapped)
+    if load is not None:
+        load()
+    point, pooling = split_layer(plan.layer)
+    ndim = len(shape)
+    valid: dict[int, tuple[str, ...]] = {
+        2: ("flatten",),
+        3: POOLINGS,
+        4: ("avg", "max", "flatten"),
+    }
+    # In 2 dimensions "cls" is a vision transformer's own way.
+    own = ndim == 2 and point == "pre_logits" and pooling == "cls"
+    if pooling is not None and not own and pooling not in valid.get(ndim, ()):
+        raise ValueError(
+            f"pooling={pooling!r} does not apply to layer={point!r}, whose output has "
+            f"the shape {('n', *shape[1:])}."
+        )
+    if pooling is None and ndim not in valid:
+        raise ValueError(f"The output of {point!r} has the shape {('n', *shape[1:])}.")
+    channels_last = looks_channels_last(shape, plan.size)
+    vector = pool(torch.empty(shape, device="meta"), pooling, channels_last)
+    return Backbone(
+        module,
+        name=plan.name,
+        n_features=vector.shape[1],
+        preprocessing=plan.preprocessing,
+        pretrained=plan.pretrained,
+        stages=assign_parameters(module, prefixes),
+        min_size=plan.min_size,
+        layer=plan.layer,
+        channels_last=channels_last,
+    )
+
+
+def _tried(plan: _Plan, module: nn.Module, tapped: str | None) -> torch.Size:
+    """Return the shape of the output; drop what a cut-off layer made useless."""
+    for device in plan.devices:
+        try:
+            trace = Trace(module, plan.size, device)
+            break
+        except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+            if device == plan.devices[-1]:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise ValueError(
+                    f"{plan.name!r} does not take images of {plan.size[0]} x "
+                    f"{plan.size[1]} pixels: {reason[:200]}"
+                ) from error
+    if tapped is not None:
+        if tapped not in trace.called:
+            raise ValueError(
+                f"The layer {tapped!r} of {plan.name!r} is not called in its forward "
+                "pass, so it cannot give features; name the layer around it."
+            )
+        drop_unused(module, trace)
+    return trace.shape
 
 
 def _load_callable(
     backbone: Callable[[], nn.Module],
     weights: Any,
-    layer: str,
-    pooling: str | None,
+    layer: Layer,
     preprocessing: Any,
     image_size: Any,
 ) -> Backbone:
@@ -234,26 +400,18 @@ def _load_callable(
     if image_size is not None:
         chosen = chosen.replace_image_size(image_size)
     size = chosen.output_size or (224, 224)
-    tapped = _cut_callable(module, layer)
+    tapped = _cut_callable(module, split_layer(layer)[0])
     prefixes = stage_prefixes(module, torchvision=False)
 
-    def load(module: nn.Module) -> None:
+    def load() -> None:
         if checkpoint is not None:
             state = prepare_state(checkpoint, known, *heads)
             load_state(module, checkpoint, state, name=name, known=known)
 
-    return assemble(
-        module,
-        (name, smallest, size),
-        chosen,
-        prefixes,
-        tapped,
-        layer=layer,
-        pooling=pooling,
-        pretrained=weights is not None,
-        devices=("meta", "real"),
-        load=load,
+    plan = _Plan(
+        name, size, smallest, chosen, layer, weights is not None, ("meta", "real")
     )
+    return _assemble(plan, module, prefixes, tapped, load)
 
 
 def _call(backbone: Callable[[], nn.Module]) -> nn.Module:
@@ -313,3 +471,189 @@ def _cut_callable(module: nn.Module, layer: str) -> str | None:
     if is_timm and getattr(module, "num_classes", None) != 0:
         module.reset_classifier(0)  # type: ignore[operator]
     return None
+
+
+def shared_backbone(
+    backbone: str | Callable[[], nn.Module],
+    weights: str | PathLike | WeightsEnum | None = "DEFAULT",
+    *,
+    layer: Layer = "pre_logits",
+    preprocessing: Any = None,
+    image_size: int | tuple[int, int] | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Backbone:
+    """Return the frozen backbone that all share who ask for the same in this process.
+
+    It is built, read and hashed once, then only handed out: the very same modules and
+    tensors, which nobody may write to. Who wants to takes a ``copy.deepcopy``.
+
+    Parameters
+    ----------
+    backbone, weights, layer, preprocessing, image_size
+        As :func:`load_backbone` takes them. A callable is called each time.
+    seed : int, default=0
+        What random weights are drawn from; torch's generators stay as they are.
+    device : str or torch.device, default="cpu"
+        Where the tensors are.
+    dtype : torch.dtype, default=torch.float32
+        The dtype of the parameters and the floating-point buffers.
+
+    Returns
+    -------
+    Backbone
+        Settled: in evaluation mode, frozen as by ``freeze("head")``, in channels_last
+        format.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError
+        As :func:`load_backbone` does.
+
+    See Also
+    --------
+    forget_shared : Give the memory back.
+
+    Notes
+    -----
+    The backbones asked for last are kept for the next who asks, up to 512 MiB with
+    their folded forms (or the very last, if it is larger); others as long as somebody
+    holds them. What was read from a file is read again when the file has changed.
+
+    Examples
+    --------
+    >>> from sklearn_dl.backbones import shared_backbone
+    >>> first = shared_backbone("squeezenet1_1", weights=None, seed=1)
+    >>> again = shared_backbone("squeezenet1_1", weights=None, seed=1)
+    >>> first.module is again.module
+    True
+    """
+    where = indexed(torch.device(device)), dtype
+    options = {"layer": layer, "preprocessing": preprocessing, "image_size": image_size}
+    with ONCE, torch.inference_mode(False):
+        request = _request(backbone, weights, seed, options, where)
+        kept = _SHARED.requested.get(request)
+        if kept is not None:
+            attributes = kept.shells[request]
+            chosen = resolve_preprocessing(preprocessing, attributes["name"])
+            if chosen is not None:  # the one given, rather than one with the same text
+                if image_size is not None:
+                    chosen = chosen.replace_image_size(image_size)
+                attributes = {**attributes, "preprocessing": chosen}
+            _SHARED.keep(kept)
+            return around(attributes["_modules"]["module"], kept, attributes)
+        with seeded(seed, where[0]):
+            built = load_backbone(backbone, weights, **options)
+        shared = share(built, *where)
+        again = _request(backbone, weights, seed, options, where)
+        if again and request in (again, ()):  # (): the file was fetched just now
+            kept = _SHARED.requested[again] = shared._kept
+            kept.shells[again] = {k: v for k, v in vars(shared).items() if k != "_kept"}
+        return shared
+
+
+def share(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Backbone:
+    """Return a backbone around the process's one network of the same content.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Taken over: it is frozen and settled, and its network is the one to be shared
+        unless there is one already.
+    device : torch.device
+    dtype : torch.dtype
+        Of the parameters and the floating-point buffers.
+
+    Examples
+    --------
+    >>> import copy, torch
+    >>> from sklearn_dl.backbones import load_backbone, share
+    >>> built = load_backbone("squeezenet1_1", None, image_size=64)
+    >>> another = copy.deepcopy(built)
+    >>> first, second = (
+    ...     share(b, torch.device("cpu"), torch.float32) for b in (built, another)
+    ... )
+    >>> first.module is second.module
+    True
+    """
+    device = indexed(device)
+    with ONCE, torch.inference_mode(False):
+        backbone.freeze("head")
+        backbone.settle()
+        place(backbone, device, dtype)
+        content = backbone.identity(), device
+        kept = _SHARED.contents.get(content)
+        if kept is None:
+            kept = _SHARED.contents[content] = backbone._kept
+            kept.shared, kept.network = True, backbone.module
+            kept.n_bytes = bytes_of(backbone.module)
+        _SHARED.keep(kept)
+        assert kept.network is not None
+        return around(kept.network, kept, vars(backbone))
+
+
+def forget_shared() -> None:
+    """Let go of the backbones that are kept for those who ask next.
+
+    Those in use stay.
+
+    Examples
+    --------
+    >>> from sklearn_dl.backbones import forget_shared
+    >>> forget_shared()
+    """
+    with ONCE:
+        _SHARED.clear()
+
+
+class _Registry:
+    """The networks that are shared: found by request, and by content."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.requested: WeakValueDictionary[tuple, Kept] = WeakValueDictionary()
+        self.contents: WeakValueDictionary[tuple, Kept] = WeakValueDictionary()
+        self.recent: list[Kept] = []
+
+    def keep(self, kept: Kept) -> None:
+        """Keep a network, and those before it as far as there is room."""
+        self.recent = [*(old for old in self.recent if old is not kept), kept]
+        while len(self.recent) > 1 and self._n_bytes() > _KEPT_BYTES:
+            del self.recent[0]
+
+    def _n_bytes(self) -> int:
+        return sum(kept.n_bytes for kept in self.recent)
+
+
+_SHARED = _Registry()
+
+
+def _request(backbone, weights, seed, options, where) -> tuple:
+    """Return what a network is found by again; () if that can't be told."""
+    if callable(backbone):
+        return ()
+    origin = _origin(check_backbone_name(backbone), weights, seed)
+    return origin and (backbone, *origin, fingerprint_text(options), *where)
+
+
+def _origin(name: str, weights: Any, seed: int) -> tuple:
+    """Return where weights come from, with the file as it is now."""
+    if weights is None:
+        return None, seed
+    weights = packaged(name, weights)
+    if is_path(weights, tuple(weight_entries(name))):
+        path, entry = Path(weights).expanduser(), ""
+    elif isinstance(weights, str | WeightsEnum):
+        found = find_entry(name, weights)
+        path, entry = cached_path(found), found.name
+    else:
+        return ()
+    try:
+        now = path.stat()
+    except OSError:
+        return ()
+    state = now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev
+    return entry, os.path.abspath(path), *state

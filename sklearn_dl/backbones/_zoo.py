@@ -1,7 +1,9 @@
 """Torchvision's classification models: names, weights, untrained networks."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,9 +13,43 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torchvision.models import WeightsEnum, get_model_weights, list_models
 
-from sklearn_dl.backbones._builtin import ARCHITECTURE, BUILTIN, packaged
-from sklearn_dl.backbones._names import unknown_name
 from sklearn_dl.backbones._preprocessing import Preprocessing
+
+# The weights that the package itself holds, and the network they are of.
+BUILTIN, ARCHITECTURE = "builtin", "mobilenet_v3_small"
+_FOLDER = Path(__file__).parent / "weights"
+
+
+def unknown_name(kind: str, value: object, valid: Iterable[str], hint: str = "") -> str:
+    """Say that `value` is no `kind`, with the nearest valid names."""
+    names = list(valid)
+    near = get_close_matches(str(value), names, n=3, cutoff=0.5)
+    if near:
+        rest = f"Did you mean {' or '.join(map(repr, near))}?"
+    elif len(names) <= 12:
+        rest = f"Valid: {', '.join(map(repr, names))}."
+    else:
+        rest = f"Valid: {', '.join(map(repr, names[:8]))}, ... ({len(names)} in all)."
+    return f"Unknown {kind} {value!r}. {rest}{' ' + hint if hint else ''}"
+
+
+def packaged(name: str, weights: Any) -> Any:
+    """Return the packaged file for ``weights="builtin"``, other weights as they are."""
+    if not isinstance(weights, str) or weights != BUILTIN:
+        return weights
+    if name != ARCHITECTURE:
+        raise ValueError(
+            f"weights={BUILTIN!r} are of {ARCHITECTURE!r}, not of {name!r}: set "
+            f"backbone={ARCHITECTURE!r}, or weights='DEFAULT' for those that "
+            "torchvision publishes."
+        )
+    path = _FOLDER / f"{ARCHITECTURE}.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"weights={BUILTIN!r} should be in {path}, but are not: install "
+            "sklearn_dl again."
+        )
+    return path
 
 
 @cache

@@ -1,9 +1,9 @@
 """Where a model fails, what answers it, and what a network is made of."""
 
 from sklearn_dl.inspection._augmentation_display import AugmentationDisplay
-from sklearn_dl.inspection._changes import change_image, list_changes
 from sklearn_dl.inspection._confusion import most_confused
 from sklearn_dl.inspection._confusion_display import MostConfusedDisplay
+from sklearn_dl.inspection._corruptions import corrupt_image, list_corruptions
 from sklearn_dl.inspection._features_display import EmbeddingDisplay
 from sklearn_dl.inspection._gallery import TopLossesDisplay
 from sklearn_dl.inspection._history_display import TrainingHistoryDisplay
@@ -27,10 +27,10 @@ __all__ = [
     "SaliencyDisplay",
     "TopLossesDisplay",
     "TrainingHistoryDisplay",
-    "change_image",
+    "corrupt_image",
     "image_statistics",
     "label_errors",
-    "list_changes",
+    "list_corruptions",
     "model_summary",
     "most_confused",
     "robustness_report",

@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from sklearn_dl._extraction import run_frozen, run_network
 from sklearn_dl._neural import NeuralImageEstimator
-from sklearn_dl._runtime import resolve_device
 from sklearn_dl.augmentation import resolve_views
 
 _METHODS = ("pca", "tsne", "umap")
@@ -47,13 +47,14 @@ def _before_the_head(estimator: NeuralImageEstimator, X: Any) -> np.ndarray:
     """Return what the head of a fitted classifier or regressor sees."""
     source = estimator._new_source(X)
     network, preprocessing = estimator.net_.module_, estimator.preprocessing_
-    device = resolve_device(estimator.device, fall_back=True)
+    execution = estimator._execution(fall_back=True)
     views = resolve_views(estimator.tta, preprocessing, estimator.augment)
     options: dict[str, Any] = {"description": "features", "views": views}
     if network.trains_backbone:
         backbone = network.backbone
-        return estimator._run(backbone, source, preprocessing, device, **options)
-    return estimator._run_frozen(network.backbone, source, device, **options)
+        return run_network(backbone, source, preprocessing, execution, **options)
+    options["cache"] = estimator.cache
+    return run_frozen(network.backbone, source, execution, **options)
 
 
 def embedded(

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from sklearn_dl.augmentation import AUGMENTATIONS, Augment
-from sklearn_dl.inspection._changes import CHANGES
+from sklearn_dl.inspection._corruptions import CORRUPTIONS
 
 # What `Augment` takes.
 _STRONGEST = 10.0
@@ -17,18 +17,18 @@ _PRINTED_CLASSES = 8
 
 @dataclass(frozen=True, repr=False, eq=False)
 class RobustnessReport:
-    """How far a score falls when images change; made by `robustness_report`.
+    """How far a score falls when images are corrupted; made by `robustness_report`.
 
     Attributes
     ----------
     table : DataFrame
-        One row per change and strength, in the order of `list_changes`:
+        One row per corruption and severity, in the order of `list_corruptions`:
 
-        - ``change``, ``strength`` (NaN where there is only one) and ``amount``, what
-          the strength is in words;
-        - ``score`` on the changed images, ``drop``: `clean_score` minus it, and
+        - ``corruption``, ``severity`` (NaN where there is only one) and ``amount``,
+          the severity in words;
+        - ``score`` on the corrupted images, ``drop``: `clean_score` minus it, and
           ``low`` and ``high``, the interval of the drop;
-        - ``augmentation``: the name that answers the change;
+        - ``augmentation``: the name that answers the corruption;
         - with ``per_class=True``, ``drop[label]`` of each class: of the share of its
           images that are recognised.
     clean_score : float
@@ -36,9 +36,9 @@ class RobustnessReport:
     clean_interval : tuple of (float, float)
         Its interval.
     classes : DataFrame or None
-        With ``per_class=True``, one row per change, strength and class: ``change``,
-        ``strength``, ``class``, ``n`` (its images), ``score`` (recall), ``drop``,
-        ``low`` and ``high``.
+        With ``per_class=True``, one row per corruption, severity and class:
+        ``corruption``, ``severity``, ``class``, ``n`` (its images), ``score`` (recall),
+        ``drop``, ``low`` and ``high``.
     shifts : DataFrame or None
         With a reference, one row per statistic of `image_statistics`:
 
@@ -60,8 +60,8 @@ class RobustnessReport:
     >>> from sklearn_dl.inspection import RobustnessReport
     >>> table = pd.DataFrame(
     ...     {
-    ...         "change": ["rotation", "blur"],
-    ...         "strength": [1.0, 2.0],
+    ...         "corruption": ["rotation", "blur"],
+    ...         "severity": [1.0, 2.0],
     ...         "amount": ["15 degrees", "1.50% of the shorter side"],
     ...         "score": [0.94, 0.8],
     ...         "drop": [0.01, 0.15],
@@ -71,7 +71,7 @@ class RobustnessReport:
     ...     }
     ... )
     >>> report = RobustnessReport(table, 0.95, (0.93, 0.97), scoring="accuracy")
-    >>> report.weaknesses["change"].tolist()
+    >>> report.weaknesses["corruption"].tolist()
     ['blur']
     >>> report.augment
     Augment(strength=3.0, transforms=['blur'])
@@ -102,8 +102,8 @@ class RobustnessReport:
         """What answers all `weaknesses`, for the parameter `augment`.
 
         None where there are none; a list of names; or `Augment` with strengths above
-        1: each name goes half as far again as the strongest change under which the
-        score falls, so that the change lies within what is drawn, not at its edge.
+        1: each name goes half as far again as the severest corruption under which the
+        score falls, so that the corruption lies within what is drawn, not at its edge.
         """
         return self.augment_for(0.0)
 
@@ -136,8 +136,8 @@ class RobustnessReport:
         names = [n for n in AUGMENTATIONS if n in set(found["augmentation"])]
         if not names:
             return None
-        reach = found["change"].map(lambda change: CHANGES[change].reach)
-        reached = found["strength"].fillna(1.0) * reach
+        reach = found["corruption"].map(lambda name: CORRUPTIONS[name].reach)
+        reached = found["severity"].fillna(1.0) * reach
         reached = reached.groupby(found["augmentation"]).max().clip(1, _STRONGEST)
         strengths = {name: float(reached[name]) for name in names}
         if len({*strengths.values()}) == 1:
@@ -173,7 +173,7 @@ class RobustnessReport:
         return self._printed().to_string(index=False)
 
     def _printed(self) -> pd.DataFrame:
-        table = self.table.drop(columns=["strength", "augmentation"])
+        table = self.table.drop(columns=["severity", "augmentation"])
         of_classes = [name for name in table if str(name).startswith("drop[")]
         if len(of_classes) > _PRINTED_CLASSES:
             table = table.drop(columns=of_classes)
@@ -223,5 +223,5 @@ def _code(augment: Any) -> str:
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
-    found = set(rows["change"])
-    return [name for name in CHANGES if name in found]
+    found = set(rows["corruption"])
+    return [name for name in CORRUPTIONS if name in found]

@@ -1,4 +1,4 @@
-"""How far a score falls when images change."""
+"""How far a score falls when images are corrupted."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -10,10 +10,10 @@ import pandas as pd
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dl._extraction._run import progress
+from sklearn_dl._extraction import progress
 from sklearn_dl._images import as_source
 from sklearn_dl._runtime import draw_seed
-from sklearn_dl.inspection._changes import CHANGES, check_change
+from sklearn_dl.inspection._corruptions import CORRUPTIONS, check_corruption
 from sklearn_dl.inspection._report import RobustnessReport
 from sklearn_dl.inspection._scores import (
     Labels,
@@ -30,9 +30,9 @@ from sklearn_dl.inspection._statistics import (
     statistics_of,
 )
 from sklearn_dl.inspection._stream import (
-    ChangedImages,
+    CorruptedImages,
     Job,
-    forget_changed,
+    forget_corrupted,
     image_shape_of,
     quiet_copy,
 )
@@ -61,8 +61,8 @@ def robustness_report(
     y,
     reference=None,
     *,
-    changes=None,
-    strengths=(0.5, 1.0, 2.0),
+    corruptions=None,
+    severities=(0.5, 1.0, 2.0),
     scoring=None,
     per_class=False,
     margin=0.03,
@@ -73,9 +73,9 @@ def robustness_report(
     random_state=0,
     verbose=0,
 ) -> RobustnessReport:
-    """Return how far a score falls under each change of the images.
+    """Return how far a score falls under each corruption of the images.
 
-    Images are changed as they were decoded, at their own size, before anything that
+    Images are corrupted as they were decoded, at their own size, before anything that
     the estimator does to them. Take images that it was not fitted on.
 
     Parameters
@@ -92,14 +92,14 @@ def robustness_report(
     reference : images, default=None
         Training images, to name what X differs in: brightness, contrast, sharpness and
         colour. At most 2,000 of them, drawn at random, are looked at.
-    changes : str or list of str, default=None
-        Names out of `list_changes`. None takes all but ``"vertical_flip"``, and on grey
-        arrays but those of colour. Leave ``"flip"`` out where a mirror image means
+    corruptions : str or list of str, default=None
+        Names out of `list_corruptions`. None takes all but ``"vertical_flip"``, and on
+        grey arrays but those of colour. Leave ``"flip"`` out where a mirror image means
         something else, as for digits.
-    strengths : sequence of float, default=(0.5, 1.0, 2.0)
-        How far each change goes: at 1 as far as the augmentation that answers it goes
-        with ``strength=1`` (see `list_changes`). Strengths at which a change is the
-        same count once.
+    severities : sequence of float, default=(0.5, 1.0, 2.0)
+        How far each corruption goes: at 1 as far as the augmentation that answers it
+        goes with ``strength=1`` (see `list_corruptions`). Severities at which a
+        corruption is the same count once.
     scoring : str or callable, default=None
         A score that needs no more than `predict`: a name of scikit-learn's, or a
         callable ``scoring(estimator, X, y)``, of which higher is better. None is
@@ -110,7 +110,7 @@ def robustness_report(
         Drops whose interval lies above it are severe; in units of the score.
     n_resamples : int, default=1000
         Bootstrap samples. Accuracy, R^2, absolute and squared errors take no time; of
-        other scores each is computed for each change.
+        other scores each is computed for each corruption.
     confidence_level : float, default=0.95
         Of the intervals.
     image_shape : tuple of int, default=None
@@ -119,7 +119,7 @@ def robustness_report(
     batch_size : int, default=32
         Images in memory at a time; fewer where they are large.
     random_state : int, RandomState instance or None, default=0
-        Of signs, places and noise of the changes, and of the bootstrap.
+        Of signs, places and noise of the corruptions, and of the bootstrap.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -134,8 +134,8 @@ def robustness_report(
     TypeError
         If the estimator is neither a classifier nor a regressor.
     ValueError
-        If y doesn't belong to X, a change or a score isn't known, or the score needs
-        probabilities.
+        If y doesn't belong to X, a corruption or a score isn't known, or the score
+        needs probabilities.
     ImageDecodeError
         Naming the images that can't be decoded.
     NotFittedError
@@ -143,19 +143,20 @@ def robustness_report(
 
     See Also
     --------
-    change_image : One image with one change.
-    list_changes : The changes, with the augmentations that answer them.
+    corrupt_image : One image with one corruption.
+    list_corruptions : The corruptions, with the augmentations that answer them.
 
     Notes
     -----
     The kinds follow Hendrycks and Dietterich [1]_; each is the most that one of our
-    augmentations does, so that its name answers the change. What a row meets depends
-    on the seed, the kind, the strength and the row alone, and its signs and places are
-    the same at all strengths. Each image is decoded once; a batch at a time is kept.
+    augmentations does, so that its name answers the corruption. What a row meets
+    depends on the seed, the kind, the severity and the row alone, and its signs and
+    places are the same at all severities. Each image is decoded once; a batch at a time
+    is kept.
 
     Intervals are percentiles of the bootstrap [2]_ over images. Each sample scores
-    clean and changed images together, so that the interval is of the paired
-    difference. It holds for one change: among 40 that do nothing to the score, one
+    clean and corrupted images together, so that the interval is of the paired
+    difference. It holds for one corruption: among 40 that do nothing to the score, one
     would lie above zero by chance.
 
     Shifts are tested with Mann and Whitney's test; Holm's correction [3]_ keeps the
@@ -187,12 +188,12 @@ def robustness_report(
     >>> y = np.repeat(["dark", "light"], 20)
     >>> model = KNeighborsClassifier().fit(X, y)
     >>> report = robustness_report(
-    ...     model, X, y, changes=["darker", "flip"], strengths=[0.5, 2]
+    ...     model, X, y, corruptions=["darker", "flip"], severities=[0.5, 2]
     ... )
     >>> report
     accuracy 1.000 (1.000 to 1.000) on 40 images as they are; drops with their 95%
     intervals:
-    change         amount score  drop   low  high
+    corruption         amount score  drop   low  high
     darker     times 0.80 1.000 0.000 0.000 0.000
     darker     times 0.20 0.500 0.500 0.350 0.650 **
       flip left and right 1.000 0.000 0.000 0.000
@@ -207,7 +208,7 @@ def robustness_report(
     truth = check_targets(y, task, len(source))
     if per_class and (task == "regression" or truth.ndim == 2):
         raise ValueError("per_class=True needs a classifier of one label per image.")
-    jobs = _jobs(changes, strengths, _is_grey(source))
+    jobs = _jobs(corruptions, severities, _is_grey(source))
     classes = getattr(estimator, "classes_", None)
     labels = None
     if task == "classification" and truth.ndim == 1:
@@ -219,7 +220,7 @@ def robustness_report(
     if reference is not None:
         others = as_source(reference, image_shape=image_shape)
         compared = reference_statistics(others, seed, verbose)
-    images = ChangedImages(
+    images = CorruptedImages(
         X,
         source,
         [None, *jobs],
@@ -234,7 +235,7 @@ def robustness_report(
     table = _table(jobs)
     table["score"], table["drop"] = scores[1:], scores[0] - scores[1:]
     table["low"], table["high"] = low, high
-    table["augmentation"] = [CHANGES[name].augmentation for name, _ in jobs]
+    table["augmentation"] = [CORRUPTIONS[name].augmentation for name, _ in jobs]
     by_class = None
     if per_class and labels is not None:
         right = np.stack([codes == p for p in predictions], axis=1)
@@ -264,63 +265,63 @@ def _is_grey(source) -> bool:
     return source.image_shape is not None and source.image_shape[2] == 1
 
 
-def _jobs(changes: Any, strengths: Sequence[float], grey: bool) -> list[Job]:
-    """Return the changes asked for, with the strengths at which they differ."""
-    if changes is None:
+def _jobs(corruptions: Any, severities: Sequence[float], grey: bool) -> list[Job]:
+    """Return the corruptions asked for, with the severities at which they differ."""
+    if corruptions is None:
         names = [
             name
-            for name, kind in CHANGES.items()
+            for name, kind in CORRUPTIONS.items()
             if name not in _NOT_ASKED and not (grey and kind.colour)
         ]
     else:
-        if not isinstance(changes, Iterable):
+        if not isinstance(corruptions, Iterable):
             raise TypeError(
-                f"changes must be a name out of list_changes() or a list of names, got "
-                f"{changes!r}."
+                "corruptions must be a name out of list_corruptions() or a list of "
+                f"names, got {corruptions!r}."
             )
-        names = [changes] if isinstance(changes, str) else list(changes)
-    steps = np.atleast_1d(np.asarray(strengths, dtype=float))
+        names = [corruptions] if isinstance(corruptions, str) else list(corruptions)
+    steps = np.atleast_1d(np.asarray(severities, dtype=float))
     if (
         steps.ndim != 1
         or not len(steps)
         or not (np.isfinite(steps) & (steps > 0)).all()
     ):
-        raise ValueError(f"strengths must be positive numbers, got {strengths!r}.")
+        raise ValueError(f"severities must be positive numbers, got {severities!r}.")
     jobs: list[Job] = []
     for name in names:
-        check_change(name)
+        check_corruption(name)
         amounts: dict[float, float] = {}
-        for strength in sorted(steps.tolist()):
-            amounts.setdefault(CHANGES[name].amount(strength), strength)
-        jobs += [(name, strength) for strength in amounts.values()]
+        for severity in sorted(steps.tolist()):
+            amounts.setdefault(CORRUPTIONS[name].amount(severity), severity)
+        jobs += [(name, severity) for severity in amounts.values()]
     if not jobs:
-        raise ValueError("changes is empty: there is nothing to report.")
+        raise ValueError("corruptions is empty: there is nothing to report.")
     return jobs
 
 
 def _table(jobs: list[Job]) -> pd.DataFrame:
     rows = []
-    for name, strength in jobs:
-        kind = CHANGES[name]
+    for name, severity in jobs:
+        kind = CORRUPTIONS[name]
         once = kind.amount(1.0) == kind.amount(2.0) == kind.amount(0.5)
         rows.append(
             {
-                "change": name,
-                "strength": np.nan if once else strength,
-                "amount": kind.text.format(kind.amount(strength)),
+                "corruption": name,
+                "severity": np.nan if once else severity,
+                "amount": kind.text.format(kind.amount(severity)),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _predicted(estimator, images: ChangedImages, labels: Labels | None, verbose):
+def _predicted(estimator, images: CorruptedImages, labels: Labels | None, verbose):
     """Return predictions of each job for all rows, and what was found of images."""
     n = len(images.source)
     parts: list[list[np.ndarray]] = [[] for _ in images.jobs]
     found: list[Any] = []
     try:
         with (
-            progress(n * len(images.jobs), "changed images", verbose) as bar,
+            progress(n * len(images.jobs), "corrupted images", verbose) as bar,
             closing(iter(images)) as stream,  # at an error its threads end
         ):
             for rows, number, X, results in stream:
@@ -337,7 +338,7 @@ def _predicted(estimator, images: ChangedImages, labels: Labels | None, verbose)
                     found += results
                 bar(len(rows))
     finally:
-        forget_changed()
+        forget_corrupted()
     predictions = [np.concatenate(part) for part in parts]
     return predictions, np.array(found) if found and found[0] is not None else None
 
@@ -354,7 +355,7 @@ def _by_class(
     spread = bootstrap_recalls(right, codes, len(present), n_resamples, seed)
     low, high = interval(spread[:, :1] - spread[:, 1:], confidence_level)
     parts = [
-        table[["change", "strength"]].assign(
+        table[["corruption", "severity"]].assign(
             **{"class": labels.values[code]},
             n=counts[c],
             score=recalls[1:, c],

@@ -36,7 +36,7 @@ def draw_start(ax, start: float) -> None:
 
 
 def draw_curve(ax, curve, colour, start, *, thick=0, style=0, place=0.0) -> None:
-    """Draw a curve with its band; a change without strength as a dot at 1."""
+    """Draw a curve with its band; a corruption without severity as a dot at 1."""
     if curve["x"].isna().all():
         row = curve.iloc[0]
         low, high = sorted((row["low"], row["high"]))
@@ -89,7 +89,7 @@ def _rgb(colour: str) -> tuple[float, ...]:
 
 
 def say_amount(ax, curve: pd.DataFrame, width: float, fontsize: float) -> None:
-    """Say in words what the highest strength is, under the panel."""
+    """Say in words what the highest severity is, under the panel."""
     last = curve.iloc[-1]
     text = last["amount"]
     if not np.isnan(last["x"]):
@@ -100,7 +100,7 @@ def say_amount(ax, curve: pd.DataFrame, width: float, fontsize: float) -> None:
 
 
 def set_ticks(ax, curves: dict[str, pd.DataFrame], room: tuple, fontsize) -> None:
-    """Write those strengths that have room under the axis, and few scores."""
+    """Write those severities that have room under the axis, and few scores."""
     width, height = room
     found = {x for curve in curves.values() for x in curve["x"].dropna()} or {1.0}
     top = max(found | {1.0})
@@ -115,7 +115,7 @@ def set_ticks(ax, curves: dict[str, pd.DataFrame], room: tuple, fontsize) -> Non
 
 
 def starred(name: str, severity: int) -> str:
-    """Return the name of a change with the stars of its severity."""
+    """Return the name of a corruption with the stars of its severity."""
     return f"{name} {'*' * severity}" if severity else name
 
 
@@ -147,10 +147,10 @@ def legend_of_panels(
     return handles
 
 
-def legend_of_changes(
+def legend_of_corruptions(
     curves: dict[str, pd.DataFrame], severities: dict[str, int], level: float
 ) -> list:
-    """Return handles that name the curves of several changes in one panel."""
+    """Return handles that name the curves of several corruptions in one panel."""
     from matplotlib.lines import Line2D
 
     handles: list[Any] = []

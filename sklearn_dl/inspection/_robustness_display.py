@@ -15,7 +15,7 @@ from sklearn_dl.inspection._robustness_curves import (
     draw_class,
     draw_curve,
     draw_start,
-    legend_of_changes,
+    legend_of_corruptions,
     legend_of_panels,
     say_amount,
     set_ticks,
@@ -31,13 +31,13 @@ _SHARES = (
 
 
 class RobustnessDisplay:
-    """Picture of how a score falls the further images are changed.
+    """Picture of how a score falls the further images are corrupted.
 
-    A panel for each change, in the order of the report: the score over the strength
-    of the change, from the images as they are (strength 0), with the interval of the
-    drop as a band, and the score of the images as they are as a dashed line. What
+    A panel for each corruption, in the order of the report: the score over the severity
+    of the corruption, from the images as they are (severity 0), with the interval of
+    the drop as a band, and the score of the images as they are as a dashed line. What
     falls beyond chance (its interval excludes 0) is orange and has one star; what falls
-    beyond the report's margin is red and has two. Changes that have no strength are a
+    beyond the report's margin is red and has two. Corruptions without a severity are a
     dot with its interval. Where the report has classes, thin lines are their recalls.
 
     Make one with `from_estimator` or `from_report`.
@@ -50,7 +50,7 @@ class RobustnessDisplay:
     Attributes
     ----------
     axes_ : dict of str to matplotlib Axes
-        By change; with `changes`, all are the same.
+        By corruption; with `corruptions`, all are the same.
     ax_ : matplotlib Axes
         The first of them.
     figure_ : matplotlib Figure
@@ -66,8 +66,8 @@ class RobustnessDisplay:
     >>> from sklearn_dl.inspection import RobustnessDisplay, RobustnessReport
     >>> table = pd.DataFrame(
     ...     {
-    ...         "change": ["rotation", "rotation", "blur"],
-    ...         "strength": [1.0, 2.0, 2.0],
+    ...         "corruption": ["rotation", "rotation", "blur"],
+    ...         "severity": [1.0, 2.0, 2.0],
     ...         "amount": ["15 degrees", "30 degrees", "1.50% of the shorter side"],
     ...         "score": [0.95, 0.94, 0.8],
     ...         "drop": [0.0, 0.01, 0.15],
@@ -92,8 +92,8 @@ class RobustnessDisplay:
         X,
         y,
         *,
-        changes=None,
-        strengths=(0.5, 1.0, 2.0),
+        corruptions=None,
+        severities=(0.5, 1.0, 2.0),
         scoring=None,
         per_class: bool = False,
         margin: float = 0.03,
@@ -106,7 +106,7 @@ class RobustnessDisplay:
         value: str = "score",
         ax=None,
     ) -> "RobustnessDisplay":
-        """Draw how far the score of a fitted estimator falls on changed images.
+        """Draw how far the score of a fitted estimator falls on corrupted images.
 
         Parameters
         ----------
@@ -116,7 +116,7 @@ class RobustnessDisplay:
             Any form that the estimator takes; not those it was fitted on.
         y : array-like of shape (n,) or (n, n_outputs)
             The truth.
-        changes, strengths, scoring, per_class, margin, n_resamples, \
+        corruptions, severities, scoring, per_class, margin, n_resamples, \
                 confidence_level, image_shape, batch_size, random_state, verbose
             As in `robustness_report`.
         value : {"score", "drop"}, default="score"
@@ -133,8 +133,8 @@ class RobustnessDisplay:
             estimator,
             X,
             y,
-            changes=changes,
-            strengths=strengths,
+            corruptions=corruptions,
+            severities=severities,
             scoring=scoring,
             per_class=per_class,
             margin=margin,
@@ -149,7 +149,12 @@ class RobustnessDisplay:
 
     @classmethod
     def from_report(
-        cls, report: RobustnessReport, *, changes=None, value: str = "score", ax=None
+        cls,
+        report: RobustnessReport,
+        *,
+        corruptions=None,
+        value: str = "score",
+        ax=None,
     ) -> "RobustnessDisplay":
         """Draw what `robustness_report` returned.
 
@@ -157,7 +162,7 @@ class RobustnessDisplay:
         ----------
         report : RobustnessReport
             What to draw.
-        changes : str or list of str, default=None
+        corruptions : str or list of str, default=None
             See `plot`.
         value : {"score", "drop"}, default="score"
             See `plot`.
@@ -169,14 +174,14 @@ class RobustnessDisplay:
         RobustnessDisplay
             Drawn.
         """
-        return cls(report).plot(changes, value=value, ax=ax)
+        return cls(report).plot(corruptions, value=value, ax=ax)
 
-    def plot(self, changes=None, *, value: str = "score", ax=None):
+    def plot(self, corruptions=None, *, value: str = "score", ax=None):
         """Draw.
 
         Parameters
         ----------
-        changes : str or list of str, default=None
+        corruptions : str or list of str, default=None
             At most 6, which are drawn together in one panel, each in its colour and
             without its classes. None draws all, each in its own panel.
         value : {"score", "drop"}, default="score"
@@ -195,30 +200,31 @@ class RobustnessDisplay:
         ImportError
             If matplotlib is missing.
         ValueError
-            If the report doesn't have a change, there are too many, `value` is another
-            one, or ax is not a subplot.
+            If the report doesn't have a corruption, there are too many, `value` is
+            another one, or ax is not a subplot.
         """
         curves = self._curves(value)
-        if changes is None:
+        if corruptions is None:
             return self._plot_each(curves, value, ax)
-        names = [changes] if isinstance(changes, str) else list(changes)
+        names = [corruptions] if isinstance(corruptions, str) else list(corruptions)
         for name in names:
             if name not in curves:
                 raise ValueError(
-                    f"The report has no change {name!r}; it has {', '.join(curves)}."
+                    f"The report has no corruption {name!r}; it has "
+                    f"{', '.join(curves)}."
                 )
         if not 1 <= len(set(names)) <= len(COLOURS):
             raise ValueError(
-                f"changes must name 1 to {len(COLOURS)} changes, got {len(names)}."
+                f"corruptions must name 1 to {len(COLOURS)} of them, got {len(names)}."
             )
         return self._plot_together({name: curves[name] for name in names}, value, ax)
 
     def _curves(self, value: str) -> dict[str, pd.DataFrame]:
-        """Return of each change ``x``, ``value``, ``low``, ``high`` and ``amount``."""
+        """Return each corruption's ``x``, ``value``, ``low``, ``high``, ``amount``."""
         if value not in ("score", "drop"):
             raise ValueError(f"value must be 'score' or 'drop', got {value!r}.")
         found = {}
-        for name, rows in self.report.table.groupby("change", sort=False):
+        for name, rows in self.report.table.groupby("corruption", sort=False):
             found[str(name)] = self._curve(rows, self.report.clean_score, value)
         return found
 
@@ -228,7 +234,7 @@ class RobustnessDisplay:
             start, sign, unit = 0.0, 1.0, self._unit
         curve = pd.DataFrame(
             {
-                "x": rows["strength"].to_numpy(dtype=float),
+                "x": rows["severity"].to_numpy(dtype=float),
                 "value": start + sign * unit * rows["drop"].to_numpy(),
                 "low": start + sign * unit * rows["low"].to_numpy(),
                 "high": start + sign * unit * rows["high"].to_numpy(),
@@ -255,16 +261,16 @@ class RobustnessDisplay:
 
     def _severity(self, name: str) -> int:
         """Return 2 for a severe weakness, 1 for one beyond chance, else 0."""
-        low = self.report.table.loc[self.report.table["change"] == name, "low"]
+        low = self.report.table.loc[self.report.table["corruption"] == name, "low"]
         return int((low > 0).any()) + int((low > self.report.margin).any())
 
     def _title(self, names) -> str:
         report = self.report
-        shown = report.weaknesses[report.weaknesses["change"].isin(names)]
+        shown = report.weaknesses[report.weaknesses["corruption"].isin(names)]
         said = f"{report.scoring} {report.clean_score:.3f} on the images as they are"
         if report.n_images:
             said += f" ({report.n_images:,})"
-        weak = list(dict.fromkeys(shown["change"]))  # the largest drop first
+        weak = list(dict.fromkeys(shown["corruption"]))  # the largest drop first
         groups = {
             f"{self._margin.capitalize()} (**)": [
                 n for n in weak if self._severity(n) > 1
@@ -345,7 +351,7 @@ class RobustnessDisplay:
             shape=(1, 1),
             size=(6.4, 3.8),
             title=self._title(curves),
-            handles=lambda: legend_of_changes(
+            handles=lambda: legend_of_corruptions(
                 curves,
                 {name: self._severity(name) for name in curves},
                 self.report.confidence_level,
@@ -367,7 +373,7 @@ class RobustnessDisplay:
                 place=0.1 * (once.index(name) + 1) if name in once else 0.0,
             )
         tidy(self.ax_, fontsize)
-        self.ax_.set_xlabel("strength", fontsize=fontsize)
+        self.ax_.set_xlabel("severity", fontsize=fontsize)
         self.ax_.set_ylabel(self._label(value), fontsize=fontsize)
         set_ticks(self.ax_, curves, (0.85 * cell[0], cell[1]), fontsize)
         return self
@@ -387,7 +393,7 @@ class RobustnessDisplay:
     def _class_curve(self, name: str, label: Any, value: str) -> pd.DataFrame:
         table = self.report.classes
         assert table is not None
-        rows = table[(table["change"] == name) & (table["class"] == label)]
+        rows = table[(table["corruption"] == name) & (table["class"] == label)]
         clean = float((rows["score"] + rows["drop"]).iloc[0])
         curve = self._curve(rows, clean, value)
         curve.attrs["start"] = clean if value == "score" else 0.0

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from sklearn_dl._extraction._run import progress
+from sklearn_dl._extraction import progress
 from sklearn_dl._images import ImageSource, as_source
 from sklearn_dl._runtime import keyed_generator
 from sklearn_dl.augmentation import to_bytes, to_image

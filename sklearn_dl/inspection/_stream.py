@@ -1,4 +1,4 @@
-"""Images of X decoded once, changed in many ways, in the form that X has."""
+"""Images of X decoded once, corrupted in many ways, in the form that X has."""
 
 import copy
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -15,12 +15,12 @@ from sklearn_dl._extraction import FeatureCache
 from sklearn_dl._images import ImageDecodeError, ImageSource
 from sklearn_dl._images._arrays import is_tensor
 from sklearn_dl._runtime import decoding_threads
-from sklearn_dl.inspection._changes import changed
+from sklearn_dl.inspection._corruptions import corrupted
 
-# Pixels that are decoded together, about 100 MB as uint8; changed ones come on top.
+# Pixels that are decoded together, about 100 MB as uint8; corrupted ones come on top.
 _PIXELS = 1 << 25
-# Of a bound that nothing else has: changed images shall not drive others out.
-_CACHE = FeatureCache("memory", max_bytes=2**26 - 1)
+# A cache of its own: corrupted images must not drive others out.
+_CACHE = FeatureCache("memory", name="corrupted images", max_bytes=2**26)
 
 Job = tuple[str, float]
 
@@ -69,10 +69,10 @@ def _quiet(value: Any, done: dict[int, Any]) -> Any:
     if id(value) in done:
         return done[id(value)]
     if isinstance(value, ImageEstimatorMixin):
-        changes: dict[str, Any] = {"verbose": 0}
+        changed: dict[str, Any] = {"verbose": 0}
         if value.__dict__["cache"] is not None:
-            changes["cache"] = _CACHE
-        done[id(value)] = _with(value, changes)
+            changed["cache"] = _CACHE
+        done[id(value)] = _with(value, changed)
     elif isinstance(value, BaseEstimator):
         done[id(value)] = value  # for what leads back to it
         done[id(value)] = _with(value, _replaced(value.__dict__, done))
@@ -81,10 +81,10 @@ def _quiet(value: Any, done: dict[int, Any]) -> Any:
         if any(new is not old for new, old in zip(parts, value, strict=True)):
             return type(value)(parts)
     elif isinstance(value, dict):
-        changes = _replaced(value, done)
-        if changes:
+        changed = _replaced(value, done)
+        if changed:
             value = copy.copy(value)
-            value.update(changes)
+            value.update(changed)
         return value
     return done.get(id(value), value)
 
@@ -94,22 +94,22 @@ def _replaced(parts: dict, done: dict[int, Any]) -> dict:
     return {name: part for name, part in new.items() if part is not parts[name]}
 
 
-def _with(estimator: Any, changes: dict) -> Any:
+def _with(estimator: Any, changed: dict) -> Any:
     """Return a shallow copy; `copy.copy` would pickle, and move to the CPU."""
-    if not changes:
+    if not changed:
         return estimator
     new = object.__new__(type(estimator))
-    new.__dict__.update(estimator.__dict__, **changes)
+    new.__dict__.update(estimator.__dict__, **changed)
     return new
 
 
-def forget_changed() -> None:
-    """Drop the features of changed images."""
+def forget_corrupted() -> None:
+    """Drop the features of corrupted images."""
     _CACHE.clear()
 
 
-class ChangedImages:
-    """Rows of X in small batches, each image decoded once for all changes.
+class CorruptedImages:
+    """Rows of X in small batches, each image decoded once for all corruptions.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ class ChangedImages:
         As they were given.
     source : ImageSource
         Of X.
-    jobs : list of (change, strength) or None
+    jobs : list of (corruption, severity) or None
         None leaves images as they are.
     seed : int
     batch_size : int
@@ -143,9 +143,9 @@ class ChangedImages:
         self._form = _form_of(X, source)
 
     def __iter__(self) -> Generator[tuple[np.ndarray, int, Any, list]]:
-        """Yield rows, the number of the job, changed images, results of `on_image`."""
+        """Yield rows, the job's number, corrupted images, results of `on_image`."""
         threads = decoding_threads()
-        with ThreadPoolExecutor(threads, "sklearn_dl-change") as pool:
+        with ThreadPoolExecutor(threads, "sklearn_dl-corruption") as pool:
             # Where reading is not safe in threads, it is done in this one.
             many = threads if self.source.thread_safe else 1
             for rows, images, found in self._decoded(pool, many):
@@ -194,12 +194,12 @@ class ChangedImages:
 
     def _submitted(self, pool, number: int, rows, images) -> list[Future]:
         return [
-            pool.submit(self._change, self.jobs[number], row, image)
+            pool.submit(self._corrupt, self.jobs[number], row, image)
             for row, image in zip(rows, images, strict=True)
         ]
 
-    def _change(self, job: Job | None, row: int, image: Any) -> Any:
-        return image if job is None else changed(image, *job, self.seed, row)
+    def _corrupt(self, job: Job | None, row: int, image: Any) -> Any:
+        return image if job is None else corrupted(image, *job, self.seed, row)
 
 
 def _n_pixels(image: Any) -> int:

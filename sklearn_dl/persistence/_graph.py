@@ -17,6 +17,7 @@ from sklearn_dl._extraction import run_network
 from sklearn_dl._features import ImageFeatureExtractor
 from sklearn_dl._images import as_source
 from sklearn_dl._neural import NeuralImageEstimator
+from sklearn_dl._runtime import Execution
 from sklearn_dl.backbones import Backbone, Preprocessing, walk
 from sklearn_dl.backbones._surgery import pool, run
 from sklearn_dl.persistence._archive import versions
@@ -26,7 +27,7 @@ from sklearn_dl.persistence._linear import Affine, linear_layers
 from sklearn_dl.training import gives_margins
 
 TOLERANCE = 1e-4
-_CPU = torch.device("cpu")
+_ON_CPU = Execution.of("cpu", "float32", 32)
 
 
 class Deployed(nn.Module):
@@ -158,9 +159,7 @@ def _neural_graph(estimator: Any) -> Graph:
 
     def reference(images: np.ndarray) -> np.ndarray:
         source = as_source(images)
-        return run_network(
-            reference_network, source, plain, device=_CPU, combine=activated
-        )
+        return run_network(reference_network, source, plain, _ON_CPU, combine=activated)
 
     metadata = {
         "kind": targets.kind,
@@ -185,9 +184,7 @@ def _pipeline_graph(pipeline: Pipeline) -> Graph:
     rest = pipeline[1:]
 
     def reference(images: np.ndarray) -> np.ndarray:
-        features = run_network(
-            reference_backbone, as_source(images), plain, device=_CPU
-        )
+        features = run_network(reference_backbone, as_source(images), plain, _ON_CPU)
         if output == "probabilities":
             return rest.predict_proba(features)
         if output == "targets":

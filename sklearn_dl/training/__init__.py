@@ -4,28 +4,22 @@ from typing import TYPE_CHECKING
 
 from sklearn_dl._lazy import lazy
 from sklearn_dl.training._averaging import WeightAveraging
-from sklearn_dl.training._build import build_callbacks as build_callbacks
-from sklearn_dl.training._build import build_net as build_net
-from sklearn_dl.training._build import check_net_params as check_net_params
-from sklearn_dl.training._build import continue_training as continue_training
 from sklearn_dl.training._callbacks import EarlyStopping as EarlyStopping
 from sklearn_dl.training._callbacks import EpochProgress as EpochProgress
 from sklearn_dl.training._callbacks import TaskContexts as TaskContexts
 from sklearn_dl.training._callbacks import TrainingAccuracy as TrainingAccuracy
 from sklearn_dl.training._callbacks import ValidationScore as ValidationScore
-from sklearn_dl.training._callbacks import attributes_so_far as attributes_so_far
 from sklearn_dl.training._callbacks import check_callbacks as check_callbacks
+from sklearn_dl.training._callbacks import fitted_attributes as fitted_attributes
 from sklearn_dl.training._callbacks import warn_of_divergence as warn_of_divergence
 from sklearn_dl.training._checkpoint import Checkpoint
 from sklearn_dl.training._checkpoint import run_fingerprint as run_fingerprint
-from sklearn_dl.training._data import AugmentedView as AugmentedView
-from sklearn_dl.training._data import Rows as Rows
-from sklearn_dl.training._data import TrainingRows as TrainingRows
-from sklearn_dl.training._data import hold_back as hold_back
-from sklearn_dl.training._data import noted as noted
+from sklearn_dl.training._dataset import AugmentedView as AugmentedView
+from sklearn_dl.training._dataset import Rows as Rows
+from sklearn_dl.training._dataset import TrainingRows as TrainingRows
+from sklearn_dl.training._dataset import noted as noted
 from sklearn_dl.training._head import FeatureNorm as FeatureNorm
 from sklearn_dl.training._head import Head
-from sklearn_dl.training._inputs import Inputs as Inputs
 from sklearn_dl.training._losses import CLASSIFIER_LOSSES as CLASSIFIER_LOSSES
 from sklearn_dl.training._losses import REGRESSOR_LOSSES as REGRESSOR_LOSSES
 from sklearn_dl.training._losses import EpsilonInsensitiveLoss, HingeLoss, LogLoss
@@ -34,10 +28,15 @@ from sklearn_dl.training._losses import gives_margins as gives_margins
 from sklearn_dl.training._losses import resolve_loss as resolve_loss
 from sklearn_dl.training._module import BackboneWithHead as BackboneWithHead
 from sklearn_dl.training._net import EstimatorNet as EstimatorNet
-from sklearn_dl.training._net import history_frame as history_frame
+from sklearn_dl.training._net import Recipe as Recipe
+from sklearn_dl.training._net import build_callbacks as build_callbacks
+from sklearn_dl.training._net import build_net as build_net
+from sklearn_dl.training._net import check_net_params as check_net_params
+from sklearn_dl.training._net import uses_checkpoint as uses_checkpoint
 from sklearn_dl.training._optimizers import OPTIMIZERS as OPTIMIZERS
 from sklearn_dl.training._optimizers import Optimizer
 from sklearn_dl.training._regime import Regime as Regime
+from sklearn_dl.training._regime import trains_backbone as trains_backbone
 from sklearn_dl.training._schedule import SCHEDULES as SCHEDULES
 from sklearn_dl.training._schedule import LearningRates as LearningRates
 from sklearn_dl.training._schedule import Schedule

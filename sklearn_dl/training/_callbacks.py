@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
-from sklearn_dl.training._net import history_frame
+from sklearn_dl.training._dataset import sent
 from sklearn_dl.training._regime import learned_state
-from sklearn_dl.training._step import sent
 
 
 def check_callbacks(callbacks: Iterable) -> list:
@@ -228,17 +228,29 @@ class TaskContexts(Callback):
         """Close it, and stop when a callback says so."""
         stop = self.epoch_.call_on_fit_task_end(
             estimator=self.estimator,
-            reconstruction_attributes=lambda: attributes_so_far(net),
+            reconstruction_attributes=lambda: fitted_attributes(net),
             **self.data,
         )
         net.stop_ = net.stop_ or bool(stop)
 
 
-def attributes_so_far(net) -> dict[str, Any]:
-    """Return the fitted attributes of an estimator if training ended now."""
+def fitted_attributes(net) -> dict[str, Any]:
+    """Return the attributes of an estimator whose training ends now."""
     return {
-        "net_": net,
-        "preprocessing_": net.module_.backbone.preprocessing,
+        "_network": net.module_,
+        "preprocessing_": net.preprocessing,
         "n_iter_": len(net.history),
-        "history_": history_frame(net),
+        "history_": history_frame(net.history),
     }
+
+
+def history_frame(history: Iterable[dict]) -> pd.DataFrame:
+    """Return a history as one row per epoch: losses, scores, rates, seconds."""
+    skipped = ("batches", "_batch_count", "_best")
+    rows = [
+        {name: value for name, value in epoch.items() if not name.endswith(skipped)}
+        for epoch in history
+    ]
+    if not rows:  # training ended within its first epoch
+        return pd.DataFrame(columns=["epoch", "lr", "dur", "train_loss"])
+    return pd.DataFrame(rows)

@@ -14,8 +14,8 @@ import torch
 from skorch.callbacks import Callback, EpochScoring, PassthroughScoring
 
 from sklearn_dl._files import remove_stale, replacing
-from sklearn_dl._runtime import stable_text
-from sklearn_dl.training._data import Rows
+from sklearn_dl._runtime import fingerprint_text
+from sklearn_dl.training._dataset import Rows
 
 _FORMAT = "sklearn_dl checkpoint"
 _VERSION = 1
@@ -107,7 +107,7 @@ class Checkpoint(Callback):
     def on_train_begin(self, net, **kwargs):
         """Go on from a checkpoint of the same fit, if there is one."""
         self.failed_ = False
-        if not net.resumable_:
+        if net.fingerprint_ is None:
             raise ValueError(
                 "Checkpoint can't find the files of a fit again that draws new random "
                 "numbers each time: give the estimator an int, such as "
@@ -268,7 +268,7 @@ def run_fingerprint(
     digest = hashlib.sha256()
     for key in sorted(params):
         if key.split("__")[0] not in _FREE:
-            text = stable_text(params[key], skip=_FREE_NET_PARAMS)
+            text = fingerprint_text(params[key], skip=_FREE_NET_PARAMS)
             digest.update(f"{key}={text};".encode())
     digest.update(f"{name} after {epochs_before};".encode())
     for rows in (training, validation):

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from sklearn_dl.backbones import Backbone, predicting, walk
+from sklearn_dl.backbones import Backbone
 
 
 class BackboneWithHead(nn.Module):
@@ -34,23 +34,14 @@ class BackboneWithHead(nn.Module):
         """Return the head's outputs, (b, n_outputs), for pixels or for features."""
         if features is None:
             assert x is not None
-            # In evaluation mode somebody may want gradients of feature maps.
-            graph = torch.is_grad_enabled() and not self.training
-            if graph or x.requires_grad or self.backbone.trains:
-                features = self.backbone(x)
-            else:
-                with predicting():
+            if self.training and not (self.backbone.trains or x.requires_grad):
+                with torch.no_grad():  # evaluation may want gradients of its maps
                     features = self.backbone(x)
+            else:
+                features = self.backbone(x)
         return self.head(features)
 
     @property
     def trains_backbone(self) -> bool:
         """Whether training changes some parameter of the backbone."""
         return self.backbone.trains
-
-
-def trains_batch_norm(network: BackboneWithHead) -> bool:
-    """Tell whether training moves the statistics of some BatchNorm."""
-    network.train()
-    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return any(isinstance(m, norms) and m.training for _, m in walk(network))

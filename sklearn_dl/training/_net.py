@@ -1,55 +1,110 @@
-"""The skorch net that an estimator composes."""
+"""The skorch net that trains an estimator's network."""
 
 import copy
-from collections.abc import Callable, Mapping
+import multiprocessing
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import torch
+from skorch import NeuralNet
+from skorch.helper import predefined_split
 from skorch.history import History
 from torch import nn
 
 from sklearn_dl._runtime import (
+    Execution,
     Interrupts,
+    free_cached_blocks,
+    is_out_of_memory,
     keyed_generator,
-    module_dtype,
     reseed,
 )
 from sklearn_dl.backbones import place
-from sklearn_dl.training._optimizers import Optimizer, parameter_groups
-from sklearn_dl.training._regime import Regime
-from sklearn_dl.training._step import SteppingNet
+from sklearn_dl.training._averaging import WeightAveraging
+from sklearn_dl.training._callbacks import (
+    EarlyStopping,
+    EpochProgress,
+    TaskContexts,
+    TrainingAccuracy,
+    ValidationScore,
+    check_callbacks,
+)
+from sklearn_dl.training._checkpoint import Checkpoint
+from sklearn_dl.training._dataset import RowLoader, TrainingRows, sent, whole_batch
+from sklearn_dl.training._module import BackboneWithHead
+from sklearn_dl.training._optimizers import (
+    WAYS_OF_THE_STEP,
+    Optimizer,
+    parameter_groups,
+)
+from sklearn_dl.training._regime import Regime, learned_state, trains_batch_norm
+from sklearn_dl.training._schedule import LearningRates, Schedule
+
+_TARGET = "_target"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Parameters
+    ----------
+    regime : Regime
+        What is trained when, and at which rates.
+    optimizer : Optimizer
+    execution : Execution
+        Device, precision and batch size.
+    kind : {"multiclass", "multilabel-indicator", "continuous"}
+        What the outputs are.
+    seed : int
+        Seed of everything random in training.
+    max_epochs : int
+    fingerprint : str or None
+        What a later run of the same parameters, data and seed has too; None where the
+        seed is drawn anew.
+    """
+
+    regime: Regime
+    optimizer: Optimizer
+    execution: Execution
+    kind: str
+    seed: int
+    max_epochs: int
+    fingerprint: str | None = None
+
+
+class Once:
+    """A factory of one object that it lets go of, so that nets don't hold it twice."""
+
+    def __init__(self, module: nn.Module):
+        self.module: nn.Module | None = module
+
+    def __call__(self) -> nn.Module:
+        if self.module is None:
+            raise RuntimeError(
+                "The net of a fitted estimator can't be initialised again; "
+                "fit the estimator instead."
+            )
+        module, self.module = self.module, None
+        return module
 
 
 class StopTraining(Exception):
     """Raised inside the loop when a callback asked for the end of training."""
 
 
-class EstimatorNet(SteppingNet):
+class EstimatorNet(NeuralNet):
     """A skorch net over a ready-built network, with weights for the samples.
 
     Parameters
     ----------
     module : callable
         Returns the network; see `build_net`.
-    preprocessing : Preprocessing
-        Its ``normalize`` is applied to pixels on the device.
-    regime : Regime
-        What is trained when, and at which rates.
-    update : Optimizer
-        Shapes the gradients before each step.
-    weight_decay : float
-        Of weights; see `parameter_groups`.
-    dtype : torch.dtype
-        Of the arithmetic.
-    kind : str
-        What y is: "multiclass", "multilabel-indicator" or "continuous".
-    seed : int
-        Of everything random in training.
-    resumable : bool
-        Whether a later run has the same seed.
-    run_id : callable
-        Returns a digest of parameters and data.
+    recipe : Recipe
+        How it is trained.
     **kwargs : dict
         Everything that skorch's ``NeuralNet`` takes.
 
@@ -71,97 +126,90 @@ class EstimatorNet(SteppingNet):
         Epochs that are still to run, when training begins.
     learned_ : frozenset of str
         Names of the parameters that some phase trains.
+    parts_ : int
+        In how many parts a batch goes through the network; above 1 after the device's
+        memory didn't suffice.
     """
 
     def __init__(
-        self,
-        module: Callable[[], nn.Module],
-        *args,
-        preprocessing,
-        regime: Regime,
-        update: Optimizer,
-        weight_decay: float = 0.0,
-        dtype: torch.dtype = torch.float32,
-        kind: str = "multiclass",
-        seed: int = 0,
-        resumable: bool = False,
-        run_id: Callable[[], str] | None = None,
-        **kwargs,
+        self, module: Callable[[], nn.Module], *args, recipe: Recipe, **kwargs
     ):
-        self.preprocessing = preprocessing
-        self.regime = regime
-        self.update = update
-        self.weight_decay = weight_decay
-        self.dtype = dtype
-        self.kind = kind
-        self.seed = seed
-        self.resumable = resumable
-        self.run_id = run_id
+        self.recipe = recipe
         self.stop_ = False
         self.stop_reason_ = ""
         self.interrupted_ = False
         self.warming_up_ = False
+        self.parts_ = 1
         self.start_ = 0  # epochs of fits before
         self._interrupts = Interrupts()
         super().__init__(module, *args, **kwargs)
 
+    @property
+    def kind(self) -> str:
+        """What the outputs are."""
+        return self.recipe.kind
+
+    @property
+    def preprocessing(self) -> Any:
+        """What the images need before they enter the network."""
+        return self.module_.backbone.preprocessing
+
     def initialize_module(self):
         """Take the network, in the precision and layout it computes in."""
         super().initialize_module()
-        place(self.module_, torch.device(self.device), module_dtype(self.dtype))
-        self.learned_ = self.regime.learned(self.module_)
-        self.warming_up_ = self.regime.warmup_epochs > 0
+        execution, regime = self.recipe.execution, self.recipe.regime
+        for name, part in self.module_.named_children():
+            placed = place(part, execution.device, execution.module_dtype)
+            setattr(self.module_, name, placed)
+        self.module_.eval()
+        self.learned_ = regime.learned(self.module_)
+        self.warming_up_ = regime.warmup_epochs > 0
         if self.warming_up_:
-            self.regime.set_phase(self.module_, warming_up=True)
+            regime.set_phase(self.module_, warming_up=True)
         return self
 
     def initialize_criterion(self):
         """Take the loss, in the precision that the outputs have."""
         super().initialize_criterion()
-        self.criterion_.to(module_dtype(self.dtype))
+        self.criterion_.to(self.recipe.execution.module_dtype)
         return self
 
     def initialize_optimizer(self, *args, **kwargs):
         """Give the optimiser the trainable parameters, in their groups."""
         _, arguments = self.get_params_for_optimizer("optimizer", [])
-        lr = self.regime.lr
-        if self.warming_up_ and self.regime.warmup_lr is not None:
-            lr = self.regime.warmup_lr
+        regime, execution = self.recipe.regime, self.recipe.execution
+        lr = regime.lr
+        if self.warming_up_ and regime.warmup_lr is not None:
+            lr = regime.warmup_lr
         groups = parameter_groups(
             self.module_,
             lr=lr,
-            backbone_lr=self.regime.backbone_lr,
-            weight_decay=self.weight_decay,
+            backbone_lr=regime.backbone_lr,
+            weight_decay=self.recipe.optimizer.weight_decay,
         )
         self.optimizer_ = self.optimizer(groups, **{**arguments, "lr": lr})
         # Gradients of half precision underflow unless the loss is scaled up.
-        self.scaler_ = torch.amp.GradScaler(
-            torch.device(self.device).type, enabled=self.dtype == torch.float16
-        )
+        half = execution.dtype == torch.float16
+        self.scaler_ = torch.amp.GradScaler(execution.device.type, enabled=half)
         return self
 
     @property
-    def resumable_(self) -> bool:
-        """Whether a later run can go on from a checkpoint of this one."""
-        return self.resumable
+    def fingerprint_(self) -> str | None:
+        """What finds the checkpoints of this training again, if anything does."""
+        return self.recipe.fingerprint
 
-    @property
-    def fingerprint_(self) -> str:
-        """Digest of the parameters, the data and the seed of this training."""
-        assert self.run_id is not None
-        return self.run_id()
+    # The course of a training.
 
     @property
     def phase_epoch_(self) -> int:
         """Epochs done in this phase."""
-        return self._epochs_done - (
-            0 if self.warming_up_ else self.regime.warmup_epochs
-        )
+        before = 0 if self.warming_up_ else self.recipe.regime.warmup_epochs
+        return self._epochs_done - before
 
     @property
     def phase_epochs_(self) -> int:
         """Epochs planned for this phase."""
-        warmup = self.regime.warmup_epochs
+        warmup = self.recipe.regime.warmup_epochs
         return warmup if self.warming_up_ else self.max_epochs - warmup
 
     @property
@@ -189,20 +237,18 @@ class EstimatorNet(SteppingNet):
         for rows in (dataset_train, dataset_valid):
             if rows is not None:
                 rows.start_epoch(epoch)
-                waits = rows.pixels is not None and not self.warming_up_
-                if waits and self.module_.trains_backbone:
+                if not self.warming_up_ and self.module_.trains_backbone:
                     rows.use_pixels()
-        key = int(keyed_generator(self.seed, epoch).integers(2**62))
-        reseed(key, torch.device(self.device))
+        key = int(keyed_generator(self.recipe.seed, epoch).integers(2**62))
+        reseed(key, self.recipe.execution.device)
 
     def _open_phase(self) -> None:
         """Train what this epoch trains, with an optimiser of its own."""
-        warming_up = self._epochs_done < self.regime.warmup_epochs
-        if warming_up == self.warming_up_:
-            return
-        self.warming_up_ = warming_up
-        self.regime.set_phase(self.module_, warming_up)
-        self.initialize_optimizer()
+        warming_up = self._epochs_done < self.recipe.regime.warmup_epochs
+        if warming_up != self.warming_up_:
+            self.warming_up_ = warming_up
+            self.recipe.regime.set_phase(self.module_, warming_up)
+            self.initialize_optimizer()
 
     def get_iterator(self, dataset, training=False):
         """Return the batches of a dataset; remember how many training has."""
@@ -210,67 +256,6 @@ class EstimatorNet(SteppingNet):
         if training:
             self.steps_per_epoch_ = len(iterator)
         return iterator
-
-    def training_state(self) -> dict[str, Any]:
-        """Return what a run that is resumed needs: tensors and plain values."""
-        callbacks = {
-            name: callback.state_dict()
-            for name, callback in self.callbacks_
-            if hasattr(callback, "state_dict")
-        }
-        return {
-            "module": self.module_.state_dict(),
-            "optimizer": self.optimizer_.state_dict(),
-            "scaler": self.scaler_.state_dict(),
-            "history": self.history.to_list(),
-            "start": self.start_,
-            "warming_up": self.warming_up_,
-            "seed": self.seed,
-            "callbacks": callbacks,
-        }
-
-    def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `training_state` returned."""
-        self.history = History(copy.deepcopy(state["history"]))
-        self.start_ = state["start"]
-        self.seed = state["seed"]
-        # The phase of the last step: the next epoch's may be another.
-        self.warming_up_ = state["warming_up"]
-        self.regime.set_phase(self.module_, self.warming_up_)
-        self.initialize_optimizer()
-        self.module_.load_state_dict(state["module"])
-        self.optimizer_.load_state_dict(state["optimizer"])
-        self.scaler_.load_state_dict(state["scaler"])
-        for name, callback in self.callbacks_:
-            if name in state["callbacks"]:
-                callback.load_state_dict(state["callbacks"][name])
-
-    def forget_training(self, *, keep_optimizer: bool) -> None:
-        """Drop what only training needs: data, callbacks, the optimiser's state."""
-        self.callbacks_: list = []
-        self.callbacks = None
-        self.train_split = None
-        self.run_id = None
-        # Its scale is found by trial: a stream of short fits must not begin anew.
-        self.scaler_state_ = self.scaler_.state_dict() if keep_optimizer else {}
-        self.scaler_ = None
-        self.optimizer_.zero_grad(set_to_none=True)
-        if not keep_optimizer:
-            self.optimizer_.state.clear()
-
-    def on_cpu(self) -> "EstimatorNet":
-        """Return the net on the CPU, a copy where it is on another device."""
-        if torch.device(self.device).type == "cpu":
-            return self
-        net = copy.deepcopy(self)
-        net.device = "cpu"
-        net.module_.cpu()
-        net.criterion_.cpu()
-        for state in net.optimizer_.state.values():
-            for name, value in state.items():
-                if isinstance(value, torch.Tensor):
-                    state[name] = value.cpu()
-        return net
 
     def stop_now(self, reason: str = "") -> None:
         """End training at once, from a callback: the epoch is left unfinished."""
@@ -311,14 +296,429 @@ class EstimatorNet(SteppingNet):
             del self.history[-1]  # an epoch that didn't come to its end
         return self
 
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+        """Run an epoch; what a GPU computes is waited for at its end, not each batch.
 
-def history_frame(net: EstimatorNet) -> pd.DataFrame:
-    """Return the history as one row per epoch: losses, scores, rates, seconds."""
-    skipped = ("batches", "_batch_count", "_best")
-    rows = [
-        {name: value for name, value in epoch.items() if not name.endswith(skipped)}
-        for epoch in net.history
-    ]
-    if not rows:  # training ended within its first epoch
-        return pd.DataFrame(columns=["epoch", "lr", "dur", "train_loss"])
-    return pd.DataFrame(rows)
+        Until then the history holds the losses of the batches as tensors.
+        """
+        if iterator is None:
+            return
+        name, losses = f"{prefix}_loss", []
+        batch_count = 0
+        try:
+            for batch in iterator:
+                self.notify("on_batch_begin", batch=batch, training=training)
+                step = step_fn(batch, **fit_params)
+                loss = step["loss"].detach()
+                losses.append(loss)
+                self.history.record_batch(
+                    name, loss if self.computes_ahead_ else loss.item()
+                )
+                self.history.record_batch(f"{prefix}_batch_size", len(batch[1]))
+                self.notify("on_batch_end", batch=batch, training=training, **step)
+                batch_count += 1
+        finally:
+            if self.computes_ahead_ and losses:
+                values = torch.stack(losses).tolist()
+                batches = [b for b in self.history[-1, "batches"] if name in b]
+                for row, value in zip(batches, values, strict=False):  # interrupted
+                    row[name] = value
+        self.history.record(f"{prefix}_batch_count", batch_count)
+
+    @property
+    def computes_ahead_(self) -> bool:
+        """Whether the device is given work before that of earlier batches is done."""
+        return self.recipe.execution.device.type != "cpu"
+
+    # One batch.
+
+    def prepared(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return what the module takes for one batch: normalised, on the device."""
+        execution = self.recipe.execution
+        name = "features" if "features" in inputs else "x"
+        values = sent(inputs[name], execution.device)
+        if name == "features":
+            return {name: values.to(execution.module_dtype)}
+        values = self.preprocessing.normalize(values)
+        layout = {"memory_format": torch.channels_last}
+        return {name: values.to(dtype=execution.module_dtype, **layout)}
+
+    def infer(self, x: Mapping[str, torch.Tensor], **fit_params) -> torch.Tensor:
+        """Return the outputs for one batch of pixels or of features.
+
+        Without gradients, as in validation, the batch goes in parts where the device's
+        memory doesn't suffice.
+        """
+        if torch.is_grad_enabled() or self.module_.training:
+            return self._outputs(x)
+        n_rows = len(next(iter(x.values())))
+        return self._fitting(
+            n_rows, lambda: torch.cat([self._outputs(p) for p in self._parts(x)])
+        )
+
+    def _outputs(self, x: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        values = self.prepared(x)
+        with self.recipe.execution.autocast():
+            return self.module_(**values).to(self.recipe.execution.module_dtype)
+
+    def _parts(self, x: Mapping[str, torch.Tensor]) -> Iterator[dict[str, Any]]:
+        """Yield a batch in `parts_` parts, or as many as it has rows."""
+        n_rows = len(next(iter(x.values())))
+        parts = max(1, min(self.parts_, n_rows))
+        ends = [n_rows * k // parts for k in range(parts + 1)]
+        for rows in map(slice, ends[:-1], ends[1:]):
+            yield {name: value[rows] for name, value in x.items()}
+
+    def get_loss(self, y_pred, y_true, X=None, training=False) -> torch.Tensor:
+        """Return the mean over the batch of the weighted losses of the rows.
+
+        Weights have mean 1 over the training rows, so the mean is over rows, not
+        over weights: a heavy batch pulls harder than a light one. A mixed image has
+        the losses of both its classes, by their shares.
+        """
+        losses = self._losses(y_pred, y_true, X["sample_weight"])
+        if "mix_target" in X:
+            share = sent(X["mix_share"], losses.device, losses.dtype)
+            other = self._losses(y_pred, X["mix_target"], X["mix_weight"])
+            losses = share * losses + (1 - share) * other
+        return losses.mean()
+
+    def _losses(self, y_pred, y_true, weight) -> torch.Tensor:
+        """Return the weighted loss of each row."""
+        dtype = y_pred.dtype if y_true.is_floating_point() else y_true.dtype
+        losses = self.criterion_(y_pred, sent(y_true, y_pred.device, dtype))
+        losses = losses.reshape(len(losses), -1).mean(1)
+        return losses * sent(weight, losses.device, losses.dtype)
+
+    def train_step_single(self, batch, **fit_params) -> dict[str, torch.Tensor]:
+        """Compute the gradients of one batch, scaled in half precision.
+
+        Where the device's memory doesn't suffice, the batch goes in parts whose
+        gradients add up, from then on.
+        """
+        if not self.module_.training:
+            self._set_training(True)
+        inputs, target = batch
+        return self._fitting(
+            len(target), lambda: self._gradients(inputs, target, fit_params)
+        )
+
+    def _fitting(self, n_rows: int, compute: Callable[[], Any]) -> Any:
+        """Call until it fits into memory, in twice as many parts each time."""
+        while True:
+            try:
+                return compute()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                training = self.module_.training
+                least = 2 if training and trains_batch_norm(self.module_) else 1
+                if n_rows < 2 * least * self.parts_:
+                    raise
+            # Outside of the handler, which would hold on to what there was no room for.
+            self._zero_grad_optimizer()
+            free_cached_blocks(self.recipe.execution.device)
+            if self.parts_ == 1:
+                warnings.warn(
+                    f"{self.device} has not enough memory to train on {n_rows} "
+                    "images at once; each batch goes in parts, whose gradients add up. "
+                    "BatchNorm, where it is trained, takes its statistics from each "
+                    "part. A smaller batch_size saves the attempt.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            self.parts_ *= 2
+
+    def _gradients(self, inputs, target, fit_params) -> dict[str, Any]:
+        """Add up the gradients of the parts of a batch."""
+        losses: list[torch.Tensor] = []
+        outputs: list[torch.Tensor] = []
+        parts = list(self._parts({**inputs, _TARGET: target}))
+        for part in parts:
+            wanted = part.pop(_TARGET)
+            y_pred = self.infer(part, **fit_params)
+            loss = self.get_loss(y_pred, wanted, X=part, training=True)
+            for _, callback in self.callbacks_:
+                if hasattr(callback, "loss_term"):
+                    loss = loss + callback.loss_term(self, part, y_pred)
+            if len(parts) > 1:
+                loss = loss * (len(y_pred) / len(target))
+            self.scaler_.scale(loss).backward()
+            losses.append(loss.detach())
+            outputs.append(y_pred.detach())
+        self.scaler_.unscale_(self.optimizer_)
+        if len(losses) == 1:
+            return {"loss": losses[0], "y_pred": outputs[0]}
+        return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(outputs)}
+
+    def _step_optimizer(self, step_fn):
+        def shaped():
+            loss = step_fn()
+            self.recipe.optimizer.shape_gradients(self.optimizer_)
+            return loss
+
+        if not self.scaler_.is_enabled():
+            return super()._step_optimizer(shaped)
+        shaped()
+        self.scaler_.step(self.optimizer_)
+        self.scaler_.update()
+        return None
+
+    # What is kept of a training, and how another goes on from it.
+
+    def training_state(self) -> dict[str, Any]:
+        """Return what a run that is resumed needs: tensors and plain values."""
+        callbacks = {
+            name: callback.state_dict()
+            for name, callback in self.callbacks_
+            if hasattr(callback, "state_dict")
+        }
+        return {
+            "module": learned_state(self),
+            "optimizer": self.optimizer_.state_dict(),
+            "scaler": self.scaler_.state_dict(),
+            "history": self.history.to_list(),
+            "start": self.start_,
+            "warming_up": self.warming_up_,
+            "callbacks": callbacks,
+        }
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `training_state` returned."""
+        self.history = History(copy.deepcopy(state["history"]))
+        self.start_ = state["start"]
+        # The phase of the last step: the next epoch's may be another.
+        self.warming_up_ = state["warming_up"]
+        self.recipe.regime.set_phase(self.module_, self.warming_up_)
+        self.initialize_optimizer()
+        self.module_.load_state_dict(state["module"], strict=False)
+        self.optimizer_.load_state_dict(state["optimizer"])
+        self.scaler_.load_state_dict(state["scaler"])
+        for name, callback in self.callbacks_:
+            if name in state["callbacks"]:
+                callback.load_state_dict(state["callbacks"][name])
+
+    def continue_from(self, history: pd.DataFrame, previous: "EstimatorNet | None"):
+        """Go on with a history, and with the optimiser's state where it fits."""
+        self.history = History(
+            {**row, "batches": []} for row in history.to_dict("records")
+        )
+        if previous is None:
+            return
+        same = type(self.optimizer_) is type(previous.optimizer_)
+        if same and self._named_groups() == previous._named_groups():
+            state = copy.deepcopy(previous.optimizer_.state_dict()["state"])
+            new = self.optimizer_.state_dict()
+            self.optimizer_.load_state_dict({**new, "state": state})
+        if previous.scaler_state_ and self.scaler_.is_enabled():
+            self.scaler_.load_state_dict(previous.scaler_state_)
+
+    def _named_groups(self) -> list[list[str]]:
+        """Return the names of the parameters in each of the optimiser's groups."""
+        names = {id(p): name for name, p in self.module_.named_parameters()}
+        groups = self.optimizer_.param_groups
+        return [[names[id(p)] for p in group["params"]] for group in groups]
+
+    def forget_training(self) -> None:
+        """Drop what a training that goes on later doesn't need: data, callbacks."""
+        self.callbacks_: list = []
+        self.callbacks = None
+        self.train_split = None
+        # Its scale is found by trial: a stream of short fits must not begin anew.
+        self.scaler_state_ = self.scaler_.state_dict()
+        self.scaler_ = None
+        self.optimizer_.zero_grad(set_to_none=True)
+
+    def on_cpu(self) -> "EstimatorNet":
+        """Return the net on the CPU, a copy where it is on another device."""
+        if torch.device(self.device).type == "cpu":
+            return self
+        net = copy.deepcopy(self)
+        net.device = "cpu"
+        net.module_.cpu()
+        net.criterion_.cpu()
+        for state in net.optimizer_.state.values():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor):
+                    state[name] = value.cpu()
+        return net
+
+
+# What the estimators set, and by which of their parameters where the name differs.
+_OURS = {
+    *("batch_size", "callbacks", "criterion", "dataset", "device", "lr", "max_epochs"),
+    *("dtype", "module", "optimizer", "preprocessing", "recipe", "train_split"),
+    *("optimizer__lr", "optimizer__weight_decay"),
+}
+_OURS_BY_NAME = {
+    "criterion": "loss",
+    "dataset": "X and y in fit",
+    "dtype": "precision",
+    "module": "backbone",
+    "optimizer__lr": "lr",
+    "optimizer__weight_decay": "optimizer=Optimizer(weight_decay=...)",
+    "train_split": "early_stopping or X_val",
+}
+
+
+def check_net_params(
+    net_params: Mapping[str, Any], n_samples: int, batch_size: int
+) -> None:
+    """Raise where `net_params` takes what belongs to the estimator, or can't work."""
+    taken = sorted(
+        name
+        for name in map(str, net_params)
+        if name in _OURS or name.split("__")[0] in ("criterion", "dataset", "module")
+    )
+    if taken:
+        instead = [
+            _OURS_BY_NAME.get(name) or _OURS_BY_NAME.get(name.split("__")[0], name)
+            for name in taken
+        ]
+        raise ValueError(
+            f"net_params={taken} belongs to parameters of the estimator itself: "
+            f"set {', '.join(instead)}."
+        )
+    size = net_params.get("iterator_train__batch_size", batch_size)
+    if net_params.get("iterator_train__drop_last") and size > n_samples:
+        raise ValueError(
+            f"iterator_train__drop_last=True with {n_samples} rows and a batch of "
+            f"{size} leaves nothing to train on."
+        )
+    for iterator in ("iterator_train", "iterator_valid"):
+        workers = net_params.get(f"{iterator}__num_workers")
+        if net_params.get(f"{iterator}__pin_memory") and not workers:
+            raise ValueError(
+                f"{iterator}__pin_memory=True needs {iterator}__num_workers: without "
+                "workers, images may be on the device already."
+            )
+
+
+def build_net(
+    network: BackboneWithHead,
+    criterion: nn.Module,
+    recipe: Recipe,
+    rows: TrainingRows,
+    validation: TrainingRows | None,
+    *,
+    callbacks: list,
+    net_params: Mapping[str, Any],
+) -> EstimatorNet:
+    """Return a skorch net, initialised and ready for ``partial_fit``.
+
+    `net_params` can set everything that skorch takes and the estimator has no
+    parameter for.
+    """
+    execution = recipe.execution
+    net_params = _within_this_process(net_params)
+    optimizer_class, optimizer_arguments = recipe.optimizer.factory(
+        execution.device, scaled=execution.dtype == torch.float16
+    )
+    if any(f"optimizer__{name}" in net_params for name in WAYS_OF_THE_STEP):
+        optimizer_arguments.pop("fused", None)
+    size = net_params.get("iterator_train__batch_size", execution.step_size)
+    size = len(rows) if size == -1 else size
+    arguments: dict[str, Any] = {
+        "optimizer": optimizer_class,
+        **{f"optimizer__{name}": v for name, v in optimizer_arguments.items()},
+        "lr": recipe.regime.lr,
+        "max_epochs": recipe.max_epochs,
+        "batch_size": execution.step_size,
+        "iterator_train": RowLoader,
+        "iterator_valid": RowLoader,
+        "iterator_train__shuffle": True,
+        "iterator_train__collate_fn": whole_batch,
+        "iterator_valid__collate_fn": whole_batch,
+        "iterator_train__drop_last": _drops_last(network, len(rows), size),
+        "train_split": None if validation is None else predefined_split(validation),
+        "callbacks": callbacks,
+        "callbacks__print_log": None,
+        "device": str(execution.device),
+        "verbose": 0,
+    }
+    for iterator in ("iterator_train", "iterator_valid"):
+        if net_params.get(f"{iterator}__num_workers"):
+            # The system's own way: joblib's processes make it theirs, which fails.
+            way = multiprocessing.get_all_start_methods()[0]
+            context = multiprocessing.get_context(way)
+            arguments[f"{iterator}__multiprocessing_context"] = context
+    changes = rows.random or recipe.regime.warmup_epochs > 0
+    if net_params.get("iterator_train__persistent_workers") and changes:
+        raise ValueError(
+            "iterator_train__persistent_workers=True would repeat the first epoch's "
+            "rows: leave it out with augment or warmup_epochs."
+        )
+    arguments.update(net_params)
+    net = EstimatorNet(
+        Once(network), criterion=Once(criterion), recipe=recipe, **arguments
+    )
+    return net.initialize()
+
+
+def _within_this_process(net_params: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out loader workers where a process may have no children.
+
+    Such are the workers of Dask and of `multiprocessing.Pool`. Threads decode there.
+    """
+    if not multiprocessing.current_process().daemon:
+        return dict(net_params)
+    workers = ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
+    names = {f"{i}__{w}" for i in ("iterator_train", "iterator_valid") for w in workers}
+    return {name: value for name, value in net_params.items() if name not in names}
+
+
+def _drops_last(network: BackboneWithHead, n_rows: int, batch_size: int) -> bool:
+    """Tell whether a last batch is left out: BatchNorm can't train on one row."""
+    if not trains_batch_norm(network):
+        return False
+    if n_rows == 1 or batch_size == 1:
+        raise ValueError(
+            f"BatchNorm can't train on one row at a time (n_samples={n_rows}, "
+            f"batch_size={batch_size}); use trainable='head' or "
+            "Trainable(..., freeze_batch_norm=True), and no BatchNorm in the head."
+        )
+    return n_rows % batch_size == 1
+
+
+def build_callbacks(
+    users: Iterable,
+    *,
+    schedule: Schedule,
+    score: ValidationScore | None,
+    early_stopping: EarlyStopping | None,
+    report: TaskContexts | None,
+    count_right: bool,
+    progress: bool,
+) -> list:
+    """Return the callbacks of a net, by name where they are ours.
+
+    The user's come last: one that ends training hides nothing from the others. But
+    averages of weights come first, so that early stopping sees them and has the last
+    word, and checkpoints after all: they keep what the others know.
+    """
+    ours = {
+        "valid_score": score,
+        "train_top1": TrainingAccuracy() if count_right else None,
+        "learning_rates": LearningRates(schedule),
+        "early_stopping": early_stopping,
+        "progress": EpochProgress() if progress else None,
+        "task_contexts": report,
+    }
+    chosen = [(name, callback) for name, callback in ours.items() if callback]
+    return sorted([*chosen, *check_callbacks(users)], key=_place)
+
+
+def _place(callback) -> int:
+    if issubclass(_class_of(callback), WeightAveraging):
+        return -1
+    return int(issubclass(_class_of(callback), Checkpoint))
+
+
+def uses_checkpoint(callbacks: Iterable | None) -> bool:
+    """Tell whether one of a user's callbacks is a `Checkpoint`."""
+    return any(issubclass(_class_of(c), Checkpoint) for c in callbacks or ())
+
+
+def _class_of(callback) -> type:
+    kind = callback[1] if isinstance(callback, tuple) else callback
+    return kind if isinstance(kind, type) else type(kind)

@@ -1,13 +1,14 @@
-"""What is trained when, and at which rates."""
+"""Transfer regimes: what is trained when, and at which rates."""
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from sklearn_dl.backbones import named_parameters, named_tensors
-from sklearn_dl.training._module import BackboneWithHead, trains_batch_norm
+from sklearn_dl.training._module import BackboneWithHead
+from sklearn_dl.training._trainable import Trainable
 
 
 @dataclass(frozen=True)
@@ -42,47 +43,39 @@ class Regime:
     def of(
         cls,
         network: BackboneWithHead,
+        trainable: Any,
         *,
-        trainable,
         lr: float,
-        backbone_lr,
-        freeze_batch_norm: bool | str,
+        backbone_lr: Any,
         warmup_epochs: int,
         warmup_lr: float | None,
         max_epochs: int,
     ) -> "Regime":
-        """Return the regime that an estimator's parameters stand for.
+        """Return the regime that an estimator's parameters stand for, and begin it.
 
         Raises
         ------
         ValueError
             If a rate is not one, a stage doesn't exist, or the warm-up leaves no epoch.
         """
-        pretrained = network.backbone.pretrained
+        pretrained, trainable = network.backbone.pretrained, Trainable.of(trainable)
         if backbone_lr is None:
             backbone_lr = lr / 100 if pretrained else lr
         elif isinstance(backbone_lr, tuple | list):
             backbone_lr = _pair_of_rates(backbone_lr)
         # Small batches spoil the statistics of good weights; random ones need theirs.
-        if freeze_batch_norm == "auto":
-            freeze_batch_norm = pretrained
-        regime = cls(
-            trainable,
-            lr,
-            backbone_lr,
-            freeze_batch_norm=bool(freeze_batch_norm),
-            warmup_epochs=warmup_epochs,
-            warmup_lr=warmup_lr,
-        )
+        still = trainable.freeze_batch_norm
+        still = pretrained if still == "auto" else bool(still)
+        regime = cls(trainable.stages, lr, backbone_lr, still, warmup_epochs, warmup_lr)
         regime.set_phase(network, warming_up=False)
-        if network.trains_backbone:
-            if 0 < warmup_epochs >= max_epochs:
-                raise ValueError(
-                    f"warmup_epochs={warmup_epochs} must be below "
-                    f"max_epochs={max_epochs}, which counts them too."
-                )
-            return regime
-        return replace(regime, warmup_epochs=0, warmup_lr=None)
+        if not network.trains_backbone:
+            return replace(regime, warmup_epochs=0, warmup_lr=None)
+        if 0 < warmup_epochs >= max_epochs:
+            raise ValueError(
+                f"warmup_epochs={warmup_epochs} must be below max_epochs={max_epochs}, "
+                "which counts them too."
+            )
+        return regime
 
     def set_phase(self, network: BackboneWithHead, warming_up: bool) -> None:
         """Freeze and unfreeze what this phase of training asks for."""
@@ -97,26 +90,37 @@ class Regime:
         The network is left as the last phase has it.
         """
         self.set_phase(network, warming_up=False)
-        parameters = named_parameters(network).items()
-        return frozenset(name for name, p in parameters if p.requires_grad)
+        part: nn.Module = network if network.trains_backbone else network.head
+        prefix = "" if part is network else "head."
+        trained = part.named_parameters(prefix.removesuffix("."))
+        return frozenset(name for name, p in trained if p.requires_grad)
 
-    def trains_batch_norm(self, network: BackboneWithHead) -> bool:
-        """Tell whether some phase moves the statistics of a BatchNorm.
 
-        The network is as the last phase has it, and stays so.
-        """
-        return trains_batch_norm(network)
+def trains_backbone(trainable: Any) -> bool:
+    """Tell whether a value of the estimators' `trainable` names backbone stages."""
+    stages = Trainable.of(trainable).stages
+    return stages != "head" if isinstance(stages, str) else bool(stages)
+
+
+def trains_batch_norm(network: BackboneWithHead) -> bool:
+    """Tell whether training moves the statistics of some BatchNorm."""
+    network.train()
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    part: nn.Module = network if network.trains_backbone else network.head
+    return any(isinstance(m, norms) and m.training for m in part.modules())
 
 
 def learned_state(net) -> dict[str, torch.Tensor]:
     """Return copies of what training changes: learned parameters, and buffers."""
     network = net.module_
-    frozen = named_parameters(network).keys() - net.learned_
-    trains_backbone = any(name.startswith("backbone.") for name in net.learned_)
+    if all(name.startswith("head.") for name in net.learned_):
+        head = network.head.state_dict(prefix="head.")
+        return {name: tensor.detach().clone() for name, tensor in head.items()}
+    parameters = {name for name, _ in network.named_parameters()}
     return {
         name: tensor.detach().clone()
-        for name, tensor in named_tensors(network).items()
-        if name not in frozen and (trains_backbone or not name.startswith("backbone."))
+        for name, tensor in network.state_dict().items()
+        if name in net.learned_ or name not in parameters
     }
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from one_thread import one_thread  # noqa: F401
 
-from sklearn_dl.backbones import _assemble, _zoo
+from sklearn_dl.backbones import _load, _zoo
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def without_memory(monkeypatch):
     def build(name, size=None, *, shapes_only=False, pretrained=False):
         return _zoo.build(name, size, shapes_only=True, pretrained=pretrained)
 
-    monkeypatch.setattr(_assemble, "build", build)
+    monkeypatch.setattr(_load, "build", build)
 
 
 @pytest.fixture

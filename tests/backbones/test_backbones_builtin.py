@@ -19,10 +19,10 @@ from sklearn_dl import ImageClassifier, ImageFeatureExtractor, ImageRegressor
 from sklearn_dl.backbones import (
     list_backbones,
     load_backbone,
-    load_shared,
     named_tensors,
+    shared_backbone,
 )
-from sklearn_dl.backbones._builtin import ARCHITECTURE, packaged
+from sklearn_dl.backbones._zoo import ARCHITECTURE, packaged
 
 FILE = packaged(ARCHITECTURE, "builtin")
 
@@ -61,7 +61,7 @@ def test_it_is_loaded_as_any_file_of_weights():
 
 
 def test_it_is_in_the_process_once():
-    first, second = (load_shared(ARCHITECTURE, "builtin") for _ in range(2))
+    first, second = (shared_backbone(ARCHITECTURE, "builtin") for _ in range(2))
     pointers = [
         {name: tensor.data_ptr() for name, tensor in named_tensors(backbone).items()}
         for backbone in (first, second)
@@ -109,7 +109,7 @@ def test_its_preprocessing_can_be_had_alone():
 
 
 def test_an_installation_without_the_file_says_so(monkeypatch):
-    monkeypatch.setattr("sklearn_dl.backbones._builtin._FOLDER", Path("nowhere"))
+    monkeypatch.setattr("sklearn_dl.backbones._zoo._FOLDER", Path("nowhere"))
     with pytest.raises(FileNotFoundError, match="install sklearn_dl again"):
         load_backbone(ARCHITECTURE, "builtin")
 

@@ -90,7 +90,9 @@ def features_of_resnet():
 )
 def test_maps_of_a_callable_are_pooled(pooling, width):
     torch.manual_seed(0)
-    backbone = load_backbone(features_of_resnet, pooling=pooling, image_size=64).eval()
+    backbone = load_backbone(
+        features_of_resnet, layer=("pre_logits", pooling), image_size=64
+    ).eval()
     x = images(64)
     with torch.inference_mode():
         maps = backbone.module(x)
@@ -125,7 +127,7 @@ def test_tokens_and_channels_last_maps_are_pooled():
         "avg": lambda t: t.mean(1),
         None: lambda t: t[:, 0],
     }.items():
-        backbone = load_backbone(Tokens, pooling=pooling, image_size=64)
+        backbone = load_backbone(Tokens, layer=("pre_logits", pooling), image_size=64)
         torch.testing.assert_close(backbone(x), reduce(backbone.module(x)))
     backbone = load_backbone(partial(ChannelsLast, 3, 5, 3), image_size=64)
     assert backbone.n_features == 5
@@ -201,7 +203,7 @@ def test_weights_none_means_not_pretrained():
 
 def test_vectors_take_no_pooling():
     with pytest.raises(ValueError, match="does not apply"):
-        load_backbone(Timm, pooling="avg")
+        load_backbone(Timm, layer=("pre_logits", "avg"))
 
 
 @pytest.mark.parametrize("layer", ["pre_logits", "blocks.1"])

@@ -15,15 +15,13 @@ from torch.nn.utils import parametrizations
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor
 from sklearn_dl.backbones import (
-    _folding,
+    _backbone,
+    _fold,
     forget_shared,
     load_backbone,
-    load_shared,
-    named_tensors,
-    predicting,
-    walk,
+    shared_backbone,
 )
-from sklearn_dl.backbones._folding import foldable, inference_form
+from sklearn_dl.backbones._fold import foldable, inference_form
 from sklearn_dl.training import GradientMonitor, WeightAveraging
 
 NORMS = (nn.BatchNorm2d,)
@@ -38,7 +36,7 @@ def used_batch_norm(network, seed=0):
             low + (high - low) * torch.rand(tensor.shape, generator=generator)
         )
 
-    for _, part in walk(network):
+    for part in network.modules():
         if isinstance(part, NORMS):
             uniform(part.running_mean, -0.3, 0.3)
             uniform(part.running_var, 0.5, 2.0)
@@ -60,40 +58,44 @@ def relative_error(values, expected):
 def test_folding_changes_no_features_beyond_rounding(name):
     torch.manual_seed(0)
     network = used_batch_norm(
-        load_backbone(name, None, image_size=small_side(name))._network
+        load_backbone(name, None, image_size=small_side(name)).module
     )
     x = inputs(small_side(name))
     before = {n: t.clone() for n, t in network.state_dict().items()}
-    pairs = foldable(network, x)
-    form = inference_form(network, pairs) or network
+    pairs = foldable(network)
+    form = inference_form(network, pairs)
     with torch.inference_mode():
         expected = network(x)
         assert relative_error(form(x), expected) < 1e-5
-    n_norms = sum(isinstance(m, NORMS) for _, m in walk(network))
+    n_norms = sum(isinstance(m, NORMS) for m in network.modules())
     if "densenet" not in name and name != "maxvit_t":  # where BatchNorm comes first
         assert len(pairs) == n_norms
-    assert sum(isinstance(m, NORMS) for _, m in walk(form)) == n_norms - len(pairs)
+    assert sum(isinstance(m, NORMS) for m in form.modules()) == n_norms - len(pairs)
     after = network.state_dict()
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
 def test_in_float64_only_float64s_rounding_is_left():
-    network = used_batch_norm(load_backbone("resnet18", None)._network).double()
+    network = used_batch_norm(load_backbone("resnet18", None).module).double()
     x = inputs(64, dtype=torch.float64)
-    form = inference_form(network, foldable(network, x))
+    form = inference_form(network, foldable(network))
     with torch.inference_mode():
         assert relative_error(form(x), network(x)) < 1e-13
 
 
 def test_what_was_not_folded_is_shared():
-    network = load_backbone("resnet18", None)._network.eval()
-    assert inference_form(network, []) is None
+    network = load_backbone("resnet18", None).module.eval()
+    assert inference_form(network, []) is network
     form = inference_form(network, [("conv1", "bn1")])
     assert form.conv1 is not network.conv1
     assert isinstance(form.bn1, nn.Identity)
     assert form.layer1[0].conv1.weight.data_ptr() == (
         network.layer1[0].conv1.weight.data_ptr()
     )
+    assert {n for n, _ in form.named_parameters()} == {
+        "conv1.bias",
+        *(n for n, _ in network.named_parameters() if not n.startswith("bn1.")),
+    }
 
 
 class Twice(nn.Module):
@@ -183,7 +185,7 @@ def reused():
     ],
 )
 def test_what_another_reads_or_changes_is_not_folded(build):
-    assert foldable(build().eval(), torch.zeros(1, 3, 8, 8)) == []
+    assert foldable(build().eval()) == []
 
 
 def test_biases_and_norms_without_weights_are_folded():
@@ -198,18 +200,17 @@ def test_biases_and_norms_without_weights_are_folded():
     network[3].running_mean.uniform_(-1, 1)
     network.eval()
     x = inputs(16)
-    pairs = foldable(network, x)
+    pairs = foldable(network)
     assert pairs == [("0", "1"), ("2", "3")]
     with torch.inference_mode():
         torch.testing.assert_close(inference_form(network, pairs)(x), network(x))
 
 
 def folds(backbone, x):
-    """Return whether features within `predicting` are those of another form."""
+    """Return whether features without gradients are those of another form."""
+    plain = backbone(x).detach()
     with torch.inference_mode():
-        plain = backbone(x)
-        with predicting():
-            fast = backbone(x)
+        fast = backbone(x)
     assert relative_error(fast, plain) < 1e-5
     return not torch.equal(fast, plain)
 
@@ -217,94 +218,86 @@ def folds(backbone, x):
 @pytest.fixture
 def shared():
     forget_shared()
-    yield load_shared("resnet18", None, image_size=64, seed=3)
+    yield shared_backbone("resnet18", None, image_size=64, seed=3)
     forget_shared()
 
 
-def test_only_within_predicting_and_without_gradients(shared):
+def test_only_a_settled_backbone_and_only_without_gradients(shared):
     x = inputs(64)
     assert folds(shared, x)
-    with torch.inference_mode():
-        expected = shared(x)
-    with predicting():
-        pass
-    with torch.inference_mode():
-        assert torch.equal(shared(x), expected)
-    with predicting(), torch.enable_grad():
-        assert torch.equal(shared(x), expected)
+    with torch.no_grad():
+        own = copy.deepcopy(shared)
+        assert not torch.equal(own(x), shared.module(x))
+        own.unsettle()
+        assert torch.equal(own(x), shared.module(x))
+        with torch.enable_grad():
+            assert torch.equal(shared(x), shared.module(x))
 
 
-def test_what_everyone_shares_is_folded_once(shared, monkeypatch):
-    made = []
-    form = _folding.inference_form
+@pytest.fixture
+def made(monkeypatch):
+    """Count how often a network is really folded."""
+    made, form = [], _fold.inference_form
     monkeypatch.setattr(
-        _folding, "inference_form", lambda *a: made.append(1) or form(*a)
+        _backbone, "inference_form", lambda *a: made.append(1) or form(*a)
     )
+    return made
+
+
+def test_what_everyone_shares_is_folded_once(shared, made):
     x = inputs(64)
     for _ in range(3):
-        again = load_shared("resnet18", None, image_size=64, seed=3)
-        with torch.inference_mode(), predicting():
+        again = shared_backbone("resnet18", None, image_size=64, seed=3)
+        again = again.replace_preprocessing(again.preprocessing.replace_image_size(32))
+        with torch.inference_mode():
             again(x)
             shared(x)
     assert len(made) == 1
 
 
-def test_who_has_the_parts_sees_them_run(shared):
-    seen = []
-    shared.module.layer1.register_forward_hook(lambda *args: seen.append(1))
-    assert not folds(shared, inputs(64))
-    assert seen
+def test_networks_of_one_architecture_are_traced_once(shared, monkeypatch):
+    traced, find = [], _fold.foldable
+    monkeypatch.setattr(_backbone, "_FOUND", {})
+    monkeypatch.setattr(_backbone, "foldable", lambda n: traced.append(1) or find(n))
+    for seed in (4, 5):
+        assert folds(
+            shared_backbone("resnet18", None, image_size=64, seed=seed), inputs(64)
+        )
+    assert len(traced) == 1
 
 
 def test_a_network_that_trains_is_not_folded(shared):
-    shared.freeze("all")
-    shared.train()
+    own = copy.deepcopy(shared)
+    own.freeze("all")
+    own.train()
     x = inputs(64)
-    norm = shared._network.bn1
-    before = norm.running_mean.clone()
-    with torch.inference_mode(), predicting():
-        values = shared(x)
+    before = own.module.bn1.running_mean.clone()
     with torch.no_grad():
-        assert torch.equal(shared(x), values)  # of the batch's own statistics
-    assert not torch.equal(norm.running_mean, before)
+        values = own(x)
+        assert torch.equal(own(x), values)  # of the batch's own statistics
+    assert not torch.equal(own.module.bn1.running_mean, before)
 
 
 def test_after_training_the_new_weights_are_folded(shared):
-    x = inputs(64)
-    shared.freeze("all")
-    assert folds(shared.eval(), x)
-    shared.train()
-    loss = shared(x).square().mean()
-    loss.backward()
-    parameters = [p for _, m in walk(shared._network) for p in m._parameters.values()]
-    torch.optim.SGD([p for p in parameters if p is not None], lr=0.1).step()
-    assert folds(shared.eval(), x)
+    x, own = inputs(64), copy.deepcopy(shared)
+    assert folds(own, x)
+    own.freeze("all")
+    own.train()
+    own(x).square().mean().backward()
+    torch.optim.SGD(own.parameters(), lr=0.1).step()
+    assert not folds(own.eval(), x)
+    own.settle()
+    assert folds(own, x)
 
 
-def test_a_frozen_network_is_not_folded_anew_in_each_epoch(shared, monkeypatch):
+def test_a_frozen_network_is_not_folded_anew_in_each_epoch(shared, made):
     backbone = through_pickle(shared)  # with forms of its own
-    x, made, form = inputs(64), [], _folding.inference_form
-    monkeypatch.setattr(
-        _folding, "inference_form", lambda *a: made.append(1) or form(*a)
-    )
+    x = inputs(64)
     for _ in range(3):
         backbone.train()
-        with predicting():
+        with torch.no_grad():
             backbone(x)
     assert len(made) == 1
-
-
-def test_weights_that_are_loaded_are_folded(shared):
-    x = inputs(64)
-    shared.freeze("all")
-    shared.eval()
-    assert folds(shared, x)
-    other = load_backbone("resnet18", None).state_dict()
-    with torch.inference_mode(), predicting():
-        before = shared(x)
-        shared.load_state_dict(other)
-        assert relative_error(shared(x), before) > 0.1
-    assert folds(shared, x)
 
 
 def through_pickle(backbone):
@@ -330,56 +323,36 @@ def test_networks_of_other_classes_are_run_as_they_are():
             return self.body(x)
 
     backbone = load_backbone(Mine, image_size=32)
-    used_batch_norm(backbone._network)
+    used_batch_norm(backbone.module)
+    backbone.settle()
     assert not folds(backbone, inputs(32))
 
 
 def test_half_precision_casts_weights_once_and_changes_nothing():
-    backbone = load_shared("alexnet", None, image_size=64, seed=0)  # no BatchNorm
+    backbone = shared_backbone("alexnet", None, image_size=64, seed=0)  # no BatchNorm
     x = inputs(64)
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        expected = backbone(x)
-        with predicting():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = backbone(x).detach()
+        with torch.inference_mode():
             values = backbone(x)
     assert torch.equal(values, expected)
-    form = backbone._ledger.origin.forms._forms[torch.bfloat16].network
-    kinds = {type(m): m.weight.dtype for _, m in walk(form) if hasattr(m, "weight")}
+    (form,) = backbone._kept.forms.values()
+    kinds = {type(m): m.weight.dtype for m in form.modules() if hasattr(m, "weight")}
     assert kinds == {nn.Conv2d: torch.bfloat16, nn.Linear: torch.bfloat16}
 
 
 def test_half_precision_with_folding_stays_close(shared):
     used = copy.deepcopy(shared)
-    used_batch_norm(used._network)
+    used_batch_norm(used.module)
     x = inputs(64, n=4)
-    with torch.inference_mode():
-        exact = used(x)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            plain = used(x).float()
-            with predicting():
-                fast = used(x).float()
+    exact = used(x).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain = used(x).detach().float()
+        with torch.no_grad():
+            fast = used(x).float()
     cosine = nn.functional.cosine_similarity
     assert cosine(fast, exact).min() > 0.999
     assert (fast - exact).norm() < 2 * (plain - exact).norm()
-
-
-@pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v3_small"])
-def test_what_one_borrower_changes_no_other_sees(name):
-    options = {"image_size": 64, "seed": 5}
-    forget_shared()
-    first = load_shared(name, None, **options)
-    x = inputs(64)
-    with torch.inference_mode(), predicting():
-        expected = first(x)
-    second = load_shared(name, None, **options)
-    first.freeze("all")
-    with torch.no_grad():
-        for parameter in first.parameters():
-            parameter.mul_(2)
-    first.double()
-    with torch.inference_mode(), predicting():
-        assert torch.equal(second(x), expected)
-        assert torch.equal(load_shared(name, None, **options)(x), expected)
-        assert not torch.allclose(first(x.double()).float(), expected)
 
 
 def test_a_first_estimator_in_another_precision_spoils_no_second():
@@ -395,13 +368,12 @@ def test_a_first_estimator_in_another_precision_spoils_no_second():
 def test_threads_that_begin_together_all_get_the_features(shared):
     backbone = through_pickle(shared)
     x = inputs(64)
-    with torch.inference_mode():
-        expected = backbone(x)
+    expected = backbone(x).detach()
     barrier = threading.Barrier(4)
 
     def features(_):
         barrier.wait()
-        with torch.inference_mode(), predicting():
+        with torch.inference_mode():
             return backbone(x)
 
     interval = sys.getswitchinterval()
@@ -412,33 +384,58 @@ def test_threads_that_begin_together_all_get_the_features(shared):
     finally:
         sys.setswitchinterval(interval)
     assert all(relative_error(values, expected) < 1e-5 for values in found)
-    assert not any(t.is_meta for t in named_tensors(backbone._network).values())
 
 
-def test_tied_convolutions_are_not_folded():
+def test_others_compute_while_a_network_is_traced(shared):
+    x, stop, failed = inputs(64), threading.Event(), []
+    expected = shared(x).detach()
+
+    def others():
+        while not stop.is_set():
+            try:
+                assert torch.equal(shared.module(x), expected)
+            except Exception as error:
+                failed.append(error)
+                return
+
+    thread = threading.Thread(target=others)
+    with torch.no_grad():
+        thread.start()
+        found = [foldable(shared.module) for _ in range(20)]
+        stop.set()
+        thread.join()
+    assert not failed
+    assert all(len(pairs) == 20 for pairs in found)
+
+
+def test_tied_convolutions_are_folded_each_with_its_norm():
     network = nn.Sequential(
-        *(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)),
-        *(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)),
+        *(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
     )
     network[2].weight = network[0].weight
-    assert foldable(network.eval(), torch.zeros(1, 3, 8, 8)) == [("4", "5")]
+    used_batch_norm(network)
+    x = inputs(8)
+    with torch.no_grad():
+        expected, form = network(x), inference_form(network, foldable(network))
+        torch.testing.assert_close(form(x), expected)
+    assert isinstance(form[3], nn.Identity)
 
 
-def test_what_cannot_run_without_memory_is_not_folded():
+def test_a_convolution_whose_weight_is_used_apart_is_not_folded():
+    class Penalised(Twice):
+        def forward(self, x):
+            return self.norm(self.conv(x)) * self.conv.weight.square().sum()
+
+    assert foldable(Penalised().eval()) == []
+
+
+def test_what_cannot_be_traced_is_not_folded():
     class Asks(Twice):
         def forward(self, x):
             x = self.norm(self.conv(x))
             return x if x.sum().item() > 0 else -x
 
-    assert foldable(Asks().eval(), torch.zeros(1, 3, 8, 8)) == []
-
-
-def test_a_network_put_in_place_of_another_is_run(shared):
-    x = inputs(64)
-    assert folds(shared, x)
-    shared.module = load_backbone("resnet18", None)._network
-    with torch.inference_mode(), predicting():
-        assert torch.equal(shared(x), shared._network(x))
+    assert foldable(Asks().eval()) == []
 
 
 def test_beyond_the_range_of_float16_nothing_is_folded():
@@ -465,14 +462,14 @@ def test_callbacks_of_the_library_leave_folding_on():
     )
     backbone = model.fit(images, [0, 1] * 4).net_.module_.backbone
     model.predict(images)
-    assert backbone._forms._forms
+    assert backbone._kept.forms
 
 
 def test_gradients_of_maps_can_be_had_from_a_fitted_estimator():
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), "uint8")
     options = {"weights": None, "image_size": 64, "max_epochs": 1, "random_state": 0}
     model = ImageClassifier("resnet18", **options).fit(images, [0, 1] * 2)
-    network = model.net_.module_.eval()
+    network = copy.deepcopy(model.net_.module_).eval()
     maps = []
 
     def keep(module, inputs, output):

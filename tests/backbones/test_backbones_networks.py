@@ -180,7 +180,7 @@ def test_pooling_of_the_last_map(name, pooling):
             "max": maps.amax((2, 3)),
             "flatten": maps.flatten(1),
         }[pooling]
-        features = random_backbone(name, pooling=pooling).eval()(x)
+        features = random_backbone(name, layer=("pre_logits", pooling)).eval()(x)
     torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -198,7 +198,7 @@ def test_swins_inner_maps_are_pooled_over_height_and_width():
 def test_tokens_of_a_vision_transformer(pooling):
     network, _ = reference_network("vit_b_32", 64)
     layer = "encoder.layers.encoder_layer_1"
-    backbone = random_backbone("vit_b_32", layer=layer, pooling=pooling).eval()
+    backbone = random_backbone("vit_b_32", layer=(layer, pooling)).eval()
     caught = []
     network.get_submodule(layer).register_forward_hook(
         lambda module, inputs, output: caught.append(output)
@@ -298,7 +298,7 @@ def test_vision_transformer_positions_are_interpolated_to_the_image_size(tmp_pat
 
 
 def test_small_covers_every_family():
-    from sklearn_dl.backbones._surgery import _LAST_MAP
+    from sklearn_dl.backbones._cut import _LAST_MAP
 
     families = {type(reference_shapes(name)[0]).__name__ for name in SMALL}
     assert families == set(_LAST_MAP)

@@ -11,8 +11,12 @@ from safetensors.torch import save_file
 from torchvision.models import ResNet18_Weights, SqueezeNet1_1_Weights
 
 from sklearn_dl.backbones import Preprocessing, load_backbone
-from sklearn_dl.backbones._files import Checkpoint, cached_path, is_path
-from sklearn_dl.backbones._weights import prepare_state
+from sklearn_dl.backbones._weights import (
+    Checkpoint,
+    cached_path,
+    is_path,
+    prepare_state,
+)
 
 NAME = "squeezenet1_1"
 HEAD = "classifier.1"
@@ -295,10 +299,14 @@ def test_old_names_in_published_files_are_translated(tmp_path):
         ),
         ("resnet18", {"layer": "layer5"}, "'layer4'"),
         ("resnet18", {"layer": "flatten"}, "Unknown layer 'flatten'"),
-        ("resnet18", {"pooling": "mean"}, "pooling must be one of"),
-        ("resnet18", {"pooling": "cls"}, "does not apply"),
-        ("resnet18", {"layer": "avgpool", "pooling": "cls"}, "does not apply"),
-        ("mobilenet_v3_small", {"pooling": "max"}, "layer='pooled'"),
+        ("resnet18", {"layer": ("layer4", "mean")}, "pooling must be one of"),
+        ("resnet18", {"layer": ("pre_logits", "cls")}, "does not apply"),
+        ("resnet18", {"layer": ("avgpool", "cls")}, "does not apply"),
+        (
+            "mobilenet_v3_small",
+            {"layer": ("pre_logits", "max")},
+            r"layer=\('pooled', 'max'\)",
+        ),
         ("alexnet", {"image_size": 32}, "least 63"),
         ("swin_t", {"image_size": (224, 100)}, "least 224"),
         ("vit_b_32", {"image_size": 100}, "multiple of 32"),

@@ -242,7 +242,7 @@ def test_exports_by_the_ending(model, graph, classifier, capsys):
     )
     again = ImageClassifier("squeezenet1_1", weights="a.safetensors", image_size=32)
     again.set_params(max_epochs=1).fit(images, [0, 1, 1])
-    mine, theirs = (m.net_.module_.backbone.state_dict() for m in (again, classifier))
+    mine, theirs = (m.module_.backbone.state_dict() for m in (again, classifier))
     assert mine.keys() == theirs.keys()
     assert all(mine[name].equal(theirs[name]) for name in mine)
 

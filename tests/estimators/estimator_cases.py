@@ -16,11 +16,18 @@ EASY = {"layer": "features.2", "optimizer": "adam", "lr": 1e-2, "max_epochs": 10
 
 
 def classifier(**parameters):
-    return ImageClassifier(**{**SMALL, "max_epochs": 3, **parameters})
+    return made(ImageClassifier, {"max_epochs": 3, **parameters})
 
 
 def regressor(**parameters):
-    return ImageRegressor(**{**SMALL, "max_epochs": 3, **parameters})
+    return made(ImageRegressor, {"max_epochs": 3, **parameters})
+
+
+def made(kind, parameters):
+    """Return a small estimator; parameters may be those of objects in it."""
+    inner = {name: value for name, value in parameters.items() if "__" in name}
+    own = {name: value for name, value in parameters.items() if "__" not in name}
+    return kind(**{**SMALL, **own}).set_params(**inner)
 
 
 def extractor(**parameters):
@@ -38,7 +45,7 @@ def state_of(estimator):
     """Return copies of all tensors of a fitted network."""
     return {
         name: tensor.detach().clone()
-        for name, tensor in estimator.net_.module_.state_dict().items()
+        for name, tensor in estimator.module_.state_dict().items()
     }
 
 

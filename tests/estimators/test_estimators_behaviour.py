@@ -141,8 +141,8 @@ def test_a_fit_that_is_refused_leaves_the_former_fit(make, data, tmp_path):
     broken.write_bytes(b"no image")
     bad = [str(broken)] * 2
     with pytest.raises(ValueError, match=r"could not be decoded.*"):
-        model.set_params(normalize="data").fit(bad, y)
-    model.set_params(normalize="weights")
+        model.set_params(preprocessing="data").fit(bad, y)
+    model.set_params(preprocessing=None)
     with pytest.raises(ValueError, match=r"columns|values a row"):
         model.set_params(image_shape=(7, 7)).fit(X.reshape(24, -1), data[1])
     model.set_params(image_shape=None)
@@ -229,7 +229,7 @@ def test_parameters_as_scikit_learn_has_them(cls):
     assert repr(model) == f"{cls.__name__}()"
     for name in names:
         assert getattr(model, name) is signature[name].default
-    changed = clone(cls("resnet18", batch_size=3, normalize=([0.5] * 3, [0.5] * 3)))
+    changed = clone(cls("resnet18", batch_size=3, preprocessing=([0.5] * 3, [0.5] * 3)))
     assert repr(changed).startswith(f"{cls.__name__}(backbone='resnet18'")
     assert changed.set_params(batch_size=4).batch_size == 4
     with pytest.raises(ValueError, match="Invalid parameter"):
@@ -240,7 +240,7 @@ def test_parameters_as_scikit_learn_has_them(cls):
 
 @pytest.mark.parametrize("make", [classifier, regressor, extractor])
 def test_fit_never_rewrites_a_parameter(make, data):
-    model = make(device="auto", normalize="data")
+    model = make(device="auto", preprocessing="data")
     before = model.get_params()
     y = np.linspace(0, 1, 24) if make is regressor else data[1]
     assert model.fit(data[0], y) is model

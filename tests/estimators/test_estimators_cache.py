@@ -105,7 +105,10 @@ def _head(counted, **more):
 
 GRIDS = {
     "features + SVM": (_svm, {"classifier__C": np.geomspace(1e-4, 1, 8)}),
-    "head": (_head, {"weight_decay": [0, 1e-4], "lr": [1e-3, 3e-3, 1e-2, 3e-2]}),
+    "head": (
+        _head,
+        {"optimizer__weight_decay": [0, 1e-4], "lr": [1e-3, 3e-3, 1e-2, 3e-2]},
+    ),
 }
 
 ENSEMBLES = {
@@ -254,8 +257,8 @@ def test_a_file_that_changes_is_computed_anew(counted, images, tmp_path):
         {"layer": "0"},
         {"layer": "0", "pooling": "max"},
         {"image_size": 40},
-        {"normalize": ((0.5,) * 3, (0.5,) * 3)},
-        {"normalize": "data"},
+        {"preprocessing": ((0.5,) * 3, (0.5,) * 3)},
+        {"preprocessing": "data"},
         {"precision": "bfloat16"},
         {"precision": "float64"},
         {"preprocessing": "callable"},
@@ -360,7 +363,7 @@ def test_weights_that_a_callback_sets_stay_with_its_estimator(images):
 
 
 def _weights(model):
-    return list(model.net_.module_.backbone.named_parameters())
+    return list(model.module_.backbone.named_parameters())
 
 
 def test_random_weights_without_a_seed_never_hit_and_that_is_said_once(
@@ -508,8 +511,8 @@ def test_estimators_share_the_memory_of_a_frozen_backbone(images):
         [tensor.data_ptr() for tensor in named_tensors(backbone).values()]
         for backbone in (
             one.backbone_,
-            two.net_.module_.backbone,
-            tuned.net_.module_.backbone,
+            two.module_.backbone,
+            tuned.module_.backbone,
         )
     ]
     assert pointers[0] == pointers[1]

@@ -11,8 +11,7 @@ SMALL_NET = {**SMALL, "backbone": "mobilenet_v3_small"}
 # The head learns from random weights near the input: deep ones give no signal.
 HEAD = {
     **SMALL_NET,
-    "layer": "features.1",
-    "pooling": "flatten",
+    "layer": ("features.1", "flatten"),
     "optimizer": "adam",
     "lr": 1e-2,
     "max_epochs": 20,
@@ -27,7 +26,7 @@ ESTIMATORS = {
     "classifier-head": ImageClassifier(**HEAD),
     "regressor-head": ImageRegressor(**HEAD),
     "classifier-all": ImageClassifier(
-        **{**HEAD, "layer": "features.3", "pooling": None, "max_epochs": 5},
+        **{**HEAD, "layer": "features.3", "max_epochs": 5},
         trainable="all",
     ),
 }
@@ -64,7 +63,7 @@ def _fit_twice(make, data, weights, **parameters):
 PRECISIONS = [("float32", 1e-5), ("float64", 1e-13)]
 WAYS = [
     {"trainable": "head"},
-    {"trainable": "all", "backbone": "resnet18", "freeze_batch_norm": True},
+    {"trainable": "all", "backbone": "resnet18", "trainable__freeze_batch_norm": True},
 ]
 
 
@@ -107,9 +106,9 @@ def test_whole_weights_equal_repeated_rows_in_regression(precision, tolerance):
         {"trainable": "head"},
         {"trainable": "all", "backbone": "resnet18"},
         {"class_weight": "balanced"},
-        {"normalize": "data"},
+        {"preprocessing": "data"},
     ],
-    ids=["head", "all", "balanced", "normalize-data"],
+    ids=["head", "all", "balanced", "data"],
 )
 def test_rows_of_weight_zero_are_as_good_as_absent(data, parameters):
     X, y = data

@@ -16,11 +16,13 @@ from sklearn_dl._images import ImageDecodeError
 @pytest.mark.parametrize("warm_start", [False, True])
 def test_no_gradient_stays_behind(data, warm_start):
     model = classifier(trainable="all", warm_start=warm_start).fit(*data)
-    parameters = list(model.net_.module_.parameters())
+    parameters = list(model.module_.parameters())
     assert len(parameters) > 2
     assert all(parameter.grad is None for parameter in parameters)
-    kept = len(model.net_.optimizer_.state)
-    assert kept == (len(parameters) if warm_start else 0)
+    if warm_start:
+        assert len(model._net.optimizer_.state) == len(parameters)
+    else:  # nothing goes on with a net
+        assert not hasattr(model, "_net")
 
 
 def test_no_training_data_stay_in_a_pickle(data):
@@ -97,13 +99,15 @@ def test_net_params_do_not_take_what_has_a_parameter(data, name, instead):
     ("given", "fused"), [({}, True), ({"optimizer__foreach": True}, None)]
 )
 def test_the_step_is_fused_unless_the_user_chooses(data, given, fused):
-    model = classifier(device="cpu", net_params=given or None).fit(*data)
-    assert {g.get("fused") for g in model.net_.optimizer_.param_groups} == {fused}
+    model = classifier(device="cpu", net_params=given or None, warm_start=True)
+    model.fit(*data)
+    assert {g.get("fused") for g in model._net.optimizer_.param_groups} == {fused}
 
 
 def test_a_scaled_step_is_not_fused(data):
-    model = classifier(device="cpu", precision="float16", trainable="all").fit(*data)
-    assert {g.get("fused") for g in model.net_.optimizer_.param_groups} == {None}
+    model = classifier(precision="float16", trainable="all", warm_start=True)
+    model.set_params(device="cpu").fit(*data)
+    assert {g.get("fused") for g in model._net.optimizer_.param_groups} == {None}
     assert np.isfinite(model.predict_proba(data[0])).all()
 
 
@@ -116,7 +120,7 @@ def test_pinned_memory_needs_workers(data):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("normalize", "data"),
+        ("preprocessing", "data"),
         ("image_size", 48),
         ("layer", "features.3"),
         ("backbone", "squeezenet1_0"),

@@ -88,11 +88,14 @@ CLASSIFIERS = {
         LogisticRegression(),
     ),
     "grid": lambda: GridSearchCV(
-        classifier(**EASY), {"weight_decay": [0, 1e-4]}, cv=2, error_score="raise"
+        classifier(**EASY),
+        {"optimizer__weight_decay": [0, 1e-4]},
+        cv=2,
+        error_score="raise",
     ),
     "halving": lambda: HalvingGridSearchCV(
         classifier(**EASY),
-        {"weight_decay": [0, 1e-4, 1e-3]},
+        {"optimizer__weight_decay": [0, 1e-4, 1e-3]},
         resource="max_epochs",
         min_resources=3,
         max_resources=9,
@@ -274,7 +277,7 @@ def test_processes_get_memory_mapped_images(trainable, data):
     order = np.random.default_rng(0).permutation(len(X))
     search = GridSearchCV(
         classifier(**{**EASY, "max_epochs": 2}, trainable=trainable),
-        {"weight_decay": [0, 1e-4]},
+        {"optimizer__weight_decay": [0, 1e-4]},
         cv=2,
         n_jobs=2,
         error_score="raise",
@@ -285,7 +288,10 @@ def test_processes_get_memory_mapped_images(trainable, data):
 def test_threads(path_column, y):
     with joblib.parallel_config("threading", n_jobs=2):
         search = GridSearchCV(
-            classifier(**EASY), {"weight_decay": [0, 1e-4]}, cv=2, error_score="raise"
+            classifier(**EASY),
+            {"optimizer__weight_decay": [0, 1e-4]},
+            cv=2,
+            error_score="raise",
         ).fit(path_column, y)
     assert search.best_score_ > 0.9
 
@@ -298,7 +304,7 @@ def test_loader_workers_inside_joblib_processes(data):
             max_epochs=1,
             net_params={"iterator_train__num_workers": 1},
         ),
-        {"weight_decay": [0, 1e-4]},
+        {"optimizer__weight_decay": [0, 1e-4]},
         cv=2,
         n_jobs=2,
         error_score="raise",

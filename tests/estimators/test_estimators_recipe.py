@@ -75,7 +75,7 @@ def test_the_course_recipe_is_expressed_exactly(data):
         backbone_lr=1e-4,
         schedule=Schedule("constant", warmup_lr=1e-3),
         batch_size=24,  # one batch: no order of rows to reproduce
-        weight_decay=0.0,
+        optimizer__weight_decay=0.0,
         **WHOLE,
     ).fit(X, y)
 
@@ -103,7 +103,7 @@ def test_the_course_recipe_is_expressed_exactly(data):
             losses.append(loss.item())
     np.testing.assert_allclose(model.history_["train_loss"], losses, rtol=1e-5)
     torch.testing.assert_close(
-        model.net_.module_.head.weight, head.weight, rtol=1e-4, atol=1e-6
+        model.module_.head.weight, head.weight, rtol=1e-4, atol=1e-6
     )
 
 
@@ -140,7 +140,7 @@ def test_rates_fall_towards_the_input(data):
     parameters = {**TUNED, "max_epochs": 1, "lr": 1e-2}
     model = classifier(**parameters, backbone_lr=(1e-5, 1e-3), callbacks=[seen])
     model.fit(*data)
-    stages = list(model.net_.module_.backbone.stages)
+    stages = list(model.module_.backbone.stages)
     rates = [seen.groups[0][f"backbone/{stage}"] for stage in stages]
     np.testing.assert_allclose(rates, [1e-5, 1e-4, 1e-3])
     assert seen.groups[0]["head"] == 1e-2
@@ -155,10 +155,13 @@ def test_rates_fall_towards_the_input(data):
         ({"augment": "flipp"}, "flip"),
         ({"augment": 3}, "augment"),
         ({"loss": "squared_error"}, "loss='squared_error' is not one of"),
-        ({"loss": nn.CrossEntropyLoss(), "label_smoothing": 0.1}, "label_smoothing"),
-        ({"label_smoothing": 1.0}, "label_smoothing"),
-        ({"mix": "mixdown"}, "mix"),
-        ({"mix_alpha": 0.0}, "mix_alpha"),
+        (
+            {"loss": nn.CrossEntropyLoss(), "loss__label_smoothing": 0.1},
+            "label_smoothing",
+        ),
+        ({"loss__label_smoothing": 1.0}, "label_smoothing"),
+        ({"augment__mix": "mixdown"}, "mix"),
+        ({"augment__mix_alpha": 0.0}, "mix_alpha"),
         ({"tta": 1}, "tta"),
         ({"tta": "five"}, "tta"),
         ({"schedule": "cosinus"}, "schedule"),
@@ -172,10 +175,10 @@ def test_rates_fall_towards_the_input(data):
     ],
 )
 def test_a_wrong_recipe_is_named_and_leaves_nothing(parameters, pattern, data):
-    model = classifier(**{**TUNED, **parameters})
+    model = classifier(**TUNED)
     with pytest.raises((ValueError, TypeError), match=pattern):
-        model.fit(*data)
-    assert not hasattr(model, "net_")
+        model.set_params(**parameters).fit(*data)
+    assert not hasattr(model, "_network")
 
 
 # ------------------------------------------------------------------ head and losses
@@ -187,7 +190,7 @@ def test_a_head_of_layers_is_trained_and_reached_by_a_grid(data):
         {"head__dropout": [0.0, 0.5], "head__hidden_layer_sizes": [8, (8, 4)]},
         cv=2,
     ).fit(*data)
-    head = search.best_estimator_.net_.module_.head
+    head = search.best_estimator_.module_.head
     assert head.linear1.out_features == 8
     assert isinstance(search.best_estimator_.head, Head)
     assert search.estimator.head is None  # nothing of the caller's was changed
@@ -198,11 +201,9 @@ def test_dropout_acts_in_training_and_not_in_prediction(data):
     seen = Snapshots()
     plain = classifier(max_epochs=1).fit(X, y)
     model = classifier(max_epochs=1, head=Head(dropout=0.9), callbacks=[seen]).fit(X, y)
-    assert not torch.equal(
-        plain.net_.module_.head.weight, model.net_.module_.head.output.weight
-    )
+    assert not torch.equal(plain.module_.head.weight, model.module_.head.output.weight)
     features = torch.from_numpy(extractor().fit_transform(X))
-    linear = model.net_.module_.head.output
+    linear = model.module_.head.output
     expected = torch.softmax(linear(features), 1).detach().numpy()
     np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-6)
 
@@ -212,7 +213,7 @@ def test_a_lsuv_head_starts_from_outputs_of_variance_one(data):
     head = Head(16, init="lsuv")
     model = classifier(head=head, max_epochs=1, lr=1e-12, batch_size=24).fit(X, y)
     features = torch.from_numpy(extractor().fit_transform(X))
-    layers = model.net_.module_.head
+    layers = model.module_.head
     assert layers.linear1(features).var(correction=0).item() == pytest.approx(1, 1e-3)
     assert layers(features).var(correction=0).item() == pytest.approx(1, 1e-3)
 
@@ -239,7 +240,7 @@ def test_margins_of_several_classes(data):
 
 
 def test_label_smoothing_is_torchs(data):
-    ours = classifier(label_smoothing=0.3).fit(*data)
+    ours = classifier(loss__label_smoothing=0.3).fit(*data)
     torchs = classifier(loss=nn.CrossEntropyLoss(label_smoothing=0.3)).fit(*data)
     plain = classifier().fit(*data)
     P = ours.predict_proba(data[0])
@@ -371,7 +372,11 @@ def test_mixed_images_have_the_losses_of_both(mix, data):
             losses.append((inputs, target, kwargs["y_pred"].detach(), loss.item()))
 
     model = classifier(
-        mix=mix, mix_alpha=1.0, batch_size=8, max_epochs=2, callbacks=[seen, Losses()]
+        augment__mix=mix,
+        augment__mix_alpha=1.0,
+        batch_size=8,
+        max_epochs=2,
+        callbacks=[seen, Losses()],
     )
     model.fit(X, y, sample_weight=weight)
     shares = [inputs["mix_share"][0].item() for inputs, *_ in losses]
@@ -389,9 +394,9 @@ def test_mixed_images_have_the_losses_of_both(mix, data):
 def test_the_targets_of_a_regressor_are_mixed(data):
     seen = Recorder()
     y = np.where(np.arange(24) < 12, 0.0, 1.0)
-    regressor(mix="mixup", mix_alpha=1.0, max_epochs=2, callbacks=[seen]).fit(
-        data[0], y
-    )
+    regressor(
+        augment__mix="mixup", augment__mix_alpha=1.0, max_epochs=2, callbacks=[seen]
+    ).fit(data[0], y)
     values = np.array(seen.train_targets).ravel()
     assert ((values > -1) & (values < 1)).any()  # between the scaled targets
     assert (np.abs(values) < 1 + 1e-9).all()
@@ -404,7 +409,7 @@ def test_workers_and_threads_change_nothing(augment, data, image_files, monkeypa
         monkeypatch.setattr(_pixels, "decoding_threads", lambda n=threads: n)
         model = classifier(
             augment=augment,
-            mix="both",
+            augment__mix="both",
             head=Head(dropout=0.3),
             max_epochs=2,
             batch_size=7,
@@ -413,7 +418,7 @@ def test_workers_and_threads_change_nothing(augment, data, image_files, monkeypa
         fits.append(state_of(model.fit(image_files, data[1])))
     assert [moved(fits[0], other) for other in fits[1:]] == [set()] * 3
     other = classifier(
-        augment=augment, mix="both", max_epochs=2, batch_size=7, random_state=1
+        augment=augment, augment__mix="both", max_epochs=2, batch_size=7, random_state=1
     )
     assert moved(fits[0], state_of(other.set_params(head__dropout=0.3).fit(*data)))
 
@@ -428,7 +433,9 @@ def test_workers_that_outlive_an_epoch_are_refused(data):
 
 
 def test_grey_rows_are_augmented_and_mixed(small_rows):
-    model = classifier(augment="strong", mix="both", image_size=32, max_epochs=2)
+    model = classifier(
+        augment="strong", augment__mix="both", image_size=32, max_epochs=2
+    )
     assert model.fit(*small_rows).predict(small_rows[0]).shape == (40,)
 
 
@@ -444,7 +451,7 @@ def test_predictions_are_the_mean_over_the_views(tta, data):
     batch = torch.stack([views(_image(image)) for image in X])
     with torch.no_grad():
         pixels = model.preprocessing_.normalize(batch.flatten(0, 1))
-        outputs = model.net_.module_.eval()(pixels).unflatten(0, batch.shape[:2])
+        outputs = model.module_.eval()(pixels).unflatten(0, batch.shape[:2])
     expected = outputs.double().softmax(-1).mean(1).numpy()
     P = model.set_params(tta=tta).predict_proba(X)
     np.testing.assert_allclose(P, expected, atol=1e-5)
@@ -507,7 +514,7 @@ def test_the_l1_penalty_is_a_step_towards_zero(strength, data):
     X, y = data
     optimizer = Optimizer("sgd", l1=strength)
     seen = Snapshots()
-    parameters = {"batch_size": 24, "weight_decay": 0.0, "lr": 1e-3}
+    parameters = {"batch_size": 24, "optimizer__weight_decay": 0.0, "lr": 1e-3}
     classifier(optimizer=optimizer, max_epochs=2, callbacks=[seen], **parameters).fit(
         X, y
     )
@@ -598,7 +605,7 @@ def test_a_search_over_the_whole_recipe(data):
     X, y = two_brightnesses(12)
     grid = [
         {"trainable": ["head", 1], "augment": [None, "light"], "lr": [1e-3]},
-        {"mix": ["mixup"], "head__dropout": [0.5], "warmup_epochs": [0, 1]},
+        {"augment__mix": ["mixup"], "head__dropout": [0.5], "warmup_epochs": [0, 1]},
     ]
     model = classifier(trainable="all", max_epochs=2, batch_size=6)
     search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(X, y)
@@ -614,7 +621,7 @@ def test_norms_of_the_head_predict_with_running_statistics(augment, data):
     X, y = data
     head = Head(8, normalization="batch")
     model = classifier(head=head, augment=augment, max_epochs=3).fit(X, y)
-    norm = model.net_.module_.head.norm1
+    norm = model.module_.head.norm1
     assert not torch.equal(norm.running_mean, torch.zeros(8))  # training moved it
     before = norm.running_mean.clone()
     P = model.predict_proba(X)
@@ -622,10 +629,10 @@ def test_norms_of_the_head_predict_with_running_statistics(augment, data):
     # An image alone has no batch to be normalised by.
     np.testing.assert_allclose(model.predict_proba(X[:1]), P[:1], atol=1e-6)
     features = torch.from_numpy(extractor().fit_transform(X))
-    hidden = model.net_.module_.head.linear1(features)
+    hidden = model.module_.head.linear1(features)
     hidden = (hidden - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
     hidden = (hidden * norm.weight + norm.bias).relu()
-    outputs = model.net_.module_.head.output(hidden)
+    outputs = model.module_.head.output(hidden)
     np.testing.assert_allclose(P, outputs.softmax(1).detach(), atol=1e-5)
 
 
@@ -674,8 +681,8 @@ def test_the_recipe_in_every_precision(precision, data):
         "trainable": 1,
         "warmup_epochs": 1,
         "augment": "standard",
-        "mix": "both",
-        "label_smoothing": 0.1,
+        "augment__mix": "both",
+        "loss__label_smoothing": 0.1,
         "head": Head(8, dropout=0.2),
         "optimizer": Optimizer("adamw", max_grad_norm=1.0, l1=1e-5),
         "schedule": "cosine",

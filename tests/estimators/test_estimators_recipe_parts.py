@@ -61,7 +61,7 @@ def stepped(data, **parameters):
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_weight_decay_is_a_gradient_of_the_weights_alone(decay, data):
     """Torch's weight_decay is the 2 * lambda of a penalty lambda * ||W||^2."""
-    seen, _ = stepped(data, optimizer="sgd", lr=0.1, weight_decay=decay)
+    seen, _ = stepped(data, optimizer="sgd", lr=0.1, optimizer__weight_decay=decay)
     for (w, b), (w1, b1), (gw, gb) in zip(
         seen.before, seen.after, seen.grads, strict=True
     ):
@@ -90,7 +90,7 @@ def test_sam_takes_the_gradient_uphill(data):
         data,
         optimizer=Optimizer(SAM, options={"base": "sgd", "rho": 0.5}),
         lr=0.1,
-        weight_decay=0.0,
+        optimizer__weight_decay=0.0,
     )
     features = torch.from_numpy(extractor(batch_size=24).fit_transform(X))
     target = torch.from_numpy((y == "light").astype("int64"))
@@ -115,7 +115,7 @@ def test_averaged_weights_are_what_predicts(data):
     expected = seen.after[0][0]
     for weight, _ in seen.after[1:]:
         expected = 0.5 * expected + 0.5 * weight
-    torch.testing.assert_close(model.net_.module_.head.weight.detach(), expected)
+    torch.testing.assert_close(model.module_.head.weight.detach(), expected)
     assert not torch.allclose(expected, seen.after[-1][0])
 
 
@@ -126,15 +126,21 @@ def test_a_term_of_a_callback_is_part_of_the_loss(data):
         def loss_term(self, net, inputs, y_pred):
             return net.module_.head.weight.sum()
 
-    plain, _ = stepped(data, optimizer="sgd", lr=0.1, weight_decay=0.0)
+    plain, _ = stepped(data, optimizer="sgd", lr=0.1, optimizer__weight_decay=0.0)
     seen = Steps()
-    stepped(data, optimizer="sgd", lr=0.1, weight_decay=0.0, callbacks=[Pull(), seen])
+    stepped(
+        data,
+        optimizer="sgd",
+        lr=0.1,
+        optimizer__weight_decay=0.0,
+        callbacks=[Pull(), seen],
+    )
     torch.testing.assert_close(
         seen.after[0][0], plain.after[0][0] - 0.1, rtol=1e-4, atol=1e-6
     )
     term = stepped(data, callbacks=[VirtualAdversarialLoss()])[1]
     assert not torch.equal(
-        term.net_.module_.head.weight, stepped(data)[1].net_.module_.head.weight
+        term.module_.head.weight, stepped(data)[1].module_.head.weight
     )
 
 
@@ -217,10 +223,10 @@ def test_mixed_labels_have_the_weighted_losses_of_both(mix, data):
                 rows.append((*batch, kwargs["y_pred"].detach(), loss.item()))
 
     model = classifier(
-        mix=mix,
-        mix_alpha=1.0,
+        augment__mix=mix,
+        augment__mix_alpha=1.0,
         class_weight={0: 1.0, 1: 7.0},
-        label_smoothing=0.2,
+        loss__label_smoothing=0.2,
         batch_size=8,
         callbacks=[Losses()],
     )
@@ -245,9 +251,9 @@ def test_a_warm_start_takes_the_weights_of_labels_it_is_given(data):
     Y = (np.arange(48).reshape(24, 2) % 3 == 0).astype(int)
     model = classifier(class_weight={1: 20.0}, warm_start=True).fit(X, Y)
     other = classifier(warm_start=True).fit(X, Y)
-    model.net_.module_.load_state_dict(other.net_.module_.state_dict())
-    model.net_.optimizer_.state.clear()
-    other.net_.optimizer_.state.clear()
+    model.module_.load_state_dict(other.module_.state_dict())
+    model._net.optimizer_.state.clear()
+    other._net.optimizer_.state.clear()
     model.set_params(class_weight=None).fit(X, Y)
     other.fit(X, Y)
     np.testing.assert_allclose(model.predict_proba(X), other.predict_proba(X))
@@ -287,7 +293,7 @@ def test_what_a_head_takes_from_data_is_of_all_classes(data):
     for rows in (np.arange(len(X)), order):
         model = classifier(head=head, batch_size=4, layer="features.2", lr=1e-6)
         model.fit(X[rows], y[rows])
-        norm = model.net_.module_.head.feature_norm
+        norm = model.module_.head.feature_norm
         scales.append(norm.scale.item())
     assert scales[0] == pytest.approx(scales[1], rel=0.05)
 
@@ -343,9 +349,7 @@ def _check_two_runs(make, parameters, X, y, folder):
         kept = Checkpoint(folder, keep=True)
         again = make(**chosen, callbacks=[kept]).fit(X, y)
         alone = make(**chosen).fit(X, y)
-        assert torch.equal(
-            again.net_.module_.head.weight, alone.net_.module_.head.weight
-        )
+        assert torch.equal(again.module_.head.weight, alone.module_.head.weight)
         # The same run, of an equal but other object, is found again.
         same = clone(again).set_params(callbacks=[Checkpoint(folder, keep=True)])
         same.fit(X, y)
@@ -365,8 +369,8 @@ def test_the_whole_recipe_is_copied(data):
         optimizer=Optimizer(SAM, max_grad_norm=1.0, l1=1e-5),
         schedule=Schedule("cosine", warmup_steps=0.2),
         augment="standard",
-        mix="both",
-        label_smoothing=0.1,
+        augment__mix="both",
+        loss__label_smoothing=0.1,
         tta="flip",
         callbacks=[WeightAveraging(), VirtualAdversarialLoss()],
     )
@@ -374,7 +378,7 @@ def test_the_whole_recipe_is_copied(data):
     for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
         np.testing.assert_array_equal(other.predict_proba(X), P)
     again = clone(model)
-    assert not hasattr(again, "net_")
+    assert not hasattr(again, "_network")
     np.testing.assert_array_equal(again.fit(X, y).predict_proba(X), P)
 
 
@@ -413,8 +417,8 @@ def test_a_warm_start_sees_what_changed_inside_the_head(data):
     ("make", "parameters", "pattern"),
     [
         (classifier, {"loss": nn.NLLLoss()}, "wants logarithms of probabilities"),
-        (classifier, {"loss": nn.MSELoss()}, "is not for classes"),
-        (regressor, {"loss": nn.CrossEntropyLoss()}, "is not for targets"),
+        (classifier, {"loss": nn.MSELoss()}, "is not for multiclass"),
+        (regressor, {"loss": nn.CrossEntropyLoss()}, "is not for continuous"),
         (regressor, {"loss": "mse"}, "loss='mse' is not one of"),
         (classifier, {"net_params": {"module__x": 1}}, "set backbone"),
         (classifier, {"net_params": {"dataset": 1}}, "set X and y in fit"),

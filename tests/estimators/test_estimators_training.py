@@ -32,13 +32,13 @@ class Before(Callback):
 
 def _moved(model, before):
     """Return the names of the tensors that training changed."""
-    after = model.net_.module_.state_dict()
+    after = model.module_.state_dict()
     assert after.keys() == before.keys()
     return {name for name in after if not torch.equal(after[name], before[name])}
 
 
 def _parameters(model):
-    return {name for name, _ in model.net_.module_.named_parameters()}
+    return {name for name, _ in model.module_.named_parameters()}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_only_what_is_trainable_moves(
         callbacks=[before],
     ).fit(*data)
     moved = _moved(model, before.state)
-    named = model.net_.module_.backbone.stages
+    named = model.module_.backbone.stages
     # layer1 is the first stage: the stem belongs to it
     chosen = {f"backbone.module.{name}" for stage in stages for name in named[stage]}
     assert moved & _parameters(model) == chosen | {"head.weight", "head.bias"}
@@ -94,7 +94,7 @@ def test_batch_norm_statistics_as_asked(freeze, pretrained_file, data):
         **RESNET,
         weights=pretrained_file if not freeze else None,
         trainable="all",
-        freeze_batch_norm=freeze,
+        trainable__freeze_batch_norm=freeze,
         callbacks=[before],
     ).fit(*data)
     moved = _moved(model, before.state)
@@ -145,8 +145,8 @@ def test_training_the_head_equals_a_plain_torch_loop(data, batch_size):
             features, target, epochs=4, batch_size=batch_size, seed=0
         )
     assert losses[-1] != losses[0]
-    torch.testing.assert_close(model.net_.module_.head.weight, head.weight)
-    torch.testing.assert_close(model.net_.module_.head.bias, head.bias)
+    torch.testing.assert_close(model.module_.head.weight, head.weight)
+    torch.testing.assert_close(model.module_.head.bias, head.bias)
     np.testing.assert_allclose(model.history_["train_loss"], losses, rtol=1e-5)
     with torch.no_grad():
         P = head(features).softmax(1).numpy()
@@ -159,9 +159,9 @@ def test_a_head_on_features_equals_training_through_the_frozen_backbone(data):
     P = classifier(batch_size=8).fit(X, y).predict_proba(X)
     # a frozen dropout-free backbone, from pixels in every epoch
     Q = classifier(
-        batch_size=8, trainable="all", backbone_lr=1e-30, weight_decay=0
+        batch_size=8, trainable="all", backbone_lr=1e-30, optimizer__weight_decay=0
     ).fit(X, y)
-    R = classifier(batch_size=8, weight_decay=0).fit(X, y).predict_proba(X)
+    R = classifier(batch_size=8, optimizer__weight_decay=0).fit(X, y).predict_proba(X)
     np.testing.assert_allclose(Q.predict_proba(X), R, atol=1e-5)
     assert np.abs(P - 0.5).max() > 1e-3
 
@@ -170,7 +170,7 @@ def test_predictions_are_the_modules_own(data):
     X, y = data
     for trainable in ("head", "all"):
         model = classifier(image_size=(32, 32), trainable=trainable).fit(X, y)
-        module = copy.deepcopy(model.net_.module_).eval()
+        module = copy.deepcopy(model.module_).eval()
         mean, std = (
             torch.tensor(v).view(3, 1, 1)
             for v in (model.preprocessing_.mean, model.preprocessing_.std)
@@ -235,10 +235,10 @@ def test_optimizers_by_name(name, data):
     kind, arguments, rate = NAMES[name]
     before = Before()
     model = classifier(
-        backbone="resnet18", optimizer=name, trainable=1, max_epochs=1,
-        weight_decay=0.03, callbacks=[before],
+        backbone="resnet18", optimizer=name, trainable=1, max_epochs=1, warm_start=True,
+        optimizer__weight_decay=0.03, callbacks=[before],
     ).fit(*data)  # fmt: skip
-    optimizer = model.net_.optimizer_
+    optimizer = model._net.optimizer_
     assert type(optimizer) is kind
     assert {"head.weight", "head.bias"} < _moved(model, before.state)
     for group in optimizer.param_groups:
@@ -258,11 +258,11 @@ def test_the_backbone_of_good_weights_has_a_rate_of_its_own(
 ):
     model = classifier(
         backbone="resnet18", weights=pretrained_file, trainable="all", max_epochs=1,
-        **rates,
+        warm_start=True, **rates,
     ).fit(*data)  # fmt: skip
-    rate = {id(p): g["lr"] for g in model.net_.optimizer_.param_groups
+    rate = {id(p): g["lr"] for g in model._net.optimizer_.param_groups
             for p in g["params"]}  # fmt: skip
-    module = model.net_.module_
+    module = model.module_
     assert {rate[id(p)] for p in module.head.parameters()} == {rates.get("lr", 1e-2)}
     found = {rate[id(p)] for p in module.backbone.parameters()}
     assert list(found) == [pytest.approx(expected)]
@@ -270,7 +270,7 @@ def test_the_backbone_of_good_weights_has_a_rate_of_its_own(
 
 def test_weight_decay_shrinks_the_weights(data):
     light, heavy = (
-        classifier(weight_decay=decay).fit(*data).net_.module_.head.weight.norm()
+        classifier(optimizer__weight_decay=decay).fit(*data).module_.head.weight.norm()
         for decay in (0, 10)
     )
     assert heavy < 0.9 * light
@@ -309,8 +309,7 @@ def test_early_stopping_stops_and_puts_the_best_weights_back(trainable, data):
     assert model.n_iter_ == improved + 4
     best_state = kept.states[model.best_epoch_ - 1]
     assert all(
-        torch.equal(v, best_state[k])
-        for k, v in model.net_.module_.state_dict().items()
+        torch.equal(v, best_state[k]) for k, v in model.module_.state_dict().items()
     )
     found = log_loss(y_val == "light", model.predict_proba(data[0])[:, 1])
     assert found == pytest.approx(losses.min(), rel=1e-4)
@@ -413,7 +412,9 @@ def test_class_weights_are_sample_weights(data):
 
 def test_a_warm_start_goes_on(data):
     X, y = data
-    model = classifier(warm_start=True, max_epochs=2, batch_size=100, weight_decay=0)
+    model = classifier(
+        warm_start=True, max_epochs=2, batch_size=100, optimizer__weight_decay=0
+    )
     model.fit(X, y)
     first = state_of(model)
     before = Before()
@@ -421,7 +422,7 @@ def test_a_warm_start_goes_on(data):
     assert all(torch.equal(before.state[name], first[name]) for name in first)
     assert len(model.history_) == model.n_iter_ == 5
     # full batches and the optimiser's state kept: the same as five epochs at once
-    once = classifier(max_epochs=5, batch_size=100, weight_decay=0).fit(X, y)
+    once = classifier(max_epochs=5, batch_size=100, optimizer__weight_decay=0).fit(X, y)
     np.testing.assert_allclose(model.predict_proba(X), once.predict_proba(X), atol=1e-6)
 
 
@@ -435,7 +436,7 @@ def test_without_warm_start_a_fit_starts_anew(data):
 def test_a_warm_start_with_other_stages(data):
     model = classifier(backbone="vgg11", layer="features.20", warm_start=True,
                        max_epochs=1, optimizer="adam")  # fmt: skip
-    stages = model.fit(*data).net_.module_.backbone.stages
+    stages = model.fit(*data).module_.backbone.stages
     by_count = {}
     for stage, names in stages.items():
         by_count.setdefault(len(names), []).append(stage)
@@ -515,13 +516,14 @@ def test_net_params_reach_skorch(data):
     classifier(net_params=params, callbacks=[seen], max_epochs=1).fit(*data)
     assert seen.batch_sizes == [7, 7, 7, 3]
     assert seen.train_targets == [0] * 12 + [1] * 12
-    fit = classifier(net_params={"optimizer__momentum": 0.5}).fit(*data)
-    assert {g["momentum"] for g in fit.net_.optimizer_.param_groups} == {0.5}
+    params = {"optimizer__momentum": 0.5}
+    fit = classifier(net_params=params, warm_start=True).fit(*data)
+    assert {g["momentum"] for g in fit._net.optimizer_.param_groups} == {0.5}
 
 
 def test_a_weight_decay_in_net_params_is_not_lost(data):
     params = {"optimizer__weight_decay": 0.5}
-    with pytest.raises(ValueError, match=r"optimizer__weight_decay.*set weight_decay"):
+    with pytest.raises(ValueError, match=r"__weight_decay.*Optimizer\(weight_decay"):
         classifier(net_params=params).fit(*data)
 
 
@@ -546,13 +548,15 @@ def test_callbacks_of_skorch(data):
     stopped = classifier(callbacks=[watched], max_epochs=9).fit(*data)
     assert stopped.n_iter_ < 9
     decayed = classifier(
-        callbacks=[("decay", LRScheduler("ExponentialLR", gamma=0.1))]
+        callbacks=[("decay", LRScheduler("ExponentialLR", gamma=0.1))], warm_start=True
     ).fit(*data)
-    assert not np.allclose(decayed.net_.optimizer_.param_groups[0]["lr"], 1e-2)
-    clipped = classifier(callbacks=[GradientNormClipping(1e-9)], weight_decay=0)
+    assert not np.allclose(decayed._net.optimizer_.param_groups[0]["lr"], 1e-2)
+    clipped = classifier(
+        callbacks=[GradientNormClipping(1e-9)], optimizer__weight_decay=0
+    )
     before = Before()
     clipped.set_params(callbacks=[before, *clipped.callbacks]).fit(*data)
-    head = clipped.net_.module_.head.weight
+    head = clipped.module_.head.weight
     assert torch.allclose(head, before.state["head.weight"], atol=1e-9)
 
 
@@ -579,12 +583,12 @@ def test_normalize_by_the_data_is_mean_and_deviation_by_hand(data, image_files):
     mean = (X / 255).mean((0, 1, 2))
     std = (X / 255).std((0, 1, 2))
     for form in (X, image_files, X.reshape(24, -1)):
-        model = classifier(normalize="data", image_size=(32, 32), batch_size=7)
+        model = classifier(preprocessing="data", image_size=(32, 32), batch_size=7)
         found = model.fit(form, y).preprocessing_
         np.testing.assert_allclose(found.mean, mean, rtol=1e-6)
         np.testing.assert_allclose(found.std, std, rtol=1e-6)
-    given = extractor(normalize=(mean.tolist(), std.tolist()), image_size=(32, 32))
-    by_data = extractor(normalize="data", image_size=(32, 32))
+    given = extractor(preprocessing=(mean.tolist(), std.tolist()), image_size=(32, 32))
+    by_data = extractor(preprocessing="data", image_size=(32, 32))
     F = by_data.fit_transform(X)
     np.testing.assert_allclose(given.fit_transform(X), F, atol=1e-4)
     assert np.abs(extractor(image_size=(32, 32)).fit_transform(X) - F).max() > 1e-3
@@ -592,7 +596,7 @@ def test_normalize_by_the_data_is_mean_and_deviation_by_hand(data, image_files):
 
 def test_normalisation_is_of_the_training_rows_only(data):
     X, _ = data
-    model = extractor(normalize="data").fit(X[:12])
+    model = extractor(preprocessing="data").fit(X[:12])
     dark = model.preprocessing_.mean
     model.transform(X)
     assert model.preprocessing_.mean == dark
@@ -600,12 +604,12 @@ def test_normalisation_is_of_the_training_rows_only(data):
 
 
 @pytest.mark.parametrize(
-    "normalize",
+    "pair",
     [((0.5,), (0.5,)), ((0, 0, 0), (1, 1, 0)), ((np.nan,) * 3, (1, 1, 1)), (1, 2)],
 )
-def test_a_normalisation_that_is_none(normalize, data):
-    with pytest.raises(ValueError, match="normalize="):
-        extractor(normalize=normalize).fit(data[0])
+def test_a_normalisation_that_is_none(pair, data):
+    with pytest.raises(ValueError, match="preprocessing="):
+        extractor(preprocessing=pair).fit(data[0])
 
 
 # --------------------------------------------------------------------- precision

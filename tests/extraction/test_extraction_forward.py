@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor, _neural, _runtime
-from sklearn_dl._extraction import PixelReader, _frozen, _run, run_network
-from sklearn_dl._extraction._run import Forward
+from sklearn_dl._extraction import PixelReader, _predict, run_network
+from sklearn_dl._extraction._predict import Forward
 from sklearn_dl._images import as_source
+from sklearn_dl._runtime import Execution
 from sklearn_dl.backbones import Preprocessing
 
 CPU = torch.device("cpu")
@@ -37,7 +38,7 @@ def images():
 
 def run(network, images, batch_size):
     return run_network(
-        network, as_source(images), PLAIN, device=CPU, batch_size=batch_size
+        network, as_source(images), PLAIN, Execution.of(CPU, "float32", batch_size)
     )
 
 
@@ -69,7 +70,7 @@ def test_a_batch_without_room_goes_in_halves_with_one_warning(images, error):
 def test_memory_is_freed_before_another_try(images, monkeypatch):
     network, freed = Narrow(3), []
     monkeypatch.setattr(
-        _run, "free_cached_blocks", lambda device: freed.append(len(network.given))
+        _predict, "free_cached_blocks", lambda device: freed.append(len(network.given))
     )
     with pytest.warns(RuntimeWarning, match="not enough memory"):
         run(network, images, 16)
@@ -106,7 +107,7 @@ def test_resizing_without_room_goes_in_parts(monkeypatch):
 
 def test_the_allocator_is_set_before_and_memory_given_back_after(images, monkeypatch):
     calls = []
-    for module in (_run, _frozen, _neural):
+    for module in (_predict, _neural):
         for name in ("keep_large_blocks", "release_memory"):
             if hasattr(module, name):
                 short = module.__name__.split(".")[-1]
@@ -117,11 +118,11 @@ def test_the_allocator_is_set_before_and_memory_given_back_after(images, monkeyp
     extractor = ImageFeatureExtractor("squeezenet1_1", **options).fit(images)
     calls.clear()
     extractor.transform(images)
-    assert calls[0] == "_run.keep_large_blocks"
-    assert calls[-1] == "_run.release_memory"
+    assert calls[0] == "_predict.keep_large_blocks"
+    assert calls[-1] == "_predict.release_memory"
     calls.clear()
     extractor.set_params(cache="memory").transform(images)
-    assert calls[-1] == "_frozen.release_memory"
+    assert calls[-1] == "_predict.release_memory"
     calls.clear()
     model = ImageClassifier(
         "squeezenet1_1", **options, trainable="all", max_epochs=1
@@ -130,8 +131,8 @@ def test_the_allocator_is_set_before_and_memory_given_back_after(images, monkeyp
     assert calls[-1] == "_neural.release_memory"
     calls.clear()
     model.predict(images)
-    assert calls[0] == "_run.keep_large_blocks"
-    assert calls[-1] == "_run.release_memory"
+    assert calls[0] == "_predict.keep_large_blocks"
+    assert calls[-1] == "_predict.release_memory"
 
 
 def test_one_image_without_room_is_an_error(images):
@@ -157,9 +158,11 @@ def test_views_go_in_halves_too(images):
             pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
             return torch.stack([pixels, pixels.flip(2)])
 
+    execution = Execution.of(CPU, "float32", 32)
+
     def values(room):
         return run_network(
-            Narrow(room), as_source(images), PLAIN, device=CPU, views=Views()
+            Narrow(room), as_source(images), PLAIN, execution, views=Views()
         )
 
     with pytest.warns(RuntimeWarning, match="not enough memory for 32 images"):
@@ -169,7 +172,7 @@ def test_views_go_in_halves_too(images):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_outputs_come_in_order_with_their_rows(monkeypatch, device):
-    forward = Forward(Narrow(9), PLAIN, CPU, "float32")
+    forward = Forward(Narrow(9), PLAIN, Execution.of(CPU, "float32", 32))
     started = []
 
     def start(pixels):

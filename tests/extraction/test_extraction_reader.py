@@ -9,10 +9,12 @@ from PIL import Image
 
 from sklearn_dl._extraction import PixelReader, channel_statistics, run_network
 from sklearn_dl._images import ImageDecodeError, as_source
+from sklearn_dl._runtime import Execution
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.datasets import load_torch_dataset
 
 CPU = torch.device("cpu")
+PLAINLY = Execution.of(CPU, "float32", 32)
 SMALL = Preprocessing((8, 8), None, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5))
 
 
@@ -56,7 +58,7 @@ def test_no_thread_stays_behind(paths):
 def test_no_thread_stays_behind_after_an_error(paths):
     with pytest.raises(ImageDecodeError):
         run_network(
-            MeanOfChannels(), as_source([*paths, "missing.png"]), SMALL, device=CPU
+            MeanOfChannels(), as_source([*paths, "missing.png"]), SMALL, PLAINLY
         )
     assert not decoders()
 
@@ -148,9 +150,7 @@ def test_outputs_are_those_of_the_network_on_normalised_pixels(paths, precision,
         MeanOfChannels(),
         as_source(paths),
         SMALL,
-        device=CPU,
-        precision=precision,
-        batch_size=16,
+        Execution.of(CPU, precision, 16),
     )
     grey = np.arange(40)[:, None] / 255
     expected = (grey - np.array(SMALL.mean)) / np.array(SMALL.std)
@@ -160,8 +160,8 @@ def test_outputs_are_those_of_the_network_on_normalised_pixels(paths, precision,
 
 def test_the_network_is_left_in_evaluation_mode(paths):
     network = torch.nn.Sequential(MeanOfChannels(), torch.nn.Dropout(0.9)).train()
-    first = run_network(network, as_source(paths), SMALL, device=CPU)
-    second = run_network(network, as_source(paths), SMALL, device=CPU)
+    first = run_network(network, as_source(paths), SMALL, PLAINLY)
+    second = run_network(network, as_source(paths), SMALL, PLAINLY)
     assert not network.training
     np.testing.assert_array_equal(first, second)
 
@@ -187,10 +187,11 @@ class OneAtATime(torch.utils.data.Dataset):
 def test_a_dataset_is_read_by_one_thread_at_a_time_so_its_seed_holds():
     dataset = OneAtATime()
     source = as_source(load_torch_dataset(dataset).data)
+    eights = Execution.of(CPU, "float32", 8)
     runs = []
     for _ in range(2):
         torch.manual_seed(0)
-        outputs = run_network(MeanOfChannels(), source, SMALL, device=CPU, batch_size=8)
+        outputs = run_network(MeanOfChannels(), source, SMALL, eights)
         runs.append(outputs)
     np.testing.assert_array_equal(*runs)
     assert len(np.unique(runs[0][:, 0])) > 10

@@ -13,24 +13,31 @@ from sklearn.base import clone
 
 from sklearn_dl._extraction._cache import FeatureCache, resolve_cache
 from sklearn_dl._extraction._directory import DirectoryStore
-from sklearn_dl._extraction._memory import MemoryStore
-from sklearn_dl._extraction._store import CacheStatistics, new_owner
+from sklearn_dl._extraction._store import CacheStatistics, MemoryStore, new_owner
 
 
 def test_none_is_no_cache():
     assert resolve_cache(None) is None
 
 
-def test_memory_is_one_store_of_the_process_for_each_bound():
+def test_memory_is_one_store_of_the_process_for_each_name():
     store = resolve_cache("memory")
     assert isinstance(store, MemoryStore)
     assert store.max_bytes == 512 * 2**20
     assert resolve_cache(FeatureCache()) is store
     assert resolve_cache(FeatureCache("memory", max_bytes=512 * 2**20)) is store
-    other = resolve_cache(FeatureCache("memory", max_bytes=1000))
+    other = resolve_cache(FeatureCache("memory", name="other", max_bytes=1000))
     assert other is not store
     assert other.max_bytes == 1000
-    assert resolve_cache(FeatureCache(max_bytes=np.int64(1000))) is other
+    assert resolve_cache(FeatureCache(name="other", max_bytes=np.int64(7))) is other
+    assert other.max_bytes == 7
+    assert store.max_bytes == 512 * 2**20
+
+
+@pytest.mark.parametrize("cache", [{"name": 3}, {"location": "here", "name": "other"}])
+def test_a_name_is_a_str_and_of_a_cache_in_memory(cache):
+    with pytest.raises(ValueError, match=r"name=.* is for caches in memory"):
+        FeatureCache(**cache)
 
 
 def test_a_directory_is_one_store_however_it_is_written(tmp_path, monkeypatch):
@@ -76,23 +83,23 @@ def test_nothing_is_made_before_features_are_stored(tmp_path, monkeypatch):
 
 
 def test_statistics_and_clear_are_those_of_the_store(tmp_path):
-    for cache in (FeatureCache(max_bytes=12345), FeatureCache(tmp_path)):
+    for cache in (FeatureCache(name="counted"), FeatureCache(tmp_path)):
         store = resolve_cache(cache)
         store.put({key(0): np.zeros(3)}, "me")
         store.count(2, 1)
         assert cache.statistics() == CacheStatistics(2, 1, 1, 24)
-        assert FeatureCache(cache.location, max_bytes=cache.max_bytes).statistics() == (
-            cache.statistics()
-        )
+        same = FeatureCache(cache.location, name=cache.name)
+        assert same.statistics() == cache.statistics()
         cache.clear()
         assert cache.statistics() == CacheStatistics(0, 0, 0, 0)
         assert store.lookup([key(0)], (3,), "f8") == {}
 
 
 @pytest.mark.parametrize(
-    "cache", [FeatureCache(), FeatureCache("some/where", max_bytes=7)]
+    "cache",
+    [FeatureCache(), FeatureCache("some/where", max_bytes=7), FeatureCache(name="a")],
 )
-def test_a_cache_is_copied_as_its_two_arguments(cache):
+def test_a_cache_is_copied_as_its_arguments(cache):
     copies = [
         pickle.loads(pickle.dumps(cache)),
         copy.deepcopy(cache),
@@ -102,7 +109,7 @@ def test_a_cache_is_copied_as_its_two_arguments(cache):
     for other in copies:
         assert other == cache
         assert hash(other) == hash(cache)
-        assert vars(other) == {"location": cache.location, "max_bytes": cache.max_bytes}
+        assert vars(other) == vars(cache)
         assert resolve_cache(other) is resolve_cache(cache)
     assert FeatureCache(Path("some/where"), max_bytes=7) == FeatureCache(
         "some/where", max_bytes=7

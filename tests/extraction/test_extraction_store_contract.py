@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from _store_processes import key
 
-from sklearn_dl._extraction import _claims, _memory, _store
+from sklearn_dl._extraction import _sqlite, _store
 from sklearn_dl._extraction._directory import DirectoryStore
-from sklearn_dl._extraction._memory import MemoryStore
 from sklearn_dl._extraction._store import (
     LEASE,
     CacheStatistics,
+    MemoryStore,
     new_owner,
     owner_is_dead,
 )
@@ -154,7 +154,7 @@ def test_putting_lifts_the_claims_of_those_rows_only(make):
 @pytest.mark.parametrize("prolong", ["put", "claim", None])
 def test_a_claim_lasts_for_its_lease_unless_prolonged(make, prolong, monkeypatch):
     now = [1000.0]
-    for module in (_memory, _claims):
+    for module in (_store, _sqlite):
         monkeypatch.setattr(module, "time", Clock(now))
     store = make()
     store.claim([A, B], "me")
@@ -173,7 +173,7 @@ def test_a_claim_lasts_for_its_lease_unless_prolonged(make, prolong, monkeypatch
 
 def test_a_lease_given_before_the_clock_went_back_is_over(tmp_path, monkeypatch):
     now = [1_000_000.0]
-    monkeypatch.setattr(_claims, "time", Clock(now))
+    monkeypatch.setattr(_sqlite, "time", Clock(now))
     store = DirectoryStore(tmp_path, 10**6)
     store.claim([A], "me")
     now[0] -= 3600

@@ -11,10 +11,9 @@ import _store_processes as processes
 import numpy as np
 from _store_processes import BIG, in_process, key, row
 
-from sklearn_dl._extraction import _directory
+from sklearn_dl._extraction import _sqlite
 from sklearn_dl._extraction._directory import DirectoryStore
-from sklearn_dl._extraction._memory import MemoryStore
-from sklearn_dl._extraction._store import CacheStatistics, new_owner
+from sklearn_dl._extraction._store import CacheStatistics, MemoryStore, new_owner
 
 
 def check_rows(directory, numbers):
@@ -118,7 +117,7 @@ def test_a_second_run_finds_rows_files_and_statistics(tmp_path):
 def test_a_changed_file_is_remembered_anew_and_the_oldest_are_forgotten(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(_directory, "_MAX_FILES", 3)
+    monkeypatch.setattr(_sqlite, "_MAX_FILES", 3)
     store = DirectoryStore(tmp_path, BIG)
     for name in "abc":
         store.remember_files({name: ((1,), key(name))})

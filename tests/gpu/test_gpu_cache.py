@@ -136,7 +136,7 @@ def test_a_head_on_stored_features_is_trained_on_cuda_as_the_long_way(images):
     options = {**OPTIONS, "device": "cuda", "max_epochs": 3}
     long_way = ImageClassifier(cache=None, **options).fit(X, y)
     model = ImageClassifier(cache="memory", **options).fit(X, y)
-    assert next(model.net_.module_.parameters()).device.type == "cuda"
+    assert next(model.module_.parameters()).device.type == "cuda"
     P = model.predict_proba(X)
     np.testing.assert_allclose(P, long_way.predict_proba(X), atol=0.02)
     before = images_seen()

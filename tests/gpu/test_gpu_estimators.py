@@ -44,7 +44,7 @@ def test_training_on_cuda_learns(images, trainable, precision):
         "resnet18", trainable=trainable, precision=precision, device="cuda", **OPTIONS
     )
     assert model.fit(X, y).score(X, y) > 0.9
-    assert next(model.net_.module_.parameters()).device.type == "cuda"
+    assert next(model.module_.parameters()).device.type == "cuda"
 
 
 def test_loader_workers_leave_the_device_to_the_parent(images):

@@ -31,7 +31,7 @@ def model(request):
 def test_it_loads_on_the_device_and_predicts_the_same(model, tmp_path):
     save(model, tmp_path / "some.model")
     again = load(tmp_path / "some.model")
-    tensors = [*again.net_.module_.state_dict().values()]
+    tensors = [*again.module_.state_dict().values()]
     assert {tensor.device.type for tensor in tensors} == {"cuda"}
     np.testing.assert_allclose(
         again.predict_proba(IMAGES), model.predict_proba(IMAGES), atol=1e-4

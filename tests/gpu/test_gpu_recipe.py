@@ -42,8 +42,8 @@ def classifier(device, **parameters):
 RECIPES = {
     "augmented and mixed": {
         "augment": "standard",
-        "mix": "both",
-        "label_smoothing": 0.1,
+        "augment__mix": "both",
+        "loss__label_smoothing": 0.1,
         "class_weight": "balanced",
     },
     "a head of layers": {"head": Head((8,), normalization="batch")},
@@ -82,7 +82,7 @@ def test_callbacks_work_on_the_device(precision, tmp_path):
         callbacks=callbacks,
         class_weight={1: 3.0},
         early_stopping=True,
-        mix="mixup",
+        augment__mix="mixup",
     )
     assert np.isfinite(model.fit(X, Y).predict_proba(X)).all()
     assert list(tmp_path.iterdir()) == []

@@ -7,8 +7,9 @@ from gpu_cases import NEEDS_CUDA
 from skorch.callbacks import Callback
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor
-from sklearn_dl._extraction._run import Forward
+from sklearn_dl._extraction._predict import Forward
 from sklearn_dl._images import as_source
+from sklearn_dl._runtime import Execution
 
 pytestmark = NEEDS_CUDA
 OPTIONS = {
@@ -54,8 +55,8 @@ def test_folding_changes_nothing_beyond_rounding_and_casts(images):
 def test_a_pass_does_not_wait_for_the_device(images):
     extractor = ImageFeatureExtractor(device="cuda", **OPTIONS).fit(images)
     extractor.transform(images)
-    backbone, device = extractor.backbone_, torch.device("cuda")
-    forward = Forward(backbone, extractor.preprocessing_, device, "float32")
+    execution = Execution.of("cuda", "float32", "auto")
+    forward = Forward(extractor.backbone_, extractor.preprocessing_, execution)
     with forward.reader(as_source(images)) as reader:
         list(forward.stream(reader.batches(10)))
         torch.cuda.set_sync_debug_mode("error")
@@ -111,7 +112,7 @@ def test_losses_of_batches_are_floats_after_the_fit(images):
         trainable="all", max_epochs=2, batch_size=10, device="cuda", **OPTIONS
     )
     model.fit(images, np.arange(50) % 2)
-    batches = [b for epoch in model.net_.history for b in epoch["batches"]]
+    batches = [b for epoch in model._net.history for b in epoch["batches"]]
     assert len(batches) == 10
     assert all(type(batch["train_loss"]) is float for batch in batches)
     assert np.isfinite(model.history_["train_loss"]).all()

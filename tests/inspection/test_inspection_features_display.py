@@ -57,7 +57,7 @@ def test_features_of_a_classifier_are_what_its_head_sees(trainable):
     ).fit(X, y)
     model.set_params(tta=None)
     found, name = features_of(model, X)
-    head = model.net_.module_.head.eval()
+    head = model.module_.head.eval()
     with torch.inference_mode():
         outputs = head(torch.from_numpy(found)).softmax(1).numpy()
     np.testing.assert_allclose(outputs, model.predict_proba(X), atol=1e-6)

@@ -94,7 +94,7 @@ def test_the_curves_are_the_history_of_the_estimator():
     assert "unfrozen after epoch 2" in written
     assert model.n_iter_ < 6
     assert f"Trained for {model.n_iter_} of at most 6 epochs" in written
-    assert model.net_.stop_reason_ in " ".join(written.split())
+    assert model.stop_reason_ in " ".join(written.split())
 
 
 def test_a_regressor_has_its_r2_and_no_accuracy():

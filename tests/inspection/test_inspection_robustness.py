@@ -1,4 +1,4 @@
-"""The report states the drops that changed images have, for any estimator and form."""
+"""The report states the drops of corrupted images, for any estimator and form."""
 
 import io
 import pickle
@@ -35,8 +35,8 @@ from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.datasets import load_image_folder, load_torch_dataset
 from sklearn_dl.inspection import (
     RobustnessReport,
-    change_image,
-    list_changes,
+    corrupt_image,
+    list_corruptions,
     robustness_report,
 )
 from sklearn_dl.inspection import _stream as stream
@@ -48,7 +48,7 @@ SMALL = {
     "image_size": 32,
     "random_state": 0,
 }
-NAMES = list_changes()["change"].tolist()
+NAMES = list_corruptions()["corruption"].tolist()
 
 
 @pytest.fixture(scope="module")
@@ -69,33 +69,33 @@ def fitted(images, labels):
     return model.fit(images, labels)
 
 
-def by_hand(model, images, labels, change, strength, seed):
-    changed = [
-        np.asarray(change_image(image, change, strength, seed=seed, row=row))
+def by_hand(model, images, labels, corruption, severity, seed):
+    corrupted = [
+        np.asarray(corrupt_image(image, corruption, severity, seed=seed, row=row))
         for row, image in enumerate(images)
     ]
-    return np.mean(model.predict(np.stack(changed)) == labels)
+    return np.mean(model.predict(np.stack(corrupted)) == labels)
 
 
-def test_each_drop_is_that_of_images_changed_by_hand(fitted, images, labels):
+def test_each_drop_is_that_of_images_corrupted_by_hand(fitted, images, labels):
     from sklearn_dl._runtime import draw_seed
 
     report = robustness_report(
-        fitted, images, labels, changes=NAMES, n_resamples=20, random_state=3
+        fitted, images, labels, corruptions=NAMES, n_resamples=20, random_state=3
     )
     clean = fitted.score(images, labels)
     assert report.clean_score == clean > 0.9
-    assert set(report.table["change"]) == set(NAMES)
+    assert set(report.table["corruption"]) == set(NAMES)
     for row in report.table.itertuples():
-        strength = 1.0 if np.isnan(row.strength) else row.strength
-        score = by_hand(fitted, images, labels, row.change, strength, draw_seed(3))
+        severity = 1.0 if np.isnan(row.severity) else row.severity
+        score = by_hand(fitted, images, labels, row.corruption, severity, draw_seed(3))
         assert row.score == pytest.approx(score)
         assert row.drop == pytest.approx(clean - score)
     assert report.table["drop"].max() > 0.2
 
 
-def test_each_drop_is_that_of_images_changed_by_other_code(images, labels):
-    """Pillow and NumPy change the files; the report sees the plain ones."""
+def test_each_drop_is_that_of_images_corrupted_by_other_code(images, labels):
+    """Pillow and NumPy corrupt the files; the report sees the plain ones."""
     model = ByBrightness().fit()
     values = images.astype(float)
     grey = (values @ [0.299, 0.587, 0.114]).mean((1, 2))[:, None, None, None]
@@ -107,13 +107,13 @@ def test_each_drop_is_that_of_images_changed_by_other_code(images, labels):
         ("flip", np.nan): values[:, :, ::-1],
     }
     report = robustness_report(
-        model, images, labels, changes=[name for name, _ in expected]
+        model, images, labels, corruptions=[name for name, _ in expected]
     )
-    table = report.table.set_index(["change", "strength"])
+    table = report.table.set_index(["corruption", "severity"])
     clean = model.score(images, labels)
-    for key, changed in expected.items():
-        changed = np.clip(np.round(changed), 0, 255).astype("uint8")
-        assert table.loc[key, "drop"] == clean - model.score(changed, labels)
+    for key, corrupted in expected.items():
+        corrupted = np.clip(np.round(corrupted), 0, 255).astype("uint8")
+        assert table.loc[key, "drop"] == clean - model.score(corrupted, labels)
     assert table.loc[("darker", 1.0), "drop"] > 0.3
 
 
@@ -170,7 +170,7 @@ def test_what_the_estimator_is_given_has_the_form_of_x(form, images, labels, tmp
     shape = (48, 40, 3) if "rows" in form or form == "float_frame" else None
     model = ByBrightness(image_shape=shape).fit()
     report = robustness_report(
-        model, X, labels, changes=["darker", "flip"], strengths=1, n_resamples=5
+        model, X, labels, corruptions=["darker", "flip"], severities=1, n_resamples=5
     )
     assert report.clean_score == model.score(X, labels)
     darker = np.round(images * 0.6)
@@ -205,7 +205,7 @@ def test_scales_of_numbers_are_kept():
     model.fit()
     model.classes_ = np.array([0, 1])
     for X in (black, black.astype(float)):
-        report = robustness_report(model, X, truth, changes=["flip"], n_resamples=5)
+        report = robustness_report(model, X, truth, corruptions=["flip"], n_resamples=5)
         assert report.clean_score == 1.0
         assert model.seen_[-1].dtype == X.dtype
 
@@ -237,8 +237,8 @@ def test_pipelines_and_ensembles_are_estimators_like_others(images, labels, tmp_
             model,
             X,
             labels,
-            changes=["darker", "noise"],
-            strengths=2,
+            corruptions=["darker", "noise"],
+            severities=2,
             n_resamples=5,
             image_shape=None if "image_shape" in model.get_params() else shape,
         )
@@ -248,13 +248,15 @@ def test_pipelines_and_ensembles_are_estimators_like_others(images, labels, tmp_
 def test_a_regressor_is_scored_by_r2(images):
     y = images.mean((1, 2, 3)) / 255
     model = ImageRegressor(**SMALL, layer="features.2", max_epochs=5).fit(images, y)
-    report = robustness_report(model, images, y, changes=["darker"], strengths=[1, 2])
-    darker = np.stack([change_image(image, "darker", 2.0) for image in images])
+    report = robustness_report(
+        model, images, y, corruptions=["darker"], severities=[1, 2]
+    )
+    darker = np.stack([corrupt_image(image, "darker", 2.0) for image in images])
     expected = r2_score(y, model.predict(darker))
     assert report.scoring == "r2"
     assert report.table["score"].iloc[1] == pytest.approx(expected, abs=1e-6)
     error = robustness_report(
-        model, images, y, changes=["darker"], scoring="neg_mean_absolute_error"
+        model, images, y, corruptions=["darker"], scoring="neg_mean_absolute_error"
     )
     assert error.clean_score == pytest.approx(-np.abs(model.predict(images) - y).mean())
     assert (error.table["drop"] > 0).all()
@@ -265,18 +267,18 @@ def test_several_outputs_and_several_labels():
     images = photographs(N)
     y = np.column_stack([images.mean((1, 2, 3)), images[..., 0].mean((1, 2))])
     model = make_pipeline(ImageFeatureExtractor(**SMALL), Ridge()).fit(images, y)
-    report = robustness_report(model, images, y, changes="noise", n_resamples=10)
+    report = robustness_report(model, images, y, corruptions="noise", n_resamples=10)
     assert report.clean_score == pytest.approx(model.score(images, y))
     many = (y > np.median(y, axis=0)).astype(int)
     model = ImageClassifier(**SMALL, max_epochs=2).fit(images, many)
-    report = robustness_report(model, images, many, changes="noise", n_resamples=10)
+    report = robustness_report(model, images, many, corruptions="noise", n_resamples=10)
     assert report.clean_score == pytest.approx(model.score(images, many))
 
 
 def test_intervals_are_those_of_a_plain_bootstrap(images, labels):
     model = ByBrightness().fit()
     report = robustness_report(
-        model, images, labels, changes=["darker"], strengths=1, n_resamples=4000
+        model, images, labels, corruptions=["darker"], severities=1, n_resamples=4000
     )
     right = model.predict(images) == labels
     wrong = model.predict(np.round(images * 0.6).astype("uint8")) == labels
@@ -289,7 +291,12 @@ def test_intervals_are_those_of_a_plain_bootstrap(images, labels):
     assert row["high"] == pytest.approx(high, abs=1 / N)
     assert row["low"] < row["drop"] < row["high"]
     narrow = robustness_report(
-        model, images, labels, changes=["darker"], strengths=1, confidence_level=0.5
+        model,
+        images,
+        labels,
+        corruptions=["darker"],
+        severities=1,
+        confidence_level=0.5,
     ).table.iloc[0]
     assert narrow["high"] - narrow["low"] < row["high"] - row["low"]
 
@@ -301,7 +308,7 @@ def test_intervals_are_of_paired_differences(scoring, images):
         ByBrightness().fit(),
         images,
         labels,
-        changes="flip",
+        corruptions="flip",
         scoring=scoring,
         n_resamples=50,
         per_class=True,
@@ -331,9 +338,9 @@ def test_fast_ways_of_scoring_samples_agree_with_the_scorer(scoring):
 
 def test_other_scores_and_callables(images, labels):
     model = ByBrightness().fit()
-    options = {"changes": ["darker"], "strengths": 1, "n_resamples": 20}
+    options = {"corruptions": ["darker"], "severities": 1, "n_resamples": 20}
     report = robustness_report(model, images, labels, scoring="f1_macro", **options)
-    darker = np.stack([change_image(image, "darker") for image in images])
+    darker = np.stack([corrupt_image(image, "darker") for image in images])
     predicted = model.predict(darker)
     expected = f1_score(labels, predicted, average="macro")
     assert report.table["score"][0] == pytest.approx(expected)
@@ -356,15 +363,20 @@ def test_other_scores_and_callables(images, labels):
 def test_classes_have_drops_of_their_own(images, labels):
     model = ByBrightness().fit()
     report = robustness_report(
-        model, images, labels, changes=["darker"], strengths=[0.5, 1], per_class=True
+        model,
+        images,
+        labels,
+        corruptions=["darker"],
+        severities=[0.5, 1],
+        per_class=True,
     )
-    darker = np.stack([change_image(image, "darker") for image in images])
+    darker = np.stack([corrupt_image(image, "darker") for image in images])
     for label in ("dark", "light"):
         rows = labels == label
         clean = np.mean(model.predict(images)[rows] == label)
         score = np.mean(model.predict(darker)[rows] == label)
         assert report.table[f"drop[{label}]"][1] == pytest.approx(clean - score)
-        found = report.classes.query("`class` == @label and strength == 1").iloc[0]
+        found = report.classes.query("`class` == @label and severity == 1").iloc[0]
         assert found["n"] == rows.sum()
         assert found["score"] == pytest.approx(score)
         assert found["low"] <= found["drop"] <= found["high"]
@@ -378,7 +390,7 @@ def test_drops_of_many_classes_stand_in_the_table_only():
     y = np.repeat(range(10), 6)
     model = make_feature_classifier(**SMALL).fit(images, y)
     report = robustness_report(
-        model, images, y, changes="blur", n_resamples=5, per_class=True
+        model, images, y, corruptions="blur", n_resamples=5, per_class=True
     )
     assert "drop[7]" in report.table
     assert len(report.classes) == 3 * 10
@@ -395,34 +407,34 @@ def test_threads_end_with_an_error(images, labels):
         robustness_report(Fails().fit(), images, labels)
     names = [thread.name for thread in threading.enumerate()]
     assert caught.traceback
-    assert not any(name.startswith("sklearn_dl-change") for name in names)
+    assert not any(name.startswith("sklearn_dl-corruption") for name in names)
 
 
 def test_a_report_repeats_and_batches_change_nothing(fitted, images, labels):
-    options = {"changes": ["noise", "occlusion", "rotation"], "strengths": [1, 2]}
+    options = {"corruptions": ["noise", "occlusion", "rotation"], "severities": [1, 2]}
     first = robustness_report(fitted, images, labels, **options)
     again = robustness_report(fitted, images, labels, batch_size=5, **options)
     pd.testing.assert_frame_equal(first.table, again.table)
     seen = []
     for seed in (0, 0, 1):
         model = ByBrightness().fit()
-        robustness_report(model, images, labels, changes="noise", random_state=seed)
+        robustness_report(model, images, labels, corruptions="noise", random_state=seed)
         seen.append(model.seen_[1])
     assert np.array_equal(seen[0], seen[1])
     assert not np.array_equal(seen[0], seen[2])
 
 
-def test_strengths_that_are_the_same_count_once(images, labels):
+def test_severities_that_are_the_same_count_once(images, labels):
     report = robustness_report(
-        ByBrightness().fit(), images, labels, n_resamples=5, strengths=[2, 0.5, 1, 4]
+        ByBrightness().fit(), images, labels, n_resamples=5, severities=[2, 0.5, 1, 4]
     )
-    counts = report.table["change"].value_counts()
+    counts = report.table["corruption"].value_counts()
     assert "vertical_flip" not in counts
     assert counts["flip"] == 1
-    grayscale = report.table.query("change == 'grayscale'")
-    assert grayscale["strength"].tolist() == [0.5, 1]  # all colour is gone at 1
+    grayscale = report.table.query("corruption == 'grayscale'")
+    assert grayscale["severity"].tolist() == [0.5, 1]  # all colour is gone at 1
     assert counts["rotation"] == 4
-    steps = report.table.query("change == 'rotation'")["strength"].tolist()
+    steps = report.table.query("corruption == 'rotation'")["severity"].tolist()
     assert steps == [0.5, 1, 2, 4]
 
 
@@ -445,7 +457,7 @@ def test_each_image_is_decoded_once_and_few_are_alive(images, labels, monkeypatc
     X = load_torch_dataset(dataset).data
     dataset.reads = 0
     alive, most, lock = set(), [0], threading.Lock()
-    original = stream.changed
+    original = stream.corrupted
 
     def counted(image, *arguments):
         result = original(image, *arguments)
@@ -454,7 +466,7 @@ def test_each_image_is_decoded_once_and_few_are_alive(images, labels, monkeypatc
             most[0] = max(most[0], len(alive))
         return result
 
-    monkeypatch.setattr(stream, "changed", counted)
+    monkeypatch.setattr(stream, "corrupted", counted)
 
     class Forgets(ByBrightness):
         def predict(self, X):
@@ -471,25 +483,25 @@ def test_each_image_is_decoded_once_and_few_are_alive(images, labels, monkeypatc
         n_resamples=5,
     )
     assert dataset.reads == N
-    assert 4 <= most[0] <= 8  # a batch, and the next change of it
+    assert 4 <= most[0] <= 8  # a batch, and the next corruption of it
 
 
 def test_large_images_come_in_smaller_batches(monkeypatch):
     monkeypatch.setattr(stream, "_PIXELS", 48 * 40 * 3)
     model = ByBrightness().fit()
-    robustness_report(model, list(photographs(8)), halves(8), changes="flip")
+    robustness_report(model, list(photographs(8)), halves(8), corruptions="flip")
     assert {len(X) for X in model.seen_} == {3, 2}
 
 
 def test_the_cache_of_the_estimator_is_left_alone(images, labels):
-    cache = FeatureCache("memory", max_bytes=10_000_001)
+    cache = FeatureCache("memory", name="curves")
     cache.clear()
     model = make_feature_classifier(**SMALL, cache=cache)
     model = VotingClassifier([("a", model), ("b", clone(model))]).fit(images, labels)
     before = cache.statistics()
     state = pickle.dumps(model)
     assert before.entries == N
-    robustness_report(model, images, labels, changes="noise", n_resamples=5)
+    robustness_report(model, images, labels, corruptions="noise", n_resamples=5)
     assert cache.statistics() == before
     assert pickle.dumps(model) == state
     assert stream._CACHE.statistics().entries == 0
@@ -501,23 +513,25 @@ def test_members_of_an_ensemble_still_share_their_features(images, labels):
     model = make_feature_classifier(**SMALL)
     model = VotingClassifier([("a", model), ("b", clone(model))]).fit(images, labels)
     before = images_seen()
-    robustness_report(model, images, labels, changes="noise", n_resamples=5)
-    assert images_seen() - before == 4 * N  # clean, and three strengths
+    robustness_report(model, images, labels, corruptions="noise", n_resamples=5)
+    assert images_seen() - before == 4 * N  # clean, and three severities
 
 
 def small_report(drops, **options):
     rows = [
         {
-            "change": change,
-            "strength": strength,
+            "corruption": corruption,
+            "severity": severity,
             "amount": "",
             "score": 0.9 - drop,
             "drop": drop,
             "low": low,
             "high": 2 * drop - low,
-            "augmentation": list_changes().set_index("change")["augmentation"][change],
+            "augmentation": list_corruptions().set_index("corruption")["augmentation"][
+                corruption
+            ],
         }
-        for change, strength, drop, low in drops
+        for corruption, severity, drop, low in drops
     ]
     return RobustnessReport(pd.DataFrame(rows), 0.9, (0.85, 0.95), **options)
 
@@ -532,10 +546,15 @@ def test_weaknesses_lie_above_zero_and_severe_ones_above_the_margin():
             ("flip", np.nan, 0.1, 0.031),
         ]
     )
-    assert report.weaknesses["change"].tolist() == ["blur", "blur", "flip", "darker"]
+    assert report.weaknesses["corruption"].tolist() == [
+        "blur",
+        "blur",
+        "flip",
+        "darker",
+    ]
     assert report.weaknesses["severe"].tolist() == [True, True, True, False]
     assert report.augment.transforms == ["flip", "brightness", "blur"]
-    # Half as far again as the strongest change, and none less far than by itself.
+    # Half as far again as the severest corruption, and none less far than by itself.
     assert report.augment.strength == {"blur": 3.0}
     assert report.severe_augment.transforms == ["flip", "blur"]
     assert report.augment_for(0.08).transforms == ["blur"]
@@ -577,12 +596,12 @@ def test_every_answer_goes_straight_into_augment():
             assert list(augmenter.steps[0].strengths) == list(names)
             seen |= set(names)
             assert augmenter(image, np.random.default_rng(0)).shape == (3, 32, 32)
-    assert seen == set(list_changes()["augmentation"])
+    assert seen == set(list_corruptions()["augmentation"])
 
 
-@pytest.mark.parametrize("strength", [1.0, 2.0])
-def test_a_network_trains_on_all_answers_together(strength, images, labels):
-    report = small_report([(name, strength, 0.2, 0.1) for name in NAMES])
+@pytest.mark.parametrize("severity", [1.0, 2.0])
+def test_a_network_trains_on_all_answers_together(severity, images, labels):
+    report = small_report([(name, severity, 0.2, 0.1) for name in NAMES])
     model = ImageClassifier(
         **SMALL, trainable=1, max_epochs=1, augment=report.augment
     ).fit(images, labels)
@@ -592,9 +611,9 @@ def test_a_network_trains_on_all_answers_together(strength, images, labels):
 
 def test_the_report_of_an_estimator_answers_what_it_found(images, labels):
     report = robustness_report(
-        ByBrightness().fit(), images, labels, changes=["darker", "flip", "noise"]
+        ByBrightness().fit(), images, labels, corruptions=["darker", "flip", "noise"]
     )
-    assert set(report.weaknesses["change"]) == {"darker"}
+    assert set(report.weaknesses["corruption"]) == {"darker"}
     assert report.augment.transforms == ["brightness"]
     assert "darker" in str(report)
     assert "flip" in str(report)
@@ -604,22 +623,22 @@ def test_shifts_are_named_and_none_where_there_are_none():
     reference, images = photographs(120, seed=1), photographs(60, seed=2)
     labels = halves(60)
     model = ByBrightness().fit()
-    options = {"changes": "flip", "n_resamples": 5}
+    options = {"corruptions": "flip", "n_resamples": 5}
     plain = robustness_report(model, images, labels, reference, **options)
     assert plain.shifted == []
     assert "no shift found" in str(plain)
     assert robustness_report(model, images, labels, **options).shifts is None
     warm = np.clip(images * [1.2, 1, 0.8], 0, 255).astype("uint8")
-    blurred = [change_image(image, "blur", 2.0) for image in images]
+    blurred = [corrupt_image(image, "blur", 2.0) for image in images]
     cases = {
         "darker": (images * 0.6).astype("uint8"),
         "redder": warm,
         "yellower": warm,
         "blurred": np.stack(blurred),
-        "less contrast": np.stack([change_image(i, "less_contrast") for i in images]),
+        "less contrast": np.stack([corrupt_image(i, "less_contrast") for i in images]),
     }
-    for direction, changed in cases.items():
-        found = robustness_report(model, changed, labels, reference, **options)
+    for direction, corrupted in cases.items():
+        found = robustness_report(model, corrupted, labels, reference, **options)
         assert direction in found.shifted
         assert direction in str(found)
         answers = found.shifts.loc[found.shifts["shifted"], "augmentation"]
@@ -633,9 +652,13 @@ def test_shifts_are_named_and_none_where_there_are_none():
     ("change", "error", "message"),
     [
         ({"y": halves(5)}, ValueError, "shape .5,., but X has 24 images"),
-        ({"changes": ["blurr"]}, ValueError, "There is no change 'blurr'"),
-        ({"changes": []}, ValueError, "changes is empty"),
-        ({"strengths": [0, 1]}, ValueError, r"strengths must be positive .* \[0, 1\]"),
+        ({"corruptions": ["blurr"]}, ValueError, "There is no corruption 'blurr'"),
+        ({"corruptions": []}, ValueError, "corruptions is empty"),
+        (
+            {"severities": [0, 1]},
+            ValueError,
+            r"severities must be positive .* \[0, 1\]",
+        ),
         ({"estimator": StandardScaler()}, TypeError, "got StandardScaler"),
         ({"estimator": ImageClassifier()}, NotFittedError, "not fitted"),
         ({"X": photographs(N) * 1.0}, ValueError, "Row 0 holds floats from"),
@@ -654,7 +677,7 @@ def test_images_that_cannot_be_read_are_named(tmp_path, labels):
     paths = forms(photographs(N), tmp_path)["paths"]
     paths[7] = str(tmp_path / "bad.jpg")
     with pytest.raises(ImageDecodeError, match=r"row 7, .*bad\.jpg"):
-        robustness_report(ByBrightness().fit(), paths, labels, changes="flip")
+        robustness_report(ByBrightness().fit(), paths, labels, corruptions="flip")
     assert stream._CACHE.statistics().entries == 0
 
 
@@ -671,25 +694,27 @@ def test_missing_labels_and_per_class_of_numbers_are_refused(images):
 def test_verbose_shows_one_bar(fitted, images, labels, capsys):
     model = clone(fitted).set_params(verbose=0).fit(images, labels)
     model.verbose = 1
-    robustness_report(model, images, labels, changes="flip", n_resamples=5, verbose=1)
+    robustness_report(
+        model, images, labels, corruptions="flip", n_resamples=5, verbose=1
+    )
     err = capsys.readouterr().err
-    assert "changed images" in err
+    assert "corrupted images" in err
     assert "100%" in err
     assert "predict" not in err
-    robustness_report(model, images, labels, changes="flip", n_resamples=5)
+    robustness_report(model, images, labels, corruptions="flip", n_resamples=5)
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "message"),
+    ("corruptions", "error", "message"),
     [
-        (3, TypeError, "changes must be a name"),
-        ([["darker"]], ValueError, r"There is no change \['darker'\]"),
+        (3, TypeError, "corruptions must be a name"),
+        ([["darker"]], ValueError, r"There is no corruption \['darker'\]"),
     ],
 )
-def test_changes_are_names(changes, error, message, images, labels):
+def test_corruptions_are_names(corruptions, error, message, images, labels):
     with pytest.raises(error, match=message):
-        robustness_report(ByBrightness().fit(), images, labels, changes=changes)
+        robustness_report(ByBrightness().fit(), images, labels, corruptions=corruptions)
 
 
 class Holder(BaseEstimator):
@@ -721,12 +746,14 @@ def test_what_leads_back_to_itself_is_looked_at_once():
     assert stream.image_shape_of(Holder(kept=held)) is None
 
 
-def test_grey_arrays_have_no_changes_of_colour():
+def test_grey_arrays_have_no_corruptions_of_colour():
     grey = photographs(N, channels=1)[..., 0]
     report = robustness_report(ByBrightness().fit(), grey, halves(N), n_resamples=5)
-    assert not {"color_cast", "grayscale"} & set(report.table["change"])
+    assert not {"color_cast", "grayscale"} & set(report.table["corruption"])
     with pytest.raises(ValueError, match="Grey images have no 'color_cast'"):
-        robustness_report(ByBrightness().fit(), grey, halves(N), changes="color_cast")
+        robustness_report(
+            ByBrightness().fit(), grey, halves(N), corruptions="color_cast"
+        )
 
 
 @pytest.mark.slow
@@ -741,7 +768,7 @@ def test_ants_and_bees_name_their_shifts():
 
     def shifted(images):
         report = robustness_report(
-            model, images, y_val, X, changes="flip", n_resamples=5
+            model, images, y_val, X, corruptions="flip", n_resamples=5
         )
         return report.shifted
 
@@ -750,6 +777,6 @@ def test_ants_and_bees_name_their_shifts():
         return Image.fromarray(np.clip(values, 0, 255).astype("uint8"))
 
     assert shifted(images) == []
-    assert "darker" in shifted([change_image(i, "darker", 0.5) for i in images])
-    assert "blurred" in shifted([change_image(i, "blur", 0.5) for i in images])
+    assert "darker" in shifted([corrupt_image(i, "darker", 0.5) for i in images])
+    assert "blurred" in shifted([corrupt_image(i, "blur", 0.5) for i in images])
     assert {"redder", "yellower"} <= set(shifted([tinted(i) for i in images]))

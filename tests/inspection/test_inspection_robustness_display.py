@@ -15,27 +15,27 @@ from robustness_cases import ByBrightness, halves, photographs
 from sklearn_dl.inspection import (
     RobustnessDisplay,
     RobustnessReport,
-    list_changes,
+    list_corruptions,
     robustness_report,
 )
-from sklearn_dl.inspection._changes import CHANGES
+from sklearn_dl.inspection._corruptions import CORRUPTIONS
 
 ONCE = ("flip", "vertical_flip")
 
 
 def report(names=None, classes=(), scoring="accuracy", clean=0.95):
-    """Return a report in which the n-th change takes 0.02 n at strength 1."""
+    """Return a report in which the n-th corruption takes 0.02 n at severity 1."""
     rows = []
-    names = list_changes()["change"].tolist() if names is None else names
+    names = list_corruptions()["corruption"].tolist() if names is None else names
     for n, name in enumerate(names):
-        for strength in [1.0] if name in ONCE else [0.5, 1.0, 2.0]:
-            kind = CHANGES[name]
-            drop = 0.02 * n * strength
+        for severity in [1.0] if name in ONCE else [0.5, 1.0, 2.0]:
+            kind = CORRUPTIONS[name]
+            drop = 0.02 * n * severity
             rows.append(
                 {
-                    "change": name,
-                    "strength": np.nan if name in ONCE else strength,
-                    "amount": kind.text.format(kind.amount(strength)),
+                    "corruption": name,
+                    "severity": np.nan if name in ONCE else severity,
+                    "amount": kind.text.format(kind.amount(severity)),
                     "score": clean - drop,
                     "drop": drop,
                     "low": drop - 0.025,
@@ -48,7 +48,7 @@ def report(names=None, classes=(), scoring="accuracy", clean=0.95):
     if classes:
         by_class = pd.concat(
             [
-                table[["change", "strength", "drop", "low", "high"]].assign(
+                table[["corruption", "severity", "drop", "low", "high"]].assign(
                     **{"class": label, "n": 9, "drop": table["drop"] * k / 2},
                     score=0.9 - table["drop"] * k / 2,
                 )
@@ -69,8 +69,8 @@ def solid(ax):
 def test_each_panel_holds_its_change():
     found = report()
     display = RobustnessDisplay.from_report(found)
-    assert list(display.axes_) == found.table["change"].drop_duplicates().tolist()
-    rows = found.table[found.table["change"] == "darker"]
+    assert list(display.axes_) == found.table["corruption"].drop_duplicates().tolist()
+    rows = found.table[found.table["corruption"] == "darker"]
     (line,) = solid(display.axes_["darker"])
     np.testing.assert_array_equal(line.get_xdata(), [0, 0.5, 1, 2])
     np.testing.assert_allclose(line.get_ydata(), [0.95, *rows["score"]])
@@ -81,7 +81,7 @@ def test_each_panel_holds_its_change():
     levels = [line.get_ydata()[0] for line in display.axes_["darker"].get_lines()]
     assert levels[0] == 0.95  # as they are
     (dot,) = display.axes_["flip"].containers
-    flip = found.table.query("change == 'flip'")
+    flip = found.table.query("corruption == 'flip'")
     assert list(dot.lines[0].get_ydata()) == flip["score"].tolist()
 
 
@@ -133,7 +133,7 @@ def test_classes_are_drawn_with_their_recalls():
     ("classes", "value"),
     [((), "drop"), (("ants", "bees", "a class of a long name"), "score")],
 )
-def test_all_changes_are_legible(classes, value, place):  # noqa: F811
+def test_all_corruptions_are_legible(classes, value, place):  # noqa: F811
     found = report(classes=classes, scoring="balanced_accuracy")
     if place is not None and place.figure.get_layout_engine() is not None:
         place.figure.set_size_inches(5.5, 4.5)  # for 17 panels
@@ -142,19 +142,19 @@ def test_all_changes_are_legible(classes, value, place):  # noqa: F811
 
 
 @pytest.mark.parametrize("names", [["blur"], ["blur", "flip", "smaller", "noise"]])
-def test_few_changes_are_legible(names, place):  # noqa: F811
+def test_few_corruptions_are_legible(names, place):  # noqa: F811
     display = RobustnessDisplay.from_report(report(names), ax=place)
     assert_legible(display.figure_)
 
 
-def test_some_changes_share_one_panel(place):  # noqa: F811
+def test_some_corruptions_share_one_panel(place):  # noqa: F811
     names = ["noise", "blur", "flip", "vertical_flip", "darker", "jpeg"]
-    display = RobustnessDisplay.from_report(report(), changes=names, ax=place)
+    display = RobustnessDisplay.from_report(report(), corruptions=names, ax=place)
     assert set(display.axes_.values()) == {display.ax_}
     lines = [line for line in display.ax_.get_lines() if len(line.get_xdata()) == 4]
     assert len({line.get_color() for line in lines}) == 4
     assert len({line.get_marker() for line in lines}) == 4
-    noise = report().table.query("change == 'noise'")
+    noise = report().table.query("corruption == 'noise'")
     np.testing.assert_allclose(lines[0].get_ydata(), [0.95, *noise["score"]])
     dots = [dot.lines[0].get_xdata()[0] for dot in display.ax_.containers]
     assert len(set(dots)) == 2  # beside each other
@@ -163,7 +163,11 @@ def test_some_changes_share_one_panel(place):  # noqa: F811
 
 def test_an_estimator_is_asked_as_by_the_report():
     X, y = photographs(12), halves(12)
-    options = {"changes": ["darker", "flip"], "strengths": [1, 2], "per_class": True}
+    options = {
+        "corruptions": ["darker", "flip"],
+        "severities": [1, 2],
+        "per_class": True,
+    }
     display = RobustnessDisplay.from_estimator(
         ByBrightness().fit(), X, y, **options, n_resamples=50
     )
@@ -188,11 +192,11 @@ def test_names_of_classes_and_scores_are_no_mathematics(place):  # noqa: F811
 
 def test_what_cannot_be_drawn_is_refused():
     display = RobustnessDisplay(report(["blur", "noise"]))
-    with pytest.raises(ValueError, match=r"no change 'fog'; it has blur, noise\."):
+    with pytest.raises(ValueError, match=r"no corruption 'fog'; it has blur, noise\."):
         display.plot(["fog"])
     with pytest.raises(ValueError, match="must be 'score' or 'drop'"):
         display.plot(value="loss")
-    with pytest.raises(ValueError, match="must name 1 to 6 changes, got 0"):
+    with pytest.raises(ValueError, match="must name 1 to 6 of them, got 0"):
         display.plot([])
     with pytest.raises(ValueError, match="ax must be a subplot"):
         display.plot(ax=Figure().add_axes((0, 0, 1, 1)))

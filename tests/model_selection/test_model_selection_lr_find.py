@@ -107,7 +107,7 @@ def test_the_losses_are_those_of_plain_sgd_with_these_rates(data):
     finder = lr_find(model, X, y, lr_min=1e-3, lr_max=1e-1, n_steps=12)
     head = Rates.kept[0][2]
     fitted = clone(model).set_params(max_epochs=1, callbacks=None).fit(X, y)
-    network = fitted.net_.module_.eval()
+    network = fitted.module_.eval()
     pixels = torch.from_numpy(X).permute(0, 3, 1, 2)
     with torch.no_grad():
         features = network.backbone(fitted.preprocessing_.normalize(pixels))
@@ -148,7 +148,7 @@ def test_the_estimator_is_left_alone_and_the_result_repeats(data):
     X, y = data
     model = ImageClassifier(**SMALL, max_epochs=2).fit(X, y)
     parameters = repr(model.get_params())
-    state = {n: t.clone() for n, t in model.net_.module_.state_dict().items()}
+    state = {n: t.clone() for n, t in model.module_.state_dict().items()}
     net = model.net_
     generator = torch.get_rng_state()
     one = lr_find(model, X, y, n_steps=20)

@@ -123,7 +123,7 @@ def livened(model, images):
     A new ViT's head is zeros and the outputs of others are nearly the same for all
     images, so that exports that are wrong would look right.
     """
-    network = model.net_.module_.backbone.module
+    network = model.module_.backbone.module
     pixels = model.preprocessing_.normalize(
         torch.from_numpy(images).permute(0, 3, 1, 2)
     )
@@ -135,9 +135,9 @@ def livened(model, images):
                 part.momentum = 1.0
         network(pixels)
         network.eval()
-        features = model.net_.module_.backbone(pixels)
+        features = model.module_.backbone(pixels)
         generator = torch.Generator().manual_seed(0)
-        head = model.net_.module_.head
+        head = model.module_.head
         spread = features.std(0) + 1e-3 * features.std()
         weight = torch.randn(head.weight.shape, generator=generator)
         weight = weight * 2 / spread / features.shape[1] ** 0.5

@@ -19,6 +19,7 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn_dl import ImageClassifier, make_feature_classifier
 from sklearn_dl._extraction import run_network
 from sklearn_dl._images import as_source
+from sklearn_dl._runtime import Execution
 from sklearn_dl.persistence import (
     ExportedClassifier,
     ExportedRegressor,
@@ -177,7 +178,10 @@ def test_the_exported_program_predicts_as_the_estimator(model, tmp_path):
     plain = _graph._as_is(model.preprocessing_)
     pixels = np.repeat(np.repeat(X[:17], 2, 1), 2, 2)[:, :40, :40]
     wanted = run_network(
-        model.net_.module_, as_source(pixels), plain, device=torch.device("cpu")
+        model.module_,
+        as_source(pixels),
+        plain,
+        Execution.of("cpu", "float32", 32),
     )
     wanted = torch.from_numpy(wanted).softmax(1).numpy()
     assert np.ptp(wanted[:, 0]) > 0.1
@@ -208,7 +212,7 @@ def test_exporting_leaves_the_estimator_alone(model, tmp_path):
     _graph.graph_of(model)
     assert torch.equal(state, torch.random.get_rng_state())
     np.testing.assert_array_equal(model.predict_proba(X), before)
-    assert not model.net_.module_.backbone._ledger.handed_out
+    assert not model.module_.backbone._ledger.handed_out
 
 
 def test_what_has_no_graph_says_so(model, tmp_path):

@@ -426,7 +426,12 @@ def test_a_folder_for_features_that_a_file_names_is_not_taken(tmp_path):
     assert not folder.exists()
     save(classifier(cache=FeatureCache(str(folder))).fit(X, Y), file)
     assert load(file).cache == "memory"
-    save(classifier(cache=FeatureCache("memory", max_bytes=10**7)).fit(X, Y), file)
+    save(
+        classifier(cache=FeatureCache("memory", name="saved", max_bytes=10**7)).fit(
+            X, Y
+        ),
+        file,
+    )
     assert load(file).cache.max_bytes == 10**7
 
 

@@ -27,7 +27,7 @@ def test_a_fine_tuned_backbone_gives_the_same_features_as_weights(
         backbone="mobilenet_v3_small", trainable="all", normalize="data", layer=layer
     ).fit(X, Y)
     export_state_dict(model, path)
-    backbone = model.net_.module_.backbone
+    backbone = model.module_.backbone
     assert not backbone._ledger.handed_out
     again = extractor(
         backbone="mobilenet_v3_small", weights=str(path), layer=layer, image_size=None

@@ -159,7 +159,7 @@ def test_a_trained_network_of_ones_own_is_loaded_with_its_tensors(tmp_path):
     before = torch.random.get_rng_state()
     again = load(tmp_path / "model", trusted=[tiny_network])
     assert torch.equal(before, torch.random.get_rng_state())
-    assert again.net_.module_.backbone.pretrained is False
+    assert again.module_.backbone.pretrained is False
     assert_same_outputs(model, again)
 
 

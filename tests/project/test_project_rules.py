@@ -4,9 +4,11 @@ import ast
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import shape
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "sklearn_dl"
@@ -28,7 +30,7 @@ LAYERS = [
     ("_runtime",),
     ("_files", "_lazy", "_plots"),
 ]
-RANK = {room: rank for rank, row in enumerate(LAYERS) for room in row}
+MODULES = shape.modules(PACKAGE)
 
 
 def run(*command):
@@ -51,50 +53,35 @@ def test_tools_find_nothing(command):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def room_of(module: str) -> str | None:
-    """Return the room of a module of the package, None for the package itself."""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else None
-
-
-def modules():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        yield path, ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imports_of(path: Path):
-    """Return the modules that a file imports from the package, at any depth."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-        else:
-            continue
-        yield from (name for name in names if name.split(".")[0] == "sklearn_dl")
-
-
 def test_every_module_has_a_room():
-    rooms = {room_of(module) for _, module in modules()} - {None}
-    assert rooms <= RANK.keys()
+    assert {shape.room_of(module) for module in MODULES} - {None} <= {
+        room for row in LAYERS for room in row
+    }
 
 
-@pytest.mark.parametrize(
-    ("path", "module"),
-    [(p, m) for p, m in modules() if room_of(m)],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_imports_go_down(path, module):
-    here = room_of(module)
-    for imported in imports_of(path):
-        room = room_of(imported)
-        assert room is not None, f"{module} imports the package's public names"
-        assert room == here or RANK[room] > RANK[here], f"{module} imports {imported}"
+def test_imports_go_down():
+    assert shape.upward(PACKAGE, LAYERS) == []
+
+
+def test_rooms_are_entered_by_their_faces():
+    assert shape.past_the_face(PACKAGE) == []
+
+
+def test_no_files_import_one_another():
+    assert shape.circles(PACKAGE) == []
+
+
+def test_functions_take_few_arguments():
+    assert shape.long_signatures(PACKAGE, 8) == []
+
+
+@pytest.mark.parametrize(("room", "most"), [("training", 16), ("backbones", 6)])
+def test_public_is_what_users_need(room, most):
+    assert 0 < len(shape.public_names(PACKAGE, room)) <= most
 
 
 def test_only_training_imports_skorch():
-    users = {room_of(module) for path, module in modules() if "skorch" in _roots(path)}
+    users = {shape.room_of(m) for m, p in MODULES.items() if "skorch" in _roots(p)}
     assert users == {"training"}
 
 
@@ -107,11 +94,6 @@ def _roots(path):
         elif isinstance(node, ast.ImportFrom):
             found.add((node.module or "").split(".")[0])
     return found
-
-
-def test_files_stay_readable():
-    lengths = {str(p): len(p.read_text().splitlines()) for p, _ in modules()}
-    assert {path: n for path, n in lengths.items() if n > 400} == {}
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -137,11 +119,10 @@ BEYOND = {
     *("sklearn_dl", "skorch", "tqdm"),
     *("sklearn.callback", "sklearn.pipeline", "sklearn.utils"),
 }
-# Loaded by those who use them.
+# Loaded by those who use them, with their files.
 LATE = {
-    *("sklearn_dl.augmentation._plot", "sklearn_dl._extraction._directory"),
-    *("sklearn_dl.training._sam", "sklearn_dl.training._tensorboard"),
-    *("sklearn_dl.training._diagnose", "sklearn_dl.training._adversarial"),
+    "augmentation": ["plot_augmentations"],
+    "training": ["SAM", "TensorBoard", "VirtualAdversarialLoss", "diagnose"],
 }
 
 
@@ -153,9 +134,10 @@ def test_first_use_loads_little_beyond_what_it_stands_on():
         name: {name.split(".")[0], ".".join(name.split(".")[:2])} for name in new
     }
     assert [name for name in sorted(new) if not parents[name] & BEYOND] == []
-    assert new & LATE == set()
-    for name in LATE:
-        assert (PACKAGE / Path(*name.split(".")[1:]).with_suffix(".py")).exists()
+    assert "sqlite3" not in new
+    for room, late in LATE.items():
+        face = import_module(f"sklearn_dl.{room}")
+        assert new & {getattr(face, name).__module__ for name in late} == set()
 
 
 def test_names_that_are_loaded_late_are_listed():
@@ -197,7 +179,7 @@ def test_the_version_stands_in_one_form():
 
 def test_constructors_only_assign():
     """What `__init__` does beyond assigning its parameters would escape `clone`."""
-    for path, _ in modules():
+    for path in MODULES.values():
         for cls in ast.walk(ast.parse(path.read_text())):
             if not isinstance(cls, ast.ClassDef) or cls.name not in {
                 "ImageClassifier",

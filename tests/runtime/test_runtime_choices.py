@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from sklearn_dl import runtime
+from sklearn_dl import _runtime as runtime
 
 
 def test_auto_takes_the_cpu_where_there_is_nothing_else(monkeypatch):

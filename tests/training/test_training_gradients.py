@@ -11,13 +11,16 @@ from sklearn.base import clone
 from skorch.callbacks import Callback
 from torch.nn import functional as F
 
-from sklearn_dl.training import Checkpoint, GradientMonitor
+from sklearn_dl.training import Checkpoint, GradientMonitor, Trainable
 from sklearn_dl.training._gradients import _GradientSums
 
 
 @pytest.fixture(scope="module")
 def data():
     return monitor_cases.two_brightnesses()
+
+
+MOVING = Trainable("all", freeze_batch_norm=False)
 
 
 def with_batch_norm(**parameters):
@@ -108,7 +111,7 @@ def test_layers_have_their_norms(monitored):
         row = layers.iloc[position]
         expected = np.linalg.norm(gradients, axis=1).mean()
         np.testing.assert_allclose(row["grad_norm"], expected, rtol=1e-5)
-    weights = dict(model.net_.module_.named_parameters())
+    weights = dict(model.module_.named_parameters())
     for position, name in enumerate(names, start=2):
         row = layers.iloc[position]
         norm = weights[f"{name}.weight"].detach().norm().item()
@@ -121,7 +124,7 @@ def test_layers_have_their_norms(monitored):
 
 def assert_validation_gradient(model, X, y):
     """Compare the last recorded norm with autograd's, of the rows given."""
-    module = copy.deepcopy(model.net_.module_).eval()
+    module = copy.deepcopy(model.module_).eval()
     pixels = torch.from_numpy(X).permute(0, 3, 1, 2)
     outputs = module(model.preprocessing_.normalize(pixels))
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -169,13 +172,13 @@ class Crash(Callback):
 
 
 def state_of(model):
-    return {k: v.clone() for k, v in model.net_.module_.state_dict().items()}
+    return {k: v.clone() for k, v in model.module_.state_dict().items()}
 
 
 @pytest.mark.parametrize("weights_of_validation", [True, False])
 def test_training_is_bit_equal_with_and_without(data, weights_of_validation):
     """With BatchNorm, whose statistics would show a pass in training mode."""
-    options = {"freeze_batch_norm": False, "optimizer": "adam", "max_epochs": 3}
+    options = {"trainable": MOVING, "optimizer": "adam", "max_epochs": 3}
     validation = {}
     if weights_of_validation:
         validation = {"X_val": data[0], "y_val": data[1]}
@@ -227,7 +230,7 @@ class After(Before):
 
 def test_the_epochs_end_moves_nothing(data):
     callbacks = [Before(), GradientMonitor(), After()]
-    model = with_batch_norm(freeze_batch_norm=False, callbacks=callbacks)
+    model = with_batch_norm(trainable=MOVING, callbacks=callbacks)
     model.fit(*data, X_val=data[0], y_val=data[1])
     assert np.isfinite(model.history_["valid_grad_norm"]).all()
 

@@ -9,7 +9,6 @@ from sklearn_dl.training import (
     Optimizer,
     Rows,
     TrainingRows,
-    hold_back,
 )
 from sklearn_dl.training._optimizers import parameter_groups
 
@@ -123,8 +122,8 @@ def test_rows_without_weight_are_dropped_and_the_others_weigh_one_in_the_mean():
 
 
 def test_a_batch_holds_the_rows_asked_for():
-    features = torch.arange(6.0)[:, None]
-    rows = TrainingRows(torch.arange(6), torch.ones(6), features=features)
+    features = np.arange(6.0)[:, None]
+    rows = TrainingRows(Rows(None, torch.arange(6), np.ones(6)), features=features)
     batch, target = rows.__getitems__([4, 1])
     assert target.tolist() == [4, 1]
     assert batch["features"].flatten().tolist() == [4.0, 1.0]
@@ -133,16 +132,18 @@ def test_a_batch_holds_the_rows_asked_for():
 
 def test_a_split_keeps_proportions_and_loses_no_row():
     strata = np.repeat([0, 1], [12, 8])
-    train, held_back = hold_back(20, 0.25, strata, seed=0)
-    assert sorted([*train, *held_back]) == list(range(20))
-    assert strata[held_back].tolist().count(0) == 3
-    assert len(held_back) == 5
+    parts = Rows(None, torch.arange(20), np.ones(20)).split(0.25, strata, seed=0)
+    train, validation = (part.target.tolist() for part in parts)
+    assert sorted([*train, *validation]) == list(range(20))
+    assert strata[validation].tolist().count(0) == 3
+    assert len(validation) == 5
 
 
 def test_a_split_of_tiny_classes_warns_and_goes_on():
+    rows = Rows(None, torch.arange(5), np.ones(5))
     with pytest.warns(UserWarning, match="validation rows are not stratified"):
-        train, held_back = hold_back(5, 0.2, np.arange(5), seed=0)
-    assert (len(train), len(held_back)) == (4, 1)
+        train, validation = rows.split(0.2, np.arange(5), seed=0)
+    assert (len(train), len(validation)) == (4, 1)
 
 
 def test_a_token_a_position_and_a_layer_scale_do_not_decay():

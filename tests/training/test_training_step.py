@@ -11,19 +11,18 @@ from skorch.callbacks import Callback
 from sklearn_dl import ImageClassifier
 from sklearn_dl._extraction import PixelReader
 from sklearn_dl._images import as_source
+from sklearn_dl._runtime import Execution
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.datasets import load_torch_dataset
-from sklearn_dl.training import SAM, EstimatorNet, TrainingRows, _step
-from sklearn_dl.training._data import RowLoader, whole_batch
-from sklearn_dl.training._step import SteppingNet, sent
+from sklearn_dl.training import SAM, EstimatorNet, Rows, Trainable, TrainingRows, _net
+from sklearn_dl.training._dataset import RowLoader, sent, whole_batch
 
 PLAIN = Preprocessing(None, None, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 OPTIONS = {
     "backbone": "resnet18",
     "weights": None,
     "image_size": 32,
-    "trainable": "all",
-    "freeze_batch_norm": True,
+    "trainable": Trainable("all", freeze_batch_norm=True),
     "max_epochs": 2,
     "batch_size": 8,
     "random_state": 0,
@@ -57,7 +56,7 @@ def little_memory(monkeypatch):
 
 @pytest.mark.parametrize("optimizer", ["momentum", SAM])
 def test_batches_in_parts_learn_the_same(data, request, optimizer):
-    options = {**OPTIONS, "optimizer": optimizer, "mix": "mixup"}
+    options = {**OPTIONS, "optimizer": optimizer, "augment": "mixup"}
     whole = ImageClassifier(**options).fit(*data)
     given = request.getfixturevalue("little_memory")
     with pytest.warns(RuntimeWarning, match="not enough memory to train on 8") as seen:
@@ -92,7 +91,7 @@ def test_validation_goes_in_parts_too(data, request):
 def test_memory_is_freed_before_another_try(data, little_memory, monkeypatch):
     freed = []
     monkeypatch.setattr(
-        _step, "free_cached_blocks", lambda device: freed.append(len(little_memory))
+        _net, "free_cached_blocks", lambda device: freed.append(len(little_memory))
     )
     with pytest.warns(RuntimeWarning, match="not enough memory"):
         ImageClassifier(**OPTIONS).fit(*data)
@@ -100,12 +99,13 @@ def test_memory_is_freed_before_another_try(data, little_memory, monkeypatch):
 
 
 def test_a_gpu_computes_ahead_and_a_cpu_does_not():
-    ahead = SteppingNet.computes_ahead_.fget
-    assert [ahead(SimpleNamespace(device=d)) for d in ("cuda", "cuda:1", "cpu")] == [
-        True,
-        True,
-        False,
-    ]
+    ahead = EstimatorNet.computes_ahead_.fget
+    found = []
+    for name in ("cuda", "cuda:1", "cpu"):
+        execution = Execution(torch.device(name), torch.float32)
+        recipe = SimpleNamespace(execution=execution)
+        found.append(ahead(SimpleNamespace(recipe=recipe)))
+    assert found == [True, True, False]
 
 
 def test_what_goes_to_a_gpu_is_not_waited_for():
@@ -140,17 +140,17 @@ def test_all_that_a_step_sends_goes_by_one_way(data, monkeypatch):
         finally:
             within.clear()
 
-    monkeypatch.setattr(_step, "sent", noted)
+    monkeypatch.setattr(_net, "sent", noted)
     monkeypatch.setattr(torch.Tensor, "to", watched)
     monkeypatch.setattr(EstimatorNet, "_gradients", within_step)
-    ImageClassifier(**{**OPTIONS, "mix": "mixup", "max_epochs": 1}).fit(*data)
+    ImageClassifier(**{**OPTIONS, "augment": "mixup", "max_epochs": 1}).fit(*data)
     # Pixels, targets, weights, shares, other targets, other weights, of three batches.
     assert len(moved) == 3 * 6
     assert plain == []
 
 
 def test_training_reads_by_the_loader_that_reads_ahead(data):
-    net = ImageClassifier(**OPTIONS).fit(*data).net_
+    net = ImageClassifier(**OPTIONS, warm_start=True).fit(*data)._net
     assert net.iterator_train is RowLoader
     assert net.iterator_valid is RowLoader
 
@@ -166,7 +166,8 @@ def test_parts_are_of_two_rows_where_batch_norm_trains(data, monkeypatch):
         return gradients(self, inputs, target, params)
 
     monkeypatch.setattr(EstimatorNet, "_gradients", short)
-    options = {**OPTIONS, "freeze_batch_norm": False, "batch_size": 10}
+    options = {**OPTIONS, "trainable": Trainable("all", freeze_batch_norm=False)}
+    options["batch_size"] = 10
     with pytest.warns(RuntimeWarning, match="not enough memory"):
         ImageClassifier(**options).fit(*data)
     assert sizes[2] == [2, 5, 7, 10]
@@ -209,11 +210,12 @@ def test_losses_that_are_read_late_are_the_same(data, monkeypatch):
     options = {**OPTIONS, "early_stopping": True, "validation_fraction": 0.4}
     plain = ImageClassifier(**options).fit(*data)
     monkeypatch.setattr(EstimatorNet, "computes_ahead_", True)
-    late = ImageClassifier(**options, callbacks=[Watch()]).fit(*data)
+    late = ImageClassifier(**options, warm_start=True, callbacks=[Watch()])
+    late.fit(*data)
     assert set(kinds) == {torch.Tensor}  # nothing was read while batches ran
     columns = ["train_loss", "valid_loss", "train_top1", "valid_score"]
     np.testing.assert_array_equal(late.history_[columns], plain.history_[columns])
-    for epoch in late.net_.history:
+    for epoch in late._net.history:
         for batch in epoch["batches"]:
             assert type(batch.get("train_loss", 0.0)) is float
             assert type(batch.get("valid_loss", 0.0)) is float
@@ -233,8 +235,8 @@ def test_losses_are_read_also_after_an_interruption(data, monkeypatch):
 
 
 def rows(n=10):
-    target = torch.arange(n)
-    return TrainingRows(target, torch.ones(n), features=torch.randn(n, 2))
+    features = np.random.default_rng(0).normal(size=(n, 2)).astype("float32")
+    return TrainingRows(Rows(None, torch.arange(n), np.ones(n)), features=features)
 
 
 def order(loader):
@@ -276,7 +278,7 @@ def test_a_dataset_is_not_read_ahead_of_the_steps(data):
     X = load_torch_dataset(Images()).data
     read.clear()
     with PixelReader(as_source(X), PLAIN, torch.device("cpu")) as reader:
-        dataset = TrainingRows(torch.arange(6), torch.ones(6), pixels=reader)
+        dataset = TrainingRows(Rows(None, torch.arange(6), np.ones(6)), pixels=reader)
         for _ in RowLoader(dataset, batch_size=2, collate_fn=whole_batch):
             now[0] += 1
     assert read == [0, 0, 1, 1, 2, 2]
@@ -294,7 +296,7 @@ def test_images_are_read_ahead_of_the_steps(tmp_path):
         torch.device("cpu"),
         on_read=lambda row, image: read.append(row),
     ) as reader:
-        dataset = TrainingRows(torch.arange(12), torch.ones(12), pixels=reader)
+        dataset = TrainingRows(Rows(None, torch.arange(12), np.ones(12)), pixels=reader)
         loader = RowLoader(dataset, batch_size=2, collate_fn=whole_batch)
         epoch = iter(loader)
         inputs, target = next(epoch)

@@ -116,7 +116,7 @@ def test_histograms_are_of_the_weights_at_the_end_and_the_last_gradients(run):
     weights = reader.Histograms("weights/head.weight")
     gradients = reader.Histograms("grads/head.weight")
     assert [w.step for w in weights] == [g.step for g in gradients] == [1, 2, 3]
-    last = model.net_.module_.head.weight.detach()
+    last = model.module_.head.weight.detach()
     expected = [(weights[-1].histogram_value, last)]
     expected += [
         (written.histogram_value, gradient)
@@ -136,7 +136,7 @@ def test_histograms_are_of_the_weights_at_the_end_and_the_last_gradients(run):
 
 def test_training_is_bit_equal_with_and_without(run, data):
     plain = classifier().fit(*data, X_val=data[0], y_val=data[1])
-    ours, theirs = (m.net_.module_.state_dict() for m in (run[0], plain))
+    ours, theirs = (m.module_.state_dict() for m in (run[0], plain))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 

@@ -1,4 +1,4 @@
-"""Each change is what its name says, and as far as its augmentation goes."""
+"""Each corruption is what its name says, and as far as its augmentation goes."""
 
 import io
 
@@ -12,9 +12,9 @@ from torchvision.transforms.v2 import functional as F
 from sklearn_dl._images import decode_image
 from sklearn_dl.augmentation import AUGMENTATIONS, Augment, resolve_augment
 from sklearn_dl.backbones import Preprocessing
-from sklearn_dl.inspection import change_image, list_changes
+from sklearn_dl.inspection import corrupt_image, list_corruptions
 
-NAMES = list_changes()["change"].tolist()
+NAMES = list_corruptions()["corruption"].tolist()
 # Those that draw signs, places or noise.
 DRAWN = {"rotation", "translation", "shear", "color_cast", "noise", "occlusion"}
 PLAIN = Preprocessing((48, 40), (48, 40), mean=(0.5,) * 3, std=(0.2,) * 3)
@@ -29,58 +29,60 @@ def pixels(image):
     return np.asarray(image).astype(float)
 
 
-def by_hand(image, change, strength):
-    """Return what a change is, by other code."""
+def by_hand(image, corruption, severity):
+    """Return what a corruption is, by other code."""
     values = pixels(image)
-    if change == "flip":
+    if corruption == "flip":
         return ImageOps.mirror(image)
-    if change == "vertical_flip":
+    if corruption == "vertical_flip":
         return ImageOps.flip(image)
-    if change in ("darker", "brighter"):
-        sign = -1 if change == "darker" else 1
-        return np.clip(values * (1 + sign * 0.4 * strength), 0, 255)
-    if change in ("less_contrast", "more_contrast"):
-        sign = -1 if change == "less_contrast" else 1
+    if corruption in ("darker", "brighter"):
+        sign = -1 if corruption == "darker" else 1
+        return np.clip(values * (1 + sign * 0.4 * severity), 0, 255)
+    if corruption in ("less_contrast", "more_contrast"):
+        sign = -1 if corruption == "less_contrast" else 1
         grey = (values @ [0.299, 0.587, 0.114]).mean()
-        return np.clip(grey + (values - grey) * (1 + sign * 0.4 * strength), 0, 255)
-    if change == "grayscale":
+        return np.clip(grey + (values - grey) * (1 + sign * 0.4 * severity), 0, 255)
+    if corruption == "grayscale":
         grey = (values @ [0.299, 0.587, 0.114])[..., None]
-        return values + (grey - values) * strength
-    if change == "jpeg":
+        return values + (grey - values) * severity
+    if corruption == "jpeg":
         file = io.BytesIO()
-        image.save(file, "JPEG", quality=round(95 - 65 * strength))
+        image.save(file, "JPEG", quality=round(95 - 65 * severity))
         return Image.open(file)
-    if change == "blur":
-        sigma = 0.0075 * 107 * strength  # of larger images, of their side
+    if corruption == "blur":
+        sigma = 0.0075 * 107 * severity  # of larger images, of their side
         tensor = torch.from_numpy(values).permute(2, 0, 1)
         return F.gaussian_blur(tensor, 2 * int(np.ceil(3 * sigma)) + 1, sigma).permute(
             1, 2, 0
         )
-    if change in ("smaller", "larger"):
-        factor = 1.25 ** (strength if change == "larger" else -strength)
+    if corruption in ("smaller", "larger"):
+        factor = 1.25 ** (severity if corruption == "larger" else -severity)
         tensor = torch.from_numpy(values).permute(2, 0, 1)
         moved = F.affine(
             tensor, 0, [0, 0], factor, [0, 0], F.InterpolationMode.BILINEAR
         )
         return moved.permute(1, 2, 0)
-    raise ValueError(change)
+    raise ValueError(corruption)
 
 
-@pytest.mark.parametrize("strength", [0.5, 1.0])
-@pytest.mark.parametrize("change", [name for name in NAMES if name not in DRAWN])
-def test_a_change_is_what_other_code_makes(image, change, strength):
-    expected = by_hand(image, change, strength)
-    result = pixels(change_image(image, change, strength))
+@pytest.mark.parametrize("severity", [0.5, 1.0])
+@pytest.mark.parametrize("corruption", [name for name in NAMES if name not in DRAWN])
+def test_a_corruption_is_what_other_code_makes(image, corruption, severity):
+    expected = by_hand(image, corruption, severity)
+    result = pixels(corrupt_image(image, corruption, severity))
     # What comes in from outside, and the blur's border, are rules of their own.
     inner = (slice(14, -14), slice(14, -14))
-    inside = inner if change in ("smaller", "larger", "blur") else (slice(None),) * 2
+    inside = (
+        inner if corruption in ("smaller", "larger", "blur") else (slice(None),) * 2
+    )
     assert np.abs(result - pixels(expected))[inside].max() <= 1.01
 
 
 def test_a_rotation_turns_either_way(image):
     found = {}
     for row in range(12):
-        result = pixels(change_image(image, "rotation", 1.0, row=row))
+        result = pixels(corrupt_image(image, "rotation", 1.0, row=row))
         for degrees in (15, -15):
             expected = pixels(image.rotate(degrees, Image.Resampling.BILINEAR))
             inner = (slice(14, -14), slice(14, -14))
@@ -93,7 +95,7 @@ def test_a_rotation_turns_either_way(image):
 def test_a_translation_moves_by_a_tenth_of_the_sides(image):
     values = pixels(image)
     for row in range(8):
-        result = pixels(change_image(image, "translation", 1.25, row=row))
+        result = pixels(corrupt_image(image, "translation", 1.25, row=row))
         moves = [
             (y, x)
             for y in (-6, 6)
@@ -107,7 +109,7 @@ def test_a_translation_moves_by_a_tenth_of_the_sides(image):
 
 def test_a_shear_slants_columns_and_rows(image):
     tensor = torch.from_numpy(pixels(image)).permute(2, 0, 1)
-    result = pixels(change_image(image, "shear", 1.0, row=3))
+    result = pixels(corrupt_image(image, "shear", 1.0, row=3))
     tangent = np.tan(np.radians(10))
     errors = []
     for x in (-tangent, tangent):
@@ -130,7 +132,7 @@ def test_a_cast_moves_one_channel_against_the_others():
     grey = np.full((4, 4, 3), 128, "uint8")
     seen = set()
     for row in range(60):
-        change = change_image(grey, "color_cast", 1.0, row=row)[0, 0].astype(int) - 128
+        change = corrupt_image(grey, "color_cast", 1.0, row=row)[0, 0].astype(int) - 128
         assert np.abs(change).tolist() == pytest.approx([25.5] * 3, abs=0.51)
         seen.add(tuple(np.sign(change)))
     assert len(seen) == 6
@@ -139,7 +141,7 @@ def test_a_cast_moves_one_channel_against_the_others():
 def test_large_images_are_blurred_by_a_share_of_their_shorter_side():
     step = np.zeros((200, 240, 3), "uint8")
     step[:, 120:] = 255
-    profile = change_image(step, "blur", 2.0)[100, :, 0] / 255.0
+    profile = corrupt_image(step, "blur", 2.0)[100, :, 0] / 255.0
     places = np.arange(240) + 0.5 - 120
     slope = np.diff(profile)
     deviation = np.sqrt((slope * (places[1:] - 0.5) ** 2).sum() / slope.sum())
@@ -148,66 +150,70 @@ def test_large_images_are_blurred_by_a_share_of_their_shorter_side():
 
 def test_noise_has_its_deviation():
     grey = np.full((200, 200, 3), 128, "uint8")
-    result = change_image(grey, "noise", 2.0).astype(float)
+    result = corrupt_image(grey, "noise", 2.0).astype(float)
     assert result.std() == pytest.approx(0.12 * 255, rel=0.02)
     assert result.mean() == pytest.approx(128, abs=0.5)
 
 
 def test_an_occlusion_covers_its_share_with_one_colour(image):
     for row in range(6):
-        result = pixels(change_image(image, "occlusion", 2.0, row=row))
+        result = pixels(corrupt_image(image, "occlusion", 2.0, row=row))
         hidden = (result != pixels(image)).any(2)
         assert hidden.mean() == pytest.approx(0.33, abs=0.03)
         assert len(np.unique(result[hidden], axis=0)) == 1
 
 
-@pytest.mark.parametrize("change", NAMES)
-def test_a_change_depends_on_seed_kind_and_row_alone(image, change):
-    first = pixels(change_image(image, change, 1.0, seed=1, row=2))
+@pytest.mark.parametrize("corruption", NAMES)
+def test_a_corruption_depends_on_seed_kind_and_row_alone(image, corruption):
+    first = pixels(corrupt_image(image, corruption, 1.0, seed=1, row=2))
     np.random.default_rng(0).random()
     torch.rand(1)
-    assert np.array_equal(first, pixels(change_image(image, change, seed=1, row=2)))
+    assert np.array_equal(
+        first, pixels(corrupt_image(image, corruption, seed=1, row=2))
+    )
     for others in ([(1, r) for r in range(3, 9)], [(s, 2) for s in range(2, 8)]):
-        found = [pixels(change_image(image, change, seed=s, row=r)) for s, r in others]
+        found = [
+            pixels(corrupt_image(image, corruption, seed=s, row=r)) for s, r in others
+        ]
         differ = any(not np.array_equal(first, other) for other in found)
-        assert differ == (change in DRAWN)
+        assert differ == (corruption in DRAWN)
 
 
-@pytest.mark.parametrize("change", NAMES)
-def test_forms_of_one_image_agree(image, change, tmp_path):
+@pytest.mark.parametrize("corruption", NAMES)
+def test_forms_of_one_image_agree(image, corruption, tmp_path):
     image.save(tmp_path / "image.png")
-    expected = change_image(image, change)
+    expected = corrupt_image(image, corruption)
     assert expected.mode == "RGB"
     assert expected.size == image.size
-    of_file = change_image(tmp_path / "image.png", change)
+    of_file = corrupt_image(tmp_path / "image.png", corruption)
     assert np.array_equal(pixels(of_file), pixels(expected))
-    array = change_image(np.asarray(image), change)
+    array = corrupt_image(np.asarray(image), corruption)
     assert array.dtype == np.uint8
     assert np.array_equal(array, pixels(expected))
-    floats = change_image(np.asarray(image).astype(np.float32) / 255, change)
+    floats = corrupt_image(np.asarray(image).astype(np.float32) / 255, corruption)
     assert floats.dtype == np.float32
     assert np.abs(floats * 255 - pixels(expected)).max() <= 0.51
 
 
-@pytest.mark.parametrize("change", NAMES)
-def test_grey_images_stay_grey_and_have_no_colour_to_change(change):
+@pytest.mark.parametrize("corruption", NAMES)
+def test_grey_images_stay_grey_and_have_no_colour_to_change(corruption):
     array = photographs(1, channels=1)[0]
     image = Image.fromarray(array[..., 0])
-    if change in ("color_cast", "grayscale"):
-        with pytest.raises(ValueError, match=f"Grey images have no '{change}'"):
-            change_image(image, change)
+    if corruption in ("color_cast", "grayscale"):
+        with pytest.raises(ValueError, match=f"Grey images have no '{corruption}'"):
+            corrupt_image(image, corruption)
         return
-    assert change_image(image, change).mode == "L"
-    assert change_image(array, change).shape == array.shape
+    assert corrupt_image(image, corruption).mode == "L"
+    assert corrupt_image(array, corruption).shape == array.shape
 
 
-@pytest.mark.parametrize("change", NAMES)
-def test_each_change_names_an_augmentation_that_goes_as_far(image, change):
-    name = list_changes().set_index("change").loc[change, "augmentation"]
+@pytest.mark.parametrize("corruption", NAMES)
+def test_each_corruption_names_an_augmentation_that_goes_as_far(image, corruption):
+    name = list_corruptions().set_index("corruption").loc[corruption, "augmentation"]
     assert name in AUGMENTATIONS
     augmenter, _ = resolve_augment(Augment(name, strength=1.0), PLAIN)
     plain = pixels(image)
-    moved = np.abs(pixels(change_image(image, change, 1.0)) - plain).mean()
+    moved = np.abs(pixels(corrupt_image(image, corruption, 1.0)) - plain).mean()
     draws = [
         augmenter(image, np.random.default_rng(s)).permute(1, 2, 0).numpy()
         for s in range(200)
@@ -216,43 +222,53 @@ def test_each_change_names_an_augmentation_that_goes_as_far(image, change):
     assert furthest >= 0.8 * moved > 0
 
 
-def test_strengths_end_where_the_augmentation_ends(image):
-    for change in ("rotation", "translation", "shear", "darker", "jpeg", "grayscale"):
-        far = pixels(change_image(image, change, 30.0))
-        assert np.array_equal(far, pixels(change_image(image, change, 50.0)))
+def test_severities_end_where_the_augmentation_ends(image):
+    for corruption in (
+        "rotation",
+        "translation",
+        "shear",
+        "darker",
+        "jpeg",
+        "grayscale",
+    ):
+        far = pixels(corrupt_image(image, corruption, 30.0))
+        assert np.array_equal(far, pixels(corrupt_image(image, corruption, 50.0)))
 
 
-def test_any_size_can_be_changed():
+def test_any_size_can_be_corrupted():
     for size in ((1, 1), (1, 7), (3, 2), (201, 33)):
         tiny = np.random.default_rng(0).integers(0, 256, (*size, 3), "uint8")
-        for change in NAMES:
-            assert change_image(tiny, change, 2.0).shape == tiny.shape
+        for corruption in NAMES:
+            assert corrupt_image(tiny, corruption, 2.0).shape == tiny.shape
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("rotate",), "There is no change 'rotate'; the changes are smaller, larger"),
-        (("blur", 0), "strength must be positive, got 0"),
-        (("blur", float("nan")), "strength must be positive, got nan"),
+        (
+            ("rotate",),
+            "There is no corruption 'rotate'; the corruptions are smaller, larger",
+        ),
+        (("blur", 0), "severity must be positive, got 0"),
+        (("blur", float("nan")), "severity must be positive, got nan"),
     ],
 )
 def test_what_is_wrong_is_said(image, arguments, message):
     with pytest.raises(ValueError, match=message):
-        change_image(image, *arguments)
+        corrupt_image(image, *arguments)
 
 
 def test_normalised_floats_are_refused():
     with pytest.raises(ValueError, match=r"Row 5 holds floats from -2 to 2: .* \[0, 1"):
-        change_image(np.float32([[[-2.0] * 3, [2.0] * 3]]), "blur", row=5)
+        corrupt_image(np.float32([[[-2.0] * 3, [2.0] * 3]]), "blur", row=5)
 
 
-def test_a_file_with_an_orientation_is_changed_as_it_is_seen(tmp_path):
+def test_a_file_with_an_orientation_is_corrupted_as_it_is_seen(tmp_path):
     image = Image.fromarray(photographs(1)[0])
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "turned.png", exif=exif)
     seen = decode_image(tmp_path / "turned.png")
     assert seen.size == image.size[::-1]
-    changed = change_image(tmp_path / "turned.png", "flip")
-    assert np.array_equal(pixels(changed), pixels(ImageOps.mirror(seen)))
+    corrupted = corrupt_image(tmp_path / "turned.png", "flip")
+    assert np.array_equal(pixels(corrupted), pixels(ImageOps.mirror(seen)))

@@ -20,6 +20,77 @@ from sklearn_dl.augmentation import Mixing
 _VIEW, _MIX = 0, 1
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Images with their targets and weights, before they are read.
+
+    Parameters
+    ----------
+    source : ImageSource
+    target : torch.Tensor of shape (n,) or (n, n_targets)
+    weight : ndarray of shape (n,)
+    rows : ndarray of int, shape (n,), default=None
+        Positions of the n images in the source; None for all of it.
+    note : str, default=""
+        What an error about these rows adds.
+    """
+
+    source: ImageSource
+    target: torch.Tensor
+    weight: np.ndarray
+    rows: np.ndarray | None = None
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def take(self, index: np.ndarray) -> "Rows":
+        """Return some of the rows."""
+        rows = index if self.rows is None else self.rows[index]
+        target, weight = self.target[index], self.weight[index]
+        return Rows(self.source, target, weight, rows, self.note)
+
+    def weighted(self) -> "Rows":
+        """Return the rows that weigh something, with weights of mean 1.
+
+        The others would take time, and part in BatchNorm's statistics.
+        """
+        chosen = self.take(np.flatnonzero(self.weight))
+        if len(chosen) == 0:
+            raise ValueError("sample_weight is zero for every row.")
+        return replace(chosen, weight=chosen.weight / chosen.weight.mean())
+
+    def split(
+        self, fraction: float, strata: np.ndarray | None, seed: int
+    ) -> tuple["Rows", "Rows"]:
+        """Return rows to train on, and a fraction of the rows for validation.
+
+        `strata` has the classes to keep in proportion, where there are enough of each.
+        """
+        if len(self) < 2:
+            raise ValueError(
+                "early_stopping=True takes rows for validation, but there is "
+                "n_samples=1; use early_stopping=False, or give X_val and y_val."
+            )
+        every = np.arange(len(self))
+        arguments: dict[str, Any] = {"test_size": fraction, "random_state": seed}
+        try:
+            parts = train_test_split(every, stratify=strata, **arguments)
+        except ValueError:
+            # A class of one row, or more classes than validation rows.
+            if strata is None:
+                raise
+            warnings.warn(
+                "The validation rows are not stratified: some class has too few rows. "
+                "Give X_val and y_val to choose them.",
+                UserWarning,
+                stacklevel=4,
+            )
+            parts = train_test_split(every, **arguments)
+        training, validation = (self.take(part).weighted() for part in parts)
+        return training, validation
+
+
 class TrainingRows(Dataset):
     """Inputs, targets and weights, indexed by row.
 
@@ -29,44 +100,39 @@ class TrainingRows(Dataset):
 
     Parameters
     ----------
-    target : torch.Tensor of shape (n,) or (n, n_targets)
-    weight : torch.Tensor of shape (n,)
-        With mean 1.
+    rows : Rows
+        Their weights have mean 1.
     pixels : PixelReader, default=None
-        The images; its view may be an `AugmentedView`.
-    features : torch.Tensor of shape (n, n_features), default=None
+        Reads the images; its view may be an `AugmentedView`.
+    features : ndarray of shape (n, n_features), default=None
         What a frozen backbone gave for the images; taken in their place until
         `use_pixels`.
-    mix : {"mixup", "cutmix", "both"} or None, default=None
+    mixing : Mixing, default=None
         How the images of a batch are mixed.
-    mix_alpha : float or None, default=None
     pairs : bool or None, default=None
-        See `Mixing.mix_batch`.
+        Whether mixed rows keep two targets; see `Mixing.mix_batch`.
     seed : int, default=0
     """
 
     def __init__(
         self,
-        target: torch.Tensor,
-        weight: torch.Tensor,
+        rows: Rows,
         *,
         pixels: PixelReader | None = None,
-        features: torch.Tensor | None = None,
-        mix: str | None = None,
-        mix_alpha: float | None = None,
+        features: np.ndarray | None = None,
+        mixing: Mixing | None = None,
         pairs: bool | None = None,
         seed: int = 0,
     ):
-        self.target = target
-        self.weight = weight
+        self.target = rows.target
+        self.weight = torch.from_numpy(rows.weight)
+        self.note = rows.note
         self.pixels = pixels
-        self.features = features
-        self.mix = mix
-        self.mix_alpha = mix_alpha
+        self.features = None if features is None else torch.from_numpy(features)
+        self.mixing = mixing
         self.pairs = pairs
         self.seed = seed
         self.epoch = 0
-        self.note = ""  # what an error of these rows adds
 
     def __len__(self) -> int:
         return len(self.target)
@@ -75,7 +141,7 @@ class TrainingRows(Dataset):
     def random(self) -> bool:
         """Whether epochs differ in more than the order of the rows."""
         view = None if self.pixels is None else self.pixels.view
-        return self.mix is not None or view is not None
+        return self.mixing is not None or view is not None
 
     def use_pixels(self) -> None:
         """Hand out pixels from now on: the backbone is no longer frozen."""
@@ -97,23 +163,20 @@ class TrainingRows(Dataset):
             pixels = self.pixels.read(index.numpy())
         return self._batch(index, pixels)
 
+    def __getitem__(self, index: int) -> tuple[dict[str, Any], Any]:
+        batch, target = self.__getitems__([index])
+        return {name: value[0] for name, value in batch.items()}, target[0]
+
     def stream(
         self, batches: Iterable[Sequence[int]]
     ) -> Iterator[tuple[dict[str, Any], Any]]:
-        """Yield batches; images are decoded while the network works on the one before.
-
-        Parameters
-        ----------
-        batches : iterable of sequence of int
-            Rows of each batch; they are taken a few batches ahead.
-        """
+        """Yield batches of rows; images are decoded while the network works."""
         pixels = None if self.features is not None else self.pixels
         if pixels is None or not pixels.source.thread_safe:
             # What a dataset draws at random must not mix with what the steps draw.
             yield from map(self.__getitems__, batches)
             return
-        indices = (np.asarray(rows) for rows in batches)
-        coming: Any = pixels.stream(indices)
+        coming: Any = pixels.stream(np.asarray(rows) for rows in batches)
         with closing(coming):
             while True:
                 with noted(self.note):
@@ -130,25 +193,15 @@ class TrainingRows(Dataset):
         if pixels is None:
             assert self.features is not None
             return {"features": self.features[index], "sample_weight": weight}, target
-        if self.mix is None:
+        if self.mixing is None:
             return {"x": pixels, "sample_weight": weight}, target
         rng = keyed_generator(self.seed, self.epoch, _MIX, int(index[0]))
-        mixed = Mixing(self.mix, self.mix_alpha).mix_batch(
-            pixels,
-            target,
-            weight,
-            pairs=self.pairs,
-            rng=rng,
-        )
+        mixed = self.mixing.mix_batch(pixels, target, weight, pairs=self.pairs, rng=rng)
         batch = {"x": mixed["x"], "sample_weight": mixed["weight"]}
         for name in ("mix_target", "mix_weight", "mix_share"):
             if mixed.get(name) is not None:
                 batch[name] = mixed[name]
         return batch, mixed["target"]
-
-    def __getitem__(self, index: int) -> tuple[dict[str, Any], Any]:
-        batch, target = self.__getitems__([index])
-        return {name: value[0] for name, value in batch.items()}, target[0]
 
 
 class RowLoader(DataLoader):
@@ -163,19 +216,13 @@ class RowLoader(DataLoader):
         if self.num_workers or batches is None or not isinstance(rows, TrainingRows):
             return super().__iter__()
         # torch's iterators draw a seed for their workers: what is random after it
-        # shall not depend on the number of workers.
+        # must not depend on the number of workers.
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)
         return map(self.collate_fn, rows.stream(batches))
 
 
 class AugmentedView:
-    """Random changes of each image, drawn from (seed, epoch, row).
-
-    Parameters
-    ----------
-    augmenter : Augmenter
-    seed : int
-    """
+    """Random changes of each image, drawn from (seed, epoch, row)."""
 
     def __init__(self, augmenter, seed: int):
         self.augmenter = augmenter
@@ -201,79 +248,12 @@ def noted(note: str) -> Iterator[None]:
 
 
 def whole_batch(batch):
-    """Collate what is a batch already."""
+    """Return what is a batch already."""
     return batch
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Images with their targets and weights, before they are read.
-
-    Parameters
-    ----------
-    source : ImageSource
-    target : torch.Tensor of shape (n,) or (n, n_targets)
-    weight : ndarray of shape (n,)
-    rows : ndarray of int, shape (n,), default=None
-        Positions of the n images in the source; None for all of it.
-    """
-
-    source: ImageSource
-    target: torch.Tensor
-    weight: np.ndarray
-    rows: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.target)
-
-    def take(self, index: np.ndarray) -> "Rows":
-        """Return some of the rows."""
-        rows = index if self.rows is None else self.rows[index]
-        return Rows(self.source, self.target[index], self.weight[index], rows)
-
-    def weighted(self) -> "Rows":
-        """Return the rows that weigh something, with weights of mean 1.
-
-        The others would take time, and part in BatchNorm's statistics.
-        """
-        chosen = self.take(np.flatnonzero(self.weight))
-        if len(chosen) == 0:
-            raise ValueError("sample_weight is zero for every row.")
-        return replace(chosen, weight=chosen.weight / chosen.weight.mean())
-
-
-def hold_back(
-    n_rows: int, fraction: float, strata: np.ndarray | None, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows to train on, and a fraction held back for validation.
-
-    Parameters
-    ----------
-    n_rows : int
-    fraction : float
-        Share of the rows held back.
-    strata : ndarray of shape (n_rows,) or None
-        Classes to keep in proportion, where there are enough rows of each.
-    seed : int
-    """
-    if n_rows < 2:
-        raise ValueError(
-            "early_stopping=True holds rows back for validation, but there is "
-            "n_samples=1; use early_stopping=False, or give X_val and y_val."
-        )
-    rows = np.arange(n_rows)
-    arguments: dict[str, Any] = {"test_size": fraction, "random_state": seed}
-    try:
-        train, held_back = train_test_split(rows, stratify=strata, **arguments)
-    except ValueError:
-        # A class of one row, or more classes than rows held back.
-        if strata is None:
-            raise
-        warnings.warn(
-            "The validation rows are not stratified: some class has too few rows. "
-            "Give X_val and y_val to choose them.",
-            UserWarning,
-            stacklevel=5,
-        )
-        train, held_back = train_test_split(rows, **arguments)
-    return train, held_back
+def sent(
+    values: torch.Tensor, device: torch.device, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """Return values on a device; a GPU copies while the host goes on."""
+    return values.to(device, dtype, non_blocking=device.type == "cuda")

@@ -29,7 +29,7 @@ from torch import nn
 from torchvision.models import ResNet18_Weights, squeezenet1_1
 from torchvision.transforms import Compose, InterpolationMode, v2
 
-from sklearn_dl._runtime import stable_text
+from sklearn_dl._runtime import fingerprint_text as text_of
 
 SIZE = 3
 MEAN = {"rgb": torch.tensor([0.5, 0.25, 0.125])}
@@ -117,12 +117,12 @@ def values():
 
 
 def texts():
-    return {name: stable_text(value) for name, value in values().items()}
+    return {name: text_of(value) for name, value in values().items()}
 
 
 def test_texts_are_the_same_in_another_process():
     here = texts()
-    code = "import json, test_runtime_text as t; print(json.dumps(t.texts()))"
+    code = "import json, test_runtime_fingerprint as t; print(json.dumps(t.texts()))"
     output = subprocess.check_output(
         [sys.executable, "-c", code],
         text=True,
@@ -316,7 +316,7 @@ DIFFERENT = {
 
 @pytest.mark.parametrize("kind", DIFFERENT)
 def test_other_values_have_other_texts(kind):
-    found = [stable_text(value) for value in DIFFERENT[kind]]
+    found = [text_of(value) for value in DIFFERENT[kind]]
     for i, text in enumerate(found):
         assert found.index(text) == i, (DIFFERENT[kind][i], text)
 
@@ -339,35 +339,35 @@ def test_other_values_have_other_texts(kind):
     ],
 )
 def test_equal_values_have_equal_texts(one, other):
-    assert stable_text(one) == stable_text(other)
+    assert text_of(one) == text_of(other)
 
 
 def test_what_is_the_same_twice_is_as_two_equal_ones():
     shared_list = [1, {"a": [2, 3]}]
     equal = [1, {"a": [2, 3]}]
-    assert stable_text([shared_list, shared_list]) == stable_text([shared_list, equal])
+    assert text_of([shared_list, shared_list]) == text_of([shared_list, equal])
 
 
 def test_readable_where_it_is_short():
-    assert stable_text({"b": [1, "x"], "a": None}) == "{'a': None, 'b': [1, 'x']}"
+    assert text_of({"b": [1, "x"], "a": None}) == "{'a': None, 'b': [1, 'x']}"
 
 
 def test_keys_to_skip_are_left_out_at_every_depth():
     def text(workers, size):
         inside = {"loader__num_workers": workers, "size": size}
-        return stable_text({"net": [inside], "num_workers": 1}, skip=("num_workers",))
+        return text_of({"net": [inside], "num_workers": 1}, skip=("num_workers",))
 
     assert text(0, 1) == text(5, 1) != text(0, 2)
-    assert stable_text({"num_workers": 0}) != stable_text({"num_workers": 5})
+    assert text_of({"num_workers": 0}) != text_of({"num_workers": 5})
 
 
 def test_hooks_and_the_mode_of_a_network_are_left_out():
     net = Net()
-    before = stable_text(net)
+    before = text_of(net)
     net.register_forward_hook(lambda *args: None)
-    assert stable_text(net.eval()) == before
+    assert text_of(net.eval()) == before
     net.layer.weight.data[0, 0] += 1e-3
-    assert stable_text(net) != before
+    assert text_of(net) != before
 
 
 # ------------------------------------------------------------ what functions refer to
@@ -441,9 +441,9 @@ def test_a_function_differs_with_what_it_refers_to(name, old, new, differs):
     assert old in SOURCE
     one, other = defined(SOURCE), defined(SOURCE.replace(old, new))
     for make in (lambda m: getattr(m, name), lambda m: [getattr(m, name)]):
-        assert (stable_text(make(one)) != stable_text(make(other))) == differs
+        assert (text_of(make(one)) != text_of(make(other))) == differs
     if name == "Prepare":
-        texts = [stable_text(one.Prepare()), stable_text(other.Prepare())]
+        texts = [text_of(one.Prepare()), text_of(other.Prepare())]
         assert (texts[0] != texts[1]) == differs
 
 
@@ -454,7 +454,7 @@ def test_a_function_that_is_called_through_a_module_counts_if_it_is_the_users():
         inner = defined(f"def f(x): return {body}\nunused = {unused}", "helpers.inner")
         helpers = defined("", "helpers", inner=inner)
         inner.helpers = helpers
-        return stable_text(defined(source, helpers=helpers).prepare)
+        return text_of(defined(source, helpers=helpers).prepare)
 
     assert text("x") == text("x", unused="1") != text("-x")
 
@@ -462,8 +462,7 @@ def test_a_function_that_is_called_through_a_module_counts_if_it_is_the_users():
 def test_modules_are_told_by_their_names():
     source = "def prepare(x):\n    return helpers.exp(x)"
     texts = {
-        stable_text(defined(source, helpers=module).prepare)
-        for module in (math, np, torch)
+        text_of(defined(source, helpers=module).prepare) for module in (math, np, torch)
     }
     assert len(texts) == 3
 
@@ -477,18 +476,18 @@ def test_an_installed_package_is_told_by_the_code_that_is_used(monkeypatch, chan
         file = str(Path("lib", "site-packages", "some_package", "__init__.py"))
         module = defined(source, "some_package", __file__=file)
         monkeypatch.setitem(sys.modules, "some_package", module)
-        texts.append(stable_text(module.f))
+        texts.append(text_of(module.f))
     assert (texts[0] != texts[1]) == (change == "body")
 
 
 def test_what_a_library_has_under_a_name_is_told_by_it():
-    assert stable_text(nn.functional.relu) == "torch.nn.functional.relu"
-    assert stable_text(nn.ReLU) == "torch.nn.modules.activation.ReLU"
+    assert text_of(nn.functional.relu) == "torch.nn.functional.relu"
+    assert text_of(nn.ReLU) == "torch.nn.modules.activation.ReLU"
 
 
 def test_what_a_library_makes_in_a_call_differs_with_its_arguments():
     make = torch.optim.swa_utils.get_ema_avg_fn
-    assert stable_text(make(0.9)) == stable_text(make(0.9)) != stable_text(make(0.8))
+    assert text_of(make(0.9)) == text_of(make(0.9)) != text_of(make(0.8))
 
 
 def test_a_decorated_function_is_told_by_what_is_decorated():
@@ -496,8 +495,8 @@ def test_a_decorated_function_is_told_by_what_is_decorated():
         source = f"@torch.no_grad()\ndef f(x):\n    return x + {k}"
         return defined(source, torch=torch).f
 
-    assert stable_text(decorated(1)) == stable_text(decorated(1))
-    assert stable_text(decorated(1)) != stable_text(decorated(2))
+    assert text_of(decorated(1)) == text_of(decorated(1))
+    assert text_of(decorated(1)) != text_of(decorated(2))
 
 
 def test_a_function_that_travelled_by_value_has_the_same_text():
@@ -508,20 +507,20 @@ def test_a_function_that_travelled_by_value_has_the_same_text():
         if isinstance(value, type):  # within one process the class itself comes back
             continue
         assert travelled is not value
-        assert stable_text(travelled) == stable_text(value)
+        assert text_of(travelled) == text_of(value)
 
 
 def test_the_script_has_the_same_name_in_a_child_process():
     child, parent = defined(SOURCE, "__mp_main__"), defined(SOURCE, "__main__")
-    assert stable_text(child.outer) == stable_text(parent.outer)
-    assert stable_text(child.Prepare()) == stable_text(parent.Prepare())
+    assert text_of(child.outer) == text_of(parent.outer)
+    assert text_of(child.Prepare()) == text_of(parent.Prepare())
 
 
 def test_a_call_of_a_cached_function_changes_nothing():
     cached = functools.lru_cache(even)
-    before = stable_text(cached)
+    before = text_of(cached)
     cached(0)
-    assert stable_text(cached) == before
+    assert text_of(cached) == before
 
 
 # -------------------------------------------------------------------- hard structures
@@ -543,8 +542,8 @@ def graph(n, value):
 
 @pytest.mark.parametrize("n", [20, 600])
 def test_a_graph_with_cycles_is_walked_once(n):
-    assert stable_text(graph(n, 1)) == stable_text(graph(n, 1))
-    assert stable_text(graph(n, 1)) != stable_text(graph(n, 2))
+    assert text_of(graph(n, 1)) == text_of(graph(n, 1))
+    assert text_of(graph(n, 1)) != text_of(graph(n, 2))
 
 
 def nested(depth, value):
@@ -554,16 +553,16 @@ def nested(depth, value):
 
 
 def test_what_lies_deep_counts():
-    assert stable_text(nested(5000, 1)) == stable_text(nested(5000, 1))
-    assert stable_text(nested(5000, 1)) != stable_text(nested(5000, 2))
-    assert stable_text(nested(5000, 1)) != stable_text(nested(5001, 1))
+    assert text_of(nested(5000, 1)) == text_of(nested(5000, 1))
+    assert text_of(nested(5000, 1)) != text_of(nested(5000, 2))
+    assert text_of(nested(5000, 1)) != text_of(nested(5001, 1))
 
 
 def test_much_sharing_is_walked_once():
     value: list = [1]
     for _ in range(200):
         value = [value, value]
-    assert stable_text(value) == stable_text(value)
+    assert text_of(value) == text_of(value)
 
 
 def test_functions_that_name_each_other_are_followed_once():
@@ -573,7 +572,7 @@ def test_functions_that_name_each_other_are_followed_once():
     def text(constant):
         lines = [f"def {n}(x): return {called} + {k}" for k, n in enumerate(names)]
         lines[-1] += constant
-        return stable_text(defined("\n".join(lines)).f0)
+        return text_of(defined("\n".join(lines)).f0)
 
     assert text("") == text("") != text(" + 1")
 
@@ -589,17 +588,17 @@ def test_an_object_that_can_not_be_pickled_or_printed_has_a_text():
         def __repr__(self):
             raise RuntimeError("on purpose")
 
-    assert stable_text(Stubborn(1)) == stable_text(Stubborn(1))
-    assert stable_text(Stubborn(1)) != stable_text(Stubborn(2))
+    assert text_of(Stubborn(1)) == text_of(Stubborn(1))
+    assert text_of(Stubborn(1)) != text_of(Stubborn(2))
 
 
 def test_large_values_are_not_copied():
     value = [np.ones(10**7, np.uint8), b"x" * 10**7, Image.new("L", (10**4, 10**3))]
     tracemalloc.start()
     try:
-        stable_text(value[:2])
+        text_of(value[:2])
         assert tracemalloc.get_traced_memory()[1] < 10**5
-        stable_text(value)
+        text_of(value)
         assert tracemalloc.get_traced_memory()[1] < 5 * 10**7
     finally:
         tracemalloc.stop()
@@ -619,20 +618,20 @@ def test_what_cannot_be_read_equals_nothing_but_itself(make):
     first, second = make(), make()
     if first is second:  # Python keeps one reference to a class
         second = weakref.ref(Net)
-    assert stable_text([first]) == stable_text([first])
-    assert stable_text([first]) != stable_text([second])
+    assert text_of([first]) == text_of([first])
+    assert text_of([first]) != text_of([second])
 
 
 def test_a_token_is_not_given_to_another_object_at_the_same_address():
-    tokens = {stable_text(i for i in range(3)) for _ in range(50)}
+    tokens = {text_of(i for i in range(3)) for _ in range(50)}
     assert len(tokens) == 50
 
 
 def test_tokens_differ_after_a_fork():
     code = (
-        "import os; from sklearn_dl._runtime import stable_text\n"
+        "import os; from sklearn_dl._runtime import fingerprint_text\n"
         "pid = os.fork()\n"
-        "print(stable_text(i for i in range(3)), flush=True)\n"
+        "print(fingerprint_text(i for i in range(3)), flush=True)\n"
         "if pid: os.waitpid(pid, 0)"
     )
     output = subprocess.check_output([sys.executable, "-c", code], text=True)
@@ -640,5 +639,5 @@ def test_tokens_differ_after_a_fork():
 
 
 def test_locks_are_all_the_same():
-    assert stable_text(threading.Lock()) == stable_text(threading.Lock())
-    assert stable_text(threading.RLock()) == stable_text(threading.RLock())
+    assert text_of(threading.Lock()) == text_of(threading.Lock())
+    assert text_of(threading.RLock()) == text_of(threading.RLock())

@@ -7,10 +7,10 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from sklearn_dl.backbones._names import unknown_name
-from sklearn_dl.backbones._zoo import build, check_backbone_name
+from sklearn_dl.backbones._zoo import build, check_backbone_name, unknown_name
 
-POOLINGS = (None, "avg", "max", "flatten", "cls")
+Layer = str | tuple[str, str]
+POOLINGS = ("avg", "max", "flatten", "cls")
 
 # Where each family's last feature map (or its tokens) can be taken, for a pooling other
 # than the network's own.
@@ -42,6 +42,18 @@ _AFTER_POOLING = {
     "MobileNetV3": ("classifier",),
     "VGG": ("classifier",),
 }
+
+
+def split_layer(layer: Any) -> tuple[str, str | None]:
+    """Return the name of a layer, and the pooling that goes with it, if any."""
+    pair = tuple(layer) if isinstance(layer, tuple | list) else (layer, None)
+    if len(pair) != 2 or not isinstance(pair[0], str):
+        raise ValueError(
+            f"layer must be a name or a pair (name, pooling), got {layer!r:.100}."
+        )
+    if pair[1] not in (None, *POOLINGS):
+        raise ValueError(f"pooling must be one of {POOLINGS}, got {pair[1]!r:.100}.")
+    return pair
 
 
 class Reached(Exception):
@@ -134,7 +146,8 @@ def cut(module: nn.Module, layer: str, pooling: str | None) -> str | None:
     if layer == "pre_logits" and after_pooling:
         raise ValueError(
             f"pooling={pooling!r} has nothing to pool: layers follow the pooling of "
-            f"this backbone. Use layer='pooled' or name a layer that gives a map."
+            f"this backbone. Use layer=('pooled', {pooling!r}), or name a layer that "
+            "gives a map."
         )
     if family == "DenseNet":  # its last activation is no layer
         module.get_submodule("features").add_module("relu5", nn.ReLU(inplace=True))

@@ -1,4 +1,4 @@
-"""Changes of images, each as far as a random augmentation goes."""
+"""Corruptions of images, each as far as a random augmentation goes."""
 
 import zlib
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from sklearn_dl.augmentation import (
     warp,
 )
 
-# Of six casts: one channel up or down against the two others.
+# Six casts: one channel up or down against the two others.
 _CASTS = np.array(
     [[1, -1, -1], [-1, 1, -1], [-1, -1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]]
 )
@@ -37,15 +37,15 @@ _OVERSHOOT = 0.25
 
 
 @dataclass(frozen=True)
-class Change:
-    """One kind of change.
+class Corruption:
+    """One kind of corruption.
 
     Parameters
     ----------
     augmentation : str
         Name of the random transform that reaches as far at the same strength.
     amount : callable
-        From a strength to how far the change goes; equal amounts are the same change.
+        From a severity to how far it goes; equal amounts are the same corruption.
     text : str
         Format of the amount.
     apply : callable
@@ -53,9 +53,8 @@ class Change:
     colour : bool, default=False
         Whether grey images don't have it.
     reach : float, default=1.5
-        Strength of the augmentation that answers the change, by that of the change.
-        At 1 the change would lie at the edge of what is drawn, where hardly any draw
-        comes.
+        Strength of the augmentation that answers it, by its severity.
+        At 1 it would lie at the edge of what is drawn, where hardly any draw comes.
     """
 
     augmentation: str
@@ -139,128 +138,132 @@ def _jpeg(pixels, rng, quality):
     return jpeg(pixels, int(quality))
 
 
-def _once(strength: float) -> float:
+def _once(severity: float) -> float:
     return 1.0
 
 
-def _less(strength: float) -> float:
-    return max(1 - 0.4 * strength, 0.05)
+def _less(severity: float) -> float:
+    return max(1 - 0.4 * severity, 0.05)
 
 
-def _more(strength: float) -> float:
-    return 1 + 0.4 * strength
+def _more(severity: float) -> float:
+    return 1 + 0.4 * severity
 
 
 #: By name, in the order of a report.
-CHANGES: dict[str, Change] = {
-    "smaller": Change("scale", lambda s: 1.25**-s, "times {:.2f}", _scaled),
-    "larger": Change("scale", lambda s: 1.25**s, "times {:.2f}", _scaled),
-    "rotation": Change(
+CORRUPTIONS: dict[str, Corruption] = {
+    "smaller": Corruption("scale", lambda s: 1.25**-s, "times {:.2f}", _scaled),
+    "larger": Corruption("scale", lambda s: 1.25**s, "times {:.2f}", _scaled),
+    "rotation": Corruption(
         "rotation", lambda s: min(15 * s, 180), "{:.3g} degrees", _rotation
     ),
-    "flip": Change("flip", _once, "left and right", _flip, reach=1.0),
-    "vertical_flip": Change(
+    "flip": Corruption("flip", _once, "left and right", _flip, reach=1.0),
+    "vertical_flip": Corruption(
         "vertical_flip", _once, "top and bottom", _vertical_flip, reach=1.0
     ),
-    "translation": Change(
+    "translation": Corruption(
         "translation", lambda s: min(0.1 * s, 0.5), "{:.0%} of the sides", _translation
     ),
-    "shear": Change("shear", lambda s: min(10 * s, 40), "{:.3g} degrees", _shear),
-    "darker": Change(
+    "shear": Corruption("shear", lambda s: min(10 * s, 40), "{:.3g} degrees", _shear),
+    "darker": Corruption(
         "brightness",
         _less,
         "times {:.2f}",
         _coloured(lambda c, rng, a: c.brightness(a)),
     ),
-    "brighter": Change(
+    "brighter": Corruption(
         "brightness",
         _more,
         "times {:.2f}",
         _coloured(lambda c, rng, a: c.brightness(a)),
     ),
-    "less_contrast": Change(
+    "less_contrast": Corruption(
         "contrast", _less, "times {:.2f}", _coloured(lambda c, rng, a: c.contrast(a))
     ),
-    "more_contrast": Change(
+    "more_contrast": Corruption(
         "contrast", _more, "times {:.2f}", _coloured(lambda c, rng, a: c.contrast(a))
     ),
-    "color_cast": Change(
+    "color_cast": Corruption(
         "channel_shift",
         lambda s: min(0.1 * s, 1),
         "{:.0%} of the scale",
         _coloured(_cast),
         colour=True,
     ),
-    "grayscale": Change(
+    "grayscale": Corruption(
         "grayscale",
         lambda s: min(s, 1),
         "{:.0%} of the colour",
         _coloured(lambda c, rng, a: c.saturation(1 - a)),
         colour=True,
     ),
-    "blur": Change("blur", lambda s: 0.0075 * s, "{:.2%} of the shorter side", _blur),
-    "noise": Change("noise", lambda s: 0.06 * s, "{:.1%} of the scale", _noise),
-    "occlusion": Change(
+    "blur": Corruption(
+        "blur", lambda s: 0.0075 * s, "{:.2%} of the shorter side", _blur
+    ),
+    "noise": Corruption("noise", lambda s: 0.06 * s, "{:.1%} of the scale", _noise),
+    "occlusion": Corruption(
         "erase",
         lambda s: min(0.165 * s, 0.9),
         "{:.0%} of the area",
         _occlusion,
         reach=1.0,
     ),
-    "jpeg": Change(
+    "jpeg": Corruption(
         "jpeg", lambda s: max(round(95 - 65 * s), 5), "quality {:.0f}", _jpeg
     ),
 }
 
 
-def list_changes() -> pd.DataFrame:
-    """Return the kinds of change that a robustness report is made of.
+def list_corruptions() -> pd.DataFrame:
+    """Return the kinds of corruption that a robustness report is made of.
 
-    Strength says how far a change goes, on the scale of `Augment`: as far as the
-    augmentation that answers it goes at this strength. For ``occlusion`` it is half as
-    far: what the augmentation hides in the mean. Images of less than 107 pixels on the
+    Severity says how far a corruption goes: as far as the augmentation that answers it
+    goes at the same ``strength`` of `Augment`. For ``occlusion`` it is half as far:
+    what the augmentation hides in the mean. Images of less than 107 pixels on the
     shorter side are blurred like those of 107.
 
     Returns
     -------
     DataFrame
-        One row per kind, with ``change``, ``amount`` (what strength 1 is) and
+        One row per kind, with ``corruption``, ``amount`` (what severity 1 is) and
         ``augmentation`` (the name for `augment` that answers it; each has one).
 
     Examples
     --------
-    >>> from sklearn_dl.inspection import list_changes
-    >>> list_changes().head(3)
-         change      amount augmentation
+    >>> from sklearn_dl.inspection import list_corruptions
+    >>> list_corruptions().head(3)
+         corruption      amount augmentation
     0   smaller  times 0.80        scale
     1    larger  times 1.25        scale
     2  rotation  15 degrees     rotation
     """
     return pd.DataFrame(
         {
-            "change": list(CHANGES),
-            "amount": [kind.text.format(kind.amount(1.0)) for kind in CHANGES.values()],
-            "augmentation": [kind.augmentation for kind in CHANGES.values()],
+            "corruption": list(CORRUPTIONS),
+            "amount": [
+                kind.text.format(kind.amount(1.0)) for kind in CORRUPTIONS.values()
+            ],
+            "augmentation": [kind.augmentation for kind in CORRUPTIONS.values()],
         }
     )
 
 
-def change_image(
-    image: Any, change: str, strength: float = 1.0, *, seed: int = 0, row: int = 0
+def corrupt_image(
+    image: Any, corruption: str, severity: float = 1.0, *, seed: int = 0, row: int = 0
 ) -> Image.Image | np.ndarray:
-    """Return an image with one change, as `robustness_report` makes it.
+    """Return an image with one corruption, as `robustness_report` makes it.
 
     Parameters
     ----------
     image : str, Path, bytes, PIL.Image.Image, ndarray or torch tensor
         An array is (H, W), (H, W, C) or (C, H, W), uint8 or float in [0, 1].
-    change : str
-        A name out of `list_changes`.
-    strength : float, default=1.0
-        How far, positive; see `list_changes`.
+    corruption : str
+        A name out of `list_corruptions`.
+    severity : float, default=1.0
+        How far, positive; see `list_corruptions`.
     seed, row : int, default=0
-        Signs, places and noise follow from these and the name of the change alone. In
-        a report, the row is the image's position in X.
+        Signs, places and noise follow from these and the corruption's name alone. In a
+        report, the row is the image's position in X.
 
     Returns
     -------
@@ -271,45 +274,46 @@ def change_image(
     Raises
     ------
     ValueError
-        If there is no such change, the strength isn't positive, floats lie outside
-        [0, 1], or a grey array shall change its colour.
+        If there is no such corruption, the severity isn't positive, floats lie outside
+        [0, 1], or a grey array is to change its colour.
     ImageDecodeError
         If the image can't be decoded.
 
     Notes
     -----
-    What a change of place brings in from outside is as with `Augment`: more of the
+    What a corruption of place brings in from outside is as with `Augment`: more of the
     ground where most of the border has one colour, else the image's reflection.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from sklearn_dl.inspection import change_image
+    >>> from sklearn_dl.inspection import corrupt_image
     >>> image = np.full((2, 2, 3), 100, "uint8")
-    >>> change_image(image, "darker", 1.0)[0, 0]
+    >>> corrupt_image(image, "darker", 1.0)[0, 0]
     array([60, 60, 60], dtype=uint8)
     """
-    check_change(change)
-    if not (np.isfinite(strength) and strength > 0):
-        raise ValueError(f"strength must be positive, got {strength!r}.")
+    check_corruption(corruption)
+    if not (np.isfinite(severity) and severity > 0):
+        raise ValueError(f"severity must be positive, got {severity!r}.")
     if isinstance(image, np.ndarray) or is_tensor(image):
         image = image_array(image)
     elif not (isinstance(image, Image.Image) and image.mode in ("L", "RGB")):
         image = decode_image(image)
-    return changed(image, change, strength, seed, row)
+    return corrupted(image, corruption, severity, seed, row)
 
 
-def check_change(change: Any) -> None:
-    """Refuse what is no name of a change."""
-    if not isinstance(change, str) or change not in CHANGES:
+def check_corruption(corruption: Any) -> None:
+    """Refuse what is no name of a corruption."""
+    if not isinstance(corruption, str) or corruption not in CORRUPTIONS:
         raise ValueError(
-            f"There is no change {change!r}; the changes are {', '.join(CHANGES)}."
+            f"There is no corruption {corruption!r}; the corruptions are "
+            f"{', '.join(CORRUPTIONS)}."
         )
 
 
-def changed(image: Any, change: str, strength: float, seed: int, row: int) -> Any:
-    """Return a decoded image (PIL, or an array (H, W, C)) with one change."""
-    kind = CHANGES[change]
+def corrupted(image: Any, corruption: str, severity: float, seed: int, row: int) -> Any:
+    """Return a decoded image (PIL, or an array (H, W, C)) with one corruption."""
+    kind = CORRUPTIONS[corruption]
     if isinstance(image, Image.Image):
         pixels = to_pixels(image)
     else:
@@ -319,13 +323,15 @@ def changed(image: Any, change: str, strength: float, seed: int, row: int) -> An
         if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
             raise ValueError(
                 f"Row {row} holds floats from {low:.3g} to {high:.3g}: images are "
-                "changed as uint8 or as floats in [0, 1]."
+                "corrupted as uint8 or as floats in [0, 1]."
             )
     if kind.colour and len(pixels) == 1:
-        raise ValueError(f"Grey images have no {change!r}: leave it out of changes.")
-    # Without the strength: what a row meets grows with it and turns nowhere else.
-    rng = keyed_generator(seed, zlib.crc32(change.encode()), row)
-    result = kind.apply(pixels, rng, kind.amount(strength))
+        raise ValueError(
+            f"Grey images have no {corruption!r}: leave it out of corruptions."
+        )
+    # Without the severity: what a row meets grows with it and turns nowhere else.
+    rng = keyed_generator(seed, zlib.crc32(corruption.encode()), row)
+    result = kind.apply(pixels, rng, kind.amount(severity))
     if pixels.dtype != np.uint8:
         result = to_floats(result)
     else:

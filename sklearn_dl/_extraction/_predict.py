@@ -1,0 +1,656 @@
+"""Batches of images through a network: outputs, maps, and features that are kept."""
+
+import copy
+import hashlib
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+from tqdm.auto import tqdm
+
+from sklearn_dl._extraction._cache import Flight, Found, resolve_cache
+from sklearn_dl._extraction._cluster import active_client, spread, task_rows
+from sklearn_dl._extraction._pixels import PixelReader, resized_by
+from sklearn_dl._extraction._store import Store, new_owner
+from sklearn_dl._images import (
+    ImageDecodeError,
+    ImageSource,
+    digest_image,
+    verify_images,
+)
+from sklearn_dl._runtime import (
+    Execution,
+    decoding_threads,
+    fingerprint_text,
+    fitting_batch_size,
+    free_cached_blocks,
+    is_out_of_memory,
+    keep_large_blocks,
+    release_memory,
+    resolve_device,
+)
+from sklearn_dl.backbones import Backbone, Preprocessing, place
+
+# Part of each key: to be raised when this library begins to make other pixels of an
+# image, or other features of a network's outputs.
+_KEYS = 3
+# Rows that are looked up together; their features take no more than these bytes.
+_WINDOW_ROWS, _WINDOW_BYTES = 4096, 2**26
+
+Combine = Callable[[torch.Tensor], torch.Tensor]
+Bar = Callable[[int], object]
+
+
+# ------------------------------------------------------------------ what users call
+
+
+def run_network(
+    network: torch.nn.Module,
+    source: ImageSource,
+    preprocessing,
+    execution: Execution,
+    *,
+    rows: np.ndarray | None = None,
+    views=None,
+    combine: Combine | None = None,
+    description: str = "images",
+) -> np.ndarray:
+    """Return the outputs of a network for every image, in input order.
+
+    Decoding runs ahead of the network, and only a few batches are in memory at any
+    time, the output aside.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps a normalised batch of shape (b, 3, height, width) to (b, n_outputs).
+        It is moved to the device, in evaluation mode.
+    source : ImageSource of n images
+    preprocessing : Preprocessing
+    execution : Execution
+    rows : ndarray of int, default=None
+        Positions of the images wanted; None for all n.
+    views : Views, default=None
+        Several views of each image are taken through the network.
+    combine : callable, default=None
+        Maps the outputs of a batch, (b, n_outputs) or with views (b, n_views,
+        n_outputs), to one row each. None takes the mean over the views.
+    description : str, default="images"
+        Label of the progress bar.
+
+    Returns
+    -------
+    ndarray of shape (n or n_rows, n_outputs)
+        float32, or float64 where that is the precision.
+    """
+    forward = Forward(network, preprocessing, execution, views)
+    combine = combine or _combined(views)
+    output = None
+    with (
+        forward.reader(source, rows) as reader,
+        progress(len(reader), description, execution.verbose) as bar,
+    ):
+        for part, outputs in forward.stream(reader.batches(forward.batch_size(source))):
+            output = _filled(output, len(reader), part, combine(outputs))
+            bar(part.stop - part.start)
+    release_memory()
+    assert output is not None  # a source is never empty
+    return output
+
+
+def run_frozen(
+    backbone: Backbone,
+    source: ImageSource,
+    execution: Execution,
+    *,
+    cache: Any,
+    rows: np.ndarray | None = None,
+    views=None,
+    combine: Combine | None = None,
+    description: str = "images",
+) -> np.ndarray:
+    """Return what becomes of a frozen backbone's features, one row per image.
+
+    Images whose features are in the cache are not decoded; of the others, each
+    distinct one is taken through the backbone once, also when several threads or
+    processes ask for it at the same time. Inside ``joblib.parallel_config("dask")``
+    many images are spread over the workers of the cluster.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    source : ImageSource of n images
+    execution : Execution
+        The workers of a cluster take its `requested_device`, as they have it.
+    cache : "memory", str, path, FeatureCache or None
+        Where features are kept; None computes all.
+    rows : ndarray of int, default=None
+        Positions of the images wanted; None for all n.
+    views : Views, default=None
+        Several views of each image are taken through the backbone.
+    combine : callable, default=None
+        Maps features, (b, n_features) or with views (b, n_views, n_features), to one
+        row each. None takes the mean over the views.
+    description : str, default="images"
+        Label of the progress bar.
+
+    Returns
+    -------
+    ndarray of shape (n or n_rows, n_outputs)
+        float32, or float64 where that is the precision.
+
+    Raises
+    ------
+    ImageDecodeError
+        Naming the rows and paths of images that can't be read.
+    """
+    store = resolve_cache(cache)
+    rows = np.arange(len(source)) if rows is None else np.asarray(rows)
+    client = active_client() if "distributed" in sys.modules else None
+    features = Features(backbone, source, execution, store, views)
+    if client is not None:
+        size = features.forward.batch_size(source)
+        if len(rows) <= task_rows(client, len(rows), size):
+            client = None  # too little to be spread
+    if store is None and client is None:
+        return run_network(
+            backbone,
+            source,
+            backbone.preprocessing,
+            execution,
+            rows=rows,
+            views=views,
+            combine=combine,
+            description=description,
+        )
+    combine = combine or _combined(views)
+    # Workers wait for the last of no window.
+    window = features.window if client is None else len(rows)
+    output = None
+    with progress(len(rows), description, execution.verbose) as bar:
+        for start in range(0, len(rows), window):
+            some = rows[start : start + window]
+            if client is None:
+                values = features.get(some, bar)
+            else:
+                values = _spread_features(features, some, bar, client, cache)
+            for part in torch.from_numpy(values).split(features.window):
+                place = slice(start, start + len(part))
+                output = _filled(output, len(rows), place, combine(part))
+                start += len(part)
+    if features.computed:
+        release_memory()
+    assert output is not None  # a source is never empty
+    return output
+
+
+def _filled(output, n_rows: int, place: slice, values: torch.Tensor) -> np.ndarray:
+    """Write to the output, which is made when its width is known."""
+    if output is None:
+        output = np.empty((n_rows, *values.shape[1:]), dtype=values.numpy().dtype)
+    output[place] = values
+    return output
+
+
+def _combined(views) -> Combine:
+    """Return what makes one row of outputs: the mean over views, if there are any."""
+    return torch.Tensor.contiguous if views is None else lambda values: values.mean(1)
+
+
+@contextmanager
+def progress(n_images: int, description: str, verbose: int) -> Iterator[Bar]:
+    """Show progress; the context's value is called with the number of images done."""
+    if verbose < 1:  # a disabled bar would start tqdm's monitor thread all the same
+        yield lambda n: None
+        return
+    with tqdm(total=n_images, desc=description, unit="img") as bar:
+        yield bar.update
+
+
+# ---------------------------------------------------------------- batches of pixels
+
+
+class Forward:
+    """A network on batches of pixels, in evaluation mode.
+
+    Where the device's memory doesn't suffice for a batch, it is halved, with a warning,
+    and so are those that follow.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps a normalised batch of shape (b, 3, height, width) to (b, n_outputs).
+        It is moved to the device.
+    preprocessing : Preprocessing
+        Its ``normalize`` is the network's first step.
+    execution : Execution
+    views : Views, default=None
+        Several views of each image are taken through the network.
+    """
+
+    def __init__(self, network, preprocessing, execution: Execution, views=None):
+        keep_large_blocks()
+        self.preprocessing = preprocessing
+        self.execution = execution
+        self.device = execution.device
+        self.views = views
+        self.network = place(network, execution.device, execution.module_dtype)
+        self._most: int | None = None  # images that the memory has room for
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the outputs, on the CPU.
+
+        Parameters
+        ----------
+        pixels : torch.Tensor
+            (b, 1 or 3, height, width), or with views (b, n_views, 1 or 3, height,
+            width).
+
+        Returns
+        -------
+        torch.Tensor of shape (b, n_outputs) or (b, n_views, n_outputs)
+            float32, or float64 where that is the precision.
+        """
+        return self._start(pixels)()
+
+    def stream(
+        self, batches: Iterable[tuple[Any, torch.Tensor]]
+    ) -> Iterator[tuple[Any, torch.Tensor]]:
+        """Yield (rows, outputs) of batches of (rows, pixels), in order.
+
+        A GPU is given the next batch before the outputs of the last are waited for.
+        """
+        before = None
+        for rows, pixels in batches:
+            coming = rows, self._start(pixels)
+            if before is not None:
+                yield before[0], before[1]()
+            before = coming
+            if self.device.type == "cpu":  # everything is done
+                yield before[0], before[1]()
+                before = None
+        if before is not None:
+            yield before[0], before[1]()
+
+    def _start(self, pixels: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Compute the outputs of a batch; return what waits for them."""
+        images = pixels if self.views is None else pixels.flatten(0, 1)
+        values = self._values(images)
+        if self.views is not None:
+            values = values.unflatten(0, pixels.shape[:2])
+        if self.device.type != "cuda":
+            values = values.cpu()
+            return lambda: values
+        landing = values.to("cpu", non_blocking=True)  # in pinned memory
+        landed = torch.cuda.Event()
+        landed.record(torch.cuda.current_stream(self.device))
+
+        def wait() -> torch.Tensor:
+            landed.synchronize()
+            return landing
+
+        return wait
+
+    def _values(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the outputs on the device, in as many parts as it has memory for."""
+        while True:
+            size = min(len(images), self._most or len(images))
+            try:
+                parts = [self._part(part) for part in images.split(size)]
+                return parts[0] if len(parts) == 1 else torch.cat(parts)
+            except (RuntimeError, MemoryError) as error:
+                if size == 1 or not is_out_of_memory(error):
+                    raise
+            # Outside of the handler, which would hold on to what there was no room for.
+            free_cached_blocks(self.device)
+            if self._most is None:
+                warnings.warn(
+                    f"{self.device} has not enough memory for {size} images at once; "
+                    "they go in halves. A smaller batch_size saves the attempt.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            self._most = size // 2
+
+    def _part(self, images: torch.Tensor) -> torch.Tensor:
+        dtype = self.execution.module_dtype
+        batch = self.preprocessing.normalize(images).to(
+            dtype=dtype, memory_format=torch.channels_last
+        )
+        with torch.inference_mode(), self.execution.autocast():
+            return self.network(batch).to(dtype)
+
+    def batch_size(self, source: ImageSource) -> int:
+        """Return how many images, in all their views, make a batch."""
+        size = self.execution.batch_size
+        if isinstance(size, str):
+            size = fitting_batch_size(self.device, self._largest(source))
+        return max(1, size // (1 if self.views is None else self.views.n_views))
+
+    def _largest(self, source: ImageSource) -> tuple[int, int] | None:
+        """Return the largest size, in pixels, that images have on the device."""
+        size = None
+        if isinstance(self.preprocessing, Preprocessing):
+            size = self.preprocessing.output_size
+        shape = source.image_shape
+        if shape is None or self.device.type == "cpu":
+            return size
+        if size is None or shape[0] * shape[1] > size[0] * size[1]:
+            return shape[:2]  # arrays are resized there
+        return size
+
+    def reader(self, source: ImageSource, rows=None, on_read=None) -> PixelReader:
+        """Return a reader of what the network takes."""
+        view = None if self.views is None else _SameViews(self.views)
+        return PixelReader(source, self.preprocessing, self.device, rows, view, on_read)
+
+
+class _SameViews:
+    """Views of an image, whatever its row."""
+
+    def __init__(self, views):
+        self.views = views
+        self.thread_safe = views.thread_safe
+
+    def __call__(self, image, row: int) -> torch.Tensor:
+        return self.views(image)
+
+
+class OnFeatures:
+    """A head on features, in evaluation mode.
+
+    Parameters
+    ----------
+    head : torch.nn.Module
+        Maps (b, n_features) to (b, n_outputs). It is moved to the device.
+    execution : Execution
+    """
+
+    def __init__(self, head: torch.nn.Module, execution: Execution):
+        self.execution = execution
+        self.head = place(head, execution.device, execution.module_dtype)
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the outputs, on the CPU.
+
+        Parameters
+        ----------
+        features : torch.Tensor of shape (b, n_features) or (b, n_views, n_features)
+
+        Returns
+        -------
+        torch.Tensor of shape (b, n_outputs) or (b, n_views, n_outputs)
+        """
+        dtype = self.execution.module_dtype
+        rows = features.flatten(0, -2).to(self.execution.device, dtype)
+        with torch.inference_mode(), self.execution.autocast():
+            outputs = self.head(rows)
+        return outputs.to("cpu", dtype).unflatten(0, features.shape[:-1])
+
+
+# ---------------------------------------------------------- features that are kept
+
+
+class Features:
+    """Features of a frozen backbone, from a store, and computed where they are missing.
+
+    What another thread or process is computing is waited for. The images of a dataset
+    are read before they are looked up: what they hold isn't known before.
+
+    Attributes
+    ----------
+    window : int
+        Rows that are worked on together.
+    computed : int
+        Images whose features were computed so far.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        source: ImageSource,
+        execution: Execution,
+        store: Store | None,
+        views=None,
+    ):
+        self.backbone, self.source, self.execution = backbone, source, execution
+        self.store, self.views = store, views
+        n_views = () if views is None else (views.n_views,)
+        self.shape: tuple[int, ...] = (*n_views, backbone.n_features)
+        double = execution.dtype == torch.float64
+        self.dtype = np.dtype(np.float64 if double else np.float32)
+        row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
+        least = 256 if isinstance(execution.batch_size, str) else execution.batch_size
+        self.window = min(_WINDOW_ROWS, max(least, _WINDOW_BYTES // row_bytes))
+        self.computed = 0
+
+    @cached_property
+    def forward(self) -> Forward:
+        """The backbone on pixels, made when the first features are missing."""
+        backbone, execution = self.backbone, self.execution
+        return Forward(backbone, backbone.preprocessing, execution, self.views)
+
+    @cached_property
+    def _prefix(self) -> bytes:
+        """The digest of all that features depend on, the image aside."""
+        device, preprocessing = self.execution.device, self.backbone.preprocessing
+        resizer = resized_by(self.source, preprocessing, device, self.views)
+        parts = [
+            f"keys {_KEYS}",
+            self.backbone.fingerprint(),
+            "" if self.views is None else fingerprint_text(self.views),
+            f"{self.execution.dtype} on {device.type}, by {resizer}",
+            # Other releases decode, resize or multiply with other last bits, or more.
+            f"Pillow {PIL.__version__}, torch {torch.__version__}",
+        ]
+        return hashlib.sha256("\n".join(parts).encode()).digest()
+
+    def digests(self, rows: np.ndarray) -> list[bytes]:
+        """Return the digests of images, without decoding files."""
+        threads = decoding_threads()
+        return self.source.digests(rows, memory=self.store, threads=threads)
+
+    def keys(self, digests: Iterable[bytes]) -> list[bytes]:
+        """Return where the features of images of some digests are stored."""
+        prefix = self._prefix
+        return [hashlib.sha256(prefix + digest).digest() for digest in digests]
+
+    def readable_keys(self, rows: np.ndarray) -> dict[int, bytes]:
+        """Return the keys of those rows whose images can be read here, by row."""
+        while True:
+            try:
+                keys = self.keys(self.digests(rows))
+            except ImageDecodeError as error:
+                rows = np.setdiff1d(rows, [row for row, _, _ in error.failures])
+            else:
+                return dict(zip(rows.tolist(), keys, strict=True))
+
+    def get(self, rows: np.ndarray, bar: Bar) -> np.ndarray:
+        """Return the features of rows, (n_rows, [n_views,] n_features)."""
+        assert self.store is not None
+        before = self.computed
+        with Flight(self.store, self.shape, self.dtype) as flight:
+            if self.source.digest_reads:
+                keys, found = self._read_then_look_up(rows, bar, flight)
+            else:
+                digests = self.digests(rows)
+                keys = self.keys(digests)
+                found = flight.find(keys)
+                if all(map(found.__contains__, keys)):
+                    bar(len(keys))
+                else:
+                    self._compute_missing(rows, digests, keys, found, flight, bar)
+        misses = self.computed - before
+        self.store.count(hits=len(rows) - misses, misses=misses)
+        return np.stack([found[key] for key in keys])
+
+    def _compute_missing(self, rows, digests, keys, found, flight, bar: Bar) -> None:
+        """Decode and compute what isn't stored, each key once."""
+        first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
+        wanted, times = list(dict.fromkeys(keys)), Counter(keys)
+        bar(sum(times[key] for key in found))
+        size = self.forward.batch_size(self.source)
+        while missing := [key for key in wanted if key not in found]:
+            with self.forward.reader(self.source, rows) as reader:
+                batches = flight.batches(missing, size)
+                index = (np.array([first[key] for key in batch]) for batch in batches)
+                for part, values in self.forward.stream(reader.stream(index)):
+                    new = self._computed([keys[k] for k in part], values)
+                    found.update(new)
+                    flight.put(
+                        self._unchanged(new, rows[part], [digests[k] for k in part])
+                    )
+                    bar(sum(times[key] for key in new))
+            flight.take_over(missing, found)
+
+    def _read_then_look_up(
+        self, rows: np.ndarray, bar: Bar, flight: Flight
+    ) -> tuple[list[bytes], Found]:
+        """Decode everything, in the order of the rows."""
+        keys: list[bytes] = []
+        found: Found = {}
+        read: dict[int, bytes] = {}
+
+        def remember(row: int, image: Any) -> None:
+            read[row] = digest_image(image)
+
+        with self.forward.reader(self.source, rows, remember) as reader:
+            for part, pixels in reader.batches(self.forward.batch_size(self.source)):
+                batch = self.keys([read[int(row)] for row in rows[part]])
+                keys += batch
+                place = {key: k for k, key in enumerate(batch)}
+                found.update(flight.find([key for key in place if key not in found]))
+                while missing := [key for key in place if key not in found]:
+                    if mine := flight.claim(missing):
+                        values = self.forward(pixels[[place[key] for key in mine]])
+                        new = self._computed(mine, values)
+                        found.update(new)
+                        flight.put(new)
+                    flight.take_over(missing, found)
+                bar(len(batch))
+        return keys, found
+
+    def _computed(self, keys: Sequence[bytes], values: torch.Tensor) -> Found:
+        self.computed += len(keys)
+        return dict(zip(keys, values.numpy(), strict=True))
+
+    def _unchanged(self, new: Found, rows: np.ndarray, digests: list[bytes]) -> Found:
+        """Leave out the features of files that changed before they were read."""
+        if self.source.kind != "paths":
+            return new
+        try:
+            now = self.source.digests(rows)
+        except ImageDecodeError:  # a file is gone
+            now = []
+        if now == digests:
+            return new
+        same = self.keys(set(now) & set(digests))
+        return {key: row for key, row in new.items() if key in same}
+
+
+# ------------------------------------------------------------ workers of a cluster
+
+
+def _spread_features(
+    features: Features, rows: np.ndarray, bar: Bar, client, cache: Any
+) -> np.ndarray:
+    """Look features up here, and have the workers of a cluster compute the others.
+
+    Images that can't be read here are left to the workers. What a worker computed is
+    stored if it finds the same key: the same content, kind of device and versions.
+    """
+    store, source = features.store, features.source
+    lookup = store is not None and not source.digest_reads
+    known = features.readable_keys(rows) if lookup else {}
+    # Of images that aren't known here, any keys.
+    keys = [known.get(row, str(k).encode()) for k, row in enumerate(rows.tolist())]
+    times, own = Counter(keys), set(known.values())
+    found: Found = {}
+    if store is not None:
+        found = store.lookup(list(own), features.shape, features.dtype)
+    bar(sum(times[key] for key in found))
+    places = {key: k for k, key in reversed(list(enumerate(keys)))}
+    wanted = {key: rows[places[key]] for key in times if key not in found}
+    size = task_rows(client, len(wanted), features.forward.batch_size(source))
+    queue = list(wanted)
+    parts = [queue[k : k + size] for k in range(0, len(queue), size)]
+    tasks = (
+        (source.take([wanted[k] for k in part]), not own.isdisjoint(part))
+        for part in parts
+    )
+    failed: dict[bytes, str] = {}
+    misses = 0
+    model = _Model.of(features, cache) if wanted else None
+    for number, answer in spread(client, _chunk, model, tasks) if wanted else ():
+        part, (values, theirs, reasons) = parts[number], answer
+        failed.update((part[k], reason) for k, reason in reasons.items())
+        if reasons:
+            continue  # all that can't be read are named
+        new = dict(zip(part, values, strict=True))
+        found.update(new)
+        features.computed += len(new)
+        if store is not None:
+            owner = new_owner()
+            same = [key for k, key in theirs.items() if key == part[k]]
+            mine = store.claim(same, owner)  # what no worker has stored here
+            store.put({key: new[key] for key in mine}, owner)
+            misses += len(mine)
+        bar(sum(times[key] for key in new))
+    if failed:
+        raise ImageDecodeError(
+            (row, source.path(row), failed[key])
+            for row, key in sorted(set(zip(rows.tolist(), keys, strict=True)))
+            if key in failed
+        )
+    if store is not None:  # the workers count in theirs, which may be the same
+        store.count(hits=len(rows) - len(wanted), misses=misses)
+    return np.stack([found[key] for key in keys])
+
+
+@dataclass
+class _Model:
+    """What a worker of a cluster needs to know."""
+
+    backbone: Any
+    execution: Execution
+    cache: Any
+    views: Any
+
+    @classmethod
+    def of(cls, features: Features, cache: Any) -> "_Model":
+        # On the CPU: a worker's device may be another.
+        backbone = copy.deepcopy(features.forward.network).cpu()
+        execution = replace(features.execution, device=torch.device("cpu"), verbose=0)
+        return cls(backbone, execution, cache, features.views)
+
+
+def _chunk(model: _Model, source: ImageSource, keyed: bool):
+    """Return features of a chunk, the keys of its rows, and why some can't be read."""
+    device = resolve_device(model.execution.requested_device, fall_back=True)
+    execution = replace(model.execution, device=device)
+    here = {"cache": model.cache, "views": model.views}
+    rows = np.arange(len(source))
+    same: dict[int, bytes] = {}
+    try:
+        if keyed:
+            store = resolve_cache(model.cache)
+            run = Features(model.backbone, source, execution, store, model.views)
+            same = run.readable_keys(rows)
+        features = run_frozen(
+            model.backbone, source, execution, **here, combine=torch.Tensor.contiguous
+        )
+        if keyed and source.kind == "paths":  # a file may have changed meanwhile
+            same = dict(same.items() & run.readable_keys(rows).items())
+    except ImageDecodeError as error:
+        # The first bad batch ended it: there may be others.
+        bad = [*error.failures, *verify_images(source).itertuples(False, None)]
+        return None, {}, {row: reason for row, _, reason in bad}
+    return features, same, {}
