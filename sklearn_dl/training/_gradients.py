@@ -10,8 +10,6 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
-from sklearn_dl.backbones import named_parameters, walk
-
 
 class GradientMonitor(Callback):
     """Records norms and noise of the gradients, epoch by epoch.
@@ -167,7 +165,7 @@ class _GradientSums:
 
     def __init__(self, module: nn.Module, *, skip: bool):
         self.skip = skip
-        every = named_parameters(module).items()
+        every = list(module.named_parameters())
         self.names = [name for name, p in every if p.requires_grad]
         self.parameters = [p for _, p in every if p.requires_grad]
         self.gradients: list[torch.Tensor | None] = [None] * len(self.names)
@@ -256,8 +254,7 @@ def _spread_rows(dataset, n_rows: int):
 def _gradient_norm(net, batch) -> float:
     """Return the norm of the gradient of a batch's loss; change nothing."""
     inputs, target = batch
-    every = named_parameters(net.module_).values()
-    parameters = [p for p in every if p.requires_grad]
+    parameters = [p for p in net.module_.parameters() if p.requires_grad]
     # A small loss has no gradient in half precision unless it is scaled up.
     scale = net.scaler_.get_scale()
     with _evaluating(net.module_), torch.enable_grad():
@@ -269,10 +266,9 @@ def _gradient_norm(net, batch) -> float:
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode; then each part back, and the generators."""
-    modes = [(part, part.training) for _, part in walk(module)]
-    used = {p.device for p in named_parameters(module).values()}
-    devices = [device for device in used if device.type == "cuda"]
-    with torch.random.fork_rng(devices=devices):
+    modes = [(part, part.training) for part in module.modules()]
+    devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=list(devices)):
         module.eval()
         try:
             yield

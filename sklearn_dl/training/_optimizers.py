@@ -9,7 +9,6 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
-from sklearn_dl.backbones import named_parameters
 from sklearn_dl.training._module import BackboneWithHead
 
 # name: (class, arguments, learning rate that suits it)
@@ -202,7 +201,7 @@ def parameter_groups(
 
 def _parts(network, lr, backbone_lr) -> Iterator[tuple[str, list, float]]:
     yield "head", list(network.head.parameters()), lr
-    by_name = named_parameters(network.backbone)
+    by_name = dict(network.backbone.named_parameters())
     if not isinstance(backbone_lr, tuple):
         yield "backbone", list(by_name.values()), backbone_lr
         return

@@ -12,7 +12,7 @@ import torch
 from skorch.callbacks import Callback
 from torchvision.utils import make_grid
 
-from sklearn_dl.backbones import CallablePreprocessing, named_parameters
+from sklearn_dl.backbones import CallablePreprocessing
 
 
 class TensorBoard(Callback):
@@ -136,7 +136,7 @@ class TensorBoard(Callback):
         }.items():
             self.writer_.add_scalar(f"lr/{name}", float(rate), epoch)
         if self.shows_histograms_:
-            for name, parameter in named_parameters(net.module_).items():
+            for name, parameter in net.module_.named_parameters():
                 self._histogram(f"grads/{name}", parameter.grad, epoch)
 
     def on_epoch_end(self, net, **kwargs):
@@ -144,7 +144,7 @@ class TensorBoard(Callback):
         self.curves_.on_epoch_end(net)
         if self.shows_histograms_:
             epoch = net.history[-1, "epoch"]
-            for name, parameter in named_parameters(net.module_).items():
+            for name, parameter in net.module_.named_parameters():
                 if parameter.requires_grad:
                     self._histogram(f"weights/{name}", parameter.detach(), epoch)
         self.writer_.flush()
