@@ -200,10 +200,11 @@ def resolve_augment(
         if part not in NAMES:
             steps.append(_foreign(part, strength))
             continue
-        named = {part: strength[part]}
-        if steps and isinstance(steps[-1], Named):
-            named |= steps.pop().strengths  # neighbouring names are one step
-        steps.append(Named(named))
+        before = steps[-1] if steps else None
+        if isinstance(before, Named):  # neighbouring names are one step
+            steps[-1] = Named({**before.strengths, part: strength[part]})
+        else:
+            steps.append(Named({part: strength[part]}))
     augmenter = Augmenter(_crop_first(steps), preprocessing) if steps else None
     return augmenter, None if kind is None else mixing
 
