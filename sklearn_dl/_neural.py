@@ -54,12 +54,12 @@ from sklearn_dl.training import (
     check_net_params,
     fitted_attributes,
     gives_margins,
+    is_checkpoint,
     noted,
     resolve_loss,
     resolve_schedule,
     run_fingerprint,
     trains_backbone,
-    uses_checkpoint,
     warn_of_divergence,
 )
 
@@ -144,7 +144,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             rows, held_out = self._split(rows.weighted(), validation, seed)
             # What is wrong with these is said before images are read.
             loss, net_params = self._loss(), self.net_params or {}
-            check_net_params(net_params, len(rows), execution.step_size)
+            if net_params:
+                check_net_params(net_params, len(rows), execution.step_size)
             keep_large_blocks()
             stack.enter_context(seeded(seed, execution.device))
             network = self._new_network(rows, execution, seed, previous)
@@ -325,7 +326,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
     def _fingerprint(self, rows: Rows, held_out: Rows | None, previous) -> str | None:
         """Return what finds the checkpoints of a fit again, where one keeps any."""
         seeded = isinstance(self.random_state, int | np.integer)
-        if not seeded or not uses_checkpoint(self.callbacks):
+        if not seeded or not any(map(is_checkpoint, self.callbacks or ())):
             return None
         before = 0 if previous is None else len(self.history_)
         name, params = type(self).__name__, self.get_params(deep=True)
@@ -367,13 +368,14 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         if isinstance(stopping, EarlyStopping) and stopping.best_epoch_:
             self.best_epoch_ = stopping.best_epoch_
         chance = chance_loss(
-            self.loss, kind=net.kind, n_outputs=self._targets.n_outputs
+            self.loss, kind=self._targets.kind, n_outputs=self._targets.n_outputs
         )
         if chance is not None and len(net.history):
             kept = getattr(self, "best_epoch_", len(net.history))
             warn_of_divergence(net, kept, chance * self._targets.largest_weight)
         self.__dict__.update(fitted_attributes(net))
-        self.stop_reason_ = net.stop_reason_
+        interrupted = "interrupted by the user" if net.interrupted_ else ""
+        self.stop_reason_ = interrupted or net.stop_reason_
         self._network.eval().backbone.settle()
         net.forget_training()
         if goes_on:

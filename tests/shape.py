@@ -81,7 +81,8 @@ def past_the_face(root: Path) -> list[str]:
     for where, module, target, names in imports(root):
         inside = room_of(module) == room_of(target)
         face = ".".join(target.split(".")[:2])
-        if not inside and target != face:
+        hidden = any(part.startswith("_") for part in target.split(".")[2:])
+        if not inside and hidden:
             found.append(f"{where} imports {target}, not its face {face}")
         if inside and module != target == face:
             found.append(f"{where} imports the face of its own room, {face}")

@@ -1,1 +1,3 @@
-"""The commands of the command line, one module each."""
+"""The command line: one module for each command."""
+
+from sklearn_dl._commands._main import main as main

@@ -1,8 +1,6 @@
 """What a model says of images."""
 
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,39 +9,26 @@ from PIL import Image
 from sklearn_dl._commands._terminal import CommandError
 from sklearn_dl._images import ImageDecodeError
 
-_PROVIDERS = {
-    "auto": "CPUExecutionProvider",
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-}
-# Features that the members of an ensemble share; they serve one chunk of images.
-_CACHE_BYTES = 2**26
-
 
 def is_graph(path: str) -> bool:
     """Whether a file is an exported graph, by its name."""
     return path.lower().endswith(".onnx")
 
 
-def open_saved(path: str) -> Any:
-    """Return a model that `save` wrote."""
-    from sklearn_dl.persistence import load
-
-    return load(path)
-
-
 def image_estimators(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
     """Yield the estimators with a backbone in a model, parameters and fitted ones."""
     from sklearn.base import BaseEstimator
 
-    from sklearn_dl._base import ImageEstimatorMixin
+    from sklearn_dl._classifier import ImageClassifier
+    from sklearn_dl._features import ImageFeatureExtractor
+    from sklearn_dl._regressor import ImageRegressor
 
     seen = set() if seen is None else seen
     if id(value) in seen:
         return
     seen.add(id(value))
     parts: Any = ()
-    if isinstance(value, ImageEstimatorMixin):
+    if isinstance(value, ImageClassifier | ImageFeatureExtractor | ImageRegressor):
         yield value
     elif isinstance(value, BaseEstimator | dict):
         parts = (value if isinstance(value, dict) else vars(value)).values()
@@ -56,97 +41,52 @@ def image_estimators(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
 
 
 def open_model(path: str, *, device: str | None, batch_size: int) -> "Answers":
-    """Read a model, and make it ready for a stream of images.
-
-    Parameters
-    ----------
-    path : str
-        Of a file that `save` or `export_onnx` wrote.
-    device : str or None
-        None leaves it as it was saved.
-    batch_size : int
-
-    Raises
-    ------
-    CommandError
-        If the model predicts nothing, or the device isn't there.
-    """
+    """Read what `save` or `export_onnx` wrote; a device of None leaves it as saved."""
     if is_graph(path):
         return Answers(_open_graph(path, device, batch_size), path, direct=True)
-    model = open_saved(path)
     from sklearn.utils.validation import check_is_fitted
 
     from sklearn_dl._extraction import FeatureCache
-    from sklearn_dl._neural import NeuralImageEstimator
     from sklearn_dl._runtime import resolve_device
+    from sklearn_dl.persistence import load
 
+    model = load(path)
     check_is_fitted(model)
     own = list(image_estimators(model))
-    direct = isinstance(model, NeuralImageEstimator)
-    cache = (
-        None if direct else FeatureCache(name="command line", max_bytes=_CACHE_BYTES)
-    )
+    direct = model in own
+    # The members of an ensemble share the features of one chunk of images.
+    cache = None if direct else FeatureCache(name="command line", max_bytes=2**26)
+    chosen = {} if device is None else {"device": device}
     if device is not None:
         resolve_device(device)  # raises where it isn't there
     for estimator in own:
-        chosen = estimator.device if device is None else device
-        estimator.set_params(
-            batch_size=batch_size, cache=cache, device=chosen, verbose=0
-        )
+        estimator.set_params(batch_size=batch_size, cache=cache, verbose=0, **chosen)
     return Answers(model, path, direct=direct)
 
 
 def _open_graph(path: str, device: str | None, batch_size: int) -> Any:
     from sklearn_dl.persistence import load_exported
 
-    provider = _PROVIDERS.get(device or "auto")
-    if provider is None:
-        raise CommandError(
-            f"--device {device}: an exported graph runs on {' or '.join(_PROVIDERS)}."
-        )
-    if provider != "CPUExecutionProvider":
+    provider = "CPUExecutionProvider"
+    if device not in (None, "auto", "cpu"):
         import onnxruntime
 
-        if provider not in onnxruntime.get_available_providers():
+        provider = f"{device.upper()}ExecutionProvider"
+        known = onnxruntime.get_available_providers()
+        if provider not in known:
             raise CommandError(
-                f"--device {device}: this onnxruntime has no {provider}: pip install "
-                "onnxruntime-gpu."
+                f"--device {device}: this onnxruntime has {', '.join(known)}, but no "
+                f"{provider}; onnxruntime-gpu has that of cuda."
             )
     return load_exported(path, batch_size=batch_size, providers=[provider])
-
-
-@dataclass
-class Answer:
-    """What a model says of one image.
-
-    Attributes
-    ----------
-    path : str
-    prediction : object or list
-        A class, a number; several of either in a list.
-    values : ndarray of shape (k,) or None
-        Probability or score of each class.
-    error : str
-        Why there is no prediction; empty if there is one.
-    """
-
-    path: str
-    prediction: Any = None
-    values: np.ndarray | None = None
-    error: str = ""
 
 
 class Answers:
     """A model, asked for predictions with what stands behind them.
 
-    Parameters
-    ----------
-    model : fitted estimator
-    path : str
-        Of its file.
-    direct : bool
-        Whether its predictions follow from its probabilities or scores, so that an
-        image is looked at once.
+    With `direct`, its predictions follow from its probabilities or scores, so that an
+    image is looked at once. With `top`, an answer has only so many classes, the most
+    probable first.
 
     Attributes
     ----------
@@ -154,9 +94,12 @@ class Answers:
         What a class has; None for what has no classes, or nothing more than these.
     classes : list
         Those that have a value, in the order of the values.
-    n_outputs : int or None
-        Number of targets or labels where a prediction is a list of them, else None.
+    n_targets : int or None
+        Number of targets, or of labels, where a prediction is a list, else None.
     """
+
+    value_name: str | None = None
+    top: int | None = None
 
     def __init__(self, model: Any, path: str, *, direct: bool):
         if not hasattr(model, "predict"):
@@ -164,77 +107,73 @@ class Answers:
                 f"{path} holds a {type(model).__name__}, which doesn't predict."
             )
         self.model = model
-        self._direct = direct
-        self._method: str | None = None
-        self.value_name: str | None = None
         self.classes: list[Any] = []
-        self._look()
+        self._direct = direct
+        # What predictions look like is known from one.
+        blank = [Image.new("RGB", (256, 256))]
+        predicted = np.asarray(model.predict(blank))
+        self.n_targets = predicted.shape[1] if predicted.ndim == 2 else None
+        methods = {"predict_proba": "probability", "decision_function": "score"}
+        there = [m for m in methods if hasattr(model, "classes_") and hasattr(model, m)]
+        values = getattr(model, there[0])(blank) if there else []
+        if not isinstance(values, list):  # that has an array for each target
+            self._method = there[0]
+            self.value_name = methods[there[0]]
+            self._labels = np.asarray(model.classes_)
+            # Two classes have one score, of the second.
+            self.classes = self._labels[1 if values.ndim == 1 else 0 :].tolist()
 
-    def _look(self) -> None:
-        """Predict an image, to know what predictions look like."""
-        image = [Image.new("RGB", (256, 256))]
-        predicted = np.asarray(self.model.predict(image))
-        self.n_outputs = predicted.shape[1] if predicted.ndim == 2 else None
-        if not hasattr(self.model, "classes_"):
-            return
-        for method in ("predict_proba", "decision_function"):
-            if hasattr(self.model, method):
-                values = getattr(self.model, method)(image)
-                if isinstance(values, list):  # one array for each output
-                    return
-                self._method = method
-                break
-        else:
-            return
-        proba = self._method == "predict_proba"
-        self.value_name = "probability" if proba else "score"
-        labels = np.asarray(self.model.classes_).tolist()
-        self._labels = np.asarray(self.model.classes_)
-        # Two classes have one score, of the second.
-        self.classes = labels[1:] if np.ndim(values) == 1 else labels
-
-    def __call__(self, paths: Sequence[str]) -> list[Answer]:
-        """Return what the model says of images; of those that can't be read, why."""
-        answers = [Answer(path) for path in paths]
-        left = list(range(len(paths)))
+    def __call__(self, paths: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the prediction of each image, or the error of reading it."""
+        answers: list[dict[str, Any]] = [{"path": path} for path in paths]
+        left = answers
         while left:
             try:
-                predictions, values = self._ask([paths[row] for row in left])
+                predictions, values = self._ask([answer["path"] for answer in left])
             except ImageDecodeError as error:
                 failed = {r: why for r, _, why in error.failures if r is not None}
                 if not failed:
                     raise
                 for row, reason in failed.items():
-                    answers[left[row]].error = reason
-                left = [row for k, row in enumerate(left) if k not in failed]
+                    left[row]["error"] = reason
+                left = [answer for answer in left if "error" not in answer]
                 continue
-            for k, row in enumerate(left):
-                answers[row].prediction = predictions[k].tolist()
-                answers[row].values = None if values is None else values[k]
+            for answer, found, row in zip(left, predictions, values, strict=True):
+                answer["prediction"] = found
+                if self.value_name is not None:
+                    self._name_classes(answer, row)
             break
         return answers
 
-    def _ask(self, paths: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
-        if self._method is None:
-            return np.asarray(self.model.predict(paths)), None
+    def _ask(self, paths: list[str]) -> tuple[list, np.ndarray]:
+        """Return predictions, and values of shape (n, n_values)."""
+        if self.value_name is None:
+            predicted = np.asarray(self.model.predict(paths))
+            return predicted.tolist(), np.empty((len(paths), 0))
         values = np.asarray(getattr(self.model, self._method)(paths))
+        threshold = 0.5 if self.value_name == "probability" else 0
         if not self._direct:
             predictions = np.asarray(self.model.predict(paths))
-        elif self.n_outputs is not None:
-            threshold = 0.5 if self.value_name == "probability" else 0
-            predictions = (values > threshold).astype(int)
+        elif self.n_targets is not None:
+            predictions = values > threshold
         elif values.ndim == 1:
-            predictions = self._labels[(values > 0).astype(int)]
+            predictions = self._labels[(values > threshold).astype(int)]
         else:
             predictions = self._labels[values.argmax(axis=1)]
-        return predictions, values[:, None] if values.ndim == 1 else values
+        return predictions.tolist(), values.reshape(len(paths), -1)
 
-
-def check_model_file(path: str) -> str:
-    """Return the path of a file of a model that is there."""
-    path = os.path.expanduser(path)
-    if not os.path.exists(path):
-        raise CommandError(f"There is no file {path}.")
-    if os.path.isdir(path):
-        raise CommandError(f"{path} is a folder, not the file of a model.")
-    return path
+    def _name_classes(self, answer: dict[str, Any], values: np.ndarray) -> None:
+        if self.n_targets is not None:
+            pairs = zip(self.classes, answer["prediction"], strict=True)
+            answer["prediction"] = [label for label, there in pairs if there]
+        if self.top is not None:
+            order = np.argsort(-values, kind="stable")[: self.top]
+            answer["top"] = [
+                {"class": self.classes[k], "probability": float(values[k])}
+                for k in order
+            ]
+        else:
+            key = "probabilities" if self.value_name == "probability" else "scores"
+            answer[key] = dict(
+                zip(map(str, self.classes), values.tolist(), strict=True)
+            )

@@ -19,26 +19,14 @@ _NO_IMAGES = ("not in a class folder", "not an image by its suffix")
 
 @dataclass
 class Parts:
-    """Training and held-out images.
+    """Training and held-out images, with what is said of them."""
 
-    Attributes
-    ----------
-    X, X_test : ndarray of shape (n, 1)
-        Paths; `X_test` is None where nothing is held out.
-    y, y_test : ndarray of shape (n,) or (n, n_targets)
-    origin : str
-        Where the held-out images come from.
-    n_failed : int
-        Images that can't be read, and were left out.
-    regression : bool
-    """
-
-    X: np.ndarray
-    y: np.ndarray
-    X_test: np.ndarray | None
-    y_test: np.ndarray | None
-    origin: str
-    n_failed: int
+    X: np.ndarray  # (n, 1) paths
+    y: np.ndarray  # (n,) or (n, n_targets)
+    X_test: Any  # None where nothing is held out
+    y_test: Any
+    origin: str  # where the held-out images come from
+    n_failed: int  # images that can't be read, and were left out
     regression: bool
 
     @property
@@ -56,8 +44,6 @@ class Parts:
 
     def score(self, model: Any) -> str:
         """Return how good a model is on the held-out images, in one line."""
-        assert self.X_test is not None
-        assert self.y_test is not None
         predicted, truth = model.predict(self.X_test), self.y_test
         where = f"on the {len(truth)} held-out images"
         if self.regression:
@@ -76,55 +62,28 @@ class Parts:
 
 
 def load_data(data: str, args: argparse.Namespace) -> Parts:
-    """Load what the arguments of ``train`` name.
-
-    Raises
-    ------
-    CommandError
-        If there is nothing to learn from, or nothing to hold out.
-    """
+    """Load what the arguments of ``train`` name."""
     regression = args.task == "regression"
     if regression and os.path.isdir(data):
         raise CommandError("--task regression takes a table of paths and numbers.")
-    train, other, origin, share = _division(data, args.validation)
+    train = _inside(data, _TRAIN)
+    other = None if train is None else _inside(data, _HELD_OUT)
+    train, share, origin = train or data, _SHARE, os.path.basename(other or "")
+    if args.validation is not None:
+        other, share = _validation(args.validation)
+        origin = other or ""
     X, y, n_failed = _loaded(train, args)
-    _check_targets(y, train, regression)
-    X_test = y_test = None
-    if other is not None:
+    y = _checked_targets(y, train, regression)
+    if other is None:
+        origin = f"a share of {share:g}"
+        X, X_test, y, y_test = _split(X, y, share, args.seed, regression)
+    else:
         X_test, y_test, n_more = _loaded(other, args)
         n_failed += n_more
-        unknown = [] if regression else sorted({*y_test.tolist()} - {*y.tolist()})
-        if unknown:
-            raise CommandError(
-                f"{other} has the class {unknown[0]!r}, of which {train} has no image."
-            )
-    elif share:
-        X, X_test, y, y_test = _split(X, y, share, args.seed, regression)
+        for name in [] if regression else sorted({*y_test.tolist()} - {*y.tolist()}):
+            message = f"{other} has the class {name!r}, of which {train} has no image."
+            raise CommandError(message)
     return Parts(X, y, X_test, y_test, origin, n_failed, regression)
-
-
-def _division(data: str, validation: str | None) -> tuple[str, str | None, str, float]:
-    """Return what to train on, what to score or None, its name, or a share."""
-    train = _inside(data, _TRAIN)
-    inside = None if train is None else _inside(data, _HELD_OUT)
-    if validation is None and train is not None and inside is not None:
-        return train, inside, os.path.basename(inside), 0.0
-    source = data if train is None else train
-    try:
-        share = _SHARE if validation is None else float(validation)
-    except ValueError:
-        other = os.path.expanduser(str(validation))
-        if not os.path.exists(other):
-            raise CommandError(
-                f"--validation {validation}: neither a share such as 0.2 nor a folder "
-                "or table that is there."
-            ) from None
-        return source, other, other, 0.0
-    if not 0 <= share < 1:
-        raise CommandError(
-            f"--validation {validation}: a share is at least 0 and below 1."
-        )
-    return source, None, f"a share of {share:g}", share
 
 
 def _inside(folder: str, names: tuple[str, ...]) -> str | None:
@@ -134,16 +93,28 @@ def _inside(folder: str, names: tuple[str, ...]) -> str | None:
     return next((p for p in found if any(e.is_dir() for e in os.scandir(p))), None)
 
 
+def _validation(text: str) -> tuple[str | None, float]:
+    """Return the folder or table that ``--validation`` names, or the share."""
+    try:
+        share = float(text)
+    except ValueError:
+        path = os.path.expanduser(text)
+        if os.path.exists(path):
+            return path, 0.0
+        raise CommandError(
+            f"--validation {text}: neither a share such as 0.2 nor a folder or table "
+            "that is there."
+        ) from None
+    if 0 <= share < 1:
+        return None, share
+    raise CommandError(f"--validation {text}: a share is at least 0 and below 1.")
+
+
 def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, int]:
     """Return paths, targets, and the number of images that can't be read."""
-    verify = "raise" if args.strict else "skip"
+    verify: Any = "raise" if args.strict else "skip"
     if os.path.isdir(data):
         bunch = load_image_folder(data, verify=verify)
-        failed = [
-            (path, reason)
-            for path, reason in bunch.skipped.itertuples(index=False, name=None)
-            if reason not in _NO_IMAGES
-        ]
     else:
         target = args.target or ["target"]
         bunch = load_image_frame(
@@ -153,18 +124,19 @@ def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray
             root=args.root or os.path.dirname(os.path.abspath(data)),
             verify=verify,
         )
-        failed = list(bunch.skipped[["path", "reason"]].itertuples(False, None))
-    for path, reason in failed:
+    failed = bunch.skipped[~bunch.skipped["reason"].isin(_NO_IMAGES)]
+    for path, reason in zip(failed["path"], failed["reason"], strict=True):
         write_error(f"train: left out {path!r}: {reason}")
     return bunch.data, bunch.target, len(failed)
 
 
-def _check_targets(y: np.ndarray, data: str, regression: bool) -> None:
-    if regression and y.dtype.kind not in "iuf":
-        wrong = next((value for value in y.flat if not _is_number(value)), y.flat[0])
-        raise CommandError(f"The targets in {data} are no numbers: {str(wrong)!r}.")
+def _checked_targets(y: np.ndarray, data: str, regression: bool) -> np.ndarray:
     if regression:
-        return
+        try:
+            return np.array(y.tolist(), dtype=float)
+        except (TypeError, ValueError) as error:
+            message = f"The targets in {data} are no numbers: {error}."
+            raise CommandError(message) from error
     if y.ndim > 1:
         raise CommandError("A classifier takes one --target.")
     if y.dtype.kind == "f":
@@ -173,25 +145,20 @@ def _check_targets(y: np.ndarray, data: str, regression: bool) -> None:
         )
     if len(np.unique(y)) < 2:
         raise CommandError(f"{data} has one class, {str(y[0])!r}; give at least 2.")
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+    return y
 
 
 def _split(X, y, share: float, seed: int, regression: bool):
     from sklearn.model_selection import train_test_split
 
+    if share == 0:
+        return X, None, y, None
     if not regression:
         names, counts = np.unique(y, return_counts=True)
         if counts.min() < 2:
             raise CommandError(
                 f"The class {str(names[counts.argmin()])!r} has one image; each needs "
-                "at least 2 to hold one back. --validation 0 trains on all."
+                "at least 2 to hold one out. --validation 0 trains on all."
             )
         share = max(share, len(names) / len(y))  # one of each class
     return train_test_split(

@@ -4,6 +4,7 @@ import glob
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 
 from sklearn_dl._commands._terminal import CommandError
 
@@ -13,70 +14,44 @@ STDIN = "-"
 class Paths:
     """The paths of images, in the order of the arguments.
 
-    Parameters
-    ----------
-    arguments : list of str
-        Files, folders, patterns of `glob`, or ``-`` for paths on stdin, one a line.
-
-    Attributes
-    ----------
-    known : list of str
-        All but those of stdin, which are read when their turn comes.
-    total : int or None
-        How many there are, where that is known.
-
-    Raises
-    ------
-    CommandError
-        If a folder has no images, or a pattern stands for nothing.
+    These are files, folders, patterns of `glob`, or ``-`` for paths on stdin, one a
+    line. `known` has all but those of stdin, which are read when their turn comes, and
+    `total` says how many there are, where that is known.
     """
 
     def __init__(self, arguments: Sequence[str]):
         if arguments.count(STDIN) > 1:
             raise CommandError("- (paths on stdin) can be given once.")
-        self._parts = [
-            [] if argument == STDIN else _expanded(argument) for argument in arguments
-        ]
-        self._stdin = arguments.index(STDIN) if STDIN in arguments else None
-        self.known = [path for part in self._parts for path in part]
-        self.total = len(self.known) if self._stdin is None else None
-
-    def __iter__(self) -> Iterator[str]:
-        for position, part in enumerate(self._parts):
-            yield from _lines_of_stdin() if position == self._stdin else part
+        self._parts = [None if a == STDIN else _expanded(a) for a in arguments]
+        self.known = [path for part in self._parts for path in part or ()]
+        self.total = None if None in self._parts else len(self.known)
 
     def chunks(self, size: int) -> Iterator[list[str]]:
         """Yield them in lists of `size`."""
-        chunk: list[str] = []
-        for path in self:
-            chunk.append(path)
-            if len(chunk) == size:
-                yield chunk
-                chunk = []
-        if chunk:
+        parts = (_lines_of_stdin() if part is None else part for part in self._parts)
+        paths = chain.from_iterable(parts)
+        while chunk := list(islice(paths, size)):
             yield chunk
 
 
 def _expanded(argument: str) -> list[str]:
+    """Return the images that an argument stands for."""
+    from sklearn_dl.datasets import images_below
+
     path = os.path.expanduser(argument)
-    if os.path.isdir(path):
-        found = _below(path)
-        if not found:
-            raise CommandError(f"There is no image in the folder {argument!r}.")
-        return found
-    if os.path.exists(path) or not glob.has_magic(path):
-        return [path]  # if it isn't there, its row says so
-    matches = sorted(glob.glob(path, recursive=True))
-    files = [f for m in matches for f in (_below(m) if os.path.isdir(m) else [m])]
-    if not files:
+    there = path  # what exists is no pattern, whatever brackets its name has
+    while there and not os.path.exists(there):
+        there = os.path.dirname(there)
+    rest = path[len(there) :]
+    matches = sorted(glob.glob(glob.escape(there) + rest, recursive=True))
+    files = [f for m in matches for f in (images_below(m) if os.path.isdir(m) else [m])]
+    if files:
+        return list(dict.fromkeys(files))  # "**" matches folders and what is in them
+    if not rest:
+        raise CommandError(f"There is no image in the folder {argument!r}.")
+    if "*" in rest or "?" in rest:
         raise CommandError(f"No image matches {argument!r}.")
-    return list(dict.fromkeys(files))  # "**" matches folders and what is in them
-
-
-def _below(folder: str) -> list[str]:
-    from sklearn_dl.datasets._folder import _images_below, image_suffixes
-
-    return _images_below(folder, image_suffixes(), [])
+    return [path]  # the row of a file that isn't there says so
 
 
 def _lines_of_stdin() -> Iterator[str]:

@@ -1,12 +1,10 @@
-"""What the commands share: arguments, messages, results, progress."""
+"""What the commands share: arguments, messages, outputs."""
 
 import argparse
 import os
 import sys
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,11 +19,8 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def __init__(self, **options: Any):
-        super().__init__(
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-            **options,
-        )
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(formatter_class=form, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong with the arguments."""
@@ -47,49 +42,30 @@ def write_error(line: str) -> None:
 
 def say(line: str) -> None:
     """Write a line to stdout; what is being done is worth more than its reader."""
-    _write(sys.stdout, line)
+    error = _write(sys.stdout, line)
+    if error is not None and not isinstance(error, BrokenPipeError):
+        write_error(f"stdout can't be written: {one_line(error)}")
 
 
-def _write(stream: Any, line: str) -> None:
+def _write(stream: Any, line: str) -> OSError | None:
     if stream is None:  # the process was started without it
-        return
-    try:
+        return None
+    with suppress(OSError):
         stream.write(f"{line}\n")
-        stream.flush()
-    except OSError as error:
-        silence(stream)
-        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
-            write_error(f"stdout can't be written: {one_line(error)}")
+    return settle(stream)
 
 
-def silence(*streams: Any) -> None:
-    """Send what is still written to streams nowhere, so that no flush fails."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in streams:
-        if stream is not None:
-            os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
-
-
-def flush_what_can_be() -> None:
-    """Flush stdout, or give up what it holds: at exit a failure would be shown."""
+def settle(stream: Any) -> OSError | None:
+    """Flush a stream, or give up what it holds: at exit a failure would be shown."""
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
-        silence(sys.stdout)
-
-
-@contextmanager
-def warnings_in_one_line(name: str) -> Iterator[None]:
-    """Show warnings without the source line that they came from."""
-
-    def show(message, category, filename, lineno, file=None, line=None):
-        write_error(f"{name}: warning: {one_line(message)}")
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
+        if stream is not None:
+            stream.flush()
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        return error
+    return None
 
 
 def on_terminal(stream: Any) -> bool:
@@ -97,29 +73,31 @@ def on_terminal(stream: Any) -> bool:
     return bool(stream is not None and stream.isatty())
 
 
-def checked_output(path: str | os.PathLike, *inputs: str | os.PathLike) -> Path:
-    """Return the path of a file that can be written, before there is much to lose.
-
-    Raises
-    ------
-    OSError
-        See `check_target`.
-    CommandError
-        If it can't be written, or is one of the inputs.
-    """
+def checked_output(path: str | os.PathLike, *inputs: str) -> Path:
+    """Return the path of a file that can be written, before there is much to lose."""
     target = check_target(path)
-    if target.exists() and os.fspath(target) in {
-        os.path.realpath(os.path.expanduser(source)) for source in inputs
-    }:
+    read = {os.path.realpath(os.path.expanduser(source)) for source in inputs}
+    if target.exists() and str(target) in read:
         raise CommandError(f"{path} is also read; give another name for the output.")
     try:
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
+        reason = error.strerror or error
         raise CommandError(
-            f"{path} can't be written: {error.strerror or error} ({target.parent})."
+            f"{path} can't be written: {reason} ({target.parent})."
         ) from error
     return Path(path).expanduser()
+
+
+def checked_model(path: str) -> str:
+    """Return the path of a model's file, if there is one."""
+    path = os.path.expanduser(path)
+    if not os.path.exists(path):
+        raise CommandError(f"There is no file {path}.")
+    if os.path.isdir(path):
+        raise CommandError(f"{path} is a folder, not the file of a model.")
+    return path
 
 
 def size_of(path: str | os.PathLike) -> str:
@@ -129,10 +107,6 @@ def size_of(path: str | os.PathLike) -> str:
 
 def positive(text: str) -> int:
     """Return a number of 1 or more, for argparse."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
-    return number
+    return int(text)

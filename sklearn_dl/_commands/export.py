@@ -15,7 +15,13 @@ example:
 
 import argparse
 
-from sklearn_dl._commands._terminal import CommandError, checked_output, say, size_of
+from sklearn_dl._commands._terminal import (
+    CommandError,
+    checked_model,
+    checked_output,
+    say,
+    size_of,
+)
 
 _GRAPHS = (".onnx", ".pt2")
 _TENSORS = (".safetensors", ".pth", ".pt")
@@ -23,18 +29,13 @@ _TENSORS = (".safetensors", ".pth", ".pt")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("model", metavar="MODEL", help="file of a model")
-    parser.add_argument("out", metavar="OUT", help="file to write; replaced as a whole")
-    parser.add_argument(
-        "--head",
-        action="store_true",
-        help="with tensors: also the head, as the network's last layer",
-    )
-    parser.add_argument(
-        "--without-tta",
-        action="store_true",
-        help="leave test-time augmentation out, which a graph can't have",
-    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="file of a model")
+    add("out", metavar="OUT", help="file to write; replaced as a whole")
+    head = "with tensors: also the head, as the network's last layer"
+    add("--head", action="store_true", help=head)
+    tta = "leave test-time augmentation out, which a graph can't have"
+    add("--without-tta", action="store_true", help=tta)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,17 +45,12 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"export: {args.out!r} must end in one of {endings}.")
     if args.head and args.out.endswith(_GRAPHS):
         raise CommandError("export: a graph always has its head; leave --head out.")
-    from sklearn_dl._commands._answers import (
-        check_model_file,
-        image_estimators,
-        open_saved,
-    )
-
-    path = check_model_file(args.model)
+    path = checked_model(args.model)
     out = checked_output(args.out, path)
-    from sklearn_dl.persistence import export_onnx, export_pt2, export_state_dict
+    from sklearn_dl._commands._answers import image_estimators
+    from sklearn_dl.persistence import export_onnx, export_pt2, export_state_dict, load
 
-    model = open_saved(path)
+    model = load(path)
     if args.without_tta:
         for estimator in image_estimators(model):
             estimator.set_params(tta=None)

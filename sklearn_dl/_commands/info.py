@@ -11,7 +11,7 @@ import argparse
 import json
 from typing import Any
 
-from sklearn_dl._commands._terminal import say, size_of
+from sklearn_dl._commands._terminal import checked_model, say, size_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Describe the model; return the exit code."""
-    from sklearn_dl._commands._answers import check_model_file, is_graph
+    from sklearn_dl._commands._answers import is_graph
 
-    path = check_model_file(args.model)
-    facts = _of_graph(path) if is_graph(path) else _of_model(path)
+    path = checked_model(args.model)
+    facts = _describe_graph(path) if is_graph(path) else _describe_model(path)
     facts = {k: v for k, v in facts.items() if v is not None}
     if args.format == "json":
         say(json.dumps({"path": path, **facts}, default=str))
@@ -37,10 +37,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _of_graph(path: str) -> dict[str, Any]:
-    from sklearn_dl.persistence import load_exported
+def _describe_graph(path: str) -> dict[str, Any]:
+    from sklearn_dl.persistence import open_graph
 
-    metadata = load_exported(path)._metadata
+    _, metadata = open_graph(path, ("CPUExecutionProvider",))
     return {
         "model": f"ONNX graph of {metadata['estimator']}",
         "output": metadata["output"],
@@ -51,35 +51,31 @@ def _of_graph(path: str) -> dict[str, Any]:
     }
 
 
-def _of_model(path: str) -> dict[str, Any]:
+def _describe_model(path: str) -> dict[str, Any]:
     import numpy as np
 
-    from sklearn_dl._commands._answers import image_estimators, open_saved
-    from sklearn_dl.persistence._archive import reading
+    from sklearn_dl._commands._answers import image_estimators
+    from sklearn_dl.persistence import load, read_versions
 
-    model = open_saved(path)
-    with reading(path) as archive:
-        versions = archive.manifest["versions"]
+    model = load(path)
     facts: dict[str, Any] = {"model": type(model).__name__}
     if hasattr(model, "classes_"):
         facts["classes"] = np.asarray(model.classes_).tolist()
-    backbones = []
-    for estimator in image_estimators(model):
-        if not hasattr(estimator, "preprocessing_"):
-            continue  # a template, of which fitted copies follow
-        described = {"backbone": estimator.backbone, "weights": estimator.weights}
-        if hasattr(estimator, "trainable"):
-            described["trained"] = estimator.trainable
-            described["epochs"] = estimator.n_iter_
-        size = getattr(estimator.preprocessing_, "output_size", None)
-        described["input"] = None if size is None else [*size]
-        described["preprocessing"] = estimator.preprocessing_
-        backbones.append({k: v for k, v in described.items() if v is not None})
-    if len(backbones) == 1:
-        facts |= backbones[0]
-    elif backbones:
-        facts["backbones"] = [str(one["backbone"]) for one in backbones]
-    return {**facts, "versions": versions}
+    # Those without are templates, of which fitted copies follow.
+    fitted = [e for e in image_estimators(model) if hasattr(e, "preprocessing_")]
+    if len(fitted) == 1:
+        size = getattr(fitted[0].preprocessing_, "output_size", None)
+        facts |= {
+            "backbone": fitted[0].backbone,
+            "weights": fitted[0].weights,
+            "trained": getattr(fitted[0], "trainable", None),
+            "epochs": getattr(fitted[0], "n_iter_", None),
+            "input": None if size is None else [*size],
+            "preprocessing": fitted[0].preprocessing_,
+        }
+    elif fitted:
+        facts["backbones"] = [str(estimator.backbone) for estimator in fitted]
+    return {**facts, "versions": read_versions(path)}
 
 
 def _text(value: Any) -> str:

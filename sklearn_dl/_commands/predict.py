@@ -16,19 +16,18 @@ example:
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from contextlib import nullcontext
 
 from sklearn_dl._commands._images import Paths
 from sklearn_dl._commands._terminal import (
     CommandError,
+    checked_model,
     checked_output,
     on_terminal,
     positive,
     write_error,
 )
+from sklearn_dl._files import replacing
 
 # Batches that the model is given at once: it reads ahead among these.
 _BATCHES = 4
@@ -36,100 +35,63 @@ _BATCHES = 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("model", metavar="MODEL", help="file of a model")
-    parser.add_argument("images", metavar="IMAGES", nargs="+", help="see above")
-    parser.add_argument(
-        "--format",
-        choices=["csv", "json"],
-        default="csv",
-        help="csv with a header (default), or one JSON object a line",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        help="where the rows go, instead of stdout; replaced when all are there",
-    )
-    parser.add_argument(
-        "--top",
-        metavar="K",
-        type=positive,
-        help="only the K most probable classes, most probable first",
-    )
-    parser.add_argument(
-        "--batch-size",
-        metavar="N",
-        type=positive,
-        default=32,
-        help="images in one pass of the network (default: 32)",
-    )
-    parser.add_argument(
-        "--device", help="auto, cpu, cuda, cuda:1, mps (default: as it was saved)"
-    )
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="stop at the first image that can't be read, with exit code 2",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="file of a model")
+    add("images", metavar="IMAGES", nargs="+", help="see above")
+    form = "csv with a header (default), or one JSON object a line"
+    add("--format", choices=["csv", "json"], default="csv", help=form)
+    output = "where the rows go, instead of stdout; replaced when all are there"
+    add("--output", metavar="FILE", help=output)
+    top = "only the K most probable classes, most probable first"
+    add("--top", metavar="K", type=positive, help=top)
+    size = "images in one pass of the network (default: 32)"
+    add("--batch-size", metavar="N", type=positive, default=32, help=size)
+    add("--device", help="auto, cpu, cuda, cuda:1, mps (default: as it was saved)")
+    strict = "stop at the first image that can't be read, with exit code 2"
+    add("--strict", action="store_true", help=strict)
+    add("--quiet", action="store_true", help="no progress bar")
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict; return the exit code."""
-    from sklearn_dl._commands._answers import check_model_file, open_model
-    from sklearn_dl._commands._rows import CsvRows, JsonRows
+    from tqdm import tqdm
 
-    model = check_model_file(args.model)
+    from sklearn_dl._commands._answers import open_model
+    from sklearn_dl._commands._rows import csv_rows, json_lines
+
+    path = checked_model(args.model)
     paths = Paths(args.images)
     output = None
     if args.output is not None:
-        output = checked_output(args.output, model, *paths.known)
-    answers = open_model(model, device=args.device, batch_size=args.batch_size)
-    if args.top is not None and answers.value_name != "probability":
+        output = checked_output(args.output, path, *paths.known)
+    elif sys.stdout is None:
+        raise CommandError("stdout is closed; name a file with --output.")
+    model = open_model(path, device=args.device, batch_size=args.batch_size)
+    if args.top is not None and model.value_name != "probability":
         raise CommandError(f"--top: {args.model} gives no probabilities of classes.")
-    rows = (CsvRows if args.format == "csv" else JsonRows)(answers, args.top)
-    n_images, n_failed = 0, 0
-    with _opened(output) as file, _bar(paths.total, args, output) as advance:
-        file.write(rows.header())
+    model.top = args.top
+    rows = csv_rows if args.format == "csv" else json_lines
+    rows_are_seen = output is None and on_terminal(sys.stdout)
+    no_bar = args.quiet or rows_are_seen or not on_terminal(sys.stderr)
+    bar = tqdm(total=paths.total, desc="predict", unit="img", disable=no_bar)
+    target = nullcontext(sys.stdout.buffer) if output is None else replacing(output)
+    n_images = n_failed = 0
+    with target as file, bar:
+        file.write(rows(model, None))
         for chunk in paths.chunks(_BATCHES * args.batch_size):
             if output is not None and paths.total is None:  # these come on stdin
                 checked_output(output, *chunk)
-            for answer in answers(chunk):
-                if answer.error and args.strict:
-                    raise CommandError(f"{answer.path!r}: {answer.error}")
-                n_failed += bool(answer.error)
-                file.write(rows.row(answer))
+            answers = model(chunk)
+            failed = [answer for answer in answers if "error" in answer]
+            if failed and args.strict:
+                file.write(rows(model, answers[: answers.index(failed[0])]))
+                raise CommandError("{path!r}: {error}".format(**failed[0]))
+            file.write(rows(model, answers))
             file.flush()
             n_images += len(chunk)
-            advance(len(chunk))
+            n_failed += len(failed)
+            bar.update(len(chunk))
     if n_failed:
-        write_error(
-            f"predict: {n_failed} of {n_images} images could not be read; their rows "
-            "say why."
-        )
+        of_all = f"{n_failed} of {n_images} images"
+        write_error(f"predict: {of_all} could not be read; their rows say why.")
     return 1 if n_failed else 0
-
-
-@contextmanager
-def _opened(output: Path | None) -> Iterator[Any]:
-    if output is None:
-        if sys.stdout is None:
-            raise CommandError("stdout is closed; name a file with --output.")
-        yield sys.stdout.buffer
-        return
-    from sklearn_dl._files import replacing
-
-    with replacing(output) as file:
-        yield file
-
-
-@contextmanager
-def _bar(total: int | None, args, output: Path | None) -> Iterator[Any]:
-    """Show a bar on a terminal, unless the rows go there."""
-    rows_are_seen = output is None and on_terminal(sys.stdout)
-    if args.quiet or rows_are_seen or not on_terminal(sys.stderr):
-        yield lambda n: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc="predict", unit="img") as bar:
-        yield bar.update

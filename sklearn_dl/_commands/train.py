@@ -3,7 +3,7 @@
 DATA is a folder with a subfolder for each class; or one with the folders train and val
 (or test) of that form; or a table (.csv, .xlsx, .parquet) with a column of paths and
 one of labels. The score is of images that the model wasn't trained on: those of val, or
-a share that is held back.
+a share that is held out.
 
 Images that can't be read are named and left out, and the exit code is 1. After Ctrl-C
 nothing is saved.
@@ -36,74 +36,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add = parser.add_argument
     add("data", metavar="DATA", help="folder, or table of paths and labels")
-    add(
-        "--out",
-        metavar="MODEL",
-        help="file of the model (default: the name of DATA with .model, in the working "
-        "directory, if there is none yet)",
-    )
+    out = "file of the model (default: DATA.model in the working directory, if new)"
+    add("--out", metavar="MODEL", help=out)
     add(
         "--validation",
         metavar="SHARE|DATA",
-        help="share of the images held back for the score, 0 for none; or a folder or "
-        "table of others (default: val or test inside DATA, else 0.2)",
+        help="share of the images that are held out for the score, 0 for none; or a "
+        "folder or table of others (default: val or test inside DATA, else 0.2)",
     )
     add("--task", choices=["classification", "regression"], default="classification")
     add("--path", metavar="COLUMN", default="path", help="of a table (default: path)")
-    add(
-        "--target",
-        metavar="COLUMN",
-        action="append",
-        help="of a table (default: target); regression takes several, each with "
-        "--target",
-    )
-    add(
-        "--root",
-        metavar="FOLDER",
-        help="that the paths in a table start from (default: the table's folder)",
-    )
+    target = "of a table (default: target); for regression also several times"
+    add("--target", metavar="COLUMN", action="append", help=target)
+    root = "that the paths in a table start from (default: the table's folder)"
+    add("--root", metavar="FOLDER", help=root)
     add("--strict", action="store_true", help="stop at images that can't be read")
-    model = parser.add_argument_group("model")
-    add = model.add_argument
+    add("--quiet", action="store_true", help="no progress")
+    add = parser.add_argument_group("model").add_argument
     add("--backbone", default="mobilenet_v2", help="torchvision network (%(default)s)")
     add(
         "--weights",
         default="DEFAULT",
-        help="DEFAULT (torchvision's, downloaded), the name of others, a file, builtin "
-        "(in this package, of mobilenet_v3_small), or none",
+        help="DEFAULT (torchvision's, downloaded), the name of others, a file, "
+        "builtin (in this package, of mobilenet_v3_small), or none",
     )
     add("--image-size", metavar="PIXELS", type=positive, help="side of the input")
-    add(
-        "--trainable",
-        default="head",
-        help="head (default), all, the number of the last stages, or names of stages "
-        "with commas",
-    )
+    stages = "head (default), all, the number of the last stages, or names with commas"
+    add("--trainable", default="head", help=stages)
     add(
         "--augment",
-        help="random changes of the training images: light, standard, strong, trivial, "
-        "rand, or names with commas such as flip,rotation",
+        help="random changes of the training images: light, standard, strong, "
+        "trivial, rand, or names with commas such as flip,rotation",
     )
     add("--epochs", type=positive, default=20, help="(default: %(default)s)")
     add("--batch-size", metavar="N", type=positive, default=32, help="(%(default)s)")
     add("--lr", type=float, help="learning rate of the head")
-    add(
-        "--early-stopping",
-        action="store_true",
-        help="end when a tenth of the training images, held back, gets no better",
-    )
-    add(
-        "--set",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="any other parameter of ImageClassifier, such as tta=flip or "
-        "head__dropout=0.5",
-    )
+    stop = "end when a tenth of the training images, kept for that, gets no better"
+    add("--early-stopping", action="store_true", help=stop)
+    other = "any other parameter of ImageClassifier: tta=flip, head__dropout=0.5"
+    add("--set", metavar="NAME=VALUE", action="append", default=[], help=other)
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     add("--cache", metavar="FOLDER", help="where features are kept for later runs")
     add("--seed", type=int, default=0, help="(default: %(default)s)")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -115,8 +89,9 @@ def run(args: argparse.Namespace) -> int:
     model = _model(args)
     from sklearn_dl._commands._data import load_data
     from sklearn_dl.backbones import load_backbone
+    from sklearn_dl.persistence import save
 
-    # What is wrong with them shall be known before the images are read.
+    # What is wrong with them is said before the images are read.
     load_backbone(model.backbone, model.weights, image_size=model.image_size)
     parts = load_data(data, args)
     say(parts.description)
@@ -130,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt("nothing was saved") from error
     say(f"trained in {time.perf_counter() - began:.1f} s")
-    _save(model, out)
+    save(model.set_params(verbose=0, callbacks=None), out)
     say(f"saved to {out} ({size_of(out)})")
     if parts.X_test is not None:
         say(parts.score(model))
@@ -191,10 +166,3 @@ def _assignment(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value  # a plain word
-
-
-def _save(model: Any, out: Path) -> None:
-    from sklearn_dl.persistence import save
-
-    model.set_params(verbose=0, callbacks=None)
-    save(model, out)

@@ -1,6 +1,8 @@
 """Any X becomes a row-indexable source of images; decoding; verification."""
 
 from sklearn_dl._images._arrays import check_image_shape, row_shape
+from sklearn_dl._images._arrays import image_array as image_array
+from sklearn_dl._images._arrays import is_tensor as is_tensor
 from sklearn_dl._images._coerce import as_source
 from sklearn_dl._images._dataset_item import DatasetItem
 from sklearn_dl._images._decode import decode_image

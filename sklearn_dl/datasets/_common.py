@@ -1,4 +1,4 @@
-"""What the loaders share."""
+"""Parts that the loaders share: columns, labels, checks of files."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches

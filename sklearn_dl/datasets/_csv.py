@@ -1,4 +1,4 @@
-"""Sheets with one row of pixels per image."""
+"""Loader of sheets with one row of pixels per image."""
 
 import csv
 import os
@@ -241,21 +241,15 @@ def _to_uint8(part: pd.DataFrame, start: int) -> np.ndarray:
         row, place = (int(k) for k in np.argwhere(~good)[0])
         name = part.columns[place]
         found: Any = part.iloc[row, place]
-        said = "an empty cell" if pd.isna(found) else repr(_plain(found))
-        hint = (
-            " (a saved index? save with index=False)"
-            if str(name).startswith("Unnamed")
-            else ""
-        )
+        plain = found.item() if isinstance(found, np.generic) else found
+        said = "an empty cell" if pd.isna(found) else repr(plain)
+        index = str(name).startswith("Unnamed")
+        hint = " (a saved index? save with index=False)" if index else ""
         raise ValueError(
             f"Pixels are whole numbers in 0-255; row {start + row}, "
             f"column {name!r}{hint} holds {said}."
         )
     return values.astype(np.uint8)
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
 
 
 # ------------------------------------------------------------------------ labels

@@ -1,4 +1,4 @@
-"""A folder with one subfolder per class."""
+"""Loader of folders with one subfolder per class."""
 
 import os
 import warnings
@@ -178,6 +178,11 @@ def _class_folders(
         folders = chosen
     skipped = [(os.path.join(root, name), "not in a class folder") for name in loose]
     return folders, skipped
+
+
+def images_below(folder: str) -> list[str]:
+    """Return the paths of all images below a folder, in their order."""
+    return _images_below(folder, image_suffixes(), [])
 
 
 def _images_below(

@@ -1,4 +1,4 @@
-"""A table with a column of paths."""
+"""Loader of tables with a column of paths."""
 
 import os
 from collections.abc import Hashable, Sequence

@@ -1,8 +1,9 @@
-"""Tables from files: CSV, Excel, Parquet."""
+"""Tables in files: CSV, Excel, Parquet."""
 
 import csv
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,37 +38,33 @@ def existing(path: str | os.PathLike) -> str:
 def read_table(path: str | os.PathLike) -> pd.DataFrame:
     """Read a table that has a header."""
     name = existing(path)
-    kind = kind_of(name)
-    if kind == "excel":
-        return _needs_extra(pd.read_excel, name)
-    if kind == "parquet":
-        return _needs_extra(pd.read_parquet, name)
+    readers: dict[str, Any] = {"excel": pd.read_excel, "parquet": pd.read_parquet}
+    if (kind := kind_of(name)) in readers:
+        with _needs_extra():
+            return readers[kind](name)
     return pd.read_csv(name, sep=separator(first_line(name)))
 
 
 def read_excel_raw(path: str) -> pd.DataFrame:
     """Read a sheet with its header, if it has one, as the first row."""
-    return _needs_extra(pd.read_excel, path, header=None)
+    with _needs_extra():
+        return pd.read_excel(path, header=None)
 
 
 def read_parquet_parts(path: str, n_values: int) -> Iterator[pd.DataFrame]:
     """Read a Parquet file in parts of about `n_values` values."""
-    parquet = _needs_extra(_import_parquet)
+    with _needs_extra():
+        from pyarrow import parquet
     with parquet.ParquetFile(path) as file:
         rows = max(1, n_values // max(1, len(file.schema_arrow)))
         for part in file.iter_batches(batch_size=rows):
             yield part.to_pandas()
 
 
-def _import_parquet() -> Any:
-    import pyarrow.parquet
-
-    return pyarrow.parquet
-
-
-def _needs_extra(function: Any, *args: Any, **options: Any) -> Any:
+@contextmanager
+def _needs_extra() -> Iterator[None]:
     try:
-        return function(*args, **options)
+        yield
     except ImportError as error:
         raise ImportError(
             f'{error}\nExcel and Parquet files need: pip install "sklearn_dl[tables]"'

@@ -1,8 +1,8 @@
-"""Any map-style dataset, such as those of torchvision."""
+"""Loader of map-style datasets, such as those of torchvision."""
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -169,24 +169,21 @@ def _read_targets(dataset: Any) -> np.ndarray | None:
     values = []
     for row in range(len(dataset)):
         try:
-            item = dataset[row]
-            has_target, value = _target_of(item)
+            found = _target_of(dataset[row])
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise ImageDecodeError([(row, None, reason)]) from error
-        if not has_target:
+        if found is None:
             return None
-        values.append(value)
+        values += found
     return _to_array(values)
 
 
-def _target_of(item: Any) -> tuple[bool, Any]:
+def _target_of(item: Any) -> list[Any] | None:
+    """Return the target of an item in a list, None if it has none."""
     if isinstance(item, Mapping):
-        key = next((key for key in _KEYS if key in item), None)
-        return key is not None, None if key is None else item[key]
-    if isinstance(item, tuple | list) and len(item) > 1:
-        return True, item[1]
-    return False, None
+        return next(([item[key]] for key in _KEYS if key in item), None)
+    return [item[1]] if isinstance(item, tuple | list) and len(item) > 1 else None
 
 
 def _scalar(value: Any) -> Any:
@@ -232,11 +229,8 @@ def _classes(dataset: Any) -> np.ndarray | None:
     if len(classes) == 0:
         return None
     # ImageNet's are tuples of synonyms
-    return np.array([c if isinstance(c, str) else _join(c) for c in classes])
-
-
-def _join(name: Any) -> str:
-    return ", ".join(map(str, name)) if isinstance(name, Sequence) else str(name)
+    several = [c if isinstance(c, tuple | list) else [c] for c in classes]
+    return np.array([", ".join(map(str, names)) for names in several])
 
 
 def _named(target: np.ndarray, names: np.ndarray | None) -> np.ndarray:

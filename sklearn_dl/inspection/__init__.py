@@ -9,7 +9,7 @@ from sklearn_dl.inspection._gallery import TopLossesDisplay
 from sklearn_dl.inspection._history_display import TrainingHistoryDisplay
 from sklearn_dl.inspection._losses import label_errors, top_losses
 from sklearn_dl.inspection._report import RobustnessReport
-from sklearn_dl.inspection._robustness import robustness_report
+from sklearn_dl.inspection._robustness import RobustnessOptions, robustness_report
 from sklearn_dl.inspection._robustness_display import RobustnessDisplay
 from sklearn_dl.inspection._saliency import saliency
 from sklearn_dl.inspection._saliency_display import SaliencyDisplay
@@ -23,6 +23,7 @@ __all__ = [
     "ModelSummary",
     "MostConfusedDisplay",
     "RobustnessDisplay",
+    "RobustnessOptions",
     "RobustnessReport",
     "SaliencyDisplay",
     "TopLossesDisplay",

@@ -1,5 +1,6 @@
-"""Where in an image a network's output comes from: Grad-CAM and occlusion."""
+"""Sources of a network's output in an image: Grad-CAM and occlusion."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,128 +15,113 @@ from torch.nn import functional as F
 from sklearn_dl._features import ImageFeatureExtractor
 from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl._runtime import resolve_device
-from sklearn_dl.backbones import Backbone, named_tensors
-from sklearn_dl.backbones._folding import _with_tensors
-from sklearn_dl.backbones._surgery import looks_channels_last, pool, run
+from sklearn_dl.backbones import Backbone
+from sklearn_dl.inspection._networks import network_of
 
-_FINEST = 4  # cells a side that a map shall have
+_FINEST = 4  # cells a side that a map is to have
 _MOST_EXTRA = 8  # tokens beside those of the image: of the class, registers
-_COVERED = 0.25  # of a side, by the square of an occlusion
+_COVERED = 0.25  # part of a side that the square of an occlusion covers
+_IMAGES = 32  # looked at together, at most
 _AT_ONCE = 1 << 22  # values of features that a pipeline is asked about together
+
+Scores = Callable[[torch.Tensor], torch.Tensor]  # of features (n, d): (n, k), float64
 
 
 @dataclass
 class Explained:
-    """A fitted estimator as a network, of which nothing is the estimator's own.
+    """A fitted estimator as a network, a copy of which nobody else has a part."""
 
-    Attributes
-    ----------
-    features : torch.nn.Module
-        From normalised images to features (n, d), without gradients of parameters.
-    scores : callable
-        From features (n, d) to scores (n, k), one for each class or output, float64.
-    gradient : callable
-        From features (n, d) and columns (n,) to the gradient (n, d) of the scores in
-        these columns.
-    preprocessing : Preprocessing or CallablePreprocessing
-    device : torch.device
-    classes : ndarray or None
-        Of the columns; None where they are numbers.
-    source_of : callable
-        From X to its checked source.
-    step_size : int
-        Images at a time.
-    """
-
-    features: nn.Module
-    scores: Callable[[torch.Tensor], torch.Tensor]
-    gradient: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    preprocessing: Any
+    backbone: Backbone  # from normalised images to features, its parameters frozen
+    scores: Scores  # a column for each class or output
+    gradient: Callable  # from features (n, d) and columns (n,) to d score / d features
     device: torch.device
-    classes: np.ndarray | None
-    source_of: Callable[[Any], Any]
-    step_size: int
+    classes: np.ndarray | None  # those of the columns; None where they are numbers
+    source_of: Callable[[Any], Any]  # from X to its checked source
+    step_size: int  # images at a time
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters."""
-        tensors = named_tensors(self.features).values()
-        kinds = (t.dtype for t in tensors if t.is_floating_point())
-        return next(kinds, torch.float32)
+        """Dtype of the parameters."""
+        return dtype_of(self.backbone)
 
 
-class _Copy(nn.Module):
-    """A backbone's network, with modules of its own on the same tensors."""
-
-    def __init__(self, backbone: Backbone, device: torch.device):
-        super().__init__()
-        # `.module` would make the backbone copy its shared tensors.
-        self.network = _with_tensors(backbone._network, torch.Tensor.detach)
-        self.network.to(device).eval()
-        self.pooling = backbone.pooling
-        self.channels_last = backbone._channels_last
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return pool(run(self.network, x), self.pooling, self.channels_last)
+def dtype_of(network: nn.Module) -> torch.dtype:
+    """Return the dtype of the network's floating-point parameters."""
+    kinds = (p.dtype for p in network.parameters() if p.is_floating_point())
+    return next(kinds, torch.float32)
 
 
+@torch.inference_mode(False)
 def explained(estimator: Any) -> Explained:
     """Return a fitted estimator as what can be explained."""
     if isinstance(estimator, NeuralImageEstimator):
         check_is_fitted(estimator)
-        return _neural(estimator)
-    if isinstance(estimator, Pipeline) and isinstance(
+        looked_at, last = estimator, None
+    elif isinstance(estimator, Pipeline) and isinstance(
         estimator.steps[0][1], ImageFeatureExtractor
     ):
         check_is_fitted(estimator)
-        return _pipeline(estimator)
-    raise TypeError(
-        f"{type(estimator).__name__} has no network that can be looked into: give an "
-        "ImageClassifier, an ImageRegressor, or a Pipeline that begins with an "
-        "ImageFeatureExtractor. Of an ensemble give one of its estimators_."
+        looked_at, last = estimator.steps[0][1], estimator.steps[-1][1]
+    else:
+        raise TypeError(
+            f"{type(estimator).__name__} has no network that can be looked into: give "
+            "an ImageClassifier, an ImageRegressor, or a Pipeline that begins with an "
+            "ImageFeatureExtractor; for an ensemble, one of its estimators_."
+        )
+    device = resolve_device(looked_at.device, fall_back=True)
+    network: Any = copy.deepcopy(network_of(looked_at))
+    network.to(device).eval().requires_grad_(False)
+    classes = getattr(estimator, "classes_", None)
+    if last is None:
+        backbone, scores = network.backbone, _scores_of_head(estimator, network.head)
+        gradient = _exact_gradient(scores)
+    else:
+        backbone = network
+        decide = _decision(estimator[1:], type(last).__name__, classes)
+        scores = _scores_of(decide, classes)
+        gradient = _measured_gradient(decide)
+    images = looked_at.batch_size
+    return Explained(
+        backbone,
+        scores,
+        gradient,
+        device,
+        classes,
+        looked_at._new_source,
+        _IMAGES if isinstance(images, str) else min(images, _IMAGES),
     )
 
 
-def _neural(estimator: Any) -> Explained:
-    device = resolve_device(estimator.device, fall_back=True)
-    network, targets = estimator.net_.module_, estimator._targets
-    copy = _Copy(network.backbone, device)
-    head = _with_tensors(network.head, torch.Tensor.detach).to(device).eval()
-    unit: Any = 1.0
-    if targets.kind == "continuous":
-        unit = torch.from_numpy(np.array(targets.scaler.scale_)).to(device)
+def _scores_of_head(estimator: Any, head: nn.Module) -> Scores:
+    """Return the function from features to outputs, in the unit of the targets."""
+    scaler = getattr(estimator._targets, "scaler", None)
+    unit = torch.ones(1).double()
+    if scaler is not None:
+        unit = torch.from_numpy(np.array(scaler.scale_))
 
     def scores(features: torch.Tensor) -> torch.Tensor:
         outputs = head(features)
-        if device.type == "mps":  # which has no float64
+        if outputs.device.type == "mps":  # which has no float64
             outputs = outputs.cpu()
-            return outputs.double() * torch.as_tensor(unit).cpu()
-        return outputs.double() * unit
+        return outputs.double() * unit.to(outputs.device)
 
+    return scores
+
+
+def _exact_gradient(scores: Scores) -> Callable:
     def gradient(features: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         features = features.detach().requires_grad_()
-        chosen = scores(features).gather(1, columns[:, None])
+        found = scores(features)
+        chosen = found.gather(1, columns[:, None].to(found.device))
         return torch.autograd.grad(chosen.sum(), features)[0]
 
-    return Explained(
-        copy,
-        scores,
-        gradient,
-        estimator.preprocessing_,
-        device,
-        None if targets.kind == "continuous" else targets.classes,
-        estimator._new_source,
-        min(estimator._step_size, 32),
-    )
+    return gradient
 
 
-def _pipeline(pipeline: Pipeline) -> Explained:
-    extractor, rest = pipeline.steps[0][1], pipeline[1:]
-    device = resolve_device(extractor.device, fall_back=True)
-    classes = getattr(pipeline, "classes_", None)
+def _decision(rest: Pipeline, name: str, classes) -> Callable:
+    """Return the function from features (n, d) to scores (n, k), in NumPy."""
 
     def decide(features: np.ndarray) -> np.ndarray:
-        """Return scores (n, k) of features (n, d), of each class where there are."""
         if classes is None:
             return np.asarray(rest.predict(features), float).reshape(len(features), -1)
         if hasattr(rest, "decision_function"):
@@ -143,11 +129,16 @@ def _pipeline(pipeline: Pipeline) -> Explained:
             return np.stack([-values, values], 1) if values.ndim == 1 else values
         if not hasattr(rest, "predict_proba"):
             raise TypeError(
-                f"{type(pipeline.steps[-1][1]).__name__} has neither decision_function "
-                "nor predict_proba, so there is nothing to explain but its choice."
+                f"{name} has neither decision_function nor predict_proba, so there is "
+                "nothing to explain but its choice."
             )
-        return _logit(np.asarray(rest.predict_proba(features), float))
+        p = np.clip(np.asarray(rest.predict_proba(features), float), 1e-12, 1 - 1e-12)
+        return np.log(p) - np.log1p(-p)
 
+    return decide
+
+
+def _scores_of(decide: Callable, classes) -> Scores:
     def scores(features: torch.Tensor) -> torch.Tensor:
         found = decide(features.detach().cpu().numpy())
         if classes is not None and found.shape[1] != len(classes):
@@ -157,6 +148,10 @@ def _pipeline(pipeline: Pipeline) -> Explained:
             )
         return torch.from_numpy(found)
 
+    return scores
+
+
+def _measured_gradient(decide: Callable) -> Callable:
     def gradient(features: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         values = features.detach().cpu().double().numpy()
         rows = [
@@ -165,21 +160,7 @@ def _pipeline(pipeline: Pipeline) -> Explained:
         ]
         return torch.from_numpy(np.stack(rows)).to(features)
 
-    return Explained(
-        _Copy(extractor.backbone_, device),
-        scores,
-        gradient,
-        extractor.preprocessing_,
-        device,
-        classes,
-        extractor._new_source,
-        min(extractor._step_size, 32),
-    )
-
-
-def _logit(probabilities: np.ndarray) -> np.ndarray:
-    p = np.clip(probabilities, 1e-12, 1 - 1e-12)
-    return np.log(p) - np.log1p(-p)
+    return gradient
 
 
 def _differences(function: Callable, x: np.ndarray) -> np.ndarray:
@@ -190,9 +171,7 @@ def _differences(function: Callable, x: np.ndarray) -> np.ndarray:
     d = len(x)
     step = 1e-2 * max(float(x.std()), 1e-6)
     found = np.empty(d)
-    width = max(1, _AT_ONCE // (2 * d))
-    for start in range(0, d, width):
-        part = np.arange(start, min(start + width, d))
+    for part in np.array_split(np.arange(d), -(-2 * d * d // _AT_ONCE)):
         moves = np.zeros((len(part), d))
         moves[np.arange(len(part)), part] = step
         values = function(np.concatenate([x + moves, x - moves]))
@@ -200,16 +179,17 @@ def _differences(function: Callable, x: np.ndarray) -> np.ndarray:
     return found
 
 
-# A layer's output as a map (n, C, h, w): how many tokens come before those of the
-# image, and how many rows of cells there are; or where the channels are.
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
+    """How a layer's output covers the image: as a map, or as tokens."""
+
     kind: str  # "channels_first", "channels_last" or "tokens"
     height: int
     width: int
-    extra: int = 0
+    extra: int = 0  # tokens that come before those of the image
 
     def as_map(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the output as (n, C, height, width)."""
         if self.kind == "channels_first":
             return values
         if self.kind == "channels_last":
@@ -218,21 +198,21 @@ class _Layout:
         return cells.transpose(1, 2).unflatten(2, (self.height, self.width))
 
 
-def _layout(shape: torch.Size, n: int, size: tuple[int, int]) -> _Layout | None:
+def _layout(shape: torch.Size, n: int, size: tuple[int, int]) -> Layout | None:
     """Return how the output of a layer covers an image; None if it doesn't."""
     if len(shape) not in (3, 4) or shape[0] != n:
         return None
-    if len(shape) == 4:
-        last = looks_channels_last(shape, size)
-        h, w = (shape[1], shape[2]) if last else (shape[2], shape[3])
-        if not _covers(h, w, size):
-            return None
-        return _Layout("channels_last" if last else "channels_first", h, w)
+    ratio = size[0] / size[1]
+    if len(shape) == 4:  # the channels are where the other two are like the image
+        last = abs(shape[1] / shape[2] - ratio) < abs(shape[2] / shape[3] - ratio)
+        h, w = shape[1:3] if last else shape[2:]
+        kind = "channels_last" if last else "channels_first"
+        return Layout(kind, h, w) if _covers(h, w, size) else None
     for extra in range(min(_MOST_EXTRA + 1, shape[1])):
         cells = shape[1] - extra
-        h = round((cells * size[0] / size[1]) ** 0.5)
+        h = round((cells * ratio) ** 0.5)
         if h and cells % h == 0 and _covers(h, cells // h, size):
-            return _Layout("tokens", h, cells // h, extra)
+            return Layout("tokens", h, cells // h, extra)
     return None
 
 
@@ -243,22 +223,14 @@ def _covers(h: int, w: int, size: tuple[int, int]) -> bool:
 
 
 def find_map(
-    network: nn.Module, size: tuple[int, int], layer: str | None = None
-) -> tuple[str, _Layout] | None:
+    backbone: Backbone, size: tuple[int, int], layer: str | None = None
+) -> tuple[str, Layout] | None:
     """Return the layer whose output is the last map of the image, and its layout.
 
     The last that the features depend on in more than one cell: of tokens behind the
     last attention only that of the class counts. Maps of fewer than 4 cells a side are
-    too coarse, if there are finer ones.
-
-    Parameters
-    ----------
-    network : _Copy
-        In evaluation mode, of parameters without gradients.
-    size : (int, int)
-        Height and width of its inputs.
-    layer : str, default=None
-        The layer that is to be taken.
+    too coarse, if there are finer ones. `size` is that of the inputs; with `layer` no
+    other is looked at. The backbone is in evaluation mode, its parameters frozen.
     """
     outputs: dict[str, torch.Tensor] = {}
 
@@ -270,18 +242,17 @@ def find_map(
 
         return hook
 
-    inner: nn.Module = network.network  # type: ignore[assignment]
-    tensor = next(iter(named_tensors(inner).values()), torch.zeros(()))
+    first = next(backbone.parameters(), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 3, *size, generator=generator).to(tensor.device)
-    x = x.to(tensor.dtype if tensor.is_floating_point() else x.dtype)
+    x = torch.randn(2, 3, *size, generator=generator)
+    x = x.to(first.device, dtype_of(backbone)).requires_grad_()
     hooks = [
         part.register_forward_hook(note(name), prepend=True)
-        for name, part in inner.named_modules()
+        for name, part in backbone.module.named_modules()
         if layer in (None, name)
     ]
     try:
-        features = network(x.requires_grad_())
+        features = backbone(x)
     finally:
         for hook in hooks:
             hook.remove()
@@ -306,18 +277,11 @@ def find_map(
 
 
 def grad_cam(
-    model: Explained, x: torch.Tensor, columns: torch.Tensor, layer: str, layout: Any
+    model: Explained, x: torch.Tensor, columns: torch.Tensor, layer: str, layout: Layout
 ) -> torch.Tensor:
     """Return maps (n, h, w) of what a layer's cells add to the scores in `columns`.
 
-    Parameters
-    ----------
-    model : Explained
-    x : torch.Tensor of shape (n, 3, H, W)
-        Normalised.
-    columns : torch.Tensor of int64, shape (n,)
-    layer, layout : str, _Layout
-        From `find_map`.
+    `x` is normalised; layer and layout are those of `find_map`.
     """
     taken: list[torch.Tensor] = []
 
@@ -327,10 +291,10 @@ def grad_cam(
         taken[:] = [output.detach().requires_grad_().clone()]
         return taken[0]
 
-    inner: nn.Module = model.features.network  # type: ignore[assignment]
-    hook = inner.get_submodule(layer).register_forward_hook(take, prepend=True)
+    module = model.backbone.module.get_submodule(layer)
+    hook = module.register_forward_hook(take, prepend=True)
     try:
-        features = model.features(x)
+        features = model.backbone(x)
     finally:
         hook.remove()
     towards = model.gradient(features, columns)
@@ -362,7 +326,7 @@ def occlusion(model: Explained, x: torch.Tensor, columns: torch.Tensor) -> torch
 
 
 def _chosen(model: Explained, x, columns) -> torch.Tensor:
-    scores = model.scores(model.features(x)).cpu()
+    scores = model.scores(model.backbone(x)).cpu()
     return scores.gather(1, columns.cpu()[:, None])[:, 0].float()
 
 

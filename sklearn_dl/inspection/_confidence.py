@@ -1,10 +1,11 @@
-"""How sure a classifier is of each class, and what labels and images belong to it."""
+"""Scores that a classifier gives each class, with the labels and paths of images."""
 
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.utils.validation import check_is_fitted
@@ -15,27 +16,12 @@ from sklearn_dl.inspection._scores import refuse_missing
 
 @dataclass(frozen=True)
 class Confidence:
-    """Scores of the classes, one row per image.
+    """Scores of the classes, one row per image, and the labels."""
 
-    Attributes
-    ----------
-    scores : ndarray of shape (n, n_classes)
-        Probabilities, or margins of a `decision_function`.
-    classes : ndarray of shape (n_classes,)
-    truth : ndarray of int, shape (n,)
-        Columns of the labels.
-    probabilities : bool
-    """
-
-    scores: np.ndarray
+    scores: np.ndarray  # (n, n_classes): probabilities, or of a `decision_function`
     classes: np.ndarray
-    truth: np.ndarray
+    truth: np.ndarray  # columns of the labels, (n,)
     probabilities: bool
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """Column of the highest score."""
-        return self.scores.argmax(axis=1)
 
     @property
     def of_truth(self) -> np.ndarray:
@@ -75,14 +61,15 @@ def confidence(estimator, X, y, cv, random_state) -> Confidence:
     if len(scores) != len(y):
         raise ValueError(f"X has {len(scores)} images, but y has {len(y)} labels.")
     scores = _columns(scores, classes, method, estimator)
+    labels = y.tolist()
     column = {label: c for c, label in enumerate(classes.tolist())}
-    for row, label in enumerate(y.tolist()):
-        if label not in column:
-            raise ValueError(
-                f"Row {row} has the label {label!r}, which the estimator doesn't know: "
-                f"its classes are {classes.tolist()!r:.200}."
-            )
-    truth = np.array([column[label] for label in y.tolist()])
+    row = next((r for r, label in enumerate(labels) if label not in column), None)
+    if row is not None:
+        raise ValueError(
+            f"Row {row} has the label {labels[row]!r}, which the estimator doesn't "
+            f"know: its classes are {classes.tolist()!r:.200}."
+        )
+    truth = np.array([column[label] for label in labels])
     return Confidence(scores, classes, truth, method == "predict_proba")
 
 
@@ -113,14 +100,15 @@ def _columns(scores: np.ndarray, classes, method: str, estimator) -> np.ndarray:
     return scores
 
 
-def paths_of(X: Any, n_rows: int) -> list[str | None]:
-    """Return the path of each image, None where it has none."""
+def paths_of(X: Any, rows: np.ndarray, n_rows: int) -> pd.Series:
+    """Return the paths of some of the n_rows images, None where they have none."""
+    paths = [None] * len(rows)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numbers were looked at by the estimator
         try:
             source = as_source(X)
         except (TypeError, ValueError):  # a table with columns besides the images
-            return [None] * n_rows
-    if source.kind not in ("paths", "objects"):
-        return [None] * n_rows
-    return [source.path(row) for row in range(n_rows)]
+            source = None
+    if source is not None and source.kind in ("paths", "objects"):
+        paths = [source.path(row) for row in rows.tolist()]
+    return pd.Series(paths, dtype=object)

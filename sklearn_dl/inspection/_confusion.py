@@ -8,7 +8,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dl.inspection._scores import Labels, check_targets
+from sklearn_dl.inspection._scores import check_targets
 
 
 @validate_params(
@@ -79,16 +79,15 @@ def most_confused(
                 f"{type(estimator_or_y_true).__name__} has no predict."
             )
         truth, predicted = estimator_or_y_true, X_or_y_pred
-    labels = Labels([])
-    predicted = _codes(labels, predicted, len(predicted))
-    truth = _codes(labels, truth, len(predicted))
-    pairs = pd.DataFrame({"truth": truth, "prediction": predicted})
-    counts = pairs["truth"].value_counts()
-    groups = pairs[truth != predicted].groupby(["truth", "prediction"]).indices
-    wrong = np.flatnonzero(truth != predicted)
+    predicted = _one_label(predicted, len(predicted))
+    truth = _one_label(truth, len(predicted))
+    wrong = pd.DataFrame({"truth": truth, "prediction": predicted})
+    counts = wrong["truth"].value_counts()
+    wrong = wrong[truth != predicted]
+    groups = wrong.groupby(["truth", "prediction"]).groups
     found = pd.DataFrame(
         [
-            (t, p, len(rows), len(rows) / counts[t], wrong[rows].tolist())
+            (t, p, len(rows), len(rows) / counts[t], rows.tolist())
             for (t, p), rows in groups.items()
         ],
         columns=["truth", "prediction", "n", "rate", "examples"],
@@ -96,30 +95,27 @@ def most_confused(
     found = found.sort_values(["n", "rate"], ascending=False, kind="stable")
     found = found.head(len(found) if k is None else k).reset_index(drop=True)
     if estimator is not None and n_examples and len(found):
-        known = labels.decode(found["prediction"].to_numpy())
-        found["examples"] = _by_confidence(estimator, X, known, found["examples"])
+        found["examples"] = by_confidence(
+            estimator, X, found["prediction"], found["examples"]
+        )
     found["examples"] = [rows[:n_examples] for rows in found["examples"]]
-    for name in ("truth", "prediction"):
-        if len(found):
-            found[name] = labels.decode(found[name].to_numpy(dtype=int))
     return found
 
 
-def _codes(labels: Labels, values, n_rows: int) -> np.ndarray:
+def _one_label(values, n_rows: int) -> np.ndarray:
     values = check_targets(values, "classification", n_rows)
     if values.ndim != 1:
         raise ValueError(
             f"Confusion is of one label per image, got the shape {values.shape}."
         )
-    return labels.encode(values)
+    return values
 
 
-def _by_confidence(estimator, X, predictions, examples) -> list[list[int]]:
+def by_confidence(estimator, X, predictions, examples) -> list[list[int]]:
     """Return the rows of each pair, the surest prediction first."""
-    for name in ("predict_proba", "decision_function"):
-        if hasattr(estimator, name):
-            break
-    else:
+    names = ("predict_proba", "decision_function")
+    name = next((name for name in names if hasattr(estimator, name)), None)
+    if name is None:
         return list(examples)
     rows = np.concatenate([np.array(part) for part in examples])
     scores = np.asarray(getattr(estimator, name)(_safe_indexing(X, rows)))
@@ -128,10 +124,12 @@ def _by_confidence(estimator, X, predictions, examples) -> list[list[int]]:
         scores = np.stack([-scores, scores], axis=1)
     if scores.shape[1] != len(classes):
         return list(examples)
-    position = {row: i for i, row in enumerate(rows.tolist())}
-    ordered = []
-    for label, part in zip(predictions, examples, strict=True):
-        column = classes.index(label)
-        sure = [-scores[position[row], column] for row in part]
-        ordered.append([part[i] for i in np.argsort(sure, kind="stable")])
-    return ordered
+    sure = dict(zip(rows.tolist(), scores, strict=True))
+    columns = [classes.index(label) for label in predictions]
+    return [
+        sorted(part, key=lambda row, c=c: -sure[row][c])
+        for c, part in zip(columns, examples, strict=True)
+    ]
+
+
+_by_confidence = by_confidence  # the name under which the display has it

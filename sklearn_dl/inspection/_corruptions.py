@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from sklearn_dl._images import decode_image
-from sklearn_dl._images._arrays import image_array, is_tensor
+from sklearn_dl._images import decode_image, image_array, is_tensor
 from sklearn_dl._runtime import keyed_generator
 from sklearn_dl.augmentation import (
     ColourMap,
@@ -30,7 +29,7 @@ from sklearn_dl.augmentation import (
 _CASTS = np.array(
     [[1, -1, -1], [-1, 1, -1], [-1, -1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]]
 )
-# Below this side a share of it is too little of a pixel to blur anything.
+# Below this side a fraction of it is too little of a pixel to blur anything.
 _LEAST_BLURRED = 107
 # Floats further outside [0, 1] than a filter overshoots are no pixels.
 _OVERSHOOT = 0.25
@@ -38,30 +37,15 @@ _OVERSHOOT = 0.25
 
 @dataclass(frozen=True)
 class Corruption:
-    """One kind of corruption.
+    """One kind of corruption, and the random augmentation that answers it."""
 
-    Parameters
-    ----------
-    augmentation : str
-        Name of the random transform that reaches as far at the same strength.
-    amount : callable
-        From a severity to how far it goes; equal amounts are the same corruption.
-    text : str
-        Format of the amount.
-    apply : callable
-        From pixels (c, H, W), a generator and an amount to pixels.
-    colour : bool, default=False
-        Whether grey images don't have it.
-    reach : float, default=1.5
-        Strength of the augmentation that answers it, by its severity.
-        At 1 it would lie at the edge of what is drawn, where hardly any draw comes.
-    """
-
-    augmentation: str
-    amount: Callable[[float], float]
-    text: str
-    apply: Callable[[np.ndarray, np.random.Generator, float], np.ndarray]
-    colour: bool = False
+    augmentation: str  # reaches as far with a strength equal to the severity
+    amount: Callable[[float], float]  # of a severity; equal amounts are the same
+    text: str  # format of the amount
+    apply: Callable[[np.ndarray, np.random.Generator, float], np.ndarray]  # (c, H, W)
+    colour: bool = False  # grey images don't have it
+    # Strength of the augmentation by the severity. At 1 the corruption would lie at the
+    # edge of what is drawn, where hardly any draw comes.
     reach: float = 1.5
 
 
@@ -85,9 +69,9 @@ def _vertical_flip(pixels, rng, amount):
     return np.ascontiguousarray(pixels[:, ::-1])
 
 
-def _translation(pixels, rng, share):
+def _translation(pixels, rng, fraction):
     _, height, width = pixels.shape
-    x, y = _sign(rng) * share * width, _sign(rng) * share * height
+    x, y = _sign(rng) * fraction * width, _sign(rng) * fraction * height
     return warp(pixels, translation_matrix(x, y))
 
 
@@ -105,13 +89,15 @@ def _coloured(step: Callable[[ColourMap, Any, float], None]) -> Callable:
     return apply
 
 
-def _cast(colours: ColourMap, rng, amount):
-    colours.shift(amount * _CASTS[rng.integers(len(_CASTS))])
+_brightness = _coloured(lambda colours, rng, factor: colours.brightness(factor))
+_contrast = _coloured(lambda colours, rng, factor: colours.contrast(factor))
+_grayscale = _coloured(lambda colours, rng, part: colours.saturation(1 - part))
+_cast = _coloured(lambda c, rng, part: c.shift(part * _CASTS[rng.integers(6)]))
 
 
-def _blur(pixels, rng, share):
+def _blur(pixels, rng, fraction):
     side = max(min(pixels.shape[1:]), _LEAST_BLURRED)
-    return gaussian_blur(to_floats(pixels), share * side)
+    return gaussian_blur(to_floats(pixels), fraction * side)
 
 
 def _noise(pixels, rng, deviation):
@@ -121,9 +107,9 @@ def _noise(pixels, rng, deviation):
     return np.clip(noise, 0, 1, out=noise)
 
 
-def _occlusion(pixels, rng, share):
+def _occlusion(pixels, rng, area):
     _, height, width = pixels.shape
-    side = share**0.5
+    side = area**0.5
     h, w = max(round(side * height), 1), max(round(side * width), 1)
     top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
     colour = rng.random((len(pixels), 1, 1), np.float32)
@@ -150,13 +136,17 @@ def _more(severity: float) -> float:
     return 1 + 0.4 * severity
 
 
+def _hidden(severity: float) -> float:
+    return min(0.165 * severity, 0.9)  # what the augmentation hides in the mean
+
+
+_TIMES, _DEGREES = "times {:.2f}", "{:.3g} degrees"
+
 #: By name, in the order of a report.
 CORRUPTIONS: dict[str, Corruption] = {
-    "smaller": Corruption("scale", lambda s: 1.25**-s, "times {:.2f}", _scaled),
-    "larger": Corruption("scale", lambda s: 1.25**s, "times {:.2f}", _scaled),
-    "rotation": Corruption(
-        "rotation", lambda s: min(15 * s, 180), "{:.3g} degrees", _rotation
-    ),
+    "smaller": Corruption("scale", lambda s: 1.25**-s, _TIMES, _scaled),
+    "larger": Corruption("scale", lambda s: 1.25**s, _TIMES, _scaled),
+    "rotation": Corruption("rotation", lambda s: min(15 * s, 180), _DEGREES, _rotation),
     "flip": Corruption("flip", _once, "left and right", _flip, reach=1.0),
     "vertical_flip": Corruption(
         "vertical_flip", _once, "top and bottom", _vertical_flip, reach=1.0
@@ -164,49 +154,23 @@ CORRUPTIONS: dict[str, Corruption] = {
     "translation": Corruption(
         "translation", lambda s: min(0.1 * s, 0.5), "{:.0%} of the sides", _translation
     ),
-    "shear": Corruption("shear", lambda s: min(10 * s, 40), "{:.3g} degrees", _shear),
-    "darker": Corruption(
-        "brightness",
-        _less,
-        "times {:.2f}",
-        _coloured(lambda c, rng, a: c.brightness(a)),
-    ),
-    "brighter": Corruption(
-        "brightness",
-        _more,
-        "times {:.2f}",
-        _coloured(lambda c, rng, a: c.brightness(a)),
-    ),
-    "less_contrast": Corruption(
-        "contrast", _less, "times {:.2f}", _coloured(lambda c, rng, a: c.contrast(a))
-    ),
-    "more_contrast": Corruption(
-        "contrast", _more, "times {:.2f}", _coloured(lambda c, rng, a: c.contrast(a))
-    ),
+    "shear": Corruption("shear", lambda s: min(10 * s, 40), _DEGREES, _shear),
+    "darker": Corruption("brightness", _less, _TIMES, _brightness),
+    "brighter": Corruption("brightness", _more, _TIMES, _brightness),
+    "less_contrast": Corruption("contrast", _less, _TIMES, _contrast),
+    "more_contrast": Corruption("contrast", _more, _TIMES, _contrast),
     "color_cast": Corruption(
-        "channel_shift",
-        lambda s: min(0.1 * s, 1),
-        "{:.0%} of the scale",
-        _coloured(_cast),
-        colour=True,
+        "channel_shift", lambda s: min(0.1 * s, 1), "{:.0%} of the scale", _cast, True
     ),
     "grayscale": Corruption(
-        "grayscale",
-        lambda s: min(s, 1),
-        "{:.0%} of the colour",
-        _coloured(lambda c, rng, a: c.saturation(1 - a)),
-        colour=True,
+        "grayscale", lambda s: min(s, 1), "{:.0%} of the colour", _grayscale, True
     ),
     "blur": Corruption(
         "blur", lambda s: 0.0075 * s, "{:.2%} of the shorter side", _blur
     ),
     "noise": Corruption("noise", lambda s: 0.06 * s, "{:.1%} of the scale", _noise),
     "occlusion": Corruption(
-        "erase",
-        lambda s: min(0.165 * s, 0.9),
-        "{:.0%} of the area",
-        _occlusion,
-        reach=1.0,
+        "erase", _hidden, "{:.0%} of the area", _occlusion, reach=1.0
     ),
     "jpeg": Corruption(
         "jpeg", lambda s: max(round(95 - 65 * s), 5), "quality {:.0f}", _jpeg
@@ -268,7 +232,7 @@ def corrupt_image(
     Returns
     -------
     PIL.Image.Image or ndarray of shape (H, W, C)
-        Of the image's own size: in mode RGB or L; for an array an array, uint8 or
+        It has the image's own size: in mode RGB or L; for an array an array, uint8 or
         float32 in [0, 1].
 
     Raises
@@ -302,22 +266,21 @@ def corrupt_image(
     return corrupted(image, corruption, severity, seed, row)
 
 
-def check_corruption(corruption: Any) -> None:
+def check_corruption(name: Any) -> None:
     """Refuse what is no name of a corruption."""
-    if not isinstance(corruption, str) or corruption not in CORRUPTIONS:
+    if not isinstance(name, str) or name not in CORRUPTIONS:
         raise ValueError(
-            f"There is no corruption {corruption!r}; the corruptions are "
+            f"There is no corruption {name!r}; the corruptions are "
             f"{', '.join(CORRUPTIONS)}."
         )
 
 
-def corrupted(image: Any, corruption: str, severity: float, seed: int, row: int) -> Any:
+def corrupted(image: Any, name: str, severity: float, seed: int, row: int) -> Any:
     """Return a decoded image (PIL, or an array (H, W, C)) with one corruption."""
-    kind = CORRUPTIONS[corruption]
-    if isinstance(image, Image.Image):
-        pixels = to_pixels(image)
-    else:
-        pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
+    kind = CORRUPTIONS[name]
+    is_array = not isinstance(image, Image.Image)
+    pixels = to_pixels(image) if not is_array else image.transpose(2, 0, 1)
+    pixels = np.ascontiguousarray(pixels)
     if pixels.dtype != np.uint8:
         low, high = float(pixels.min()), float(pixels.max())
         if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
@@ -326,16 +289,11 @@ def corrupted(image: Any, corruption: str, severity: float, seed: int, row: int)
                 "corrupted as uint8 or as floats in [0, 1]."
             )
     if kind.colour and len(pixels) == 1:
-        raise ValueError(
-            f"Grey images have no {corruption!r}: leave it out of corruptions."
-        )
+        raise ValueError(f"Grey images have no {name!r}: leave it out of corruptions.")
     # Without the severity: what a row meets grows with it and turns nowhere else.
-    rng = keyed_generator(seed, zlib.crc32(corruption.encode()), row)
+    rng = keyed_generator(seed, zlib.crc32(name.encode()), row)
     result = kind.apply(pixels, rng, kind.amount(severity))
-    if pixels.dtype != np.uint8:
-        result = to_floats(result)
-    else:
-        result = to_bytes(result)
-    if not isinstance(image, Image.Image):
+    result = to_bytes(result) if pixels.dtype == np.uint8 else to_floats(result)
+    if is_array:
         return np.ascontiguousarray(result.transpose(1, 2, 0))
     return Image.fromarray(result[0] if len(result) == 1 else result.transpose(1, 2, 0))

@@ -10,7 +10,6 @@ from sklearn_dl._extraction import run_frozen, run_network
 from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl.augmentation import resolve_views
 
-_METHODS = ("pca", "tsne", "umap")
 _REDUCED = 50  # components that t-SNE starts from
 
 
@@ -45,16 +44,13 @@ def _name_of(estimator: Any) -> str:
 
 def _before_the_head(estimator: NeuralImageEstimator, X: Any) -> np.ndarray:
     """Return what the head of a fitted classifier or regressor sees."""
-    source = estimator._new_source(X)
-    network, preprocessing = estimator.net_.module_, estimator.preprocessing_
-    execution = estimator._execution(fall_back=True)
+    source, execution = estimator._new_source(X), estimator._execution(fall_back=True)
+    preprocessing, backbone = estimator.preprocessing_, estimator._network.backbone
     views = resolve_views(estimator.tta, preprocessing, estimator.augment)
     options: dict[str, Any] = {"description": "features", "views": views}
-    if network.trains_backbone:
-        backbone = network.backbone
+    if backbone.trains:
         return run_network(backbone, source, preprocessing, execution, **options)
-    options["cache"] = estimator.cache
-    return run_frozen(network.backbone, source, execution, **options)
+    return run_frozen(backbone, source, execution, cache=estimator.cache, **options)
 
 
 def embedded(
@@ -63,21 +59,16 @@ def embedded(
     """Return features in two dimensions, what they are, and labels of the axes."""
     features = check_array(features, ensure_min_samples=2)
     plain = ("dimension 1", "dimension 2")
-    if isinstance(method, str):
-        if method not in _METHODS:
-            raise ValueError(
-                f"method={method!r} is none of {', '.join(map(repr, _METHODS))}, nor a "
-                "transformer with fit_transform."
-            )
-        if method == "pca":
-            return _principal(features, random_state)
-        name = {"tsne": "t-SNE", "umap": "UMAP"}[method]
-        find = _by_tsne if method == "tsne" else _by_umap
-        return find(features, random_state), name, plain
+    if isinstance(method, str) and method == "pca":
+        return _principal(features, random_state)
+    if isinstance(method, str) and method == "tsne":
+        return _by_tsne(features, random_state), "t-SNE", plain
+    if isinstance(method, str) and method == "umap":
+        return _by_umap(features, random_state), "UMAP", plain
     if not hasattr(method, "fit_transform"):
         raise ValueError(
-            f"method={method!r} is none of {', '.join(map(repr, _METHODS))}, nor a "
-            "transformer with fit_transform."
+            f"method={method!r} is none of 'pca', 'tsne', 'umap', nor a transformer "
+            "with fit_transform."
         )
     name = type(method).__name__
     points = np.asarray(method.fit_transform(features))
@@ -94,14 +85,14 @@ def _principal(features: np.ndarray, random_state: int):
 
     pca = PCA(min(2, features.shape[1]), random_state=random_state)
     points = pca.fit_transform(features)
-    shares = np.nan_to_num(pca.explained_variance_ratio_)
+    ratios = np.nan_to_num(pca.explained_variance_ratio_)
     if points.shape[1] == 1:
-        points, shares = np.c_[points, np.zeros(len(points))], np.r_[shares, 0.0]
-    first, second = (
-        f"component {k}: {share:.0%} of the variance"
-        for k, share in enumerate(shares, 1)
+        points, ratios = np.c_[points, np.zeros(len(points))], np.r_[ratios, 0.0]
+    labels = tuple(
+        f"component {k}: {ratio:.0%} of the variance"
+        for k, ratio in enumerate(ratios, 1)
     )
-    return points, "principal components", (first, second)
+    return points, "principal components", labels
 
 
 def _by_tsne(features: np.ndarray, random_state: int) -> np.ndarray:
@@ -125,10 +116,8 @@ def _by_umap(features: np.ndarray, random_state: int) -> np.ndarray:
         raise ImportError(
             "method='umap' needs umap-learn: pip install umap-learn."
         ) from error
-    neighbours = min(15, len(features) - 1)
-    return UMAP(n_neighbors=neighbours, random_state=random_state).fit_transform(
-        features
-    )
+    umap = UMAP(n_neighbors=min(15, len(features) - 1), random_state=random_state)
+    return umap.fit_transform(features)
 
 
 def spread(points: np.ndarray, side: float, most: int) -> np.ndarray:

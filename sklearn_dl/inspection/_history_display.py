@@ -145,10 +145,7 @@ class TrainingHistoryDisplay:
             raise NotFittedError(
                 f"This {type(estimator).__name__} is not fitted: call fit first."
             )
-        net, scoring = estimator.net_, params["scoring"]
-        reason = net.stop_reason_
-        if net.interrupted_:
-            reason = "interrupted by the user"
+        reason, scoring = estimator.stop_reason_, params["scoring"]
         if scoring is None:
             scoring = "accuracy" if hasattr(estimator, "classes_") else "R²"
         display = cls(

@@ -1,4 +1,4 @@
-"""The worst mistakes, and the labels that are likely wrong."""
+"""Worst mistakes, and labels that are likely wrong."""
 
 from numbers import Integral
 
@@ -38,22 +38,22 @@ def top_losses(estimator, X, y, k=20, *, cv=None, random_state=0) -> pd.DataFram
         folds, shuffled, stratified for classifiers. None takes `estimator` as it was
         fitted: on the images it was fitted on, it hides their wrong labels.
     random_state : int, RandomState instance or None, default=0
-        Of the folds.
+        Shuffles the folds.
 
     Returns
     -------
     DataFrame
-        One row per image, by falling loss. Of classifiers:
+        One row per image, by falling loss. For classifiers:
 
         - ``row`` of X, and its ``path`` (None where it has none);
         - ``truth``, and ``prediction``: the class of the highest probability;
         - ``probability`` of the prediction, and ``probability_truth`` of the label;
-        - ``loss``: minus the logarithm of the latter. Of an estimator that has a
+        - ``loss``: minus the logarithm of the latter. For an estimator that has a
           `decision_function` alone, probabilities are NaN, and the loss is minus the
           margin: the highest decision value of another class minus the label's;
         - ``label_error``: whether `label_errors` has the row.
 
-        Of regressors ``row``, ``path``, ``truth``, ``prediction`` and ``loss``, the
+        For regressors ``row``, ``path``, ``truth``, ``prediction`` and ``loss``, the
         squared error, its mean over outputs; these are named ``truth_0`` and so on.
 
     Raises
@@ -85,17 +85,15 @@ def top_losses(estimator, X, y, k=20, *, cv=None, random_state=0) -> pd.DataFram
     if is_regressor(estimator):
         return _largest_errors(estimator, X, y, k, cv, random_state)
     found = confidence(estimator, X, y, cv, random_state)
+    loss = -found.margin
     if found.probabilities:
         tiny = np.finfo(np.float32).tiny
-        loss = -np.log(np.maximum(found.of_truth, tiny))
-        loss += 0.0  # no -0.0
-    else:
-        loss = -found.margin
-    # Of equal losses, as at probability 0, the surer mistake.
+        loss = 0.0 - np.log(np.maximum(found.of_truth, tiny))
+    # Among equal losses, as at probability 0, the surer mistake comes first.
     order = np.lexsort((found.margin, -loss))[:k]
     table = _described(found, X, order)
     table["loss"] = loss[order]
-    table["label_error"] = _likely_wrong(found)[order]
+    table["label_error"] = _likely_wrong(found)[1][order]
     return table
 
 
@@ -120,7 +118,7 @@ def label_errors(estimator, X, y, *, k=None, cv=None, random_state=0) -> pd.Data
     cv : int, splitter or iterable of (train, test), default=None
         As in `top_losses`. On images that the estimator was fitted on, give it.
     random_state : int, RandomState instance or None, default=0
-        Of the folds.
+        Shuffles the folds.
 
     Returns
     -------
@@ -168,8 +166,8 @@ def label_errors(estimator, X, y, *, k=None, cv=None, random_state=0) -> pd.Data
             "classifier. Its largest errors are top_losses."
         )
     found = confidence(estimator, X, y, cv, random_state)
-    counted = _counted_for(found)
-    rows = np.flatnonzero(_likely_wrong(found))
+    counted, wrong = _likely_wrong(found)
+    rows = np.flatnonzero(wrong)
     order = rows[np.argsort(found.margin[rows], kind="stable")][:k]
     table = _described(found, X, order)
     table["suggestion"] = found.classes[counted[order]]
@@ -178,13 +176,12 @@ def label_errors(estimator, X, y, *, k=None, cv=None, random_state=0) -> pd.Data
 
 
 def _described(found: Confidence, X, rows: np.ndarray) -> pd.DataFrame:
-    paths = paths_of(X, len(found.truth))
-    predicted = found.predicted[rows]
+    predicted = found.scores.argmax(axis=1)[rows]
     known = found.probabilities
     return pd.DataFrame(
         {
             "row": rows,
-            "path": pd.Series([paths[row] for row in rows], dtype=object),
+            "path": paths_of(X, rows, len(found.truth)),
             "truth": found.classes[found.truth[rows]],
             "prediction": found.classes[predicted],
             "probability": found.scores[rows, predicted] if known else np.nan,
@@ -193,24 +190,17 @@ def _described(found: Confidence, X, rows: np.ndarray) -> pd.DataFrame:
     )
 
 
-def _counted_for(found: Confidence) -> np.ndarray:
-    """Return the class for which each image counts, -1 for none."""
-    n_classes = len(found.classes)
-    thresholds = np.full(n_classes, np.inf)  # of a class without images
-    for c in range(n_classes):
-        own = found.scores[found.truth == c, c]
-        if len(own):
-            thresholds[c] = own.mean()
-    # Rounding shall not push an image below the mean of equal ones.
+def _likely_wrong(found: Confidence) -> tuple[np.ndarray, np.ndarray]:
+    """Return the class for which each image counts, -1 for none, and if it is wrong."""
+    thresholds = np.full(len(found.classes), np.inf)  # for a class without images
+    means = pd.Series(found.of_truth).groupby(found.truth).mean()
+    thresholds[means.index] = means
+    # Rounding must not push an image below the mean of equal ones.
     slack = 1e-9 * np.maximum(np.abs(thresholds), 1)
     sure = found.scores >= thresholds - np.where(np.isfinite(slack), slack, 0)
     scores = np.where(sure, found.scores, -np.inf)
-    return np.where(sure.any(axis=1), scores.argmax(axis=1), -1)
-
-
-def _likely_wrong(found: Confidence) -> np.ndarray:
-    counted = _counted_for(found)
-    return (counted >= 0) & (counted != found.truth)
+    counted = np.where(sure.any(axis=1), scores.argmax(axis=1), -1)
+    return counted, (counted >= 0) & (counted != found.truth)
 
 
 def _largest_errors(estimator, X, y, k, cv, random_state) -> pd.DataFrame:
@@ -227,15 +217,11 @@ def _largest_errors(estimator, X, y, k, cv, random_state) -> pd.DataFrame:
         predicted = predicted[:, 0]
     loss = ((predicted - truth) ** 2).reshape(len(truth), -1).mean(axis=1)
     order = np.argsort(-loss, kind="stable")[:k]
-    paths = paths_of(X, len(truth))
-    columns: dict = {
-        "row": order,
-        "path": pd.Series([paths[row] for row in order], dtype=object),
-    }
+    table = pd.DataFrame({"row": order, "path": paths_of(X, order, len(truth))})
     for name, values in (("truth", truth), ("prediction", predicted)):
         if values.ndim == 1:
-            columns[name] = values[order]
+            table[name] = values[order]
         else:
-            for c in range(values.shape[1]):
-                columns[f"{name}_{c}"] = values[order, c]
-    return pd.DataFrame({**columns, "loss": loss[order]})
+            table[[f"{name}_{c}" for c in range(values.shape[1])]] = values[order]
+    table["loss"] = loss[order]
+    return table

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dl._extraction import progress
@@ -16,12 +17,11 @@ from sklearn_dl._runtime import draw_seed
 from sklearn_dl.inspection._corruptions import CORRUPTIONS, check_corruption
 from sklearn_dl.inspection._report import RobustnessReport
 from sklearn_dl.inspection._scores import (
-    Labels,
     Scoring,
-    bootstrap_recalls,
-    bootstrap_scores,
+    bootstrap,
     check_targets,
     interval,
+    recalls_of_rows,
     task_of,
 )
 from sklearn_dl.inspection._statistics import (
@@ -30,8 +30,8 @@ from sklearn_dl.inspection._statistics import (
     statistics_of,
 )
 from sklearn_dl.inspection._stream import (
-    CorruptedImages,
     Job,
+    corrupted_batches,
     forget_corrupted,
     image_shape_of,
     quiet_copy,
@@ -39,12 +39,55 @@ from sklearn_dl.inspection._stream import (
 
 # Where a mirror image upside down is another thing more often than not.
 _NOT_ASKED = {"vertical_flip"}
-_ALPHA = 0.05
-_SMALLEST_EFFECT = 0.2
 
 
-@validate_params(
-    {
+@dataclass(frozen=True)
+class RobustnessOptions:
+    """How `robustness_report` measures.
+
+    Parameters
+    ----------
+    per_class : bool, default=False
+        Whether to add the drops of each class's recall; classifiers of one label.
+    margin : float, default=0.03
+        Drops whose interval lies above it are severe; in units of the score.
+    n_resamples : int, default=1000
+        Bootstrap samples. Accuracy, R^2, absolute and squared errors take no time; any
+        other score is computed for each sample of each corruption.
+    confidence_level : float, default=0.95
+        Probability that an interval covers the drop.
+    image_shape : tuple of int, default=None
+        (height, width[, channels]) of rows of pixels. None takes the estimator's, else
+        infers square ones.
+    batch_size : int, default=32
+        Images in memory at a time; fewer where they are large.
+    random_state : int, RandomState instance or None, default=0
+        Draws signs, places and noise of the corruptions, and the bootstrap.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Raises
+    ------
+    ValueError
+        If a value isn't possible.
+
+    Examples
+    --------
+    >>> from sklearn_dl.inspection import RobustnessOptions
+    >>> RobustnessOptions(per_class=True).margin
+    0.03
+    """
+
+    per_class: bool = False
+    margin: float = 0.03
+    n_resamples: int = 1000
+    confidence_level: float = 0.95
+    image_shape: tuple[int, ...] | None = None
+    batch_size: int = 32
+    random_state: Any = 0
+    verbose: int = 0
+
+    _constraints: ClassVar[dict] = {
         "per_class": ["boolean"],
         "margin": [Interval(Real, 0, None, closed="left")],
         "n_resamples": [Interval(Integral, 1, None, closed="left")],
@@ -52,9 +95,14 @@ _SMALLEST_EFFECT = 0.2
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
-    },
-    prefer_skip_nested_validation=False,
-)
+    }
+
+    def __post_init__(self):
+        validate_parameter_constraints(
+            self._constraints, vars(self), caller_name=type(self).__name__
+        )
+
+
 def robustness_report(
     estimator,
     X,
@@ -64,14 +112,7 @@ def robustness_report(
     corruptions=None,
     severities=(0.5, 1.0, 2.0),
     scoring=None,
-    per_class=False,
-    margin=0.03,
-    n_resamples=1000,
-    confidence_level=0.95,
-    image_shape=None,
-    batch_size=32,
-    random_state=0,
-    verbose=0,
+    options=None,
 ) -> RobustnessReport:
     """Return how far a score falls under each corruption of the images.
 
@@ -104,24 +145,8 @@ def robustness_report(
         A score that needs no more than `predict`: a name of scikit-learn's, or a
         callable ``scoring(estimator, X, y)``, of which higher is better. None is
         accuracy for classifiers and R^2 for regressors.
-    per_class : bool, default=False
-        Whether to add the drops of each class's recall; classifiers of one label.
-    margin : float, default=0.03
-        Drops whose interval lies above it are severe; in units of the score.
-    n_resamples : int, default=1000
-        Bootstrap samples. Accuracy, R^2, absolute and squared errors take no time; of
-        other scores each is computed for each corruption.
-    confidence_level : float, default=0.95
-        Of the intervals.
-    image_shape : tuple of int, default=None
-        (height, width[, channels]) of rows of pixels. None takes the estimator's, else
-        infers square ones.
-    batch_size : int, default=32
-        Images in memory at a time; fewer where they are large.
-    random_state : int, RandomState instance or None, default=0
-        Of signs, places and noise of the corruptions, and of the bootstrap.
-    verbose : int, default=0
-        1 shows a progress bar.
+    options : RobustnessOptions, default=None
+        Recalls of classes, margin, intervals, seed and progress bar.
 
     Returns
     -------
@@ -200,69 +225,74 @@ def robustness_report(
     * Beyond chance: darker. augment=Augment(['brightness'], strength=3)
     ** Beyond 0.03: darker. augment=Augment(['brightness'], strength=3)
     """
+    options = RobustnessOptions() if options is None else options
     task = task_of(estimator)
     check_is_fitted(estimator)
-    if image_shape is None:
-        image_shape = image_shape_of(estimator)
-    source = as_source(X, image_shape=image_shape)
-    truth = check_targets(y, task, len(source))
-    if per_class and (task == "regression" or truth.ndim == 2):
+    shape = options.image_shape
+    shape = image_shape_of(estimator) if shape is None else shape
+    source = as_source(X, image_shape=shape)
+    n = len(source)
+    truth = check_targets(y, task, n)
+    if options.per_class and (task == "regression" or truth.ndim == 2):
         raise ValueError("per_class=True needs a classifier of one label per image.")
-    jobs = _jobs(corruptions, severities, _is_grey(source))
-    classes = getattr(estimator, "classes_", None)
-    labels = None
-    if task == "classification" and truth.ndim == 1:
-        labels = Labels([] if classes is None else classes)
-        codes = labels.encode(truth)
-    scoring = Scoring(scoring, task, truth, classes, labels)
-    seed = draw_seed(random_state)
-    compared = None
+    grey = source.image_shape is not None and source.image_shape[2] == 1
+    jobs = _jobs(corruptions, severities, grey)
+    scoring = Scoring(scoring, task, truth, getattr(estimator, "classes_", None))
+    seed = draw_seed(options.random_state)
+    known = None
     if reference is not None:
-        others = as_source(reference, image_shape=image_shape)
-        compared = reference_statistics(others, seed, verbose)
-    images = CorruptedImages(
+        others = as_source(reference, image_shape=shape)
+        known = reference_statistics(others, seed, options.verbose)
+    batches = corrupted_batches(
         X,
         source,
         [None, *jobs],
         seed=seed,
-        batch_size=batch_size,
-        on_image=None if reference is None else statistics_of,
+        batch_size=options.batch_size,
+        on_image=_nothing if reference is None else statistics_of,
     )
-    predictions, statistics = _predicted(quiet_copy(estimator), images, labels, verbose)
+    with progress(n * (1 + len(jobs)), "corrupted images", options.verbose) as bar:
+        predictions, found = _predicted(quiet_copy(estimator), batches, bar)
+
+    def sampled(score) -> np.ndarray:
+        return bootstrap(score, n, options.n_resamples, seed)
+
+    level = options.confidence_level
     scores = np.array([scoring(p) for p in predictions])
-    spread = bootstrap_scores(scoring, predictions, n_resamples, seed)
-    low, high = interval(spread[:, :1] - spread[:, 1:], confidence_level)
+    spread = sampled(scoring.of_rows(predictions))
     table = _table(jobs)
-    table["score"], table["drop"] = scores[1:], scores[0] - scores[1:]
-    table["low"], table["high"] = low, high
+    table[_DROPS] = _drops(scores, spread, level)
     table["augmentation"] = [CORRUPTIONS[name].augmentation for name, _ in jobs]
     by_class = None
-    if per_class and labels is not None:
-        right = np.stack([codes == p for p in predictions], axis=1)
-        by_class = _by_class(
-            table, right, codes, labels, n_resamples, seed, confidence_level
-        )
-        for label, rows in by_class.groupby("class", sort=False):
-            table[f"drop[{label}]"] = rows["drop"].to_numpy()
-    shifts = None
-    if compared is not None:
-        shifts = compare_statistics(compared, statistics, _ALPHA, _SMALLEST_EFFECT)
-    clean_low, clean_high = interval(spread[:, 0], confidence_level)
+    if options.per_class:
+        labels, codes = np.unique(truth, return_inverse=True)
+        right = np.stack([p == truth for p in predictions], axis=1)
+        recalls = recalls_of_rows(right, codes)
+        scores_of, spread_of = recalls(np.arange(n)), sampled(recalls)
+        parts = []
+        for c, label in enumerate(labels.tolist()):
+            part = table[["corruption", "severity"]].assign(**{"class": label})
+            part["n"] = np.count_nonzero(codes == c)
+            part[_DROPS] = _drops(scores_of[:, c], spread_of[..., c], level)
+            table[f"drop[{label}]"] = part["drop"]
+            parts.append(part)
+        by_class = pd.concat(parts, ignore_index=True)
+    clean_low, clean_high = interval(spread[:, 0], level)
     return RobustnessReport(
         table,
         float(scores[0]),
         (float(clean_low), float(clean_high)),
         classes=by_class,
-        shifts=shifts,
+        shifts=None if known is None else compare_statistics(known, np.array(found)),
         scoring=scoring.name,
-        n_images=len(source),
-        margin=float(margin),
-        confidence_level=float(confidence_level),
+        n_images=n,
+        margin=float(options.margin),
+        confidence_level=float(level),
     )
 
 
-def _is_grey(source) -> bool:
-    return source.image_shape is not None and source.image_shape[2] == 1
+def _nothing(image: Any) -> None:
+    return None
 
 
 def _jobs(corruptions: Any, severities: Sequence[float], grey: bool) -> list[Job]:
@@ -300,69 +330,43 @@ def _jobs(corruptions: Any, severities: Sequence[float], grey: bool) -> list[Job
 
 
 def _table(jobs: list[Job]) -> pd.DataFrame:
+    """Return a row per job: what is done, and how far it goes in words."""
     rows = []
     for name, severity in jobs:
         kind = CORRUPTIONS[name]
         once = kind.amount(1.0) == kind.amount(2.0) == kind.amount(0.5)
-        rows.append(
-            {
-                "corruption": name,
-                "severity": np.nan if once else severity,
-                "amount": kind.text.format(kind.amount(severity)),
-            }
-        )
-    return pd.DataFrame(rows)
+        amount = kind.text.format(kind.amount(severity))
+        rows.append((name, np.nan if once else severity, amount))
+    return pd.DataFrame(rows, columns=["corruption", "severity", "amount"])
 
 
-def _predicted(estimator, images: CorruptedImages, labels: Labels | None, verbose):
+_DROPS = ["score", "drop", "low", "high"]
+
+
+def _drops(scores: np.ndarray, spread: np.ndarray, level: float) -> np.ndarray:
+    """Return the columns `_DROPS` of scores, of which the first is the clean one."""
+    low, high = interval(spread[:, :1] - spread[:, 1:], level)
+    return np.column_stack([scores[1:], scores[0] - scores[1:], low, high])
+
+
+def _predicted(estimator, batches, bar) -> tuple[list[np.ndarray], list]:
     """Return predictions of each job for all rows, and what was found of images."""
-    n = len(images.source)
-    parts: list[list[np.ndarray]] = [[] for _ in images.jobs]
+    parts: dict[int, list[np.ndarray]] = {}
     found: list[Any] = []
     try:
-        with (
-            progress(n * len(images.jobs), "corrupted images", verbose) as bar,
-            closing(iter(images)) as stream,  # at an error its threads end
-        ):
-            for rows, number, X, results in stream:
+        with closing(batches):  # at an error its threads end
+            for number, X, results in batches:
                 predicted = np.asarray(estimator.predict(X))
-                if len(predicted) != len(rows):
+                if len(predicted) != len(results):
                     raise ValueError(
                         f"{type(estimator).__name__}.predict returned "
-                        f"{len(predicted)} rows for {len(rows)} images."
+                        f"{len(predicted)} rows for {len(results)} images."
                     )
-                parts[number].append(
-                    predicted if labels is None else labels.encode(predicted)
-                )
-                if number == 0:
-                    found += results
-                bar(len(rows))
+                if predicted.ndim == 2 and predicted.shape[1] == 1:
+                    predicted = predicted[:, 0]
+                parts.setdefault(number, []).append(predicted)
+                found += results if number == 0 else []
+                bar(len(results))
     finally:
         forget_corrupted()
-    predictions = [np.concatenate(part) for part in parts]
-    return predictions, np.array(found) if found and found[0] is not None else None
-
-
-def _by_class(
-    table, right, codes, labels: Labels, n_resamples, seed, confidence_level
-) -> pd.DataFrame:
-    """Return the drop of each class's recall, for the classes that the truth has."""
-    present, codes = np.unique(codes, return_inverse=True)
-    counts = np.bincount(codes)
-    recalls = np.stack(
-        [np.bincount(codes, right[:, k]) / counts for k in range(right.shape[1])]
-    )
-    spread = bootstrap_recalls(right, codes, len(present), n_resamples, seed)
-    low, high = interval(spread[:, :1] - spread[:, 1:], confidence_level)
-    parts = [
-        table[["corruption", "severity"]].assign(
-            **{"class": labels.values[code]},
-            n=counts[c],
-            score=recalls[1:, c],
-            drop=recalls[0, c] - recalls[1:, c],
-            low=low[:, c],
-            high=high[:, c],
-        )
-        for c, code in enumerate(present)
-    ]
-    return pd.concat(parts, ignore_index=True)
+    return [np.concatenate(part) for part in parts.values()], found

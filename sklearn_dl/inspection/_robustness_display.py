@@ -95,15 +95,7 @@ class RobustnessDisplay:
         corruptions=None,
         severities=(0.5, 1.0, 2.0),
         scoring=None,
-        per_class: bool = False,
-        margin: float = 0.03,
-        n_resamples: int = 1000,
-        confidence_level: float = 0.95,
-        image_shape=None,
-        batch_size: int = 32,
-        random_state=0,
-        verbose: int = 0,
-        value: str = "score",
+        options=None,
         ax=None,
     ) -> "RobustnessDisplay":
         """Draw how far the score of a fitted estimator falls on corrupted images.
@@ -116,11 +108,8 @@ class RobustnessDisplay:
             Any form that the estimator takes; not those it was fitted on.
         y : array-like of shape (n,) or (n, n_outputs)
             The truth.
-        corruptions, severities, scoring, per_class, margin, n_resamples, \
-                confidence_level, image_shape, batch_size, random_state, verbose
+        corruptions, severities, scoring, options : default=None
             As in `robustness_report`.
-        value : {"score", "drop"}, default="score"
-            See `plot`.
         ax : matplotlib Axes, default=None
             See `plot`.
 
@@ -136,16 +125,9 @@ class RobustnessDisplay:
             corruptions=corruptions,
             severities=severities,
             scoring=scoring,
-            per_class=per_class,
-            margin=margin,
-            n_resamples=n_resamples,
-            confidence_level=confidence_level,
-            image_shape=image_shape,
-            batch_size=batch_size,
-            random_state=random_state,
-            verbose=verbose,
+            options=options,
         )
-        return cls(report).plot(value=value, ax=ax)
+        return cls(report).plot(ax=ax)
 
     @classmethod
     def from_report(

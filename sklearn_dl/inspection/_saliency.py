@@ -1,4 +1,4 @@
-"""Which parts of an image a prediction rests on."""
+"""Parts of an image that a prediction rests on."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from sklearn.utils._param_validation import StrOptions, validate_params
 from torch.nn import functional as F
 
 from sklearn_dl._extraction import PixelReader
-from sklearn_dl.backbones import Preprocessing
+from sklearn_dl.backbones import Backbone, Preprocessing
 from sklearn_dl.inspection._attribution import (
     Explained,
     enlarged,
@@ -40,8 +40,8 @@ def saliency(
     X : images
         Any form that `estimator` takes.
     target : class, int, array-like of shape (n,) or None, default=None
-        What is explained: a class for all images or one for each; of a regressor with
-        several outputs, and of a classifier of several labels, their position. None is
+        What is explained: a class for all images or one for each; for a regressor with
+        several outputs, and a classifier of several labels, their position. None is
         the class of the highest score, or the only output.
     method : {"auto", "grad_cam", "occlusion"}, default="auto"
         ``"grad_cam"`` [1]_ weighs the channels of a layer's map by the mean of the
@@ -51,7 +51,7 @@ def saliency(
     layer : str or None, default=None
         The submodule of the backbone whose output Grad-CAM takes: a map, or tokens of a
         transformer, which are put back on their grid. None takes the last one that
-        matters, but none of fewer than 4 cells a side: of a vision transformer what
+        matters, but none of fewer than 4 cells a side: in a vision transformer what
         enters the last attention, after which only the token of the class counts.
     frame : {"image", "input"}, default="image"
         Maps of whole images at their own sizes, 0 outside of the centre crop, which the
@@ -62,8 +62,8 @@ def saliency(
     ndarray of float32, shape (n, H, W), or list of n such arrays (H, W)
         A list where images differ in size. In units of the output that is explained: a
         class's score before softmax or sigmoid, a `decision_function`, the log-odds of
-        a pipeline with probabilities alone, or a regressor's prediction. Of classes
-        what speaks against them is 0; of a regressor it is negative.
+        a pipeline with probabilities alone, or a regressor's prediction. What speaks
+        against a class is 0; what lowers a regressor's prediction is negative.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def saliency(
 
     Notes
     -----
-    Of `tta` only the plain view is explained. A map says what this network used, not
+    With `tta` the plain view alone is explained. A map says what this network used, not
     what is true of the object; a method that doesn't agree with the other one on an
     image deserves little trust there.
 
@@ -109,7 +109,7 @@ def saliency(
     """
     model = explained(estimator)
     source = model.source_of(X)
-    preprocessing = model.preprocessing
+    preprocessing = model.backbone.preprocessing
     if frame == "image" and not isinstance(preprocessing, Preprocessing):
         raise ValueError(
             "Where the crop of a preprocessing that is a function lies in an image "
@@ -129,12 +129,12 @@ def saliency(
             x = preprocessing.normalize(pixels).to(model.dtype)
             size = x.shape[-2:]
             if found is None and method != "occlusion":
-                found = _map_of(model, size, method, layer)
+                found = _map_of(model.backbone, size, method, layer)
                 method = "grad_cam" if found else "occlusion"
-            columns = None if wanted is None else torch.from_numpy(wanted[rows])
-            if columns is None:
-                with torch.no_grad():
-                    columns = model.scores(model.features(x)).argmax(1)
+            if wanted is None:
+                columns = _scores(model, x).argmax(1)
+            else:
+                columns = torch.from_numpy(wanted[rows])
             columns = columns.to(model.device)
             if method == "grad_cam":
                 values = grad_cam(model, x, columns, *found)
@@ -151,16 +151,20 @@ def saliency(
     return np.stack(maps) if len({m.shape for m in maps}) == 1 else maps
 
 
-def _map_of(model: Explained, size, method: str, layer: str | None):
+def _scores(model: Explained, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model.scores(model.backbone(x))
+
+
+def _map_of(backbone: Backbone, size, method: str, layer: str | None):
     """Return the layer and layout for Grad-CAM; None where it can't be."""
-    inner: Any = model.features.network
-    names = [name for name, _ in inner.named_modules() if name]
+    names = [name for name, _ in backbone.module.named_modules() if name]
     if layer is not None and layer not in names:
         raise ValueError(
             f"layer={layer!r} is no submodule of the backbone; its last ones are "
             f"{', '.join(names[-5:])}."
         )
-    found = find_map(model.features, size, layer)
+    found = find_map(backbone, size, layer)
     if found is None and layer is not None:
         raise ValueError(
             f"layer={layer!r} gives no map or tokens that the features depend on: "
@@ -176,14 +180,20 @@ def _map_of(model: Explained, size, method: str, layer: str | None):
 
 def _columns(model: Explained, target: Any, n: int) -> np.ndarray | None:
     """Return the column of the scores for each image; None for the highest."""
-    if target is None:
-        if model.classes is None and (k := _n_outputs(model)) > 1:
+    if model.classes is None:
+        size = model.backbone.preprocessing.output_size or (224, 224)
+        x = torch.zeros(1, 3, *size, dtype=model.dtype, device=model.device)
+        known: list[Any] = list(range(_scores(model, x).shape[1]))
+        if target is None and len(known) > 1:
             raise ValueError(
-                f"The regressor has {k} outputs: give target, from 0 to {k - 1}."
+                f"The regressor has {len(known)} outputs: give target, from 0 to "
+                f"{known[-1]}."
             )
-        return np.zeros(n, int) if model.classes is None else None
-    columns = np.arange(_n_outputs(model)) if model.classes is None else model.classes
-    known: list[Any] = columns.tolist()
+        target = 0 if target is None else target
+    elif target is None:
+        return None
+    else:
+        known = model.classes.tolist()
     wanted = np.asarray(target)
     if wanted.ndim > 1 or (wanted.ndim == 1 and len(wanted) != n):
         raise ValueError(
@@ -199,25 +209,12 @@ def _columns(model: Explained, target: Any, n: int) -> np.ndarray | None:
     return np.array([known.index(one) for one in each], dtype=int)
 
 
-def _n_outputs(model: Explained) -> int:
-    size = model.preprocessing.output_size or (224, 224)
-    with torch.no_grad():
-        x = torch.zeros(1, 3, *size, dtype=model.dtype, device=model.device)
-        return model.scores(model.features(x)).shape[1]
-
-
 def placed(
     values: np.ndarray, preprocessing: Preprocessing, size: tuple[int, int]
 ) -> np.ndarray:
-    """Return a map of a network's input at its place in the image.
+    """Return a map (h, w) of a network's input at its place in the image.
 
-    Parameters
-    ----------
-    values : ndarray of shape (h, w)
-    preprocessing : Preprocessing
-        Made the input of the image.
-    size : (int, int)
-        Height and width of the image.
+    `preprocessing` made the input of an image of `size` (height, width).
     """
     resized = _resized(preprocessing.resize_size, size)
     crop = values.shape

@@ -1,6 +1,6 @@
-"""Scores of kept predictions, and their spread by bootstrap."""
+"""Scores of predictions, and their spread by bootstrap."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from sklearn.base import (
     is_regressor,
 )
 from sklearn.metrics import check_scoring, get_scorer_names
-from sklearn.utils.validation import column_or_1d
 
 
 def task_of(estimator: Any) -> str:
@@ -40,34 +39,12 @@ def check_targets(y: Any, task: str, n_rows: int) -> np.ndarray:
 
 def refuse_missing(y: Any) -> None:
     """Raise a ValueError if NaN, None or another missing value is in y."""
-    # Of a list of text and NaN, NumPy would make text.
+    # NumPy would make text of a list of text and NaN.
     values = np.asarray(y, dtype=object) if isinstance(y, list | tuple) else y
     missing = np.argwhere(pd.isna(np.asarray(values)))
     if len(missing):
         row = int(missing[0][0])
         raise ValueError(f"y is missing in row {row}: {np.asarray(values)[row]!r}.")
-
-
-class Labels:
-    """Numbers for labels, in the order of the classes and then as they appear."""
-
-    def __init__(self, classes: Any):
-        self.values: list[Any] = []
-        self._codes: dict[Any, int] = {}
-        self.encode(classes)
-
-    def encode(self, labels: Any) -> np.ndarray:
-        """Return codes of labels; new ones are remembered."""
-        found = column_or_1d(labels).tolist()
-        for label in found:
-            if label not in self._codes:
-                self._codes[label] = len(self.values)
-                self.values.append(label)
-        return np.array([self._codes[label] for label in found], dtype=np.int32)
-
-    def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Return labels of codes."""
-        return np.array(self.values)[codes]
 
 
 class _Given(BaseEstimator):
@@ -88,7 +65,7 @@ class _Given(BaseEstimator):
 
 
 class GivenClasses(ClassifierMixin, _Given):
-    """Answers with classes."""
+    """Answers with classes that were predicted before."""
 
     @property
     def classes_(self):
@@ -97,73 +74,37 @@ class GivenClasses(ClassifierMixin, _Given):
 
 
 class GivenNumbers(RegressorMixin, _Given):
-    """Answers with numbers."""
+    """Answers with numbers that were predicted before."""
 
 
 class Scoring:
-    """Scores kept predictions of all rows, or of a sample of them.
+    """Scores predictions of all rows, or of a sample of them.
 
-    Parameters
-    ----------
-    scoring : str, callable or None
-        None is accuracy, or R^2 for numbers.
-    task : {"classification", "regression"}
-    truth : ndarray of shape (n,) or (n, n_outputs)
-    classes : array-like, default=None
-    labels : Labels, default=None
-        If given, predictions are its codes, which take less memory than labels.
-
-    Attributes
-    ----------
-    name : str
+    `scoring` is as users give it; None is accuracy, or R^2 for numbers.
     """
 
-    def __init__(
-        self,
-        scoring: Any,
-        task: str,
-        truth: np.ndarray,
-        classes: Any = None,
-        labels: Labels | None = None,
-    ):
-        default = "accuracy" if task == "classification" else "r2"
-        self.name = default if scoring is None else scoring
-        if isinstance(self.name, str) and self.name not in get_scorer_names():
+    def __init__(self, scoring: Any, task: str, truth: np.ndarray, classes: Any = None):
+        if scoring is None:
+            scoring = "accuracy" if task == "classification" else "r2"
+        if isinstance(scoring, str) and scoring not in get_scorer_names():
             raise ValueError(
                 f"scoring={scoring!r} is no scorer's name; "
                 "sklearn.metrics.get_scorer_names() lists them."
             )
+        self.name = scoring
+        if not isinstance(scoring, str):
+            self.name = getattr(scoring, "__name__", repr(scoring))
         self.truth = truth
-        self._labels = labels
-        self._target = truth if labels is None else labels.encode(truth)
         self._given: Any = GivenNumbers()
         if task == "classification":
-            if classes is None:
-                several = truth.ndim == 2
-                classes = np.arange(truth.shape[1]) if several else np.unique(truth)
-            self._given = GivenClasses(classes=np.asarray(classes))
-        self._scorer = check_scoring(self._given, self.name)
-        if not isinstance(self.name, str):
-            self.name = getattr(scoring, "__name__", repr(scoring))
+            known = np.unique(truth) if truth.ndim == 1 else np.arange(truth.shape[1])
+            self._given = GivenClasses(classes=known if classes is None else classes)
+        self._scorer = check_scoring(self._given, scoring)
 
-    def per_row(self, predicted: np.ndarray) -> np.ndarray | None:
-        """Return values per row whose mean is the score; None where there are none."""
-        if self.name == "accuracy":
-            right = predicted == self._target
-            return (right if right.ndim == 1 else right.all(1)).astype(float)
-        if self.name == "neg_mean_absolute_error":
-            return -_flat(np.abs(predicted - self.truth)).mean(1)
-        if self.name == "neg_mean_squared_error":
-            return -_flat((predicted - self.truth) ** 2).mean(1)
-        return None
-
-    def __call__(self, predicted: np.ndarray, rows: np.ndarray | None = None) -> float:
+    def __call__(self, predictions: np.ndarray, rows: Any = slice(None)) -> float:
         """Return the score of predictions, over some rows."""
-        truth = self.truth if rows is None else self.truth[rows]
-        predicted = predicted if rows is None else predicted[rows]
-        if self._labels is not None:
-            predicted = self._labels.decode(predicted)
-        self._given.values = predicted
+        truth = self.truth[rows]
+        self._given.values = predictions[rows]
         try:
             return float(self._scorer(self._given, np.empty((len(truth), 1)), truth))
         except (AttributeError, ValueError) as error:
@@ -174,73 +115,65 @@ class Scoring:
                 "`predict` returns is kept, as 'accuracy' or 'f1_macro' need it."
             ) from error
 
+    def of_rows(self, predictions: list[np.ndarray]) -> Callable[[np.ndarray], Any]:
+        """Return a function from rows to the scores of all predictions over them."""
+        truth, n = self.truth, len(self.truth)
+        if self.name == "r2":
+            truth = _flat(truth)
+            squares = np.stack([(_flat(p) - truth) ** 2 for p in predictions], axis=1)
+
+            def r2(rows: np.ndarray) -> np.ndarray:
+                drawn = truth[rows]
+                spread = ((drawn - drawn.mean(0)) ** 2).sum(0)
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    return (1 - squares[rows].sum(0) / spread).mean(1)
+
+            return r2
+        if self.name == "accuracy":
+            values = [_flat(p == truth).all(1).astype(float) for p in predictions]
+        elif self.name == "neg_mean_absolute_error":
+            values = [-_flat(np.abs(p - truth)).mean(1) for p in predictions]
+        elif self.name == "neg_mean_squared_error":
+            values = [-_flat((p - truth) ** 2).mean(1) for p in predictions]
+        else:
+            return lambda rows: [self(p, rows) for p in predictions]
+        table = np.stack(values, axis=1)
+        # Counts of a sample times values is the sum over it.
+        return lambda rows: np.bincount(rows, minlength=n) @ table / n
+
 
 def _flat(values: np.ndarray) -> np.ndarray:
     return values.reshape(len(values), -1)
 
 
-def resamples(n_rows: int, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield rows drawn with replacement, as many as there are."""
-    rng = np.random.default_rng(seed)
-    for _ in range(n_resamples):
-        yield rng.integers(0, n_rows, n_rows)
+def recalls_of_rows(right: np.ndarray, codes: np.ndarray) -> Callable:
+    """Return a function from rows to recalls (n_predictions, n_classes) over them.
 
-
-def bootstrap_scores(
-    scoring: Scoring, predictions: list[np.ndarray], n_resamples: int, seed: int
-) -> np.ndarray:
-    """Return scores (n_resamples, n_predictions), each row of one sample of rows.
-
-    All predictions are scored on the same samples, so that differences are paired.
-    """
-    n = len(scoring.truth)
-    samples = resamples(n, n_resamples, seed)
-    scores = np.empty((n_resamples, len(predictions)))
-    per_row = [v for p in predictions if (v := scoring.per_row(p)) is not None]
-    if per_row:
-        # Counts of a sample times values is the sum over it.
-        values = np.stack(per_row, axis=1)
-        for b, rows in enumerate(samples):
-            scores[b] = np.bincount(rows, minlength=n) @ values / n
-    elif scoring.name == "r2":
-        truth = _flat(scoring.truth)
-        squares = np.stack([(_flat(p) - truth) ** 2 for p in predictions], axis=1)
-        for b, rows in enumerate(samples):
-            counts = np.bincount(rows, minlength=n).astype(float)
-            mean = counts @ truth / n
-            spread = counts @ (truth - mean) ** 2
-            lost = np.tensordot(counts, squares, axes=1)  # (n_predictions, n_outputs)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                scores[b] = (1 - lost / spread).mean(1)
-    else:
-        for b, rows in enumerate(samples):
-            scores[b] = [scoring(p, rows) for p in predictions]
-    return scores
-
-
-def bootstrap_recalls(
-    right: np.ndarray, codes: np.ndarray, n_classes: int, n_resamples: int, seed: int
-) -> np.ndarray:
-    """Return shares of right ones per class, (n_resamples, n_predictions, n_classes).
-
-    Parameters
-    ----------
-    right : ndarray of shape (n, n_predictions)
-        1 where a prediction is right.
-    codes : ndarray of shape (n,)
-        Classes of the rows; each has at least one.
-    n_classes, n_resamples, seed : int
+    `right` (n, n_predictions) is 1 where a prediction is right; `codes` (n,) are the
+    classes of the rows, from 0, each with at least one.
     """
     order = np.argsort(codes, kind="stable")
-    starts = np.searchsorted(codes[order], np.arange(n_classes))
+    starts = np.searchsorted(codes[order], np.arange(codes.max() + 1))
     values = np.column_stack([np.ones(len(right)), right])[order]
-    result = np.empty((n_resamples, right.shape[1], n_classes))
-    for b, rows in enumerate(resamples(len(codes), n_resamples, seed)):
+
+    def recalls(rows: np.ndarray) -> np.ndarray:
         counts = np.bincount(rows, minlength=len(codes))[order]
         sums = np.add.reduceat(counts[:, None] * values, starts, axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            result[b] = (sums[:, 1:] / sums[:, :1]).T
-    return result
+            return (sums[:, 1:] / sums[:, :1]).T
+
+    return recalls
+
+
+def bootstrap(score: Callable, n_rows: int, n_resamples: int, seed: int) -> np.ndarray:
+    """Return what a function gives for rows drawn with replacement, n_resamples times.
+
+    What the function gives together is from the same rows, so that differences are
+    paired.
+    """
+    rng = np.random.default_rng(seed)
+    samples = (rng.integers(0, n_rows, n_rows) for _ in range(n_resamples))
+    return np.array([score(rows) for rows in samples])
 
 
 def interval(values: np.ndarray, confidence_level: float) -> np.ndarray:

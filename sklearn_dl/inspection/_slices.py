@@ -5,26 +5,26 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dl._runtime import draw_seed
 from sklearn_dl.inspection._scores import (
     Scoring,
-    bootstrap_scores,
+    bootstrap,
     check_targets,
     interval,
     task_of,
 )
 
+_SMALL = 30  # images
+
 
 @validate_params(
     {
         "n_bins": [Interval(Integral, 2, None, closed="left")],
-        "min_count": [Interval(Integral, 1, None, closed="left")],
         "n_resamples": [Interval(Integral, 1, None, closed="left")],
         "confidence_level": [Interval(Real, 0, 1, closed="neither")],
-        "random_state": ["random_state"],
     },
     prefer_skip_nested_validation=False,
 )
@@ -37,10 +37,8 @@ def slice_scores(
     slices,
     scoring=None,
     n_bins=4,
-    min_count=30,
     n_resamples=1000,
     confidence_level=0.95,
-    random_state=0,
 ) -> pd.DataFrame:
     """Return the score of each slice of the images, the worst first.
 
@@ -59,8 +57,8 @@ def slice_scores(
         What is known of the images, in the order of X: each column is cut by itself,
         and each image is in one slice of it. Text, categories, booleans, numbers of at
         most `n_bins` values and whole numbers of at most 10 are slices as they are.
-        Of other numbers infinities are, and values that 1 / `n_bins` of the images or
-        more have; the rest is cut at quantiles. What is missing is a slice.
+        Among other numbers infinities are, and values that 1 / `n_bins` of the images
+        or more have; the rest is cut at quantiles. What is missing is a slice.
     scoring : str or callable, default=None
         A score that needs no more than `predict`: a name of scikit-learn's, or a
         callable ``scoring(estimator, X, y)``. None is accuracy for labels and
@@ -68,14 +66,10 @@ def slice_scores(
     n_bins : int, default=4
         Number of slices that finite numbers are cut into: frequent values, and
         quantiles with about as many images each.
-    min_count : int, default=30
-        Slices of fewer images are flagged as small.
     n_resamples : int, default=1000
-        Bootstrap samples, for scores other than accuracy.
+        Bootstrap samples, for scores other than accuracy; drawn the same each time.
     confidence_level : float, default=0.95
-        Of the intervals.
-    random_state : int, RandomState instance or None, default=0
-        Of the bootstrap.
+        Probability that an interval covers the score.
 
     Returns
     -------
@@ -83,8 +77,8 @@ def slice_scores(
         One row per slice, by rising score: ``column``, ``value`` (as text, the bounds
         of a quantile, or "missing": "(missing)" beside a value of this name), ``n``,
         ``score``, ``low`` and ``high``, its interval, ``gap`` (score of all images
-        minus it) and ``small``. Accuracy has Wilson's
-        interval [1]_, other scores that of the bootstrap within the slice. A score
+        minus it) and ``small`` (fewer than 30 images). Accuracy has Wilson's interval
+        [1]_, other scores that of the bootstrap within the slice. A score
         that isn't defined in a slice is NaN, and last. ``attrs["score"]`` is the score
         of all images.
 
@@ -101,7 +95,7 @@ def slice_scores(
 
     Notes
     -----
-    Of many slices the worst looks worse than it is: look at the interval and the flag
+    The worst of many slices looks worse than it is: look at the interval and the flag
     before the score.
 
     References
@@ -142,7 +136,6 @@ def slice_scores(
     truth = check_targets(y, task, len(predicted))
     if task == "regression" and scoring is None:
         scoring = "neg_mean_absolute_error"
-    seed = draw_seed(random_state)
     table = _frame(slices, len(truth))
     whole = Scoring(scoring, task, truth, classes)
     overall = whole(predicted)
@@ -150,13 +143,12 @@ def slice_scores(
     for number, column in enumerate(table.columns):
         for value, members in _parts(table.iloc[:, number], n_bins):
             part = Scoring(scoring, task, truth[members], classes)
-            score, low, high = _scored(
-                part, predicted[members], confidence_level, n_resamples, seed
-            )
-            rows.append((str(column), value, len(members), score, low, high))
+            own = predicted[members]
+            bounds = _bounds(part, own, n_resamples, confidence_level)
+            rows.append((str(column), value, len(own), part(own), *bounds))
     found = pd.DataFrame(rows, columns=["column", "value", "n", "score", "low", "high"])
     found["gap"] = overall - found["score"]
-    found["small"] = found["n"] < min_count
+    found["small"] = found["n"] < _SMALL
     found = found.sort_values("score", kind="stable", ignore_index=True)
     found.attrs["score"] = overall
     return found
@@ -219,23 +211,13 @@ def _cut(numbers: pd.Series, n_bins: int) -> list[pd.Series]:
     return [numbers[alone], rest]
 
 
-def _scored(
-    scoring: Scoring, predicted, confidence_level, n_resamples, seed
-) -> tuple[float, float, float]:
-    score = scoring(predicted)
+def _bounds(scoring: Scoring, predicted, n_resamples: int, level: float) -> tuple:
+    """Return the bounds of a score's interval."""
+    n = len(predicted)
     if scoring.name == "accuracy":
-        return score, *_wilson(score, len(predicted), confidence_level)
-    spread = bootstrap_scores(scoring, [predicted], n_resamples, seed)[:, 0]
+        n_right = round(scoring(predicted) * n)
+        return tuple(binomtest(n_right, n).proportion_ci(level, "wilson"))
+    spread = bootstrap(scoring.of_rows([predicted]), n, n_resamples, seed=0)
     if not np.isfinite(spread).any():
-        return score, np.nan, np.nan
-    low, high = interval(spread, confidence_level)
-    return score, float(low), float(high)
-
-
-def _wilson(share: float, n: int, confidence_level: float) -> tuple[float, float]:
-    from scipy.stats import norm
-
-    z = float(norm.ppf((1 + confidence_level) / 2))
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    return max(middle - reach, 0.0), min(middle + reach, 1.0)
+        return np.nan, np.nan
+    return tuple(interval(spread[:, 0], level))

@@ -13,7 +13,7 @@ from sklearn_dl.augmentation import to_bytes, to_image
 
 # The size at which images are looked at, so that their resolution matters little.
 _SIDE = 224
-# Of the images to compare with; more hardly narrow the test.
+# Images to compare with; more hardly narrow the test.
 _MOST = 2000
 
 #: Statistics, with what lower and higher values are and the augmentations for either.
@@ -103,17 +103,23 @@ def image_statistics(X, *, image_shape=None, verbose: int = 0) -> pd.DataFrame:
     0         0.2      0.02      8
     """
     source = as_source(X, image_shape=image_shape)
-    rows = []
-    with progress(len(source), "image statistics", verbose) as bar:
-        for row in range(len(source)):
-            image = source[row]
-            if isinstance(image, np.ndarray):
-                height, width = image.shape[:2]
-            else:
-                width, height = image.size
-            rows.append((*statistics_of(image), width, height))
+
+    def measure(image: Any) -> tuple[float, ...]:
+        if isinstance(image, np.ndarray):
+            return (*statistics_of(image), image.shape[1], image.shape[0])
+        return (*statistics_of(image), image.width, image.height)
+
+    found = _of_each(source, range(len(source)), measure, "image statistics", verbose)
+    return pd.DataFrame(found, columns=[*STATISTICS, "width", "height"])
+
+
+def _of_each(source: ImageSource, rows, measure, description: str, verbose) -> list:
+    found = []
+    with progress(len(rows), description, verbose) as bar:
+        for row in rows:
+            found.append(measure(source[int(row)]))
             bar(1)
-    return pd.DataFrame(rows, columns=[*STATISTICS, "width", "height"])
+    return found
 
 
 def reference_statistics(source: ImageSource, seed: int, verbose: int) -> np.ndarray:
@@ -122,16 +128,15 @@ def reference_statistics(source: ImageSource, seed: int, verbose: int) -> np.nda
     if len(rows) > _MOST:
         rng = keyed_generator(seed, len(rows))
         rows = np.sort(rng.choice(rows, _MOST, replace=False))
-    found = []
-    with progress(len(rows), "reference images", verbose) as bar:
-        for row in rows:
-            found.append(statistics_of(source[int(row)]))
-            bar(1)
+    found = _of_each(source, rows, statistics_of, "reference images", verbose)
     return np.array(found)
 
 
 def compare_statistics(
-    reference: np.ndarray, values: np.ndarray, alpha: float, smallest_effect: float
+    reference: np.ndarray,
+    values: np.ndarray,
+    alpha: float = 0.05,
+    smallest_effect: float = 0.2,
 ) -> pd.DataFrame:
     """Return how statistics of images differ from those of a reference.
 
@@ -170,7 +175,5 @@ def compare_statistics(
 def _holm(p: np.ndarray) -> np.ndarray:
     """Return p-values that hold for all tests together."""
     order = np.argsort(p)
-    steps = np.arange(len(p), 0, -1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * steps), 1)
-    return adjusted
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    return np.minimum(adjusted, 1)[np.argsort(order)]

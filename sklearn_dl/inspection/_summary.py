@@ -1,5 +1,6 @@
-"""The layers of an estimator's network as a table."""
+"""Layers of an estimator's network as a table."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,10 @@ from sklearn_dl._base import ImageEstimatorMixin
 from sklearn_dl._extraction import PixelReader
 from sklearn_dl._images import as_source
 from sklearn_dl._runtime import seeded
-from sklearn_dl.backbones import Backbone, load_backbone
+from sklearn_dl.backbones import load_backbone
+from sklearn_dl.inspection._networks import network_of
 
-_BACKBONE_PARAMETERS = (
-    "backbone",
-    "weights",
-    "layer",
-    "pooling",
-    "preprocessing",
-    "image_size",
-)
+_BACKBONE_PARAMETERS = ("backbone", "weights", "layer", "image_size")
 
 
 class ModelSummary(pd.DataFrame):
@@ -112,12 +107,10 @@ def model_summary(estimator, X=None) -> ModelSummary:
             f"ImageFeatureExtractor, got {type(estimator).__name__}; of a pipeline, "
             "give the step that is one."
         )
-    network, backbone, note = _network(estimator)
-    first = next(network.parameters(), torch.zeros(()))
-    image = _image(estimator, X, backbone.preprocessing, first)
-    order, shapes = _trace(network, image)
-    rows = _rows(network, backbone, order, shapes)
-    summary = ModelSummary(rows, columns=["layer", "kind", *_COLUMNS])
+    network, note = _network(estimator)
+    order, shapes = _trace(network, _image(estimator, X, network))
+    columns = ["layer", "kind", "output_shape", "parameters", "trainable", "stage"]
+    summary = ModelSummary(_rows(network, order, shapes), columns=columns)
     tensors = [*network.parameters(), *network.buffers()]
     total, trainable = int(summary.parameters.sum()), int(summary.trainable.sum())
     summary.attrs = {
@@ -130,28 +123,33 @@ def model_summary(estimator, X=None) -> ModelSummary:
     return summary
 
 
-_COLUMNS = ("output_shape", "parameters", "trainable", "stage")
-
-
-def _network(estimator) -> tuple[nn.Module, Backbone, str]:
-    """Return the network, its backbone, and what the summary should say of it."""
-    if hasattr(estimator, "net_"):
-        return estimator.net_.module_, estimator.net_.module_.backbone, ""
-    if hasattr(estimator, "backbone_"):
-        return estimator.backbone_, estimator.backbone_, ""
-    arguments = {name: getattr(estimator, name) for name in _BACKBONE_PARAMETERS}
+def _network(estimator) -> tuple[nn.Module, str]:
+    """Return a network of our own, and what the summary should say of it."""
+    fitted = network_of(estimator)
+    if fitted is not None:
+        return copy.deepcopy(fitted), ""
+    arguments = {
+        n: vars(estimator)[n] for n in _BACKBONE_PARAMETERS if hasattr(estimator, n)
+    }
     if isinstance(arguments["image_size"], list):
         arguments["image_size"] = tuple(arguments["image_size"])
+    preprocessing = estimator.preprocessing
+    if not isinstance(preprocessing, str | tuple | list):  # of normalisation alone
+        arguments["preprocessing"] = preprocessing
     with seeded(0):  # random weights are not looked at
         backbone = load_backbone(**arguments)
     trainable = getattr(estimator, "trainable", None)
-    backbone.freeze("head" if trainable is None else trainable)
+    backbone.freeze(
+        "head" if trainable is None else getattr(trainable, "stages", trainable)
+    )
     note = "" if trainable is None else "Without the head: it is made in fit."
-    return backbone, backbone, note
+    return backbone, note
 
 
-def _image(estimator, X, preprocessing, like: torch.Tensor) -> torch.Tensor:
+def _image(estimator, X, network: Any) -> torch.Tensor:
     """Return one image as the network takes it, (1, 3, height, width)."""
+    preprocessing = getattr(network, "backbone", network).preprocessing
+    like = next(network.parameters(), torch.zeros(()))
     if X is None:
         size = preprocessing.output_size or (224, 224)
         return torch.zeros(1, 3, *size, dtype=like.dtype, device=like.device)
@@ -160,35 +158,24 @@ def _image(estimator, X, preprocessing, like: torch.Tensor) -> torch.Tensor:
         return preprocessing.normalize(reader.read([0])).to(like.dtype)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()  # without gradients a network may leave layers out
 def _trace(network: nn.Module, image: torch.Tensor) -> tuple[dict, dict]:
     """Return the modules called, with their position, and the shapes they gave."""
     order: dict[str, int] = {}
     shapes: dict[str, tuple[int, ...] | None] = {}
+    for name, module in network.named_modules():
 
-    def watch(name: str, module: nn.Module) -> list:
-        def begin(module, inputs):
+        def begin(module, inputs, name=name):
             order.setdefault(name, len(order))
 
-        def end(module, inputs, output):
+        def end(module, inputs, output, name=name):
             shapes.setdefault(name, _shape(output))
 
-        # First in the row: the hook that cuts a backbone off ends the pass.
-        return [
-            module.register_forward_pre_hook(begin, prepend=True),
-            module.register_forward_hook(end, prepend=True),
-        ]
-
-    modes = {module: module.training for module in network.modules()}
-    handles = [h for n, m in network.named_modules() for h in watch(n, m)]
-    try:
-        network.eval()
-        with torch.inference_mode():
-            network(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
+        # Before the hooks of others: the one that cuts a backbone off ends the pass.
+        module.register_forward_pre_hook(begin, prepend=True)
+        module.register_forward_hook(end, prepend=True)
+    network.eval()(image)
     return order, shapes
 
 
@@ -201,59 +188,54 @@ def _shape(output: Any) -> tuple[int, ...] | None:
     return tuple(output.shape[1:]) if isinstance(output, torch.Tensor) else None
 
 
-def _rows(network, backbone, order: dict, shapes: dict) -> list[dict]:
+def _rows(network: nn.Module, order: dict, shapes: dict) -> list[dict]:
     """Return a row for each called layer without called ones inside, and for the rest.
 
     Attention uses the weights of layers that it doesn't call: they count for the
     nearest layer around them that is a row.
     """
     modules = dict(network.named_modules())
+    rows: dict[str, dict] = {}
+
+    def add(name: str, part: Any, place: int) -> str:
+        row = {"kind": type(part).__name__, "output_shape": shapes.get(name)}
+        rows[name] = {
+            **row,
+            "order": place,
+            "parameters": 0,
+            "trainable": 0,
+            "stage": "",
+        }
+        return name
+
     inner = {parent for name in order for parent in _parents(name)}
-    found: dict[str, dict] = {
-        name: _row(modules[name], order[name], shapes.get(name))
-        for name in order
-        if name not in inner
-    }
-    prefix = "backbone." if backbone is not network else ""
-    stages = {
-        f"{prefix}module.{name}": stage
-        for stage, names in backbone.stages.items()
-        for name in names
-    }
+    for name in order:
+        if name not in inner:
+            add(name, modules[name], order[name])
+    prefix = "backbone.module." if "backbone" in modules else "module."
+    stages = getattr(network, "backbone", network).stages
+    stage_of = {prefix + name: stage for stage in stages for name in stages[stage]}
     for name, parameter in network.named_parameters():
         owner = name.rpartition(".")[0]
         around = [owner, *_parents(owner)]
-        place = next((module for module in around if module in found), None)
+        place = next((module for module in around if module in rows), None)
         if place is None and owner in order:
-            place = name
-            found[place] = _row(parameter, order[owner])
+            place = add(name, parameter, order[owner])
         elif place is None:
-            place = owner
             at = next(order[module] for module in around if module in order)
-            found[place] = _row(modules[owner], at)
-        found[place]["parameters"] += parameter.numel()
-        found[place]["trainable"] += parameter.numel() * parameter.requires_grad
-        found[place]["stage"] = stages.get(name, "head")
-    rows = sorted(found.items(), key=lambda item: item[1]["order"])
-    stage = next(iter(backbone.stages), "")
-    for name, row in rows:
+            place = add(owner, modules[owner], at)
+        rows[place]["parameters"] += parameter.numel()
+        rows[place]["trainable"] += parameter.numel() * parameter.requires_grad
+        rows[place]["stage"] = stage_of.get(name, "head")
+    stage = next(iter(stages), "")
+    found = sorted(rows.items(), key=lambda item: item[1]["order"])
+    for name, row in found:
         if name == "head" or name.startswith("head."):
             stage = "head"
         stage = row["stage"] = row["stage"] or stage
         row["layer"] = name.removeprefix("backbone.").removeprefix("module.")
     # An identity stands where the head of the pretrained network was.
-    return [row for _, row in rows if row["kind"] != "Identity"]
-
-
-def _row(part, order: int, shape: tuple[int, ...] | None = None) -> dict:
-    return {
-        "kind": type(part).__name__,
-        "order": order,
-        "output_shape": shape,
-        "parameters": 0,
-        "trainable": 0,
-        "stage": "",
-    }
+    return [row for _, row in found if row["kind"] != "Identity"]
 
 
 def _parents(name: str) -> list[str]:

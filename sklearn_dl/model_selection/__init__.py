@@ -1,7 +1,7 @@
-"""Choosing how to train: regimes, the learning rate, and a book of what was tried."""
+"""Choice of regime and learning rate, and a log of experiments."""
 
 from sklearn_dl.model_selection._compare import RegimeComparison, compare_regimes
-from sklearn_dl.model_selection._experiment_file import Experiment
+from sklearn_dl.model_selection._experiment import Experiment
 from sklearn_dl.model_selection._experiments import Experiments
 from sklearn_dl.model_selection._experiments_display import ExperimentsDisplay
 from sklearn_dl.model_selection._grid import regime_grid

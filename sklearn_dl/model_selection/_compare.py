@@ -1,36 +1,31 @@
-"""Transfer regimes side by side: one search, one leaderboard."""
+"""Comparison of transfer regimes in one search, with a leaderboard."""
 
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn import config_context
-from sklearn.base import BaseEstimator
+from sklearn.base import is_classifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import check_scoring, get_scorer_names
-from sklearn.model_selection import (
-    GridSearchCV,
-    GroupKFold,
-    KFold,
-    StratifiedGroupKFold,
-    StratifiedKFold,
-)
+from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
 from sklearn.utils._param_validation import StrOptions, validate_params
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _num_samples
 
 from sklearn_dl.backbones import images_seen
 from sklearn_dl.model_selection._grid import regime_grid
+from sklearn_dl.model_selection._models import NETWORKS
 
 
 @dataclass(eq=False, repr=False)
 class RegimeComparison:
-    """What became of each candidate of a comparison, best first.
+    """Result of a comparison of transfer regimes, best candidate first.
 
     Made by `compare_regimes`; prints as a table.
 
@@ -95,77 +90,53 @@ class RegimeComparison:
 
 @validate_params(
     {
+        "estimator": NETWORKS,
         "scoring": [StrOptions(set(get_scorer_names())), callable, None],
         "cv": ["cv_object"],
         "n_jobs": [Integral, None],
-        "error_score": [StrOptions({"raise"}), Real],
-        "task": [StrOptions({"classification", "regression"})],
-        "random_state": ["random_state"],
     },
     prefer_skip_nested_validation=False,
 )
 def compare_regimes(
+    estimator,
     X,
     y,
-    regimes=("svm", "head", "last", "all"),
     *,
-    grids=None,
+    regimes=("svm", "head", "last", "all"),
     cv=5,
     scoring=None,
-    groups=None,
     sample_weight=None,
     n_jobs=None,
-    error_score=np.nan,
-    task="classification",
-    max_epochs=None,
-    backbone="mobilenet_v2",
-    weights="DEFAULT",
-    preprocessing=None,
-    image_size=None,
-    image_shape=None,
-    normalize="weights",
-    batch_size=32,
-    device="auto",
-    precision="float32",
-    cache="memory",
-    random_state=None,
-    verbose=0,
 ) -> RegimeComparison:
     """Cross-validate transfer regimes on the same folds, and rank them.
 
     The grid of `regime_grid` runs in scikit-learn's `GridSearchCV`, and the best
-    candidate is fitted on all of X.
+    candidate is fitted on all of X. A candidate that fails in a fold gets no score,
+    and a warning names it.
 
     Parameters
     ----------
+    estimator : ImageClassifier or ImageRegressor
+        What all regimes have in common, as in `regime_grid`.
     X : images
         Any form that `fit` takes.
     y : array-like of shape (n,) or (n, n_outputs)
         Targets.
     regimes : str, list of str or dict, default=("svm", "head", "last", "all")
-        As in `regime_grid`.
-    grids : dict or None, default=None
         As in `regime_grid`; lists of values only.
     cv : int, splitter, iterable of (train, test) or None, default=5
-        An int is a number of folds (None: 5), shuffled by `random_state` (folders come
-        class by class): stratified where each image has one class, and with `groups`
-        kept whole.
+        An int is a number of folds (None: 5), shuffled by the estimator's
+        `random_state` (folders come class by class) and stratified where each image
+        has one class. For groups that stay whole give the splits, such as
+        ``GroupKFold(5).split(X, y, groups)``.
     scoring : str, callable or None, default=None
         One metric; None takes accuracy, or R2 in a regression.
-    groups : array-like of shape (n,), default=None
-        Of the rows, for the folds.
     sample_weight : array-like of shape (n,), default=None
         Weights of the rows in fitting; and in scoring where `GridSearchCV` weights
         scores (scikit-learn 1.9) and the metric takes them.
     n_jobs : int or None, default=None
-        Folds and candidates fitted at a time. Processes share features where `cache`
-        is a directory.
-    error_score : "raise" or nan, default=np.nan
-        With NaN a candidate that fails in a fold gets no score, and a warning names
-        it; ``"raise"`` ends the comparison.
-    task, max_epochs, backbone, weights, preprocessing, image_size, image_shape, \
-            normalize, batch_size, device, precision, cache, random_state, verbose
-        As in `regime_grid`.
+        Folds and candidates fitted at a time. Processes share features where the
+        estimator's `cache` is a directory.
 
     Returns
     -------
@@ -175,10 +146,10 @@ def compare_regimes(
     Raises
     ------
     ValueError
-        If a parameter is not valid, y is continuous in a classification, or every fit
+        If a parameter is not valid, y is continuous for a classifier, or every fit
         failed.
     TypeError
-        As in `regime_grid`.
+        If a regime is none of those that `regime_grid` takes.
 
     Warns
     -----
@@ -202,22 +173,21 @@ def compare_regimes(
     Examples
     --------
     >>> import numpy as np
+    >>> from sklearn_dl import ImageClassifier
     >>> from sklearn_dl.model_selection import compare_regimes
     >>> rng = np.random.default_rng(0)
     >>> images = rng.integers(0, 128, (8, 32, 32, 3), "uint8")
     >>> images[4:] += 100
+    >>> model = ImageClassifier(
+    ...     "mobilenet_v3_small", weights="builtin", image_size=32, max_epochs=2,
+    ...     cache=None, random_state=0,
+    ... )
     >>> result = compare_regimes(
+    ...     model,
     ...     images,
     ...     ["dark"] * 4 + ["light"] * 4,
-    ...     ("svm", "head"),
-    ...     grids={"svm": {"classifier__C": [1e-3, 1e-2]}, "head": {"lr": [1e-2]}},
+    ...     regimes={"svm": {"classifier__C": [1e-3, 1e-2]}, "head": {"lr": [1e-2]}},
     ...     cv=2,
-    ...     max_epochs=2,
-    ...     backbone="mobilenet_v3_small",
-    ...     weights="builtin",
-    ...     image_size=32,
-    ...     cache=None,
-    ...     random_state=0,
     ... )
     >>> result.leaderboard_.sort_index()[["regime", "parameters", "passes"]]
       regime    parameters  passes
@@ -227,36 +197,17 @@ def compare_regimes(
     >>> result.best_estimator_.predict(images[[0, 7]])
     array(['dark', 'light'], dtype='<U5')
     """
-    if error_score != "raise" and not np.isnan(error_score):
-        raise ValueError(f"error_score must be 'raise' or nan, got {error_score!r}.")
-    if task == "classification" and "continuous" in type_of_target(y):
-        raise ValueError("y is continuous: for a regression give task='regression'.")
-    pipeline, grid = regime_grid(
-        regimes,
-        grids=grids,
-        task=task,
-        max_epochs=max_epochs,
-        backbone=backbone,
-        weights=weights,
-        preprocessing=preprocessing,
-        image_size=image_size,
-        image_shape=image_shape,
-        normalize=normalize,
-        batch_size=batch_size,
-        device=device,
-        precision=precision,
-        cache=cache,
-        random_state=random_state,
-        verbose=verbose,
-    )
+    classification = is_classifier(estimator)
+    if classification and "continuous" in type_of_target(y):
+        raise ValueError("y is continuous: for a regression give an ImageRegressor.")
+    pipeline, grid = regime_grid(estimator, regimes)
     search = GridSearchCV(
         pipeline,
         grid,
-        scoring=_CountingScorer(check_scoring(pipeline, scoring), error_score),
+        scoring=_CountingScorer(check_scoring(pipeline, scoring)),
         refit="score",
-        cv=shuffled_folds(cv, y, task, groups, random_state),
+        cv=shuffled_folds(cv, y, classification, estimator.random_state),
         n_jobs=n_jobs,
-        error_score=error_score,
     )
     weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
     with warnings.catch_warnings():
@@ -264,7 +215,7 @@ def compare_regimes(
         warnings.filterwarnings("ignore", "One or more of the test scores", UserWarning)
         # `RegimePipeline` brings the weights to where each regime takes them.
         with config_context(enable_metadata_routing=False):
-            search.fit(X, y, groups=groups, **weighted)
+            search.fit(X, y, **weighted)
     n_rows = _num_samples(X)
     board = _leaderboard(search, n_rows)
     _warn_of_failures(board)
@@ -274,11 +225,10 @@ def compare_regimes(
 
 
 class _CountingScorer:
-    """Scores, and counts the images of the fit and of the scoring."""
+    """Scorer that also counts the images of the fit and of the scoring."""
 
-    def __init__(self, scorer, error_score):
+    def __init__(self, scorer):
         self.scorer = scorer
-        self.error_score = error_score
 
     def __repr__(self) -> str:
         return repr(self.scorer)
@@ -295,9 +245,6 @@ class _CountingScorer:
             score = float(self.scorer(estimator, X, y, **weighted))
         except Exception as error:
             # scikit-learn would lose the other candidates: it expects a dict.
-            error.add_note(f"The regime was {estimator.regime!r}.")
-            if self.error_score == "raise":
-                raise
             warnings.warn(
                 f"Scoring the regime {estimator.regime!r} failed: "
                 f"{type(error).__name__}: {error}",
@@ -308,17 +255,13 @@ class _CountingScorer:
         return {"score": score, "images": estimator.n_images_ + images_seen() - before}
 
 
-def shuffled_folds(cv, y, task: str, groups, random_state):
+def shuffled_folds(cv, y, classification: bool, random_state):
     """Return a splitter; a number of folds becomes one that shuffles."""
     cv = 5 if cv is None else cv
     if not isinstance(cv, Integral):
         return cv
-    one_class = type_of_target(y) in {"binary", "multiclass"}
-    splitter: Any
-    if task == "classification" and one_class:
-        splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
-    else:
-        splitter = KFold if groups is None else GroupKFold
+    stratified = classification and type_of_target(y) in {"binary", "multiclass"}
+    splitter: Any = StratifiedKFold if stratified else KFold
     return splitter(cv, shuffle=True, random_state=random_state)
 
 
@@ -353,30 +296,22 @@ def _short(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_words(parameters: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_value(value)}" for name, value in parameters.items())
-
-
-def _value(value) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if callable(value) and not isinstance(value, BaseEstimator):
-        return getattr(value, "__name__", repr(value))
-    return str(value)
+    return ", ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in parameters.items()
+    )
 
 
 def _warn_of_failures(board: pd.DataFrame) -> None:
     failed = board[board["mean_score"].isna()]
-    if failed.empty:
-        return
-    names = "; ".join(
+    names = [
         f"{regime} ({_in_words(parameters)})" if parameters else regime
-        for regime, parameters in zip(
-            failed["regime"], failed["parameters"], strict=True
+        for regime, parameters in zip(failed.regime, failed.parameters, strict=True)
+    ]
+    if names:
+        warnings.warn(
+            f"{len(names)} of {len(board)} candidates failed in a fold and have no "
+            f"score: {'; '.join(names)}.",
+            FitFailedWarning,
+            stacklevel=4,
         )
-    )
-    warnings.warn(
-        f"{len(failed)} of {len(board)} candidates failed in a fold and have no score: "
-        f"{names}. With error_score='raise' the error is shown.",
-        FitFailedWarning,
-        stacklevel=4,
-    )

@@ -1,4 +1,4 @@
-"""A book of what was tried, with its score."""
+"""Log of experiments: what was tried, with its score."""
 
 import os
 import time
@@ -9,24 +9,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
-from sklearn.metrics import accuracy_score, check_scoring, r2_score
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.metrics import check_scoring
 from sklearn.model_selection import cross_validate
-from sklearn.utils import check_random_state
 
 from sklearn_dl.model_selection._compare import shuffled_folds
-from sklearn_dl.model_selection._described import (
-    as_text,
+from sklearn_dl.model_selection._experiment import (
+    Experiment,
+    append,
     changes,
-    in_words,
     parameters_as_text,
+    read,
 )
-from sklearn_dl.model_selection._experiment_file import Experiment, append, read
-from sklearn_dl.model_selection._experiments_display import ExperimentsDisplay
+
+_COLUMNS = ["name", "score", "spread", "metric", "gain", "seconds", "changed", "time"]
 
 
 class Experiments:
-    """Keeps what was tried: parameters, score with its spread, seconds, what changed.
+    """Log of experiments: parameters, score with its error, seconds, what changed.
 
     Each experiment is a line of a file, written when it is done; a crash loses none of
     them. A later session, or another process, goes on with the same file.
@@ -54,6 +54,7 @@ class Experiments:
 
     See Also
     --------
+    ExperimentsDisplay : A picture of it.
     compare_regimes : Many candidates in one search.
 
     Examples
@@ -63,18 +64,18 @@ class Experiments:
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn_dl.model_selection import Experiments
     >>> X, y = np.arange(40.0)[:, None], np.repeat([0, 1], 20)
-    >>> book = Experiments()
-    >>> _ = book.evaluate("baseline", DummyClassifier(), X, y)
-    >>> _ = book.evaluate("linear", LogisticRegression(C=1.0), X, y)
-    >>> _ = book.evaluate("larger C", LogisticRegression(C=100.0), X, y)
-    >>> book.table[["name", "score", "gain"]].round(3)
+    >>> log = Experiments()
+    >>> _ = log.evaluate("baseline", DummyClassifier(), X, y)
+    >>> _ = log.evaluate("linear", LogisticRegression(C=1.0), X, y)
+    >>> _ = log.evaluate("larger C", LogisticRegression(C=100.0), X, y)
+    >>> log.table[["name", "score", "gain"]].round(3)
            name  score   gain
     0  baseline  0.500    NaN
     1    linear  0.975  0.475
     2  larger C  0.975  0.000
-    >>> book.table["changed"].iloc[-1]
+    >>> log.table["changed"].iloc[-1]
     'C: 1.0 → 100.0'
-    >>> book.best.name
+    >>> log.best.name
     'linear'
     """
 
@@ -82,7 +83,7 @@ class Experiments:
         self.path = None if path is None else Path(path).expanduser()
         self.mlflow = mlflow
         if mlflow:
-            _import_mlflow()
+            _mlflow()
         self._kept: list[Experiment] = []
         if self.path is not None:
             read(self.path)  # a file that is not ours is refused before it grows
@@ -95,161 +96,115 @@ class Experiments:
         y,
         *,
         cv=5,
-        X_val=None,
-        y_val=None,
         scoring=None,
-        groups=None,
         n_jobs: int | None = None,
-        since: str | None = None,
-        notes: str = "",
-        random_state=0,
     ) -> Experiment:
-        """Cross-validate an estimator, or score it on held-out rows, and keep that.
+        """Cross-validate an estimator, and log that.
 
         Parameters
         ----------
         name : str
-            Of the experiment.
+            Name of the experiment.
         estimator : estimator
-            Unfitted; a copy is fitted.
+            Unfitted; copies are fitted.
         X, y : array-like
             Data, in any form that the estimator takes.
-        cv : int, splitter or iterable, default=5
-            A number of folds is shuffled by `random_state`, and stratified for classes.
-            Not used where `X_val` is given.
-        X_val, y_val : array-like, default=None
-            Rows to score on; then the copy is fitted once, on all of X.
+        cv : int, splitter or iterable of (train, test), default=5
+            A number of folds is shuffled, always in the same way, and stratified for
+            classes. For groups or one held-out part give the splits.
         scoring : str, callable or None, default=None
             One metric; None takes the estimator's own `score`: accuracy or R².
-        groups : array-like of shape (n,), default=None
-            Of the rows, for the folds.
         n_jobs : int or None, default=None
             Folds at a time.
-        since : str or None, default=None
-            Name of the experiment to compare with, the last of that name; None takes
-            the last of all. Those of the same metric come first.
-        notes : str, default=""
-            Whatever should stand beside it.
-        random_state : int, RandomState instance or None, default=0
-            Of the folds, and of the bootstrap of held-out rows.
 
         Returns
         -------
         Experiment
-            Also the last row of `table`. Nothing is kept if a fit fails.
+            Also the last row of `table`. Nothing is logged if a fit fails.
         """
-        metric = _metric_name(scoring, estimator)
-        self._find(since, metric)
-        if (X_val is None) != (y_val is None):
-            raise ValueError("X_val and y_val go together: give both or none.")
         if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
             raise ValueError(f"scoring must be one metric, got {scoring!r}.")
         start = time.perf_counter()
-        scorer = check_scoring(estimator, scoring)
-        spread = None
-        if X_val is None:
-            task = "classification" if is_classifier(estimator) else "regression"
-            found = cross_validate(
-                estimator,
-                X,
-                y,
-                cv=shuffled_folds(cv, y, task, groups, random_state),
-                scoring=scorer,
-                groups=groups,
-                n_jobs=n_jobs,
-                error_score="raise",
-            )
-            scores = found["test_score"]
-        else:
-            fitted = clone(estimator).fit(X, y)
-            if scoring is None and (is_classifier(fitted) or is_regressor(fitted)):
-                measure = accuracy_score if is_classifier(fitted) else r2_score
-                score, spread = _bootstrap(
-                    measure, np.asarray(y_val), fitted.predict(X_val), random_state
-                )
-                scores = [score]
-            else:
-                scores = [scorer(fitted, X_val, y_val)]
+        found = cross_validate(
+            estimator,
+            X,
+            y,
+            cv=shuffled_folds(cv, y, is_classifier(estimator), random_state=0),
+            scoring=check_scoring(estimator, scoring),
+            n_jobs=n_jobs,
+            error_score="raise",
+        )
         return self.record(
             name,
-            scores,
-            estimator=estimator,
-            spread=spread,
-            metric=metric,
+            found["test_score"],
+            estimator,
+            metric=_metric_name(scoring, estimator),
             seconds=time.perf_counter() - start,
-            since=since,
-            notes=notes,
         )
 
     def record(
         self,
         name: str,
         scores,
+        parameters: BaseEstimator | Mapping[str, Any] | None = None,
         *,
-        estimator: BaseEstimator | None = None,
-        parameters: Mapping[str, Any] | None = None,
         spread: float | None = None,
         metric: str = "score",
         seconds: float | None = None,
         since: str | None = None,
-        notes: str = "",
     ) -> Experiment:
-        """Keep a score that was found elsewhere.
+        """Log a score that was found elsewhere.
 
         Parameters
         ----------
         name : str
-            Of the experiment.
+            Name of the experiment.
         scores : float or sequence of float
             One, or that of each fold or seed.
-        estimator : estimator, default=None
-            Whose parameters are kept.
-        parameters : mapping of str, default=None
-            More parameters, or those of something that is no estimator.
+        parameters : estimator or mapping of str, default=None
+            An estimator, whose class and parameters are logged, or whatever else stands
+            beside the score.
         spread : float, default=None
-            Of the score; None takes the standard deviation of several scores.
+            Standard error of the score; None takes that of the mean of several scores.
         metric : str, default="score"
-            What the scores are; the gain is told for the same metric only.
+            What the scores are; more is better.
         seconds : float, default=None
-            What it took.
+            Time it took.
         since : str or None, default=None
-            Name of the experiment to compare with, the last of that name; None takes
-            the last of all. Those of the same metric come first.
-        notes : str, default=""
-            Whatever should stand beside it.
+            Name of the experiment to compare with, the last of that name, and of the
+            metric if there is one; None takes the best so far of the same metric.
 
         Returns
         -------
         Experiment
         """
-        try:
-            values = np.atleast_1d(np.asarray(scores, dtype=float))
-        except (TypeError, ValueError):
-            values = np.empty(0)
+        values = np.atleast_1d(np.asarray(scores, dtype=float))
         if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
             raise ValueError(
                 f"scores of {name!r} must be a finite number or several: {scores!r}."
             )
         if spread is None:
-            spread = float(values.std()) if len(values) > 1 else np.nan
-        elif not 0 <= float(spread) < np.inf and not np.isnan(float(spread)):
+            several = len(values) > 1
+            spread = values.std(ddof=1) / len(values) ** 0.5 if several else np.nan
+        elif not 0 <= spread < np.inf and not np.isnan(spread):
             raise ValueError(f"spread of {name!r} must be 0 or more: {spread!r}.")
-        texts = {} if estimator is None else parameters_as_text(estimator)
-        texts |= {key: as_text(value) for key, value in (parameters or {}).items()}
-        before = self._find(since, metric)
+        texts = {} if parameters is None else parameters_as_text(parameters)
+        before = self._find(since, str(metric))
         done = Experiment(
-            str(name),
-            float(values.mean()),
-            float(spread),
-            values.tolist(),
-            str(metric),
-            np.nan if seconds is None else float(seconds),
-            texts,
-            {} if before is None else changes(before.parameters, texts),
-            None if before is None else before.name,
-            str(notes),
-            datetime.now().astimezone().isoformat(timespec="seconds"),
+            name=str(name),
+            score=float(values.mean()),
+            spread=float(spread),
+            scores=values.tolist(),
+            metric=str(metric),
+            seconds=np.nan if seconds is None else float(seconds),
+            parameters=texts,
+            time=datetime.now().astimezone().isoformat(timespec="seconds"),
         )
+        if before is not None:
+            done.since = before.name
+            done.changed = changes(before.parameters, texts)
+            if before.metric == done.metric:
+                done.gain = done.score - before.score
         if self.path is None:
             self._kept.append(done)
         else:
@@ -265,34 +220,12 @@ class Experiments:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row per experiment, in the order of their coming.
+        """A row per experiment, in the order in which they came.
 
-        Columns: ``name``, ``score``, ``spread``, ``n_scores``, ``metric``, ``gain``
-        (the score less that of the experiment it is compared with; NaN for another
-        metric), ``seconds``, ``changed`` (as text), ``notes``, ``time``.
+        Columns: ``name``, ``score``, ``spread`` (standard error), ``metric``, ``gain``,
+        ``seconds``, ``changed``, ``time``; see `Experiment`.
         """
-        done = self.experiments
-        rows = []
-        for k, one in enumerate(done):
-            named = [e for e in done[:k] if e.name == one.since]
-            before = _last(named, one.metric)
-            same = before is not None and before.metric == one.metric
-            rows.append(
-                {
-                    "name": one.name,
-                    "score": one.score,
-                    "spread": one.spread,
-                    "n_scores": len(one.scores),
-                    "metric": one.metric,
-                    "gain": one.score - before.score if before and same else np.nan,
-                    "seconds": one.seconds,
-                    "changed": in_words(one.changes),
-                    "notes": one.notes,
-                    "time": one.time,
-                }
-            )
-        columns = ["name", "score", "spread", "n_scores", "metric", "gain", "seconds"]
-        return pd.DataFrame(rows, columns=[*columns, "changed", "notes", "time"])
+        return pd.DataFrame(map(vars, self.experiments), columns=_COLUMNS)
 
     @property
     def best(self) -> Experiment:
@@ -300,72 +233,39 @@ class Experiments:
         done = self.experiments
         if not done:
             raise ValueError("There is no experiment yet.")
-        return max(
-            (e for e in done if e.metric == done[-1].metric), key=lambda e: e.score
-        )
-
-    def plot(self, *, metric: str | None = None, ax=None) -> ExperimentsDisplay:
-        """Draw the scores, step by step.
-
-        Parameters
-        ----------
-        metric : str or None, default=None
-            Whose experiments are drawn; None takes that of the last one.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-
-        Returns
-        -------
-        ExperimentsDisplay
-        """
-        return ExperimentsDisplay.from_experiments(self, metric=metric, ax=ax)
+        same = (one for one in done if one.metric == done[-1].metric)
+        return max(same, key=lambda one: one.score)
 
     def __len__(self) -> int:
         return len(self.experiments)
 
     def __str__(self) -> str:
-        table = self.table.drop(columns=["time", "n_scores"])
+        table = self.table.drop(columns="time")
         return table.to_string(index=False, float_format="{:.3f}".format)
 
-    def _find(self, name: str | None, metric: str) -> Experiment | None:
-        """Return the last experiment, of a name if there is one, to compare with."""
+    def _find(self, since: str | None, metric: str) -> Experiment | None:
+        """Return the experiment to compare with."""
         done = self.experiments
-        if name is None:
-            return _last(done, metric)
-        named = [one for one in done if one.name == name]
-        if named:
-            return _last(named, metric)
+        same = [one for one in done if one.metric == metric]
+        if since is None:
+            return max(same, key=lambda one: one.score, default=None)
+        for one in [*same[::-1], *done[::-1]]:
+            if one.name == since:
+                return one
         names = ", ".join(repr(one.name) for one in done) or "none yet"
-        raise ValueError(f"since={name!r} is no experiment; there are: {names}.")
-
-
-def _last(done: list[Experiment], metric: str) -> Experiment | None:
-    """Return the last experiment of a metric, else the last."""
-    same = [one for one in done if one.metric == metric]
-    return next(iter((same or done)[::-1]), None)
+        raise ValueError(f"since={since!r} is no experiment; there are: {names}.")
 
 
 def _metric_name(scoring, estimator) -> str:
-    if scoring is None and not (is_classifier(estimator) or is_regressor(estimator)):
-        return "score"
-    if scoring is None:
-        return "accuracy" if is_classifier(estimator) else "R²"
-    return (
-        scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")
-    )
+    if scoring is not None:
+        named = getattr(scoring, "__name__", "score")
+        return scoring if isinstance(scoring, str) else named
+    if is_classifier(estimator):
+        return "accuracy"
+    return "R²" if is_regressor(estimator) else "score"
 
 
-def _bootstrap(metric, truth, predicted, random_state, n: int = 1000):
-    """Return the metric, and its standard error by drawing rows again (Efron, 1979)."""
-    rng = check_random_state(random_state)
-    drawn = []
-    for _ in range(n):
-        rows = rng.randint(0, len(truth), len(truth))
-        drawn.append(metric(truth[rows], predicted[rows]))
-    return float(metric(truth, predicted)), float(np.nanstd(drawn))
-
-
-def _import_mlflow() -> Any:
+def _mlflow() -> Any:
     try:
         import mlflow
     except ImportError as error:
@@ -375,16 +275,10 @@ def _import_mlflow() -> Any:
 
 def _log_to_mlflow(done: Experiment) -> None:
     """Write an experiment as a run of MLflow's current experiment."""
-    mlflow = _import_mlflow()
-    numbers = {
-        "score": done.score,
-        "spread": done.spread,
-        "seconds": done.seconds,
-    }
+    mlflow, items = _mlflow(), list(done.parameters.items())
+    numbers = {name: getattr(done, name) for name in ("score", "spread", "seconds")}
     with mlflow.start_run(run_name=done.name, nested=True):
-        items = list(done.parameters.items())
         for k in range(0, len(items), 100):  # what MLflow takes at a time
             mlflow.log_params(dict(items[k : k + 100]))
         mlflow.log_metrics({k: v for k, v in numbers.items() if np.isfinite(v)})
-        tags = {"metric": done.metric, "changed": in_words(done.changes)}
-        mlflow.set_tags(tags | ({"notes": done.notes} if done.notes else {}))
+        mlflow.set_tags({"metric": done.metric, "changed": done.changed})

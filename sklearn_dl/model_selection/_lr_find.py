@@ -1,4 +1,4 @@
-"""The learning rate from one short training with growing rates."""
+"""Learning-rate range test: one short training with growing rates."""
 
 import math
 import warnings
@@ -11,8 +11,8 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, validate_params
 
-from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl._plots import BLUE, VERMILLION, import_pyplot
+from sklearn_dl.model_selection._models import NETWORKS
 from sklearn_dl.training import BatchLosses, Optimizer
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -20,7 +20,7 @@ _POSITIVE = Interval(Real, 0, None, closed="neither")
 
 @dataclass(eq=False)
 class LearningRateFinder:
-    """The curve of a learning-rate range test, and the rates it suggests.
+    """Curve of a learning-rate range test, with the rates that it suggests.
 
     Made by `lr_find`.
 
@@ -135,10 +135,10 @@ def _suggestions(lrs, losses, smoothed) -> dict[str, float | None]:
 
 @validate_params(
     {
+        "estimator": NETWORKS,
         "lr_min": [_POSITIVE],
         "lr_max": [_POSITIVE],
         "n_steps": [Interval(Integral, 10, None, closed="left")],
-        "smoothing": [Interval(Real, 0, 1, closed="left")],
         "divergence": [Interval(Real, 1, None, closed="neither")],
     },
     prefer_skip_nested_validation=False,
@@ -151,7 +151,6 @@ def lr_find(
     lr_min=1e-6,
     lr_max=10.0,
     n_steps=100,
-    smoothing=0.8,
     divergence=4.0,
     sample_weight=None,
 ) -> LearningRateFinder:
@@ -166,7 +165,8 @@ def lr_find(
     Parameters
     ----------
     estimator : ImageClassifier or ImageRegressor
-        With the optimiser and the regime that the rate is for.
+        With the optimiser and the regime that the rate is for. Of a pipeline, give the
+        step that is one.
     X : images
         Any form that `fit` takes.
     y : array-like of shape (n,) or (n, n_outputs)
@@ -174,12 +174,11 @@ def lr_find(
     lr_min, lr_max : float, default=1e-6 and 10.0
         Rates of the head in the first and the last step.
     n_steps : int, default=100
-        Steps, at least 10 and two for each decade of rates. Few rows are gone through
-        several times.
-    smoothing : float, default=0.8
-        Share of the past in the running mean of the losses, in [0, 1).
+        Number of steps, at least 10 and two for each decade of rates. Few rows are gone
+        through several times.
     divergence : float, default=4.0
-        Training ends once the running mean is above this many times its best.
+        Training ends once the running mean of the losses is above this many times its
+        best.
     sample_weight : array-like of shape (n,), default=None
         Weights of the rows.
 
@@ -190,8 +189,6 @@ def lr_find(
 
     Raises
     ------
-    TypeError
-        If the estimator is neither an ImageClassifier nor an ImageRegressor.
     ValueError
         If a parameter is not valid, or `fit` would refuse X or y.
     KeyboardInterrupt
@@ -229,11 +226,6 @@ def lr_find(
     True
     >>> model = model.set_params(lr=finder.suggestion_)
     """
-    if not isinstance(estimator, NeuralImageEstimator):
-        raise TypeError(
-            "lr_find takes an ImageClassifier or ImageRegressor, got "
-            f"{type(estimator).__name__}; of a pipeline, give the step that is one."
-        )
     if lr_min >= lr_max:
         raise ValueError(f"lr_min={lr_min} must be below lr_max={lr_max}.")
     decades = np.log10(lr_max / lr_min)
@@ -242,13 +234,12 @@ def lr_find(
             f"n_steps={n_steps} is too few for the {decades:.1f} decades from "
             f"{lr_min:g} to {lr_max:g}: take {math.ceil(2 * decades + 1)} or more."
         )
-    recorder = BatchLosses(n_steps, smoothing=smoothing, divergence=divergence)
+    recorder = BatchLosses(n_steps, divergence=divergence)
     model = _tested(estimator, np.geomspace(lr_min, lr_max, n_steps), recorder)
-    weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
     with warnings.catch_warnings():
         # Diverging is what it is for.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(X, y, **weighted)
+        model.fit(X, y, sample_weight=sample_weight)
     columns = (recorder.lrs_, recorder.losses_, recorder.smoothed_)
     finder = LearningRateFinder(*map(np.array, columns))
     if finder.suggestion_ is None:
@@ -264,13 +255,9 @@ def lr_find(
 def _tested(estimator, rates: np.ndarray, recorder: BatchLosses):
     """Return a clone that trains with these rates and records its losses."""
     model = clone(estimator)
-    lr = model.lr
-    if lr is None:
-        lr = Optimizer.of(model.optimizer).default_lr
-    callbacks = [
-        pair[1] if isinstance(pair, tuple) else pair for pair in model.callbacks or ()
-    ]
-    terms = [callback for callback in callbacks if hasattr(callback, "loss_term")]
+    lr = model.lr or Optimizer.of(model.optimizer).default_lr
+    own = [c[1] if isinstance(c, tuple) else c for c in model.callbacks or ()]
+    terms = [callback for callback in own if hasattr(callback, "loss_term")]
     return model.set_params(
         # The schedule multiplies all rates, so the backbone's keep their ratio.
         schedule=lambda step, _: float(rates[min(step, len(rates) - 1)]) / lr,

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from sklearn_dl._lazy import lazy
 
 if TYPE_CHECKING:
+    from sklearn_dl.persistence._archive import read_versions as read_versions
     from sklearn_dl.persistence._errors import ModelFileError
+    from sklearn_dl.persistence._export import export_onnx, export_pt2
     from sklearn_dl.persistence._exported import (
         ExportedClassifier,
         ExportedRegressor,
         load_exported,
     )
-    from sklearn_dl.persistence._onnx import export_onnx
-    from sklearn_dl.persistence._pt2 import export_pt2
+    from sklearn_dl.persistence._exported_file import open_graph as open_graph
     from sklearn_dl.persistence._save import load, save
     from sklearn_dl.persistence._state_dict import export_state_dict
 
@@ -40,11 +41,13 @@ __getattr__, __dir__ = lazy(
         "ExportedClassifier": "sklearn_dl.persistence._exported",
         "ExportedRegressor": "sklearn_dl.persistence._exported",
         "ModelFileError": "sklearn_dl.persistence._errors",
-        "export_onnx": "sklearn_dl.persistence._onnx",
-        "export_pt2": "sklearn_dl.persistence._pt2",
+        "export_onnx": "sklearn_dl.persistence._export",
+        "export_pt2": "sklearn_dl.persistence._export",
         "export_state_dict": "sklearn_dl.persistence._state_dict",
         "load": "sklearn_dl.persistence._save",
         "load_exported": "sklearn_dl.persistence._exported",
+        "open_graph": "sklearn_dl.persistence._exported_file",
+        "read_versions": "sklearn_dl.persistence._archive",
         "save": "sklearn_dl.persistence._save",
     },
 )

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import zipfile
+from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -13,7 +14,7 @@ from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._tensors import MEMBER
 
 FORMAT = "sklearn_dl model"
-VERSION = 1
+VERSION = 2
 _MANIFEST = "manifest.json"
 _MANIFEST_BYTES = 2**28
 _OWN_VERSION: str = sys.modules["sklearn_dl"].__version__  # type: ignore[attr-defined]
@@ -33,19 +34,16 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_archive(
-    file: BinaryIO, content: dict[str, Any], members: dict[str, Any]
-) -> None:
-    """Write a manifest and members.
+def read_versions(path: str | os.PathLike) -> dict[str, str]:
+    """Return the versions that a file of a model was written by."""
+    with reading(path) as archive:
+        return archive.manifest["versions"]
 
-    Parameters
-    ----------
-    file : binary file
-    content : dict
-        What JSON can hold.
-    members : dict of str to callable
-        Functions that return the bytes of members, by their names.
-    """
+
+def write_archive(
+    file: BinaryIO, content: dict[str, Any], members: dict[str, Callable[[], bytes]]
+) -> None:
+    """Write a manifest, with what JSON can hold, and members."""
     digests = {}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, write in members.items():
@@ -53,13 +51,8 @@ def write_archive(
             digests[name] = hashlib.sha256(data).hexdigest()
             archive.writestr(_entry(name), data)
             del data
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "versions": versions(),
-            "members": digests,
-            **content,
-        }
+        about = {"format": FORMAT, "version": VERSION, "versions": versions()}
+        manifest = {**about, "members": digests, **content}
         text = json.dumps(manifest, allow_nan=False, separators=(",", ":"))
         if len(text) > _MANIFEST_BYTES:
             raise ModelFileError(
@@ -74,102 +67,97 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 class Archive:
-    """A file of a model, open for reading.
+    """A file of a model, open for reading, with its `manifest`."""
 
-    Attributes
-    ----------
-    manifest : dict
-    """
-
-    def __init__(self, path: str | os.PathLike, archive: zipfile.ZipFile):
-        self.path = path
+    def __init__(self, archive: zipfile.ZipFile, size: int):
         self._zip = archive
-        self._check_entries()
+        self._check_entries(size)
         self.manifest = self._read_manifest()
 
     def read(self, name: str) -> bytes:
         """Return a member, once it is known to be as it was written."""
         digest = self.manifest["members"].get(name)
         if digest is None or name not in self._zip.NameToInfo:
-            raise ModelFileError(f"{self.path} has no member {name}: it is incomplete.")
+            raise ModelFileError(f"it is incomplete, without the member {name}.")
         data = self._zip.read(name)
         if hashlib.sha256(data).hexdigest() != digest:
-            raise ModelFileError(
-                f"{name} in {self.path} is not what was written: its digest differs."
-            )
+            raise ModelFileError(f"{name} is not what was written: its digest differs.")
         return data
 
-    def _check_entries(self) -> None:
+    def _check_entries(self, size: int) -> None:
         entries = self._zip.infolist()
         names = [entry.filename for entry in entries]
         for entry in entries:
             name = entry.filename
             if name != _MANIFEST and not MEMBER.fullmatch(name):
                 raise ModelFileError(
-                    f"{self.path} is no model of sklearn_dl: it has a member "
-                    f"{name!r:.100}. Nothing of it was read."
+                    f"it is no model of sklearn_dl: it has a member {name!r:.100}. "
+                    "Nothing of it was read."
                 )
             if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
                 raise ModelFileError(
-                    f"{name} in {self.path} is compressed or encrypted, which save "
-                    "never does. Nothing of it was read."
+                    f"{name} is compressed or encrypted, which save never does. "
+                    "Nothing of it was read."
                 )
         if len(set(names)) < len(names):
-            raise ModelFileError(f"{self.path} has two members of one name.")
+            raise ModelFileError("it has two members of one name.")
         if _MANIFEST not in names:
             raise ModelFileError(
-                f"{self.path} is no model of sklearn_dl: {_MANIFEST} is missing."
+                f"it is no model of sklearn_dl: {_MANIFEST} is missing."
             )
         declared = sum(entry.file_size for entry in entries)
-        size = os.path.getsize(self.path)
         if declared > size or any(e.file_size != e.compress_size for e in entries):
-            raise ModelFileError(
-                f"{self.path} declares {declared} bytes, but has {size}."
-            )
+            raise ModelFileError(f"it declares {declared} bytes, but has {size}.")
         if self._zip.NameToInfo[_MANIFEST].file_size > _MANIFEST_BYTES:
-            raise ModelFileError(f"{_MANIFEST} in {self.path} is too large.")
+            raise ModelFileError(f"its {_MANIFEST} is too large.")
 
     def _read_manifest(self) -> dict[str, Any]:
         manifest = json.loads(self._zip.read(_MANIFEST))
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise ModelFileError(f"{self.path} is no model of sklearn_dl.")
+            raise ModelFileError("it is no model of sklearn_dl.")
         version = manifest["version"]
-        if type(version) is not int or version > VERSION:
-            writer = manifest.get("versions", {}).get("sklearn_dl", "a newer one")
+        if type(version) is not int or version != VERSION:
+            writer = manifest.get("versions", {}).get("sklearn_dl", "another one")
+            former = type(version) is int and version < VERSION
+            advice = (
+                "fit and save again with this version"
+                if former
+                else "update sklearn_dl"
+            )
             raise ModelFileError(
-                f"{self.path} has the format {version!r:.20}, written by sklearn_dl "
-                f"{writer!s:.40}; this is sklearn_dl {_OWN_VERSION}, which "
-                f"reads formats up to {VERSION}. Update sklearn_dl."
+                f"it has the format {version!r:.20}, written by sklearn_dl "
+                f"{writer!s:.40}; this is sklearn_dl {_OWN_VERSION}, which reads the "
+                f"format {VERSION}: {advice}."
             )
         for name in manifest["members"]:
             if name not in self._zip.NameToInfo:
                 raise ModelFileError(
-                    f"{self.path} has no member {name!r:.100}: it is incomplete."
+                    f"it is incomplete, without the member {name!r:.100}."
                 )
         return manifest
 
 
 @contextmanager
 def reading(path: str | os.PathLike):
-    """Open a file of a model.
-
-    What a damaged file does to those who read it becomes a `ModelFileError`.
-    """
+    """Open a file of a model; whatever damage does to those who read it names it."""
     path = os.path.expanduser(path)
     if os.path.isdir(path):
         raise IsADirectoryError(f"{path} is a folder, not the file of a model.")
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no file {path}.")
+    size = os.path.getsize(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            yield Archive(path, archive)
-    except (ModelFileError, PermissionError, Warning):
+            yield Archive(archive, size)
+    except (PermissionError, Warning):
         raise
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from error
     except zipfile.BadZipFile as error:
         hint = " What export_onnx wrote is for load_exported."
         raise ModelFileError(
-            f"{path} ({os.path.getsize(path)} bytes) is no model of sklearn_dl, or is "
-            f"cut off or damaged: {error}.{hint if path.endswith('.onnx') else ''}"
+            f"{path} ({size} bytes) is no model of sklearn_dl, or is cut off or "
+            f"damaged: {error}.{hint if path.endswith('.onnx') else ''}"
         ) from error
     except Exception as error:  # a damaged file raises errors of many kinds
         reason = (str(error).strip().splitlines() or [""])[0][:200]

@@ -8,48 +8,43 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from sklearn_dl._extraction import run_network
 from sklearn_dl._features import ImageFeatureExtractor
-from sklearn_dl._images import as_source
 from sklearn_dl._neural import NeuralImageEstimator
-from sklearn_dl._runtime import Execution
-from sklearn_dl.backbones import Backbone, Preprocessing, walk
-from sklearn_dl.backbones._surgery import pool, run
+from sklearn_dl.backbones import Backbone, Preprocessing
 from sklearn_dl.persistence._archive import versions
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._exported_file import FORMAT, VERSION
+from sklearn_dl.persistence._fitted import HELD, network_of, set_network
 from sklearn_dl.persistence._linear import Affine, linear_layers
 from sklearn_dl.training import gives_margins
 
 TOLERANCE = 1e-4
-_ON_CPU = Execution.of("cpu", "float32", 32)
+_METHODS = {
+    "probabilities": "predict_proba",
+    "scores": "decision_function",
+    "targets": "predict",
+}
+_KINDS = {
+    "multiclass": "classes",
+    "multilabel-indicator": "labels",
+    "continuous": "targets",
+}
 
 
 class Deployed(nn.Module):
-    """Normalisation, backbone, head and what makes predictions of outputs.
-
-    Parameters
-    ----------
-    backbone : Backbone
-    rest : torch.nn.Module
-        From features (n, d) to predictions (n, k).
-    preprocessing : Preprocessing
-        Its mean and std.
-    """
+    """Normalisation, a backbone, and what makes predictions (n, k) of features."""
 
     mean: torch.Tensor
     std: torch.Tensor
 
     def __init__(self, backbone: Backbone, rest: nn.Module, preprocessing):
         super().__init__()
-        self.network = _untapped(backbone.module, preprocessing.output_size)
-        self.pooling = backbone.pooling
-        self.channels_last = backbone._channels_last
+        self.backbone = _untapped(backbone, preprocessing.output_size)
         self.rest = rest
         for name in ("mean", "std"):
             values = torch.tensor(getattr(preprocessing, name)).view(1, 3, 1, 1)
@@ -58,11 +53,10 @@ class Deployed(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return predictions (n, k) of images (n, height, width, 3), uint8."""
         pixels = images.permute(0, 3, 1, 2).float() / 255
-        outputs = run(self.network, (pixels - self.mean) / self.std)
-        return self.rest(pool(outputs, self.pooling, self.channels_last))
+        return self.rest(self.backbone((pixels - self.mean) / self.std))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Graph:
     """What an estimator is exported as.
 
@@ -94,6 +88,8 @@ class Graph:
         images = _pictures(5, self.size)
         for part in (images[:1], images[1:]):
             wanted, got = self.reference(part), predict(part)
+            if wanted.ndim == 1:  # one target, or a score for both of two classes
+                got = got[:, -1] - (got[:, 0] if got.shape[1] == 2 else 0)
             scale = max(1.0, float(np.abs(wanted).max()))
             worst = float(np.abs(wanted - got).max()) if got.size else np.inf
             if got.shape != wanted.shape or not worst <= TOLERANCE * scale:
@@ -107,6 +103,15 @@ class Graph:
         """The metadata as JSON."""
         return json.dumps(self.metadata, allow_nan=False)
 
+    def program(self) -> Any:
+        """Return torch's graph, for any number of images."""
+        example = torch.from_numpy(_pictures(2, self.size))
+        shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
+        with torch.no_grad():
+            return torch.export.export(
+                self.module, (example,), dynamic_shapes=shapes, strict=False
+            )
+
 
 def graph_of(estimator: Any) -> Graph:
     """Return what an estimator is exported as.
@@ -116,92 +121,82 @@ def graph_of(estimator: Any) -> Graph:
     ModelFileError
         If it has no such form.
     """
-    if isinstance(estimator, NeuralImageEstimator):
-        check_is_fitted(estimator)
-        return _neural_graph(estimator)
-    if isinstance(estimator, Pipeline) and isinstance(
-        estimator.steps[0][1], ImageFeatureExtractor
-    ):
-        check_is_fitted(estimator)
-        return _pipeline_graph(estimator)
-    raise ModelFileError(
-        f"{type(estimator).__name__} can't be exported: give an ImageClassifier, an "
-        "ImageRegressor, or a pipeline of an ImageFeatureExtractor and a linear model "
-        "as make_feature_classifier builds it. Or use `save`."
-    )
-
-
-def _neural_graph(estimator: Any) -> Graph:
-    network = copy.deepcopy(estimator.net_.module_).to("cpu", torch.float32).eval()
-    targets, head = estimator._targets, network.head
-    margins = targets.kind != "continuous" and gives_margins(estimator.loss)
-    finish: nn.Module
-    if targets.kind == "continuous":
-        scale = np.diag(targets.scaler.scale_)
-        finish = Affine(weight=scale, shift=targets.scaler.mean_)
-        output = "targets"
-    elif margins:
-        finish, output = nn.Identity(), "scores"
-    elif targets.kind == "multilabel-indicator":
-        finish, output = nn.Sigmoid(), "probabilities"
+    images, others = estimator, []
+    if isinstance(estimator, Pipeline):
+        images, *others = [step for _, step in estimator.steps]
+    wanted = ImageFeatureExtractor if others else NeuralImageEstimator
+    if not isinstance(images, wanted):
+        raise ModelFileError(
+            f"{type(estimator).__name__} can't be exported: give an ImageClassifier, "
+            "an ImageRegressor, or a pipeline of an ImageFeatureExtractor and a linear "
+            "model as make_feature_classifier builds it. Or use `save`."
+        )
+    check_is_fitted(estimator)
+    preprocessing, size = _checked(images)
+    network = _float32(network_of(images))
+    about: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    if others:
+        rest, output = linear_layers(others)
+        kind = "targets" if output == "targets" else "classes"
+        single = kind == "targets" and np.ndim(others[-1].intercept_) == 0
+        backbone = network
     else:
-        finish, output = nn.Softmax(dim=-1), "probabilities"
-    preprocessing, size = _checked(estimator)
-    plain = _as_is(preprocessing)
-
-    def activated(values: torch.Tensor) -> torch.Tensor:
-        if output == "targets":
-            numbers = targets.scaler.inverse_transform(values.double().numpy())
-            return torch.from_numpy(numbers)
-        return targets.activate(values.double()) if output != "scores" else values
-
-    reference_network = copy.deepcopy(network)
-
-    def reference(images: np.ndarray) -> np.ndarray:
-        source = as_source(images)
-        return run_network(reference_network, source, plain, _ON_CPU, combine=activated)
-
+        rest, kind, output = _finish(images)
+        single = kind == "targets" and images._targets.single
+        backbone, rest = network.backbone, nn.Sequential(network.head, rest)
     metadata = {
-        "kind": targets.kind,
+        **about,
+        "estimator": type(estimator).__name__,
+        "kind": kind,
         "output": output,
-        "single": bool(getattr(targets, "single", False)),
-        **_classes(getattr(estimator, "classes_", None)),
+        "single": bool(single),
+        **({} if kind == "targets" else _classes(estimator.classes_)),
+        "input": {"shape": ["n", *size, 3], "dtype": "uint8", "colours": "RGB"},
+        "preprocessing": preprocessing.to_dict(),
+        "versions": versions(),
     }
-    module = Deployed(
-        network.backbone, nn.Sequential(head, finish), preprocessing
-    ).eval()
-    return Graph(
-        module, _described(estimator, metadata, preprocessing), size, reference
-    )
+    twin = _on_ready_images(images, preprocessing)
+    if others:
+        twin = make_pipeline(twin, *others)
+    module = Deployed(backbone, rest, preprocessing).eval()
+    return Graph(module, metadata, size, getattr(twin, _METHODS[output]))
 
 
-def _pipeline_graph(pipeline: Pipeline) -> Graph:
-    extractor, *others = [step for _, step in pipeline.steps]
-    preprocessing, size = _checked(extractor)
-    layers, output = linear_layers(others)
-    backbone = copy.deepcopy(extractor.backbone_).to("cpu", torch.float32).eval()
-    plain, reference_backbone = _as_is(preprocessing), copy.deepcopy(backbone)
-    rest = pipeline[1:]
+def _finish(estimator: Any) -> tuple[nn.Module, str, str]:
+    """Return what follows the head, the kind of target, and the output's name."""
+    targets = estimator._targets
+    kind = _KINDS.get(targets.kind, targets.kind)
+    if kind == "targets":
+        scaler = targets.scaler
+        weight = np.diag(scaler.scale_)
+        return Affine(weight=weight, shift=scaler.mean_), kind, "targets"
+    if gives_margins(estimator.loss):
+        return nn.Identity(), kind, "scores"
+    softmax = nn.Softmax(dim=-1)
+    return nn.Sigmoid() if kind == "labels" else softmax, kind, "probabilities"
 
-    def reference(images: np.ndarray) -> np.ndarray:
-        features = run_network(reference_backbone, as_source(images), plain, _ON_CPU)
-        if output == "probabilities":
-            return rest.predict_proba(features)
-        if output == "targets":
-            return rest.predict(features).reshape(len(images), -1)
-        return rest.decision_function(features).reshape(len(images), -1)
 
-    single = np.ndim(getattr(others[-1], "intercept_", 0.0)) == 0
-    metadata = {
-        "kind": "continuous" if output == "targets" else "multiclass",
-        "output": output,
-        "single": bool(output == "targets" and single),
-        **_classes(
-            getattr(pipeline, "classes_", None) if output != "targets" else None
-        ),
-    }
-    module = Deployed(backbone, layers, preprocessing).eval()
-    return Graph(module, _described(pipeline, metadata, preprocessing), size, reference)
+def _float32(network: Any) -> Any:
+    """Return a copy of a network, on the CPU and in evaluation mode."""
+    return copy.deepcopy(network).to("cpu", torch.float32).eval()
+
+
+def _on_ready_images(estimator: Any, preprocessing: Preprocessing) -> Any:
+    """Return an estimator that predicts the same of images that are resized before.
+
+    It computes on the CPU, in float32.
+    """
+    plain = {"device": "cpu", "precision": "float32", "cache": None}
+    given = {**estimator.get_params(deep=False), **plain, "image_shape": None}
+    twin = type(estimator)(**given)
+    learned = {k: v for k, v in vars(estimator).items() if k not in {*given, *HELD}}
+    ready = Preprocessing(None, None, preprocessing.mean, preprocessing.std)
+    vars(twin).update(learned, preprocessing_=ready)
+    network = _float32(network_of(estimator))
+    backbone = network if isinstance(network, Backbone) else network.backbone
+    backbone.preprocessing = ready
+    set_network(twin, network)
+    return twin
 
 
 def _checked(estimator: Any) -> tuple[Preprocessing, tuple[int, int]]:
@@ -225,13 +220,7 @@ def _checked(estimator: Any) -> tuple[Preprocessing, tuple[int, int]]:
     return preprocessing, preprocessing.output_size
 
 
-def _as_is(preprocessing: Preprocessing) -> Preprocessing:
-    return Preprocessing(None, None, preprocessing.mean, preprocessing.std)
-
-
-def _classes(classes: np.ndarray | None) -> dict[str, Any]:
-    if classes is None:
-        return {}
+def _classes(classes: np.ndarray) -> dict[str, Any]:
     labels = classes.tolist()
     plain = classes
     if classes.dtype.kind == "O" and len({type(label) for label in labels}) == 1:
@@ -242,20 +231,6 @@ def _classes(classes: np.ndarray | None) -> dict[str, Any]:
             "strings or numbers."
         )
     return {"classes": labels, "classes_dtype": plain.dtype.str}
-
-
-def _described(estimator, metadata, preprocessing: Preprocessing) -> dict[str, Any]:
-    assert preprocessing.output_size is not None
-    height, width = preprocessing.output_size
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "estimator": type(estimator).__name__,
-        **metadata,
-        "input": {"shape": ["n", height, width, 3], "dtype": "uint8", "colours": "RGB"},
-        "preprocessing": preprocessing.to_dict(),
-        "versions": versions(),
-    }
 
 
 def _pictures(n: int, size: tuple[int, int]) -> np.ndarray:
@@ -269,28 +244,18 @@ def _pictures(n: int, size: tuple[int, int]) -> np.ndarray:
     return np.clip(images, 0, 255).astype(np.uint8)
 
 
-def _untapped(network: nn.Module, size: tuple[int, int]) -> nn.Module:
-    """Return a network whose forward comes to its end, as torch.export needs it.
+def _untapped(backbone: Backbone, size: tuple[int, int]) -> nn.Module:
+    """Return a backbone whose forward comes to its end, as torch.export needs it.
 
     One that is cut at a layer leaves by an exception; of that the operations are kept.
     """
-    if not any(part._forward_hooks for _, part in walk(network)):
-        return network
+    if not any(part._forward_hooks for part in backbone.module.modules()):
+        return backbone
     with torch.no_grad():
         record = make_fx(
-            lambda x: run(network, x),
+            backbone,
             tracing_mode="symbolic",
             pre_dispatch=True,
             _allow_non_fake_inputs=True,
         )
         return record(torch.zeros(2, 3, *size))
-
-
-def exported_program(module: nn.Module, size: tuple[int, int]) -> Any:
-    """Return torch's graph of a network, for any number of images."""
-    example = torch.from_numpy(_pictures(2, size))
-    batch = torch.export.Dim("batch", min=1)
-    with torch.no_grad():
-        return torch.export.export(
-            module, (example,), dynamic_shapes={"images": {0: batch}}, strict=False
-        )

@@ -8,22 +8,21 @@ from torch import nn
 
 from sklearn_dl.persistence._errors import ModelFileError
 
-_DECIDE = "LinearSVC, LogisticRegression, RidgeClassifier and SGDClassifier"
-_PREDICT = "LinearRegression, LinearSVR, Ridge and SGDRegressor"
 _WITH_SCORES = ("LinearSVC", "RidgeClassifier", "SGDClassifier")
+_REGRESSORS = ("LinearRegression", "LinearSVR", "Ridge", "SGDRegressor")
 
 
 class _Fixed(nn.Module):
     """A layer of numbers in float64, in which scikit-learn computes."""
 
-    def __init__(self, **values: np.ndarray):
+    def __init__(self, **values: Any):
         super().__init__()
         for name, value in values.items():
-            self.register_buffer(name, torch.from_numpy(np.asarray(value, float)))
+            self.register_buffer(name, torch.from_numpy(np.array(value, float)))
 
 
 class Affine(_Fixed):
-    """``x @ weight + shift``."""
+    """``x @ weight + shift``, (n, k) of (n, d)."""
 
     weight: torch.Tensor
     shift: torch.Tensor
@@ -31,26 +30,6 @@ class Affine(_Fixed):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return (n, k) of (n, d)."""
         return x.double() @ self.weight + self.shift
-
-
-class Scaled(_Fixed):
-    """``(x - mean) / scale`` of each feature."""
-
-    mean: torch.Tensor
-    scale: torch.Tensor
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (n, d) of (n, d)."""
-        return (x.double() - self.mean) / self.scale
-
-
-class BothSides(nn.Module):
-    """Probabilities of two classes of the logit of the second."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (n, 2) of (n, 1)."""
-        second = torch.sigmoid(x)
-        return torch.cat([1 - second, second], dim=1)
 
 
 class Platt(_Fixed):
@@ -68,17 +47,10 @@ class Platt(_Fixed):
 
 
 def linear_layers(steps: list[Any]) -> tuple[nn.Module, str]:
-    """Return the steps of a pipeline after the features, as layers.
+    """Return the steps of a pipeline after the features as layers, and their output.
 
-    Parameters
-    ----------
-    steps : list of estimator
-        StandardScaler, any number of times, and a linear model.
-
-    Returns
-    -------
-    layers : torch.nn.Module
-    output : {"probabilities", "scores", "targets"}
+    The steps are StandardScaler, any number of times, and a linear model; the output is
+    one of "probabilities", "scores" and "targets".
 
     Raises
     ------
@@ -86,37 +58,40 @@ def linear_layers(steps: list[Any]) -> tuple[nn.Module, str]:
         Naming a step that has no layers.
     """
     *scalers, last = [step for step in steps if step not in ("passthrough", None)]
-    layers: list[nn.Module] = []
+    center: Any = 0.0
+    scale: Any = 1.0  # of all scalers together: (x - center) / scale
     for scaler in scalers:
         if type(scaler).__name__ != "StandardScaler":
             raise _cannot(scaler, "before the last step only StandardScaler can be")
-        width = scaler.n_features_in_
-        mean = scaler.mean_ if scaler.with_mean else np.zeros(width)
-        scale = scaler.scale_ if scaler.with_std else np.ones(width)
-        layers.append(Scaled(mean=mean, scale=scale))
+        center = center + scale * (scaler.mean_ if scaler.with_mean else 0.0)
+        scale = scale * (scaler.scale_ if scaler.with_std else 1.0)
+
+    def affine(model: Any) -> Affine:
+        coef = np.atleast_2d(model.coef_) / scale
+        shift = model.intercept_ - coef @ np.broadcast_to(center, coef.shape[1])
+        return Affine(weight=coef.T, shift=shift)
+
     name = type(last).__name__
     if name == "CalibratedClassifierCV":
-        layers += _calibrated(last)
-        return nn.Sequential(*layers), "probabilities"
-    known = (*_WITH_SCORES, "LogisticRegression", "LinearRegression")
-    if name not in (*known, "LinearSVR", "Ridge", "SGDRegressor"):
-        raise _cannot(last, f"classifiers can be {_DECIDE}; regressors {_PREDICT}")
-    layers.append(_affine(last))
+        member, platt = _calibrated(last)
+        return nn.Sequential(affine(member), platt), "probabilities"
     if name in _WITH_SCORES:
-        return nn.Sequential(*layers), "scores"
+        return affine(last), "scores"
+    if name in _REGRESSORS:
+        return affine(last), "targets"
     if name != "LogisticRegression":
-        return nn.Sequential(*layers), "targets"
-    layers.append(BothSides() if len(last.classes_) == 2 else nn.Softmax(dim=1))
-    return nn.Sequential(*layers), "probabilities"
+        raise _cannot(
+            last,
+            f"classifiers can be LogisticRegression, {', '.join(_WITH_SCORES)}; "
+            f"regressors {', '.join(_REGRESSORS)}",
+        )
+    binary = len(last.classes_) == 2
+    finish = Platt(slope=[-1.0], shift=[0.0]) if binary else nn.Softmax(dim=1)
+    return nn.Sequential(affine(last), finish), "probabilities"
 
 
-def _affine(model: Any) -> Affine:
-    coef = np.atleast_2d(model.coef_)
-    shift = np.broadcast_to(model.intercept_, len(coef)).copy()
-    return Affine(weight=coef.T, shift=shift)
-
-
-def _calibrated(model: Any) -> list[nn.Module]:
+def _calibrated(model: Any) -> tuple[Any, Platt]:
+    """Return the one model that was calibrated, and its sigmoids."""
     members = model.calibrated_classifiers_
     inner = members[0].estimator
     inner = getattr(inner, "estimator", inner)  # within a FrozenEstimator
@@ -127,11 +102,8 @@ def _calibrated(model: Any) -> list[nn.Module]:
             "calibrated ones can be CalibratedClassifierCV(..., ensemble=False, "
             f"method='sigmoid') of {', '.join(_WITH_SCORES)}",
         )
-    calibrators = members[0].calibrators
-    slope, shift = (
-        np.array([getattr(c, n) for c in calibrators]) for n in ("a_", "b_")
-    )
-    return [_affine(inner), Platt(slope=slope, shift=shift)]
+    found = [(calibrator.a_, calibrator.b_) for calibrator in members[0].calibrators]
+    return inner, Platt(slope=[a for a, _ in found], shift=[b for _, b in found])
 
 
 def _cannot(step: Any, instead: str) -> ModelFileError:

@@ -1,5 +1,6 @@
 """Networks as plain data, and built anew from it."""
 
+import copy
 import json
 from typing import Any
 
@@ -9,119 +10,138 @@ from torch import nn
 from sklearn_dl._runtime import seeded
 from sklearn_dl.backbones import (
     Backbone,
-    SharedCopies,
+    assemble_torchvision,
+    backbone_names,
+    digest_architecture,
+    digest_weights,
+    input_size,
     load_backbone,
-    load_shared,
-    named_tensors,
+    place,
+    share,
+    shared_backbone,
 )
-from sklearn_dl.backbones._assemble import assemble_torchvision, input_size
-from sklearn_dl.backbones._identity import digest_architecture, digest_weights
-from sklearn_dl.backbones._zoo import backbone_names
 from sklearn_dl.persistence._decode import Decoder
 from sklearn_dl.persistence._encode import Encoder
 from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._tensors import assign
+from sklearn_dl.persistence._fitted import (
+    dtype_of,
+    trained_stages,
+)
+from sklearn_dl.training import BackboneWithHead, Head
 
 
-def describe_backbone(
-    backbone: Backbone,
-    origin: Any,
-    weights: Any,
+def describe_network(
+    network: BackboneWithHead,
+    n_outputs: int,
+    origin: dict[str, Any],
     encoder: Encoder,
     where: str,
     way: str,
 ) -> dict[str, Any]:
-    """Return what a backbone is built from, with its tensors or their digest.
-
-    Parameters
-    ----------
-    backbone : Backbone
-    origin : str or callable
-        What it was loaded by.
-    weights : object
-        The estimator's parameter.
-    encoder : Encoder
-    where : str
-        Its place in the model.
-    way : {"whole", "reference"}
-        Of a frozen one that has published weights or a file of them.
-    """
-    node: dict[str, Any] = {
-        "layer": backbone.layer,
-        "pooling": backbone.pooling,
-        "pretrained": backbone.pretrained,
-        "handed_out": backbone._ledger.handed_out,
-        "preprocessing": encoder(backbone.preprocessing, f"{where}.preprocessing"),
+    """Return what a network is built from, and its tensors or their digest."""
+    backbone, head = network.backbone, origin["head"] or Head()
+    if repr(_empty_head(head, backbone.n_features, n_outputs)) != repr(network.head):
+        raise ModelFileError(
+            f"{where}.head was changed after it was built, so it couldn't be built "
+            "again: say what it should be with head=Head(...)."
+        )
+    where_backbone = f"{where}.backbone"
+    return {
+        "backbone": describe_backbone(backbone, origin, encoder, where_backbone, way),
+        "head": encoder(head, f"{where}.head"),
+        "n_outputs": n_outputs,
+        "tensors": encoder.tensors.add_network(network.head),
     }
-    if isinstance(origin, str):
-        size = input_size(origin, backbone.preprocessing)
-        node = {**node, "architecture": origin, "size": [*size]}
-        again = _built(node, backbone.preprocessing)
+
+
+def describe_backbone(
+    backbone: Backbone, origin: dict[str, Any], encoder: Encoder, where: str, way: str
+) -> dict[str, Any]:
+    """Return what a backbone is built from, and its tensors or their digest.
+
+    `way` is "whole", or "reference" for the digest of a frozen one that has published
+    weights or a file of them.
+    """
+    name, weights, module = origin["backbone"], origin["weights"], backbone.module
+    layer = backbone.layer
+    node: dict[str, Any] = {
+        "layer": encoder(layer, f"{where}.layer"),
+        "pretrained": backbone.pretrained,
+        "preprocessing": encoder(backbone.preprocessing, f"{where}.preprocessing"),
+        "trained": trained_stages(backbone),
+        "settled": backbone.settled,
+    }
+    if isinstance(name, str):
+        size = input_size(name, backbone.preprocessing)
+        node = {**node, "architecture": name, "size": [*size]}
+        again = _empty_backbone(node, layer, backbone.preprocessing)
         if digest_architecture(again) != digest_architecture(backbone):
             raise ModelFileError(
-                f"{where} was changed after {origin!r} was built, so it couldn't be "
+                f"{where} was changed after {name!r} was built, so it couldn't be "
                 "built again: make the change in a function that returns the network, "
                 "and give that as backbone=."
             )
     else:
-        node["callable"] = encoder(origin, f"{where} (its parameter backbone)")
-    tensors = named_tensors(backbone._network)
-    named = isinstance(origin, str) and weights is not None
-    if way == "reference" and named and not backbone.trains:
-        first = next(iter(tensors.values()))
-        double = first.dtype == torch.float64
-        digest = digest_weights(backbone._network)
-        place = encoder(weights, f"{where}.weights")
-        return {**node, "weights": place, "digest": digest, "double": double}
-    return {**node, "tensors": encoder.tensors.add_network(tensors)}
+        node["callable"] = encoder(name, f"{where} (its parameter backbone)")
+    published = isinstance(name, str) and weights is not None
+    if way == "whole" or node["trained"] or not published:
+        return {**node, "tensors": encoder.tensors.add_network(module)}
+    return {
+        **node,
+        "weights": encoder(weights, f"{where}.weights"),
+        "digest": digest_weights(module),
+        "double": dtype_of(module) == torch.float64,
+    }
 
 
-def describe_module(module: nn.Module, encoder: Encoder) -> dict[str, str]:
-    """Return the tensors of a head."""
-    return encoder.tensors.add_network(named_tensors(module))
-
-
-class Backbones:
-    """Builds the backbones of a file; those that are the same share their tensors.
+class NetworkReader:
+    """Builds the networks of a file; backbones that are the same share their tensors.
 
     Parameters
     ----------
-    decoder : Decoder
     weights : path, dict of str to path, or None
         Where the weights of backbones stored by reference are, if not where they were.
     """
 
     def __init__(self, weights: Any = None):
         self.weights = weights
-        self._lent: dict[str, SharedCopies] = {}
+        self._shared: dict[str, Backbone] = {}
 
-    def __call__(
-        self,
-        node: dict[str, Any],
-        decoder: Decoder,
-        device: torch.device,
-        trained: bool,
+    def network(
+        self, node: dict[str, Any], decoder: Decoder, device: torch.device
+    ) -> BackboneWithHead:
+        """Return a network."""
+        backbone = self.backbone(node["backbone"], decoder, device)
+        head = decoder(node["head"])
+        if not isinstance(head, Head):
+            raise ModelFileError("A head is not one.")
+        layers = _empty_head(head, backbone.n_features, node["n_outputs"])
+        decoder.tensors.fill(layers, node["tensors"])
+        layers = place(layers, device, dtype_of(layers))
+        return BackboneWithHead(backbone, layers).eval()
+
+    def backbone(
+        self, node: dict[str, Any], decoder: Decoder, device: torch.device
     ) -> Backbone:
-        """Return a backbone, frozen; of a trained one the tensors are its own."""
+        """Return a backbone: shared where it is frozen, else with its own tensors."""
         preprocessing = decoder(node["preprocessing"])
         if "digest" in node:
-            return self._referred(node, decoder, preprocessing, device)
-        if trained:
+            backbone = self._referred(node, decoder, preprocessing, device)
+            if not node["settled"]:
+                backbone = copy.deepcopy(backbone)
+        elif node["trained"] or not node["settled"]:
             backbone = _with_tensors(node, decoder, preprocessing)
-            backbone.freeze("head")
-            return self._as_it_was(backbone.eval(), node)
-        key = json.dumps(
-            [{**node, "preprocessing": None, "handed_out": None}, str(device)]
-        )
-        if key not in self._lent:
-            template = _with_tensors(node, decoder, preprocessing)
-            self._lent[key] = SharedCopies(template, device)
-        shell = self._lent[key].give(preprocessing)
-        return self._as_it_was(shell, node)
-
-    def _as_it_was(self, backbone: Backbone, node: dict[str, Any]) -> Backbone:
-        if node["handed_out"]:  # it isn't folded, which changes the last bits
-            backbone._hand_out()
+            backbone.freeze(node["trained"])
+            dtype = dtype_of(backbone.module)
+            backbone = place(backbone, device, dtype)  # type: ignore[assignment]
+        else:
+            key = json.dumps([{**node, "preprocessing": None}, str(device)])
+            if key not in self._shared:
+                template = _with_tensors(node, decoder, preprocessing)
+                dtype = dtype_of(template.module)
+                self._shared[key] = share(template, device, dtype)
+            return self._shared[key].replace_preprocessing(preprocessing)
+        backbone.settle() if node["settled"] else backbone.unsettle()
         return backbone
 
     def _referred(self, node, decoder, preprocessing, device) -> Backbone:
@@ -129,12 +149,12 @@ class Backbones:
         given = self.weights
         if isinstance(given, dict):
             given = given.get(name)
+        hint = f"as load(path, weights={{{name!r}: 'path/to/file'}})."
         try:
-            backbone = load_shared(
+            backbone = shared_backbone(
                 name,
                 weights if given is None else given,
-                layer=node["layer"],
-                pooling=node["pooling"],
+                layer=decoder(node["layer"]),
                 preprocessing=preprocessing,
                 device=device,
                 dtype=torch.float64 if node["double"] else torch.float32,
@@ -143,48 +163,51 @@ class Backbones:
             raise ModelFileError(
                 f"The file holds no weights of {name!r}, but refers to those of "
                 f"weights={weights!r}, which can't be loaded: {error}\nGive their file "
-                f"as load(path, weights={{{name!r}: 'path/to/file'}})."
+                f"{hint}"
             ) from error
-        if digest_weights(backbone._network) != node["digest"]:
+        if digest_weights(backbone.module) != node["digest"]:
             raise ModelFileError(
                 f"The weights of {name!r} ({weights if given is None else given}) are "
                 "not those that the model was trained on: their digest differs. Give "
-                f"the file of those as load(path, weights={{{name!r}: "
-                "'path/to/file'})."
+                f"the file of those {hint}"
             )
-        return self._as_it_was(backbone, node)
+        return backbone
 
 
 def _with_tensors(node: dict[str, Any], decoder: Decoder, preprocessing) -> Backbone:
+    layer = decoder(node["layer"])
     if "architecture" in node:
-        backbone = _built(node, preprocessing)
+        backbone = _empty_backbone(node, layer, preprocessing)
     else:
         function = decoder(node["callable"])
         if isinstance(function, str) or not callable(function):
             raise ModelFileError("A backbone is neither a name nor a function.")
         with seeded(0):
             backbone = load_backbone(
-                function,
-                None,
-                layer=node["layer"],
-                pooling=node["pooling"],
-                preprocessing=preprocessing,
+                function, None, layer=layer, preprocessing=preprocessing
             )
         backbone.pretrained = bool(node["pretrained"])
-    tensors = {name: decoder.tensors[place] for name, place in node["tensors"].items()}
-    assign(backbone._network, tensors)
+    decoder.tensors.fill(backbone.module, node["tensors"])
     return backbone
 
 
-def _built(node: dict[str, Any], preprocessing) -> Backbone:
+def _empty_backbone(node: dict[str, Any], layer: Any, preprocessing) -> Backbone:
     """Return a backbone of torchvision's, without values in its tensors."""
-    name, layer, pooling = node["architecture"], node["layer"], node["pooling"]
-    height, width = node["size"]
-    size, pretrained = (int(height), int(width)), bool(node["pretrained"])
+    name, (height, width) = node["architecture"], node["size"]
     if name not in backbone_names():
         raise ModelFileError(f"{name!r:.60} is no backbone of this torchvision.")
-    if max(size) > 2**14:
-        raise ModelFileError(f"{size} is no size of images.")
+    if max(height, width) > 2**14:
+        raise ModelFileError(f"{height} x {width} is no size of images.")
     return assemble_torchvision(
-        name, size, preprocessing, layer=layer, pooling=pooling, pretrained=pretrained
+        name,
+        (int(height), int(width)),
+        preprocessing,
+        layer=layer,
+        pretrained=bool(node["pretrained"]),
     )
+
+
+def _empty_head(head: Head, n_features: int, n_outputs: int) -> nn.Module:
+    """Return the layers of a head, whose tensors take no memory."""
+    with seeded(0), torch.device("meta"):
+        return head.build(n_features, n_outputs)

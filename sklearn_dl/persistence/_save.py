@@ -14,7 +14,7 @@ from sklearn_dl.persistence._archive import reading, write_archive
 from sklearn_dl.persistence._decode import Decoder
 from sklearn_dl.persistence._encode import Encoder
 from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._estimators import EstimatorReader, EstimatorWriter
+from sklearn_dl.persistence._estimators import EstimatorReader, describe_estimator
 from sklearn_dl.persistence._tensors import TensorReader, dump
 from sklearn_dl.persistence._trust import Trust
 
@@ -64,8 +64,9 @@ def save(
     -----
     The file is an uncompressed zip: ``manifest.json`` has the parameters, what was
     learned beside tensors, the versions of the packages and a SHA-256 digest of every
-    other member; the others are ``.safetensors``. There is no optimizer state: a warm
-    start goes on from the weights. A ``Pipeline``'s ``memory`` is left out, since it
+    other member; the others are ``.safetensors``. The optimiser's state is not saved: a
+    warm start or `partial_fit` of the loaded model goes on from the weights, with a
+    fresh optimiser. A ``Pipeline``'s ``memory`` is left out, since it
     names a folder of pickles.
 
     Your own classes (a transformer in a pipeline) and importable functions (a callable
@@ -95,7 +96,7 @@ def save(
     if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
         raise TypeError(f"save takes an estimator, got {estimator!r:.100}.")
     check_target(path)
-    encoder = Encoder({ImageEstimatorMixin: EstimatorWriter(backbones)})
+    encoder = Encoder(ImageEstimatorMixin, partial(describe_estimator, way=backbones))
     try:
         root = encoder(estimator, type(estimator).__name__)
     except RecursionError as error:
@@ -128,7 +129,7 @@ def load(
 
     On the same versions and device it predicts what it did before, to the last bit.
     Its parameters are as they were, so it can be cloned and fitted again; only a folder
-    in ``cache`` becomes ``"memory"``, as a file shall not say where others are written.
+    in ``cache`` becomes ``"memory"``, as a file must not say where others are written.
 
     Parameters
     ----------
@@ -146,14 +147,14 @@ def load(
     Returns
     -------
     estimator : estimator
-        Of the class that was saved.
+        As it was saved, of the same class.
 
     Raises
     ------
     ModelFileError
-        A ValueError: if the file is none of `save`, is damaged, cut off or of a newer
-        version, names what isn't trusted, or refers to weights that aren't there or
-        have another digest.
+        A ValueError: if the file is none of `save`, is damaged, cut off or has the
+        format of another version, names what isn't trusted, or refers to weights that
+        aren't there or have another digest.
     FileNotFoundError, IsADirectoryError
         If there is no such file.
 
@@ -192,11 +193,9 @@ def load(
     """
     trust = Trust(trusted)
     with reading(path) as archive:
-        manifest = archive.manifest
-        readers: dict[str, Any] = {"estimator": EstimatorReader(weights)}
-        tensors = TensorReader(archive.read)
-        decoder = Decoder(manifest["nodes"], tensors, trust, readers)
-        loaded = decoder.run(manifest["root"])
+        nodes, tensors = archive.manifest["nodes"], TensorReader(archive.read)
+        decoder = Decoder(nodes, tensors, trust, EstimatorReader(weights))
+        loaded = decoder.run(archive.manifest["root"])
         if not isinstance(loaded, BaseEstimator):
-            raise ModelFileError(f"{path} holds no estimator.")
+            raise ModelFileError("it holds no estimator.")
         return loaded

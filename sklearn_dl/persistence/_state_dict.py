@@ -13,10 +13,16 @@ from torch import nn
 
 from sklearn_dl._base import ImageEstimatorMixin
 from sklearn_dl._files import replacing
-from sklearn_dl.backbones import Preprocessing, named_tensors
-from sklearn_dl.backbones._surgery import find_head
-from sklearn_dl.backbones._zoo import backbone_names, build
+from sklearn_dl.backbones import (
+    Backbone,
+    Preprocessing,
+    backbone_names,
+    build,
+    find_head,
+    named_tensors,
+)
 from sklearn_dl.persistence._errors import ModelFileError
+from sklearn_dl.persistence._fitted import network_of
 
 
 def export_state_dict(
@@ -30,7 +36,7 @@ def export_state_dict(
     Parameters
     ----------
     estimator : ImageClassifier, ImageRegressor, ImageFeatureExtractor or Pipeline
-        Fitted; of a pipeline the one of these that it has.
+        Fitted; a pipeline has one of these in it.
     path : str or path-like
         Ending in ``.safetensors``, or in ``.pth`` or ``.pt`` for ``torch.load``. It is
         replaced as a whole.
@@ -80,58 +86,52 @@ def export_state_dict(
         raise ModelFileError(f"{path!r} must end in '.safetensors', '.pth' or '.pt'.")
     found = _image_estimator(estimator)
     check_is_fitted(found)
-    net = getattr(found, "net_", None)
-    backbone = found.backbone_ if net is None else net.module_.backbone
-    state = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in named_tensors(backbone._network).items()
-    }
+    network = network_of(found)
+    backbone = network if isinstance(network, Backbone) else network.backbone
+    state = named_tensors(backbone.module)
     if head:
-        state.update(_last_layer(backbone, None if net is None else net.module_.head))
-    preprocessing = backbone.preprocessing
-    if not isinstance(preprocessing, Preprocessing):
+        state |= _last_layer(backbone, getattr(network, "head", None))
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    content: dict[str, Any] = {"state_dict": state}
+    if isinstance(backbone.preprocessing, Preprocessing):
+        content["preprocessing"] = backbone.preprocessing.to_dict()
+    else:
         warnings.warn(
             "The preprocessing is a function and is not in the file: give it with "
             "preprocessing= when the weights are used.",
             UserWarning,
             stacklevel=2,
         )
-        described = None
+    if path.endswith(".safetensors"):
+        data = _safetensors(backbone.name, **content)
     else:
-        described = preprocessing.to_dict()
-    data = _written(path, state, described, {"backbone": backbone.name})
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        data = buffer.getvalue()
     with replacing(path) as file:
         file.write(data)
 
 
-def _written(
-    path: str, state: dict[str, torch.Tensor], preprocessing, metadata: dict[str, str]
-) -> bytes:
-    if path.endswith(".safetensors"):
-        from safetensors.torch import save
+def _safetensors(name: str, state_dict: dict, preprocessing: dict | None = None):
+    from safetensors.torch import save
 
-        if preprocessing is not None:
-            metadata = {**metadata, "preprocessing": json.dumps(preprocessing)}
-        # Tied tensors are one in memory, which the format doesn't have.
-        seen: set[int] = set()
-        for name, tensor in state.items():
-            if tensor.data_ptr() in seen:
-                state[name] = tensor.clone()
-            seen.add(tensor.data_ptr())
-        return save(state, metadata)
-    buffer = io.BytesIO()
-    content: dict[str, Any] = {"state_dict": state}
+    metadata = {"backbone": name}
     if preprocessing is not None:
-        content["preprocessing"] = preprocessing
-    torch.save(content, buffer)
-    return buffer.getvalue()
+        metadata["preprocessing"] = json.dumps(preprocessing)
+    # Tied tensors are one in memory, which the format doesn't have.
+    seen: set[int] = set()
+    for key, tensor in state_dict.items():
+        if tensor.data_ptr() in seen:
+            state_dict[key] = tensor.clone()
+        seen.add(tensor.data_ptr())
+    return save(state_dict, metadata)
 
 
 def _image_estimator(estimator: Any) -> Any:
-    if isinstance(estimator, ImageEstimatorMixin):
-        return estimator
-    steps = estimator.steps if isinstance(estimator, Pipeline) else []
-    found = [step for _, step in steps if isinstance(step, ImageEstimatorMixin)]
+    steps = [estimator]
+    if isinstance(estimator, Pipeline):
+        steps = [step for _, step in estimator.steps]
+    found = [step for step in steps if isinstance(step, ImageEstimatorMixin)]
     if len(found) != 1:
         raise ModelFileError(
             f"{type(estimator).__name__} has no single backbone: give an "
@@ -141,19 +141,17 @@ def _image_estimator(estimator: Any) -> Any:
     return found[0]
 
 
-def _last_layer(backbone: Any, head: nn.Module | None) -> dict[str, torch.Tensor]:
+def _last_layer(backbone: Backbone, head: nn.Module | None) -> dict[str, torch.Tensor]:
     """Return the head's tensors under the names of the network's last layer."""
-    if backbone.name in backbone_names() and backbone.layer == "pre_logits":
+    layer = backbone.layer
+    if backbone.name in backbone_names() and layer == "pre_logits":
         whole = build(backbone.name, shapes_only=True)
         last = find_head(whole)
-        fits = isinstance(whole.get_submodule(last), nn.Linear)
-        if fits and backbone.pooling is None and isinstance(head, nn.Linear):
-            return {
-                f"{last}.{name}": tensor.detach().cpu().contiguous()
-                for name, tensor in named_tensors(head).items()
-            }
+        if isinstance(whole.get_submodule(last), nn.Linear):
+            if isinstance(head, nn.Linear):
+                return {f"{last}.{n}": t for n, t in named_tensors(head).items()}
     raise ModelFileError(
         "head=True needs a head of one linear layer on layer='pre_logits' of a "
         f"network that ends in a linear layer; here are {head!r:.200} and "
-        f"layer={backbone.layer!r} of {backbone.name!r}. Use head=False, or `save`."
+        f"layer={layer!r} of {backbone.name!r}. Use head=False, or `save`."
     )

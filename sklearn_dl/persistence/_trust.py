@@ -1,8 +1,8 @@
-"""Which classes and functions a file of a model may name."""
+"""Classes and functions that a file of a model may name."""
 
 import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import import_module
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
@@ -15,20 +15,20 @@ from sklearn_dl.persistence._errors import ModelFileError
 # Ours, and those of scikit-learn that are no estimators but parts of fitted ones.
 OBJECTS = frozenset(
     {
-        "sklearn_dl._classifier:ImageClassifier",
-        "sklearn_dl._features:ImageFeatureExtractor",
-        "sklearn_dl._regressor:ImageRegressor",
+        "sklearn_dl:FeatureCache",
+        "sklearn_dl:ImageClassifier",
+        "sklearn_dl:ImageFeatureExtractor",
+        "sklearn_dl:ImageRegressor",
         "sklearn_dl._targets:ClassTargets",
         "sklearn_dl._targets:ContinuousTargets",
         "sklearn_dl._targets:LabelTargets",
-        "sklearn_dl.augmentation._presets:Augment",
-        "sklearn_dl.backbones._preprocessing:CallablePreprocessing",
-        "sklearn_dl._extraction._cache:FeatureCache",
-        "sklearn_dl.training._head:Head",
-        "sklearn_dl.training._losses:LogLoss",
-        "sklearn_dl.training._optimizers:Optimizer",
-        "sklearn_dl.training._schedule:Schedule",
-        "sklearn_dl.training._trainable:Trainable",
+        "sklearn_dl.augmentation:Augment",
+        "sklearn_dl.backbones:CallablePreprocessing",
+        "sklearn_dl.training:Head",
+        "sklearn_dl.training:LogLoss",
+        "sklearn_dl.training:Optimizer",
+        "sklearn_dl.training:Schedule",
+        "sklearn_dl.training:Trainable",
         "sklearn.calibration:_CalibratedClassifier",
         "sklearn.ensemble._hist_gradient_boosting.predictor:TreePredictor",
         "sklearn.metrics._scorer:_CurveScorer",
@@ -51,13 +51,14 @@ OBJECT_MODULES = frozenset(
 # Compiled classes, which are called with plain values.
 CALLED_MODULES = frozenset({"sklearn._loss._loss", "sklearn.linear_model._sgd_fast"})
 CALLED = frozenset({"sklearn.tree._tree:Tree"})
-# Types and functions that may be values of parameters, never called on loading.
+# Types that may be values of parameters, never called on loading.
 VALUES = frozenset(
     {
         *(f"builtins:{name}" for name in ("bool", "float", "int", "object", "str")),
-        "sklearn_dl.training._sam:SAM",
+        "sklearn_dl.training:SAM",
     }
 )
+_UFUNCS = ("numpy", "scipy.special")
 # Where scikit-learn's functions may be values: scores and kernels.
 _FUNCTIONS = ("sklearn.feature_selection.", "sklearn.metrics.")
 _NOT_LIBRARY = frozenset({"_build_utils", "conftest", "datasets", "externals", "tests"})
@@ -66,18 +67,22 @@ _NOT_LIBRARY = frozenset({"_build_utils", "conftest", "datasets", "externals", "
 def name_of(thing: Any) -> str | None:
     """Return ``module:name`` of a class or function; None where it can't be imported.
 
+    Our own are named by the package that exports them, so that files outlast moves.
+
     Examples
     --------
     >>> from sklearn_dl.persistence._trust import name_of
-    >>> name_of(len), name_of(lambda: None)
-    ('builtins:len', None)
+    >>> from sklearn_dl.training import Head
+    >>> name_of(len), name_of(Head), name_of(lambda: None)
+    ('builtins:len', 'sklearn_dl.training:Head', None)
     """
     name = getattr(thing, "__qualname__", getattr(thing, "__name__", None))
     if not isinstance(name, str) or "<" in name:
         return None
-    modules = [getattr(thing, "__module__", None)]
-    if isinstance(thing, np.ufunc):
-        modules = ["numpy", "scipy.special"]
+    module = getattr(thing, "__module__", None)
+    modules = [*_UFUNCS] if isinstance(thing, np.ufunc) else [module]
+    if isinstance(module, str) and module.startswith("sklearn_dl."):
+        modules.insert(0, module.partition("._")[0])
     for module in modules:
         found = sys.modules.get(module) if isinstance(module, str) else None
         try:
@@ -91,10 +96,8 @@ def name_of(thing: Any) -> str | None:
 class Trust:
     """What may be named by a file: a short list, and what the user adds to it.
 
-    Parameters
-    ----------
-    trusted : iterable of classes and functions
-        The user's own.
+    A name is used as an ``"object"`` (a class of which an instance is made without
+    calling it), in a ``"call"``, or as a ``"value"``.
     """
 
     def __init__(self, trusted: Iterable[Any] = ()):
@@ -114,17 +117,8 @@ class Trust:
             self.given[name] = thing
 
     def allows(self, name: str, use: str) -> bool:
-        """Tell, by its name alone, whether something may be looked up.
-
-        Parameters
-        ----------
-        name : str
-            ``module:name``.
-        use : {"object", "call", "value"}
-            Whether instances are made without calling it, it is called, or it is a
-            value.
-        """
-        return self._given(name) is not None or _listed(name, use)
+        """Tell, by its name alone, whether something may be looked up."""
+        return self._given(name) is not None or _is_listed(name, use)
 
     def find(self, name: str, use: str) -> Any:
         """Return what a name stands for.
@@ -137,28 +131,25 @@ class Trust:
         given = self._given(name)
         if given is not None:
             return given
-        if not _listed(name, use):
+        if not _is_listed(name, use):
             raise untrusted([name])
         module, _, qualname = name.partition(":")
         try:
-            found = functools.reduce(
-                getattr, qualname.split("."), import_module(module)
-            )
+            found: Any = import_module(module)
+            found = functools.reduce(getattr, qualname.split("."), found)
         except (ImportError, AttributeError) as error:
             raise ModelFileError(
                 f"{name} is not in the versions installed here ({error})."
             ) from error
-        if not _is_what_it_should_be(found, module, use):
+        if not _is_sound(name, found, use):
             raise untrusted([name])
         return found
 
     def knows(self, thing: Any, use: str) -> bool:
         """Tell whether something can be loaded with this trust."""
         name = name_of(thing)
-        if name is None or not self.allows(name, use):
-            return False
         try:
-            return self.find(name, use) is thing
+            return name is not None and self.find(name, use) is thing
         except ModelFileError:
             return False
 
@@ -183,7 +174,7 @@ def untrusted(names: Iterable[str]) -> ModelFileError:
     )
 
 
-def _listed(name: str, use: str) -> bool:
+def _is_listed(name: str, use: str) -> bool:
     module, _, qualname = name.partition(":")
     parts = module.split(".")
     if not all(part.isidentifier() for part in (*parts, *qualname.split("."))):
@@ -193,36 +184,31 @@ def _listed(name: str, use: str) -> bool:
     if name in OBJECTS or module in OBJECT_MODULES:
         return True
     if parts[0] == "sklearn" and len(parts) > 1 and not _NOT_LIBRARY & set(parts):
-        return True  # `find` takes estimators only
+        return True  # `_is_sound` lets estimators through only
     return use == "value" and (
-        name in VALUES
-        or module in ("numpy", "scipy.special")
-        or parts[:2] == ["torch", "optim"]
+        name in VALUES or module in _UFUNCS or parts[:2] == ["torch", "optim"]
     )
 
 
-def _is_what_it_should_be(found: Any, module: str, use: str) -> bool:
-    """Tell whether something imported is of the kind that the list is about."""
+def _is_sound(name: str, found: Any, use: str) -> bool:
+    """Tell whether what a listed name led to is of the kind that the list is about."""
+    module, kind = name.partition(":")[0], isinstance(found, type)
+    at_home = getattr(found, "__module__", None) == module
     if use == "call":
-        compiled = isinstance(found, type | BuiltinFunctionType)
-        return compiled and found.__module__ == module
-    kind = isinstance(found, type)
-    if kind and found.__module__ == module and module.startswith("sklearn"):
-        name = f"{module}:{found.__qualname__}"
-        listed = name in OBJECTS or name in VALUES or module in OBJECT_MODULES
-        return listed or issubclass(found, BaseEstimator)
+        return at_home and isinstance(found, type | BuiltinFunctionType)
+    if name in OBJECTS or name in VALUES:
+        return kind
+    if kind and at_home and module.startswith("sklearn."):
+        return module in OBJECT_MODULES or issubclass(found, BaseEstimator)
     if use != "value":
         return False
-    if module.startswith(_FUNCTIONS):
-        return isinstance(found, FunctionType) and found.__module__ == module
-    if module in ("numpy", "scipy.special"):
+    if module in _UFUNCS:
         return isinstance(found, np.ufunc) or (kind and issubclass(found, np.generic))
     if module.startswith("torch.optim"):
         return kind and "Optimizer" in {base.__name__ for base in found.__mro__}
-    return module == "builtins" and kind
+    return at_home and module.startswith(_FUNCTIONS) and isinstance(found, FunctionType)
 
 
 def is_reference(value: Any) -> bool:
     """Tell whether a value is a class or a function, rather than an object."""
-    functions: tuple[type | Callable, ...] = (type, FunctionType, BuiltinFunctionType)
-    return isinstance(value, (*functions, np.ufunc))  # type: ignore[arg-type]
+    return isinstance(value, type | FunctionType | BuiltinFunctionType | np.ufunc)

@@ -85,7 +85,7 @@ class VirtualAdversarialLoss(Callback):
         ((name, rows),) = net.prepared(inputs).items()
         epsilon = 0.05 * _length(rows) if self.epsilon is None else self.epsilon
         xi = epsilon / 10 if self.xi is None else self.xi
-        distance = _DISTANCES[net.kind]
+        distance = _DISTANCES[net.recipe.kind]
         direction = _unit(torch.randn_like(rows))
         full_precision = torch.autocast(rows.device.type, enabled=False)
         with _still_statistics(net.module_), full_precision:

@@ -18,15 +18,19 @@ from sklearn_dl.training._regime import learned_state
 def check_callbacks(callbacks: Iterable) -> list:
     """Return the user's callbacks as a list; raise where one isn't skorch's."""
     for callback in callbacks:
-        candidate = callback[1] if isinstance(callback, tuple) else callback
-        kind = candidate if isinstance(candidate, type) else type(candidate)
-        if not issubclass(kind, Callback):
+        if not issubclass(class_of(callback), Callback):
             raise ValueError(
                 f"callbacks has {callback!r}, which is neither a callback of skorch "
                 "nor a pair (name, callback). Callbacks of scikit-learn go to "
                 "set_callbacks."
             )
     return list(callbacks)
+
+
+def class_of(callback) -> type:
+    """Return the class of a callback: an instance, a class, or a pair with a name."""
+    kind = callback[1] if isinstance(callback, tuple) else callback
+    return kind if isinstance(kind, type) else type(kind)
 
 
 class ValidationScore(Callback):

@@ -31,6 +31,7 @@ from sklearn_dl.training._callbacks import (
     TrainingAccuracy,
     ValidationScore,
     check_callbacks,
+    class_of,
 )
 from sklearn_dl.training._checkpoint import Checkpoint
 from sklearn_dl.training._dataset import RowLoader, TrainingRows, sent, whole_batch
@@ -74,22 +75,6 @@ class Recipe:
     seed: int
     max_epochs: int
     fingerprint: str | None = None
-
-
-class Once:
-    """A factory of one object that it lets go of, so that nets don't hold it twice."""
-
-    def __init__(self, module: nn.Module):
-        self.module: nn.Module | None = module
-
-    def __call__(self) -> nn.Module:
-        if self.module is None:
-            raise RuntimeError(
-                "The net of a fitted estimator can't be initialised again; "
-                "fit the estimator instead."
-            )
-        module, self.module = self.module, None
-        return module
 
 
 class StopTraining(Exception):
@@ -143,11 +128,6 @@ class EstimatorNet(NeuralNet):
         self.start_ = 0  # epochs of fits before
         self._interrupts = Interrupts()
         super().__init__(module, *args, **kwargs)
-
-    @property
-    def kind(self) -> str:
-        """What the outputs are."""
-        return self.recipe.kind
 
     @property
     def preprocessing(self) -> Any:
@@ -610,7 +590,8 @@ def build_net(
     parameter for.
     """
     execution = recipe.execution
-    net_params = _within_this_process(net_params)
+    if multiprocessing.current_process().daemon:
+        net_params = _without_workers(net_params)
     optimizer_class, optimizer_arguments = recipe.optimizer.factory(
         execution.device, scaled=execution.dtype == torch.float16
     )
@@ -650,18 +631,18 @@ def build_net(
         )
     arguments.update(net_params)
     net = EstimatorNet(
-        Once(network), criterion=Once(criterion), recipe=recipe, **arguments
-    )
-    return net.initialize()
+        lambda: network, criterion=lambda: criterion, recipe=recipe, **arguments
+    ).initialize()
+    # Or the net would hold them twice. It can't be initialised again.
+    net.module, net.criterion = type(network), type(criterion)
+    return net
 
 
-def _within_this_process(net_params: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out loader workers where a process may have no children.
+def _without_workers(net_params: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out loader workers, where a process may have no children.
 
     Such are the workers of Dask and of `multiprocessing.Pool`. Threads decode there.
     """
-    if not multiprocessing.current_process().daemon:
-        return dict(net_params)
     workers = ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor")
     names = {f"{i}__{w}" for i in ("iterator_train", "iterator_valid") for w in workers}
     return {name: value for name, value in net_params.items() if name not in names}
@@ -705,20 +686,11 @@ def build_callbacks(
         "task_contexts": report,
     }
     chosen = [(name, callback) for name, callback in ours.items() if callback]
-    return sorted([*chosen, *check_callbacks(users)], key=_place)
+    users = sorted(check_callbacks(users), key=is_checkpoint)
+    first = [c for c in users if issubclass(class_of(c), WeightAveraging)]
+    return [*first, *chosen, *(c for c in users if c not in first)]
 
 
-def _place(callback) -> int:
-    if issubclass(_class_of(callback), WeightAveraging):
-        return -1
-    return int(issubclass(_class_of(callback), Checkpoint))
-
-
-def uses_checkpoint(callbacks: Iterable | None) -> bool:
-    """Tell whether one of a user's callbacks is a `Checkpoint`."""
-    return any(issubclass(_class_of(c), Checkpoint) for c in callbacks or ())
-
-
-def _class_of(callback) -> type:
-    kind = callback[1] if isinstance(callback, tuple) else callback
-    return kind if isinstance(kind, type) else type(kind)
+def is_checkpoint(callback) -> bool:
+    """Tell whether a user's callback is a `Checkpoint`."""
+    return issubclass(class_of(callback), Checkpoint)

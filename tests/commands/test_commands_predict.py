@@ -162,6 +162,8 @@ def test_strict_stops_and_writes_no_file(model, folder, tmp_path, capsys):
     assert len(rows_of(output.read_text())) == 13
     assert os.listdir(tmp_path) == ["rows.csv"]
     assert capsys.readouterr().out == ""
+    assert command("predict", model, *arguments[:2], "--strict") == 2
+    assert len(rows_of(capsys.readouterr().out)) == 12  # those before it
 
 
 def test_paths_come_from_folders_patterns_and_stdin(
@@ -180,6 +182,45 @@ def test_paths_come_from_folders_patterns_and_stdin(
         *(f"{folder}/light/{k}.png" for k in range(6)),
         str(odd),
     ]
+
+
+@pytest.mark.parametrize("name", ["new [1]", "[ab]", "new*", "?"])
+def test_a_pattern_below_a_folder_of_any_name_matches(
+    name, model, folder, tmp_path, capsys
+):
+    below = tmp_path / name / "x"
+    below.mkdir(parents=True)
+    for file in ("1.png", "2.png", "[3].png"):
+        (below / file).write_bytes((folder / "dark" / "0.png").read_bytes())
+    for pattern, files in (("*/[12].png", "12"), ("**/*.png", ["1", "2", "[3]"])):
+        assert command("predict", model, tmp_path / name / pattern) == 0
+        paths = [row["path"] for row in rows_of(capsys.readouterr().out)]
+        assert paths == [str(below / f"{file}.png") for file in files]
+
+
+def test_a_file_that_is_not_there_has_a_row_whatever_its_name(
+    model, folder, tmp_path, capsys
+):
+    (tmp_path / "new [1]").mkdir()
+    good = folder / "dark" / "0.png"
+    gone = [tmp_path / "gone [1].png", tmp_path / "new [1]" / "[2].png", "no/[3].png"]
+    assert command("predict", model, *gone, good) == 1
+    out, err = capsys.readouterr()
+    errors = {row["path"]: row["error"] for row in rows_of(out)}
+    assert errors == {**dict.fromkeys(map(str, gone), "no such file"), str(good): ""}
+    assert err.startswith("predict: 3 of 4 images could not be read")
+
+
+def test_names_that_are_no_unicode_come_out_as_they_are(model, folder, tmp_path):
+    odd = os.fsencode(tmp_path) + b'/b\xff, "a".png'
+    with open(odd, "wb") as file:
+        file.write((folder / "dark" / "0.png").read_bytes())
+    output = tmp_path / "rows"
+    assert command("predict", model, os.fsdecode(odd), "--output", output) == 0
+    assert os.fsencode(tmp_path) + b'/b\xff, ""a"".png"' in output.read_bytes()
+    arguments = ("--output", output, "--format", "json")
+    assert command("predict", model, os.fsdecode(odd), *arguments) == 0
+    assert json.loads(output.read_text())["path"] == os.fsdecode(odd)
 
 
 def test_images_are_looked_at_in_parts(model, folder, monkeypatch, capsys):
@@ -217,7 +258,7 @@ def test_scores_stand_where_there_are_no_probabilities(folder, tmp_path, capsys)
 
 def test_an_ensemble_predicts_by_its_vote(classifier, folder, tmp_path, capsys):
     members = [("a", small_classifier()), ("b", small_classifier(random_state=1))]
-    vote = VotingClassifier(members, voting="soft").fit(ALL, Y)
+    vote = VotingClassifier(members, voting="soft").fit(ALL, Y.astype(object))
     save(vote, tmp_path / "m")
     assert command("predict", tmp_path / "m", folder) == 0
     rows = rows_of(capsys.readouterr().out)
@@ -243,6 +284,12 @@ def test_several_labels_and_several_targets(folder, tmp_path, capsys):
     command("predict", tmp_path / "labels", image, "--format", "json")
     (line,) = lines_of(capsys.readouterr().out)
     assert line["prediction"] == [*wanted]
+    command("predict", tmp_path / "labels", image, "--top", 1)
+    (best,) = rows_of(capsys.readouterr().out)
+    assert best["prediction"] == row["prediction"]
+    assert best["probability_1"] == max(
+        (row[f"probability_{k}"] for k in range(3)), key=float
+    )
     command("predict", tmp_path / "numbers", image)
     (row,) = rows_of(capsys.readouterr().out)
     assert list(row) == ["path", "prediction_1", "prediction_2", "error"]
@@ -250,7 +297,7 @@ def test_several_labels_and_several_targets(folder, tmp_path, capsys):
     np.testing.assert_allclose(got, numbers.predict(DARK[:1])[0], rtol=1e-5)
 
 
-def test_device_and_batch_size_reach_the_members(tmp_path, folder, capsys):
+def test_device_and_batch_size_reach_the_members(tmp_path, folder, capsys, monkeypatch):
     from sklearn_dl._commands._answers import image_estimators, open_model
 
     vote = VotingClassifier([("a", small_classifier())], voting="soft").fit(ALL, Y)
@@ -262,6 +309,9 @@ def test_device_and_batch_size_reach_the_members(tmp_path, folder, capsys):
     code = command("predict", tmp_path / "m", folder, "--device", "abacus")
     assert code == 2
     assert "'abacus' is not a device of torch" in capsys.readouterr().err
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert command("predict", tmp_path / "m", folder, "--device", "cuda") == 2
+    assert "device='cuda' is not available" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,14 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from sklearn_dl._images import ImageDecodeError, as_source
-from sklearn_dl.datasets import load_image_folder, load_image_frame, verify_images
+from sklearn_dl._images import as_source
+from sklearn_dl.datasets import (
+    ImageDecodeError,
+    decode_image,
+    load_image_folder,
+    load_image_frame,
+    verify_images,
+)
 
 
 def save(path, colour=0):
@@ -264,3 +270,17 @@ def test_a_frame_is_verified_only_when_asked(table, tmp_path):
     assert len(bunch.frame) == 2
     with pytest.raises(ValueError, match="None of the 3 images"):
         load_image_frame(table, target="kind", verify="skip")
+
+
+def test_an_image_is_decoded_as_the_estimators_do(tmp_path):
+    path = tmp_path / "glass.png"
+    Image.new("RGBA", (4, 3), (0, 0, 0, 0)).save(path)
+    image = decode_image(path)
+    assert (image.mode, image.size, image.getpixel((0, 0))) == (
+        "RGB",
+        (4, 3),
+        (255,) * 3,
+    )
+    path.write_bytes(path.read_bytes()[:30])
+    with pytest.raises(ImageDecodeError, match=r"glass\.png"):
+        decode_image(path)

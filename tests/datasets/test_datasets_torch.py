@@ -17,8 +17,8 @@ from torch.utils.data import (
 )
 from torchvision import datasets, transforms
 
-from sklearn_dl._images import ImageDecodeError, as_source, verify_images
-from sklearn_dl.datasets import load_torch_dataset
+from sklearn_dl._images import as_source
+from sklearn_dl.datasets import ImageDecodeError, load_torch_dataset, verify_images
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
 TARGETS = [0, 2, 1, 0, 2, 1]

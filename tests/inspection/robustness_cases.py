@@ -1,6 +1,7 @@
 """Images and estimators for the tests of error analysis."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,14 @@ from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from sklearn_dl._images import as_source
+from sklearn_dl.inspection import RobustnessOptions, robustness_report
+
+
+def reported(estimator, X, y, reference=None, **given):
+    """Return a robustness report, with the fields of its options by their names."""
+    names = {field.name for field in fields(RobustnessOptions)} & given.keys()
+    options = RobustnessOptions(**{name: given.pop(name) for name in names})
+    return robustness_report(estimator, X, y, reference, options=options, **given)
 
 
 def photographs(n, seed=0, size=(48, 40), channels=3):

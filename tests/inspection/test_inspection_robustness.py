@@ -10,7 +10,7 @@ import pytest
 import torch
 from one_thread import one_thread  # noqa: F401
 from PIL import Image
-from robustness_cases import ByBrightness, assets_or_skip, halves, photographs
+from robustness_cases import ByBrightness, assets_or_skip, halves, photographs, reported
 from sklearn.base import BaseEstimator, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import BaggingClassifier, VotingClassifier
@@ -37,7 +37,6 @@ from sklearn_dl.inspection import (
     RobustnessReport,
     corrupt_image,
     list_corruptions,
-    robustness_report,
 )
 from sklearn_dl.inspection import _stream as stream
 
@@ -80,7 +79,7 @@ def by_hand(model, images, labels, corruption, severity, seed):
 def test_each_drop_is_that_of_images_corrupted_by_hand(fitted, images, labels):
     from sklearn_dl._runtime import draw_seed
 
-    report = robustness_report(
+    report = reported(
         fitted, images, labels, corruptions=NAMES, n_resamples=20, random_state=3
     )
     clean = fitted.score(images, labels)
@@ -106,9 +105,7 @@ def test_each_drop_is_that_of_images_corrupted_by_other_code(images, labels):
         ("grayscale", 1.0): (values @ [0.299, 0.587, 0.114])[..., None] * np.ones(3),
         ("flip", np.nan): values[:, :, ::-1],
     }
-    report = robustness_report(
-        model, images, labels, corruptions=[name for name, _ in expected]
-    )
+    report = reported(model, images, labels, corruptions=[name for name, _ in expected])
     table = report.table.set_index(["corruption", "severity"])
     clean = model.score(images, labels)
     for key, corrupted in expected.items():
@@ -169,7 +166,7 @@ def test_what_the_estimator_is_given_has_the_form_of_x(form, images, labels, tmp
     X = forms(images, tmp_path)[form]
     shape = (48, 40, 3) if "rows" in form or form == "float_frame" else None
     model = ByBrightness(image_shape=shape).fit()
-    report = robustness_report(
+    report = reported(
         model, X, labels, corruptions=["darker", "flip"], severities=1, n_resamples=5
     )
     assert report.clean_score == model.score(X, labels)
@@ -205,7 +202,7 @@ def test_scales_of_numbers_are_kept():
     model.fit()
     model.classes_ = np.array([0, 1])
     for X in (black, black.astype(float)):
-        report = robustness_report(model, X, truth, corruptions=["flip"], n_resamples=5)
+        report = reported(model, X, truth, corruptions=["flip"], n_resamples=5)
         assert report.clean_score == 1.0
         assert model.seen_[-1].dtype == X.dtype
 
@@ -233,7 +230,7 @@ def test_pipelines_and_ensembles_are_estimators_like_others(images, labels, tmp_
     for model, X in cases:
         model.fit(X, labels)
         shape = (48, 40, 3) if X is rows else None
-        report = robustness_report(
+        report = reported(
             model,
             X,
             labels,
@@ -248,14 +245,12 @@ def test_pipelines_and_ensembles_are_estimators_like_others(images, labels, tmp_
 def test_a_regressor_is_scored_by_r2(images):
     y = images.mean((1, 2, 3)) / 255
     model = ImageRegressor(**SMALL, layer="features.2", max_epochs=5).fit(images, y)
-    report = robustness_report(
-        model, images, y, corruptions=["darker"], severities=[1, 2]
-    )
+    report = reported(model, images, y, corruptions=["darker"], severities=[1, 2])
     darker = np.stack([corrupt_image(image, "darker", 2.0) for image in images])
     expected = r2_score(y, model.predict(darker))
     assert report.scoring == "r2"
     assert report.table["score"].iloc[1] == pytest.approx(expected, abs=1e-6)
-    error = robustness_report(
+    error = reported(
         model, images, y, corruptions=["darker"], scoring="neg_mean_absolute_error"
     )
     assert error.clean_score == pytest.approx(-np.abs(model.predict(images) - y).mean())
@@ -267,17 +262,17 @@ def test_several_outputs_and_several_labels():
     images = photographs(N)
     y = np.column_stack([images.mean((1, 2, 3)), images[..., 0].mean((1, 2))])
     model = make_pipeline(ImageFeatureExtractor(**SMALL), Ridge()).fit(images, y)
-    report = robustness_report(model, images, y, corruptions="noise", n_resamples=10)
+    report = reported(model, images, y, corruptions="noise", n_resamples=10)
     assert report.clean_score == pytest.approx(model.score(images, y))
     many = (y > np.median(y, axis=0)).astype(int)
     model = ImageClassifier(**SMALL, max_epochs=2).fit(images, many)
-    report = robustness_report(model, images, many, corruptions="noise", n_resamples=10)
+    report = reported(model, images, many, corruptions="noise", n_resamples=10)
     assert report.clean_score == pytest.approx(model.score(images, many))
 
 
 def test_intervals_are_those_of_a_plain_bootstrap(images, labels):
     model = ByBrightness().fit()
-    report = robustness_report(
+    report = reported(
         model, images, labels, corruptions=["darker"], severities=1, n_resamples=4000
     )
     right = model.predict(images) == labels
@@ -290,7 +285,7 @@ def test_intervals_are_those_of_a_plain_bootstrap(images, labels):
     assert row["low"] == pytest.approx(low, abs=1 / N)
     assert row["high"] == pytest.approx(high, abs=1 / N)
     assert row["low"] < row["drop"] < row["high"]
-    narrow = robustness_report(
+    narrow = reported(
         model,
         images,
         labels,
@@ -304,7 +299,7 @@ def test_intervals_are_those_of_a_plain_bootstrap(images, labels):
 @pytest.mark.parametrize("scoring", ["accuracy", "f1_macro"])
 def test_intervals_are_of_paired_differences(scoring, images):
     labels = np.random.default_rng(0).choice(["dark", "light"], N)
-    report = robustness_report(
+    report = reported(
         ByBrightness().fit(),
         images,
         labels,
@@ -324,22 +319,21 @@ def test_intervals_are_of_paired_differences(scoring, images):
     ["r2", "neg_mean_absolute_error", "neg_mean_squared_error"],
 )
 def test_fast_ways_of_scoring_samples_agree_with_the_scorer(scoring):
-    from sklearn_dl.inspection._scores import Scoring, bootstrap_scores, resamples
+    from sklearn_dl.inspection._scores import Scoring, bootstrap
 
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(30, 2))
     predictions = [truth + rng.normal(size=(30, 2)) for _ in range(3)]
     score = Scoring(scoring, "regression", truth)
-    found = bootstrap_scores(score, predictions, 20, seed=5)
-    for b, rows in enumerate(resamples(30, 20, 5)):
-        expected = [score(p, rows) for p in predictions]
-        assert found[b] == pytest.approx(expected)
+    found = bootstrap(score.of_rows(predictions), 30, 20, 5)
+    expected = bootstrap(lambda rows: [score(p, rows) for p in predictions], 30, 20, 5)
+    assert found == pytest.approx(expected)
 
 
 def test_other_scores_and_callables(images, labels):
     model = ByBrightness().fit()
     options = {"corruptions": ["darker"], "severities": 1, "n_resamples": 20}
-    report = robustness_report(model, images, labels, scoring="f1_macro", **options)
+    report = reported(model, images, labels, scoring="f1_macro", **options)
     darker = np.stack([corrupt_image(image, "darker") for image in images])
     predicted = model.predict(darker)
     expected = f1_score(labels, predicted, average="macro")
@@ -348,21 +342,21 @@ def test_other_scores_and_callables(images, labels):
     def bright(estimator, X, y):
         return np.mean(estimator.predict(X)[y == "light"] == "light")
 
-    report = robustness_report(model, images, labels, scoring=bright, **options)
+    report = reported(model, images, labels, scoring=bright, **options)
     assert report.scoring == "bright"
     assert report.table["score"][0] == np.mean(predicted[labels == "light"] == "light")
     for name in ("roc_auc", "neg_log_loss"):
         with pytest.raises(
             ValueError, match=f"scoring='{name}' asks for probabilities"
         ):
-            robustness_report(model, images, labels, scoring=name, **options)
+            reported(model, images, labels, scoring=name, **options)
     with pytest.raises(ValueError, match="scoring='acuracy' is no scorer's name"):
-        robustness_report(model, images, labels, scoring="acuracy", **options)
+        reported(model, images, labels, scoring="acuracy", **options)
 
 
 def test_classes_have_drops_of_their_own(images, labels):
     model = ByBrightness().fit()
-    report = robustness_report(
+    report = reported(
         model,
         images,
         labels,
@@ -389,7 +383,7 @@ def test_drops_of_many_classes_stand_in_the_table_only():
     images = photographs(60)
     y = np.repeat(range(10), 6)
     model = make_feature_classifier(**SMALL).fit(images, y)
-    report = robustness_report(
+    report = reported(
         model, images, y, corruptions="blur", n_resamples=5, per_class=True
     )
     assert "drop[7]" in report.table
@@ -404,7 +398,7 @@ def test_threads_end_with_an_error(images, labels):
             raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken") as caught:
-        robustness_report(Fails().fit(), images, labels)
+        reported(Fails().fit(), images, labels)
     names = [thread.name for thread in threading.enumerate()]
     assert caught.traceback
     assert not any(name.startswith("sklearn_dl-corruption") for name in names)
@@ -412,20 +406,20 @@ def test_threads_end_with_an_error(images, labels):
 
 def test_a_report_repeats_and_batches_change_nothing(fitted, images, labels):
     options = {"corruptions": ["noise", "occlusion", "rotation"], "severities": [1, 2]}
-    first = robustness_report(fitted, images, labels, **options)
-    again = robustness_report(fitted, images, labels, batch_size=5, **options)
+    first = reported(fitted, images, labels, **options)
+    again = reported(fitted, images, labels, batch_size=5, **options)
     pd.testing.assert_frame_equal(first.table, again.table)
     seen = []
     for seed in (0, 0, 1):
         model = ByBrightness().fit()
-        robustness_report(model, images, labels, corruptions="noise", random_state=seed)
+        reported(model, images, labels, corruptions="noise", random_state=seed)
         seen.append(model.seen_[1])
     assert np.array_equal(seen[0], seen[1])
     assert not np.array_equal(seen[0], seen[2])
 
 
 def test_severities_that_are_the_same_count_once(images, labels):
-    report = robustness_report(
+    report = reported(
         ByBrightness().fit(), images, labels, n_resamples=5, severities=[2, 0.5, 1, 4]
     )
     counts = report.table["corruption"].value_counts()
@@ -475,7 +469,7 @@ def test_each_image_is_decoded_once_and_few_are_alive(images, labels, monkeypatc
             alive.difference_update(id(image) for image in np.ravel(X))
             return result
 
-    robustness_report(
+    reported(
         Forgets().fit(),
         X,
         labels,
@@ -489,7 +483,7 @@ def test_each_image_is_decoded_once_and_few_are_alive(images, labels, monkeypatc
 def test_large_images_come_in_smaller_batches(monkeypatch):
     monkeypatch.setattr(stream, "_PIXELS", 48 * 40 * 3)
     model = ByBrightness().fit()
-    robustness_report(model, list(photographs(8)), halves(8), corruptions="flip")
+    reported(model, list(photographs(8)), halves(8), corruptions="flip")
     assert {len(X) for X in model.seen_} == {3, 2}
 
 
@@ -501,7 +495,7 @@ def test_the_cache_of_the_estimator_is_left_alone(images, labels):
     before = cache.statistics()
     state = pickle.dumps(model)
     assert before.entries == N
-    robustness_report(model, images, labels, corruptions="noise", n_resamples=5)
+    reported(model, images, labels, corruptions="noise", n_resamples=5)
     assert cache.statistics() == before
     assert pickle.dumps(model) == state
     assert stream._CACHE.statistics().entries == 0
@@ -513,7 +507,7 @@ def test_members_of_an_ensemble_still_share_their_features(images, labels):
     model = make_feature_classifier(**SMALL)
     model = VotingClassifier([("a", model), ("b", clone(model))]).fit(images, labels)
     before = images_seen()
-    robustness_report(model, images, labels, corruptions="noise", n_resamples=5)
+    reported(model, images, labels, corruptions="noise", n_resamples=5)
     assert images_seen() - before == 4 * N  # clean, and three severities
 
 
@@ -610,7 +604,7 @@ def test_a_network_trains_on_all_answers_together(severity, images, labels):
 
 
 def test_the_report_of_an_estimator_answers_what_it_found(images, labels):
-    report = robustness_report(
+    report = reported(
         ByBrightness().fit(), images, labels, corruptions=["darker", "flip", "noise"]
     )
     assert set(report.weaknesses["corruption"]) == {"darker"}
@@ -624,10 +618,10 @@ def test_shifts_are_named_and_none_where_there_are_none():
     labels = halves(60)
     model = ByBrightness().fit()
     options = {"corruptions": "flip", "n_resamples": 5}
-    plain = robustness_report(model, images, labels, reference, **options)
+    plain = reported(model, images, labels, reference, **options)
     assert plain.shifted == []
     assert "no shift found" in str(plain)
-    assert robustness_report(model, images, labels, **options).shifts is None
+    assert reported(model, images, labels, **options).shifts is None
     warm = np.clip(images * [1.2, 1, 0.8], 0, 255).astype("uint8")
     blurred = [corrupt_image(image, "blur", 2.0) for image in images]
     cases = {
@@ -638,7 +632,7 @@ def test_shifts_are_named_and_none_where_there_are_none():
         "less contrast": np.stack([corrupt_image(i, "less_contrast") for i in images]),
     }
     for direction, corrupted in cases.items():
-        found = robustness_report(model, corrupted, labels, reference, **options)
+        found = reported(model, corrupted, labels, reference, **options)
         assert direction in found.shifted
         assert direction in str(found)
         answers = found.shifts.loc[found.shifts["shifted"], "augmentation"]
@@ -669,7 +663,7 @@ def test_shifts_are_named_and_none_where_there_are_none():
 def test_what_is_wrong_is_said(change, error, message, images, labels):
     arguments = {"estimator": ByBrightness().fit(), "X": images, "y": labels, **change}
     with pytest.raises(error, match=message):
-        robustness_report(**arguments)
+        reported(**arguments)
 
 
 def test_images_that_cannot_be_read_are_named(tmp_path, labels):
@@ -677,7 +671,7 @@ def test_images_that_cannot_be_read_are_named(tmp_path, labels):
     paths = forms(photographs(N), tmp_path)["paths"]
     paths[7] = str(tmp_path / "bad.jpg")
     with pytest.raises(ImageDecodeError, match=r"row 7, .*bad\.jpg"):
-        robustness_report(ByBrightness().fit(), paths, labels, corruptions="flip")
+        reported(ByBrightness().fit(), paths, labels, corruptions="flip")
     assert stream._CACHE.statistics().entries == 0
 
 
@@ -686,22 +680,20 @@ def test_missing_labels_and_per_class_of_numbers_are_refused(images):
     y[3] = np.nan
     model = ImageRegressor(**SMALL, max_epochs=1).fit(images, np.linspace(0, 1, N))
     with pytest.raises(ValueError, match="y is missing in row 3"):
-        robustness_report(model, images, y)
+        reported(model, images, y)
     with pytest.raises(ValueError, match="per_class=True needs a classifier"):
-        robustness_report(model, images, np.linspace(0, 1, N), per_class=True)
+        reported(model, images, np.linspace(0, 1, N), per_class=True)
 
 
 def test_verbose_shows_one_bar(fitted, images, labels, capsys):
     model = clone(fitted).set_params(verbose=0).fit(images, labels)
     model.verbose = 1
-    robustness_report(
-        model, images, labels, corruptions="flip", n_resamples=5, verbose=1
-    )
+    reported(model, images, labels, corruptions="flip", n_resamples=5, verbose=1)
     err = capsys.readouterr().err
     assert "corrupted images" in err
     assert "100%" in err
     assert "predict" not in err
-    robustness_report(model, images, labels, corruptions="flip", n_resamples=5)
+    reported(model, images, labels, corruptions="flip", n_resamples=5)
     assert capsys.readouterr().err == ""
 
 
@@ -714,7 +706,7 @@ def test_verbose_shows_one_bar(fitted, images, labels, capsys):
 )
 def test_corruptions_are_names(corruptions, error, message, images, labels):
     with pytest.raises(error, match=message):
-        robustness_report(ByBrightness().fit(), images, labels, corruptions=corruptions)
+        reported(ByBrightness().fit(), images, labels, corruptions=corruptions)
 
 
 class Holder(BaseEstimator):
@@ -748,12 +740,10 @@ def test_what_leads_back_to_itself_is_looked_at_once():
 
 def test_grey_arrays_have_no_corruptions_of_colour():
     grey = photographs(N, channels=1)[..., 0]
-    report = robustness_report(ByBrightness().fit(), grey, halves(N), n_resamples=5)
+    report = reported(ByBrightness().fit(), grey, halves(N), n_resamples=5)
     assert not {"color_cast", "grayscale"} & set(report.table["corruption"])
     with pytest.raises(ValueError, match="Grey images have no 'color_cast'"):
-        robustness_report(
-            ByBrightness().fit(), grey, halves(N), corruptions="color_cast"
-        )
+        reported(ByBrightness().fit(), grey, halves(N), corruptions="color_cast")
 
 
 @pytest.mark.slow
@@ -767,9 +757,7 @@ def test_ants_and_bees_name_their_shifts():
     model.classes_ = np.unique(y_val)
 
     def shifted(images):
-        report = robustness_report(
-            model, images, y_val, X, corruptions="flip", n_resamples=5
-        )
+        report = reported(model, images, y_val, X, corruptions="flip", n_resamples=5)
         return report.shifted
 
     def tinted(image):

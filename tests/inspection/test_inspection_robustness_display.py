@@ -14,6 +14,7 @@ from robustness_cases import ByBrightness, halves, photographs
 
 from sklearn_dl.inspection import (
     RobustnessDisplay,
+    RobustnessOptions,
     RobustnessReport,
     list_corruptions,
     robustness_report,
@@ -166,12 +167,10 @@ def test_an_estimator_is_asked_as_by_the_report():
     options = {
         "corruptions": ["darker", "flip"],
         "severities": [1, 2],
-        "per_class": True,
+        "options": RobustnessOptions(per_class=True, n_resamples=50),
     }
-    display = RobustnessDisplay.from_estimator(
-        ByBrightness().fit(), X, y, **options, n_resamples=50
-    )
-    found = robustness_report(ByBrightness().fit(), X, y, **options, n_resamples=50)
+    display = RobustnessDisplay.from_estimator(ByBrightness().fit(), X, y, **options)
+    found = robustness_report(ByBrightness().fit(), X, y, **options)
     pd.testing.assert_frame_equal(display.report.table, found.table)
     assert set(display.axes_) == {"flip", "darker"}
     assert_legible(display.figure_)

@@ -24,7 +24,7 @@ from sklearn_dl import (
 from sklearn_dl.backbones import Preprocessing, load_backbone
 from sklearn_dl.datasets import load_image_folder
 from sklearn_dl.inspection import saliency
-from sklearn_dl.inspection._attribution import _Copy, find_map
+from sklearn_dl.inspection._attribution import find_map
 from sklearn_dl.inspection._saliency import placed
 
 
@@ -207,7 +207,7 @@ def test_of_a_linear_pipeline_it_is_the_weighted_map():
 def test_the_last_map_that_matters_is_found(name, size, kind, cells):
     backbone = load_backbone(name, weights=None, image_size=size)
     shape = backbone.preprocessing.output_size
-    layer, layout = find_map(_Copy(backbone.eval(), torch.device("cpu")), shape)
+    layer, layout = find_map(backbone.eval().requires_grad_(False), shape)
     assert (layout.kind, (layout.height, layout.width)) == (kind, cells)
     if name == "vit_b_16":
         assert layer == "encoder.layers.encoder_layer_11.ln_1"
@@ -370,7 +370,7 @@ def test_what_is_wrong_is_said(fitted):
     with pytest.raises(NotFittedError):
         saliency(small(), X)
     voting = VotingClassifier([("a", small())])
-    with pytest.raises(TypeError, match="Of an ensemble give one"):
+    with pytest.raises(TypeError, match="for an ensemble, one of its"):
         saliency(voting, X)
 
 

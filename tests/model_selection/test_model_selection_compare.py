@@ -1,7 +1,6 @@
 """Regimes in one search: the grid, its counts of images, and the leaderboard."""
 
 import pickle
-from inspect import signature
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import (
     GridSearchCV,
+    GroupKFold,
     HalvingGridSearchCV,
     KFold,
     RandomizedSearchCV,
@@ -38,6 +38,7 @@ SMALL = {
     "batch_size": 8,
     "random_state": 0,
 }
+MODEL = ImageClassifier(**SMALL)
 FOLDS = StratifiedKFold(2, shuffle=True, random_state=0)
 
 
@@ -98,7 +99,8 @@ def own(*thresholds, **parameters):
 
 def test_the_regimes_of_the_table():
     names = ("svm", "earlier", "head", "last", "all")
-    _, grid = regime_grid(names, **SMALL)
+    model = ImageClassifier(**SMALL, max_epochs=10, warmup_epochs=1)
+    _, grid = regime_grid(model, names)
     assert [part["regime"] for part in grid] == [[name] for name in names]
     svm, earlier, head, last, everything = (part["model"][0] for part in grid)
     assert isinstance(svm["classifier"], LinearSVC)
@@ -107,7 +109,7 @@ def test_the_regimes_of_the_table():
     assert (head.trainable, head.warmup_epochs, head.augment) == ("head", 0, None)
     for model, trainable in ((last, 2), (everything, "all")):
         assert model.trainable == trainable
-        assert 0 < model.warmup_epochs < model.max_epochs
+        assert (model.warmup_epochs, model.max_epochs) == (2, 10)
         assert (model.augment, model.schedule) == ("standard", "cosine")
     for model in (svm["features"], earlier["features"], head, last, everything):
         parameters = model.get_params()
@@ -115,7 +117,7 @@ def test_the_regimes_of_the_table():
 
 
 def test_a_regression_gets_ridge_and_regressors():
-    _, grid = regime_grid(("svm", "head", "all"), task="regression", **SMALL)
+    _, grid = regime_grid(ImageRegressor(**SMALL), ("svm", "head", "all"))
     svm, head, everything = (part["model"][0] for part in grid)
     assert isinstance(svm["regressor"], RidgeCV)
     assert isinstance(head, ImageRegressor)
@@ -124,8 +126,9 @@ def test_a_regression_gets_ridge_and_regressors():
 
 
 @pytest.mark.parametrize("max_epochs", [1, 2, 7])
-def test_max_epochs_leaves_an_epoch_after_the_warm_up(max_epochs):
-    _, grid = regime_grid(("head", "last", "all"), max_epochs=max_epochs)
+def test_an_epoch_is_left_after_the_warm_up(max_epochs):
+    model = ImageClassifier(max_epochs=max_epochs)
+    _, grid = regime_grid(model, ("head", "last", "all"))
     for part in grid:
         model = part["model"][0]
         assert model.max_epochs == max_epochs
@@ -134,35 +137,24 @@ def test_max_epochs_leaves_an_epoch_after_the_warm_up(max_epochs):
         )
 
 
+def test_augmentation_of_the_estimator_goes_before_that_of_the_table():
+    _, grid = regime_grid(ImageClassifier(augment=["blur"]), ("head", "last"))
+    assert [part["model"][0].augment for part in grid] == [["blur"], ["blur"]]
+
+
 def test_grids_replace_those_of_the_table():
-    grids = {"svm": {"classifier": [SVC()], "features__layer": ["pooled"]}}
-    _, (svm, head) = regime_grid(("svm", "head"), grids=grids)
-    assert set(svm) == {
-        "regime",
-        "model",
-        "model__classifier",
-        "model__features__layer",
-    }
+    grid = {"classifier": [SVC()], "features__layer": ["pooled"]}
+    regimes = {"svm": grid, "mine": ("svm", grid), "head": "head"}
+    _, (svm, mine, head) = regime_grid(MODEL, regimes)
+    for part in (svm, mine):
+        assert set(part) == {
+            *("regime", "model", "model__classifier", "model__features__layer")
+        }
+    assert (svm["regime"], mine["regime"]) == (["svm"], ["mine"])
     assert len(head["model__lr"]) > 1
 
 
-def test_each_backbone_comes_with_each_regime_of_the_table():
-    backbones = ["squeezenet1_1", "resnet18"]
-    regimes = {"svm": "svm", "deep": "last", "early": "earlier", "own": Rows()}
-    _, grid = regime_grid(regimes, **{**SMALL, "backbone": backbones})
-    assert [part["regime"][0] for part in grid] == [
-        *("svm", "svm", "deep", "deep", "early", "early", "own")
-    ]
-    for i, backbone in enumerate(backbones):
-        assert grid[i]["model__features__backbone"] == [backbone]
-        assert grid[i]["model"][0]["features"].backbone == backbone
-        assert grid[2 + i]["model__backbone"] == [backbone]
-    layers = [part["model"][0]["features"].layer for part in grid[4:6]]
-    assert layers == ["features.7", "layer3"]
-    assert not any("backbone" in name for name in grid[6])
-
-
-def test_a_comparison_hands_all_options_on(data):
+def test_a_comparison_hands_all_parameters_on(data):
     images, y = data
     options = {
         "backbone": "squeezenet1_1",
@@ -170,7 +162,7 @@ def test_a_comparison_hands_all_options_on(data):
         "preprocessing": "IMAGENET1K_V1",
         "image_size": 33,
         "image_shape": (32, 32, 3),
-        "normalize": ((0.4, 0.4, 0.4), (0.3, 0.3, 0.3)),
+        "tta": "flip",
         "batch_size": 5,
         "device": "cpu",
         "precision": "float64",
@@ -178,26 +170,17 @@ def test_a_comparison_hands_all_options_on(data):
         "random_state": 3,
         "verbose": 1,
     }
-    result = compare_regimes(images.reshape(24, -1), y, "svm", cv=2, **options)
+    model = ImageClassifier(**options)
+    result = compare_regimes(model, images.reshape(24, -1), y, regimes="svm", cv=2)
     extractor = result.best_estimator_["features"].get_params()
     assert {name: extractor[name] for name in options} == options
     assert result.search_.cv.random_state == 3
 
-    grid, comparison = signature(regime_grid), signature(compare_regimes)
-    for name, parameter in grid.parameters.items():
-        assert comparison.parameters[name].default == parameter.default
-
 
 def test_the_leaderboard_is_that_of_a_grid_search_by_hand(data):
-    result = compare_regimes(
-        *data,
-        ("svm", "head"),
-        grids={"svm": {"classifier__C": [1e-4, 1e-2]}, "head": {"lr": [1e-3, 1e-2]}},
-        max_epochs=2,
-        cv=2,
-        **SMALL,
-    )
     svm, head = make_feature_classifier(**SMALL), ImageClassifier(**SMALL, max_epochs=2)
+    regimes = {"svm": {"classifier__C": [1e-4, 1e-2]}, "head": {"lr": [1e-3, 1e-2]}}
+    result = compare_regimes(head, *data, regimes=regimes, cv=2)
     by_hand = GridSearchCV(
         Pipeline([("model", svm)]),
         [
@@ -236,15 +219,9 @@ def test_the_leaderboard_is_that_of_a_grid_search_by_hand(data):
 
 
 def test_passes_are_exact_without_a_cache(data, passed):
-    result = compare_regimes(
-        *data,
-        ("svm", "all"),
-        grids={"svm": {"classifier__C": [1e-3, 1e-2]}, "all": {}},
-        max_epochs=3,
-        cv=3,
-        cache=None,
-        **SMALL,
-    )
+    model = ImageClassifier(**SMALL, max_epochs=3, cache=None)
+    regimes = {"svm": {"classifier__C": [1e-3, 1e-2]}, "all": {}}
+    result = compare_regimes(model, *data, regimes=regimes, cv=3)
     # Of each fold 16 rows train and 8 are scored.
     svm, fine_tuned = 3 * (16 + 8) / 24, 3 * (3 * 16 + 8) / 24
     found = result.leaderboard_.sort_index()["passes"]
@@ -257,9 +234,8 @@ def test_passes_are_exact_without_a_cache(data, passed):
 def test_with_a_cache_each_image_passes_once_for_all_candidates(passed):
     rng = np.random.default_rng(20_240)  # no other test has seen these
     images = rng.integers(0, 255, (12, 32, 32, 3), "uint8")
-    result = compare_regimes(
-        images, [0, 1] * 6, ("svm", "head"), max_epochs=2, cv=3, **SMALL
-    )
+    model = ImageClassifier(**SMALL, max_epochs=2)
+    result = compare_regimes(model, images, [0, 1] * 6, regimes=("svm", "head"), cv=3)
     assert result.passes_ == 1.0
     assert sum(passed) == 12
     assert result.leaderboard_.sort_index()["passes"].tolist()[0] == 1.0
@@ -267,29 +243,25 @@ def test_with_a_cache_each_image_passes_once_for_all_candidates(passed):
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
 def test_in_parallel_passes_are_counted_alike(data, backend):
-    options = {
-        **SMALL,
-        "cache": None,
-        "cv": 2,
-        "max_epochs": 2,
-        "grids": {"svm": {"classifier__C": [1e-3]}, "all": {"lr": [1e-3]}},
-    }
+    model = ImageClassifier(**SMALL, cache=None, max_epochs=2)
+    regimes = {"svm": {"classifier__C": [1e-3]}, "all": {"lr": [1e-3]}}
     with parallel_config(backend):
-        two = compare_regimes(*data, ("svm", "all"), n_jobs=2, **options)
+        two = compare_regimes(model, *data, regimes=regimes, cv=2, n_jobs=2)
     assert two.search_.n_jobs == 2
     two = two.leaderboard_.sort_index()
     assert two["passes"].tolist() == [2.0, 3.0]
     if backend == "loky":  # threads share torch's generator
-        one = compare_regimes(*data, ("svm", "all"), **options).leaderboard_
+        one = compare_regimes(model, *data, regimes=regimes, cv=2).leaderboard_
         columns = ["regime", "parameters", "mean_score", "std_score", "rank"]
         assert two[columns].equals(one.sort_index()[columns])
 
 
 def test_processes_share_the_passes_through_a_directory(data, tmp_path):
-    options = {**SMALL, "cache": str(tmp_path), "max_epochs": 2, "cv": 2}
-    result = compare_regimes(*data, ("svm", "head"), n_jobs=2, **options)
+    model = ImageClassifier(**SMALL, cache=str(tmp_path), max_epochs=2)
+    options = {"regimes": ("svm", "head"), "cv": 2}
+    result = compare_regimes(model, *data, n_jobs=2, **options)
     assert result.passes_ == 1.0
-    again = compare_regimes(*data, ("svm", "head"), **options)
+    again = compare_regimes(model, *data, **options)
     assert again.passes_ == 0.0
     columns = ["regime", "parameters", "mean_score", "rank"]
     assert again.leaderboard_[columns].equals(result.leaderboard_[columns])
@@ -297,7 +269,7 @@ def test_processes_share_the_passes_through_a_directory(data, tmp_path):
 
 def test_a_number_of_folds_is_shuffled_and_stratified(numbers):
     X, y = numbers
-    compare_regimes(X, y, own(9.5), cv=5, random_state=3)
+    compare_regimes(ImageClassifier(random_state=3), X, y, regimes=own(9.5), cv=5)
     splitter = StratifiedKFold(5, shuffle=True, random_state=3)
     expected = [X[train].ravel() for train, _ in splitter.split(X, y)]
     assert len(Rows.fits) == 6
@@ -306,14 +278,14 @@ def test_a_number_of_folds_is_shuffled_and_stratified(numbers):
 
 
 def test_all_candidates_have_the_same_folds_also_without_a_seed(numbers):
-    compare_regimes(*numbers, own(1.0, 2.0, 9.5), cv=4)
+    compare_regimes(ImageClassifier(), *numbers, regimes=own(1.0, 2.0, 9.5), cv=4)
     folds = [rows.tolist() for rows, _ in Rows.fits[:-1]]
     assert folds[:4] == folds[4:8] == folds[8:]
     assert any(np.diff(fold).max() != 1 for fold in folds)
 
 
 def test_no_number_of_folds_is_five(numbers):
-    search = compare_regimes(*numbers, own(9.5), cv=None).search_
+    search = compare_regimes(MODEL, *numbers, regimes=own(9.5), cv=None).search_
     assert (search.n_splits_, search.cv.shuffle) == (5, True)
 
 
@@ -323,16 +295,16 @@ def test_folds_may_be_a_splitter_or_splits(numbers, form):
     splitter = KFold(4, shuffle=True, random_state=1)
     splits = list(splitter.split(X))
     cv = {"splitter": splitter, "list": splits, "generator": iter(splits)}[form]
-    compare_regimes(X, y, own(1.0, 2.0), cv=cv)
+    compare_regimes(MODEL, X, y, regimes=own(1.0, 2.0), cv=cv)
     for (rows, _), (train, _) in zip(Rows.fits[:-1], 2 * splits, strict=True):
         np.testing.assert_array_equal(rows, X[train].ravel())
 
 
-@pytest.mark.parametrize("task", ["classification", "regression"])
-def test_groups_stay_whole(numbers, task):
+def test_splits_keep_groups_whole(numbers):
     X, y = numbers
     groups = np.arange(20) // 2
-    compare_regimes(X, y, own(9.5), cv=5, groups=groups, task=task, random_state=0)
+    splits = GroupKFold(5).split(X, y, groups)
+    compare_regimes(MODEL, X, y, regimes=own(9.5), cv=splits)
     for rows, _ in Rows.fits[:-1]:
         assert np.all(np.bincount(groups[rows.astype(int)]) % 2 == 0)
 
@@ -344,9 +316,8 @@ def test_a_regression_is_compared_on_shuffled_folds():
         "uint8"
     )
     y = np.column_stack([level, -level])
-    result = compare_regimes(
-        images, y, ("svm", "head"), task="regression", cv=2, max_epochs=2, **SMALL
-    )
+    model = ImageRegressor(**SMALL, max_epochs=2)
+    result = compare_regimes(model, images, y, regimes=("svm", "head"), cv=2)
     assert result.best_score_ > 0.5
     assert result.best_estimator_.predict(images).shape == (24, 2)
     assert result.search_.cv.shuffle
@@ -355,25 +326,19 @@ def test_a_regression_is_compared_on_shuffled_folds():
 
 def test_several_labels_of_an_image_are_compared(data):
     labels = np.random.default_rng(0).integers(0, 2, (24, 3))
-    grids = {"head": {"lr": [1e-3]}}
-    result = compare_regimes(
-        data[0], labels, "head", grids=grids, max_epochs=1, cv=2, **SMALL
-    )
+    model = ImageClassifier(**SMALL, max_epochs=1)
+    regimes = {"head": {"lr": [1e-3]}}
+    result = compare_regimes(model, data[0], labels, regimes=regimes, cv=2)
     assert result.best_estimator_.predict(data[0]).shape == (24, 3)
 
 
 def test_backbones_are_told_apart(data):
-    result = compare_regimes(
-        *data,
-        {"linear": "svm"},
-        grids={"linear": {"classifier__C": [1e-2]}},
-        cv=2,
-        **{**SMALL, "backbone": ["squeezenet1_1", "squeezenet1_0"]},
-    )
+    backbones = ["squeezenet1_1", "squeezenet1_0"]
+    grid = {"features__backbone": backbones, "classifier__C": [1e-2]}
+    result = compare_regimes(MODEL, *data, regimes={"linear": ("svm", grid)}, cv=2)
     board = result.leaderboard_.sort_index()
     assert board["parameters"].tolist() == [
-        {"backbone": "squeezenet1_1", "C": 1e-2},
-        {"backbone": "squeezenet1_0", "C": 1e-2},
+        {"C": 1e-2, "backbone": backbone} for backbone in backbones
     ]
     best = board["parameters"].loc[result.leaderboard_.index[0]]["backbone"]
     assert result.best_estimator_["features"].backbone == best
@@ -381,16 +346,15 @@ def test_backbones_are_told_apart(data):
 
 def test_ones_own_estimators_stand_beside_the_table(data):
     result = compare_regimes(
+        MODEL,
         [Image.fromarray(image) for image in data[0]],
         data[1].tolist(),
-        {
-            "svm": "svm",
+        regimes={
+            "svm": {"classifier__C": [1e-3, 1e-2]},
             "chance": DummyClassifier(),
             "kernel": (make_feature_classifier(SVC(), **SMALL), {}),
         },
-        grids={"svm": {"classifier__C": [1e-3, 1e-2]}},
         cv=2,
-        **SMALL,
     )
     board = result.leaderboard_.sort_index()
     assert board["regime"].tolist() == ["svm", "svm", "chance", "kernel"]
@@ -408,7 +372,8 @@ def test_equal_last_names_keep_their_paths(numbers):
         "pipeline__functiontransformer__validate": [True],
         "pipeline__dummyclassifier__strategy": ["prior"],
     }
-    board = compare_regimes(*numbers, {"own": (model, grid)}, cv=2).leaderboard_
+    regimes = {"own": (model, grid)}
+    board = compare_regimes(MODEL, *numbers, regimes=regimes, cv=2).leaderboard_
     assert board["parameters"][0] == {
         "functiontransformer__validate": True,
         "pipeline__functiontransformer__validate": True,
@@ -426,7 +391,9 @@ def test_sample_weights_reach_the_estimator(numbers, deep, routing):
             FunctionTransformer(), make_pipeline(FunctionTransformer(), model)
         )
     with config_context(enable_metadata_routing=routing):
-        compare_regimes(X, y, {"own": model}, cv=2, sample_weight=10 * X.ravel())
+        compare_regimes(
+            MODEL, X, y, regimes={"own": model}, cv=2, sample_weight=10 * X.ravel()
+        )
     for rows, weights in Rows.fits:
         np.testing.assert_array_equal(weights, 10 * rows)
 
@@ -434,12 +401,12 @@ def test_sample_weights_reach_the_estimator(numbers, deep, routing):
 def test_weights_count_in_scores_as_in_a_search_by_hand(numbers):
     X, y = numbers
     weights = 10 * X.ravel()
-    search = GridSearchCV(*regime_grid(own(4.5, 12.5)), cv=FOLDS)
+    search = GridSearchCV(*regime_grid(MODEL, own(4.5, 12.5)), cv=FOLDS)
     search.fit(X, y, sample_weight=weights)
     for rows, given in Rows.fits:
         np.testing.assert_array_equal(given, 10 * rows)
-    options = {"cv": 2, "sample_weight": weights, "random_state": 0}
-    board = compare_regimes(X, y, own(4.5, 12.5), **options).leaderboard_
+    options = {"cv": 2, "sample_weight": weights, "regimes": own(4.5, 12.5)}
+    board = compare_regimes(MODEL, X, y, **options).leaderboard_
     expected = search.cv_results_["mean_test_score"]
     np.testing.assert_array_equal(board.sort_index()["mean_score"], expected)
 
@@ -447,12 +414,13 @@ def test_weights_count_in_scores_as_in_a_search_by_hand(numbers):
         return accuracy_score(y, estimator.predict(X))
 
     with pytest.warns(UserWarning, match="accuracy.* not support sample_weight"):
-        compare_regimes(X, y, own(4.5), scoring=accuracy, **options)
+        compare_regimes(MODEL, X, y, scoring=accuracy, **options)
 
 
 def test_a_failing_candidate_is_named_and_the_others_are_kept(numbers):
+    regimes = own(9.5, 99.0, 12.0, fail_above=50.0)
     with pytest.warns(FitFailedWarning) as caught:
-        result = compare_regimes(*numbers, own(9.5, 99.0, 12.0, fail_above=50.0), cv=2)
+        result = compare_regimes(MODEL, *numbers, regimes=regimes, cv=2)
     messages = [str(warning.message) for warning in caught]
     assert any("1 of 3 candidates" in m and "own (threshold=99)" in m for m in messages)
     assert any("regime was 'own'" in m for m in messages)  # beside the traceback
@@ -464,27 +432,20 @@ def test_a_failing_candidate_is_named_and_the_others_are_kept(numbers):
     assert result.passes_ == 0
 
 
-def test_an_error_is_raised_on_demand(numbers):
-    regimes = own(9.5, 99.0, fail_above=50.0)
-    with pytest.raises(ValueError, match="threshold too high") as caught:
-        compare_regimes(*numbers, regimes, cv=2, error_score="raise")
-    assert any("'own'" in note for note in caught.value.__notes__)
-
-
 def test_scoring_that_fails_for_one_regime_spares_the_others(numbers):
     regimes = {"chance": DummyClassifier(), **own(9.5)}
     options = {"cv": 2, "scoring": "neg_log_loss"}  # `Rows` has no probabilities
-    with pytest.warns(FitFailedWarning, match=r"1 of 2 candidates.*own"):
-        result = compare_regimes(*numbers, regimes, **options)
+    with pytest.warns(FitFailedWarning) as caught:
+        result = compare_regimes(MODEL, *numbers, regimes=regimes, **options)
+    messages = [str(warning.message) for warning in caught]
+    assert any("Scoring the regime 'own' failed: Attr" in m for m in messages)
+    assert "1 of 2 candidates failed in a fold and have no score: own" in messages[-1]
     assert result.best_regime_ == "chance"
-    with pytest.raises(AttributeError) as caught:
-        compare_regimes(*numbers, regimes, error_score="raise", **options)
-    assert any("'own'" in note for note in caught.value.__notes__)
 
 
 def test_where_all_fail_the_errors_are_told(numbers):
     with pytest.raises(ValueError, match=r"(?s)All the 2 fits failed.*'own'"):
-        compare_regimes(*numbers, own(99.0, fail_above=50.0), cv=2)
+        compare_regimes(MODEL, *numbers, regimes=own(99.0, fail_above=50.0), cv=2)
 
 
 def test_a_metric_may_be_a_name_or_a_callable(numbers):
@@ -494,15 +455,17 @@ def test_a_metric_may_be_a_name_or_a_callable(numbers):
     def half(estimator, X, y):
         return accuracy_score(y, estimator.predict(X)) / 2
 
-    plain = compare_regimes(X, y, own(9.5), cv=2, random_state=0)
-    halved = compare_regimes(X, y, own(9.5), cv=2, random_state=0, scoring=half)
+    options = {"regimes": own(9.5), "cv": 2}
+    plain = compare_regimes(MODEL, X, y, **options)
+    halved = compare_regimes(MODEL, X, y, scoring=half, **options)
     assert halved.best_score_ == plain.best_score_ / 2 < 0.5
-    named = compare_regimes(X, y, own(9.5), cv=2, scoring="balanced_accuracy")
+    named = compare_regimes(MODEL, X, y, scoring="balanced_accuracy", **options)
     assert named.best_score_ != plain.best_score_
 
 
 def test_it_prints_as_a_table(numbers):
-    text = str(compare_regimes(*numbers, own(9.5, 0.0001234567), cv=2))
+    regimes = own(9.5, 0.0001234567)
+    text = str(compare_regimes(MODEL, *numbers, regimes=regimes, cv=2))
     header, first, second = text.splitlines()
     assert header.split()[:2] == ["regime", "parameters"]
     assert first.split()[:3] == ["own", "threshold=9.5", "1"]
@@ -512,9 +475,8 @@ def test_it_prints_as_a_table(numbers):
 @pytest.mark.parametrize("search", ["grid", "randomized", "halving"])
 def test_scikit_learns_searches_take_the_grid(data, search):
     rates = loguniform(1e-3, 1e-1) if search == "randomized" else [1e-3, 1e-2]
-    estimator, grid = regime_grid(
-        ("svm", "head"), grids={"head": {"lr": rates}}, max_epochs=1, **SMALL
-    )
+    model = ImageClassifier(**SMALL, max_epochs=1)
+    estimator, grid = regime_grid(model, {"svm": "svm", "head": {"lr": rates}})
     estimator, grid = clone(estimator), clone(grid, safe=False)
     if search == "randomized":
         model = RandomizedSearchCV(estimator, grid, n_iter=4, cv=FOLDS, random_state=0)
@@ -533,57 +495,47 @@ def test_scikit_learns_searches_take_the_grid(data, search):
 
 
 @pytest.mark.parametrize(
-    ("regimes", "options", "error", "message"),
+    ("regimes", "error", "message"),
     [
-        ("smv", {}, ValueError, r"no regime 'smv': choose from \['svm', "),
-        ({"a": "smv"}, {}, ValueError, "no regime 'smv'"),
-        ((), {}, ValueError, "regimes is empty"),
-        ([Rows()], {}, TypeError, "must hold names; .* give a dict"),
-        ({"a": Rows}, {}, TypeError, "'a' must be an estimator or a pair"),
-        ({"a": (Rows(), [1])}, {}, TypeError, "'a' must be an estimator or a pair"),
-        ({"a": 3}, {}, TypeError, "'a' must be an estimator or a pair"),
-        ("svm", {"grids": {"head": {}}}, ValueError, r"'head', .* none of .*\['svm'\]"),
-        ("svm", {"grids": {"svm": {"C": [1]}}}, ValueError, "grid of 'svm': .*'C'"),
-        ("svm", {"grids": {"svm": {"classifier__C": 1}}}, TypeError, "C=1: give a l"),
-        ("head", {"grids": {"head": {"lr": "a"}}}, TypeError, "lr='a': give a list"),
-        ("head", {"grids": {"head": {"lr": []}}}, TypeError, r"lr=\[\]: give a list"),
-        ("head", {"grids": [1]}, ValueError, "'grids' parameter"),
-        ("head", {"task": "ranking"}, ValueError, "'task' parameter"),
-        ("head", {"max_epochs": 0}, ValueError, "'max_epochs' parameter"),
-        ("head", {"backbone": []}, ValueError, "backbone is an empty list"),
-        (None, {}, TypeError, "must hold names; for estimators of your own"),
-        (
-            "head",
-            {"grids": {"head": None}},
-            TypeError,
-            "'head' must be a dict, got None",
-        ),
+        ("smv", ValueError, r"no regime 'smv': choose from \['svm', "),
+        ({"a": "smv"}, ValueError, "no regime 'smv'"),
+        ({"smv": {"classifier__C": [1]}}, ValueError, "no regime 'smv'"),
+        ((), ValueError, "regimes is empty"),
+        ([Rows()], TypeError, "must hold names; .* give a dict"),
+        (None, TypeError, "must hold names; for estimators of your own"),
+        ({"a": Rows}, TypeError, "'a' must be a name, an estimator, a grid or a pair"),
+        ({"a": (Rows(), [1])}, TypeError, "'a' must be a name"),
+        ({"a": 3}, TypeError, "'a' must be a name"),
+        ({"svm": {"C": [1]}}, ValueError, "grid of 'svm': .*'C'"),
+        ({"svm": {"classifier__C": 1}}, TypeError, "C=1: give a list"),
+        ({"head": {"lr": "a"}}, TypeError, "lr='a': give a list"),
+        ({"head": {"lr": []}}, TypeError, r"lr=\[\]: give a list"),
     ],
 )
-def test_mistakes_are_named(regimes, options, error, message):
+def test_mistakes_are_named(regimes, error, message):
     with pytest.raises(error, match=message):
-        regime_grid(regimes, **options)
+        regime_grid(MODEL, regimes)
+
+
+def test_what_is_no_network_is_refused(numbers):
+    with pytest.raises(TypeError, match="'estimator' parameter of regime_grid"):
+        regime_grid(Rows())
+    with pytest.raises(TypeError, match="'estimator' parameter of compare_regimes"):
+        compare_regimes(Rows(), *numbers)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"error_score": 0.0}, "error_score must be 'raise' or nan, got 0.0"),
-        ({"error_score": "skip"}, "'error_score' parameter"),
         ({"scoring": ["accuracy"]}, "'scoring' parameter"),
         ({"cv": "five"}, "'cv' parameter"),
         ({"cv": 1}, "'cv' parameter"),
         ({"regimes": "smv"}, "no regime 'smv'"),
-        ({"y": np.linspace(0, 1, 20)}, "continuous: .* task='regression'"),
+        ({"y": np.linspace(0, 1, 20)}, "continuous: .* an ImageRegressor"),
     ],
 )
 def test_mistakes_of_a_comparison_are_named(numbers, options, message):
     X, y = numbers
     with pytest.raises(ValueError, match=message):
-        compare_regimes(**{"X": X, "y": y, "regimes": own(9.5), **options})
+        compare_regimes(MODEL, **{"X": X, "y": y, "regimes": own(9.5), **options})
     assert Rows.fits == []
-
-
-def test_a_nan_of_numpy_is_a_nan(numbers):
-    found = compare_regimes(*numbers, own(0.5), cv=2, error_score=np.float32("nan"))
-    assert len(found.leaderboard_) == 1

@@ -14,7 +14,8 @@ from torch import nn
 from sklearn_dl import ImageClassifier, ImageRegressor
 from sklearn_dl.backbones import load_backbone
 from sklearn_dl.model_selection import Recommendation, recommend_regime
-from sklearn_dl.model_selection._regimes import _earlier_layer
+from sklearn_dl.model_selection._models import earlier_layer
+from sklearn_dl.training import Head
 
 SMALL = {
     "backbone": "squeezenet1_1",
@@ -34,30 +35,34 @@ def images():
     return images
 
 
-def names(*arguments, **parameters):
-    return [r.name for r in recommend_regime(*arguments, **parameters)]
+def recommended(n_samples, similarity, **parameters):
+    return recommend_regime(ImageClassifier(**parameters), n_samples, similarity)
+
+
+def names(*arguments):
+    return [r.name for r in recommended(*arguments)]
 
 
 def test_the_four_corners_of_the_table():
-    small_similar = recommend_regime(500, "similar")
+    small_similar = recommended(500, "similar")
     svm, head = (r.estimator for r in small_similar)
     assert isinstance(svm["classifier"], LinearSVC)
     assert svm["features"].layer == "pre_logits"
     assert head.trainable == "head"
 
-    svm, stages = (r.estimator for r in recommend_regime(500, "different"))
+    svm, stages = (r.estimator for r in recommended(500, "different"))
     assert svm["features"].layer == "features.13"  # the end of the third of 4 stages
     assert stages.trainable == 2
     assert stages.warmup_epochs >= 1
     assert stages.augment == "strong"
 
-    everything, last = (r.estimator for r in recommend_regime(20_000, "similar"))
+    everything, last = (r.estimator for r in recommended(20_000, "similar"))
     assert everything.trainable == "all"
     assert everything.warmup_epochs >= 1
     assert everything.backbone_lr is None  # lr / 100
     assert last.trainable == 2
 
-    (option,) = recommend_regime(20_000, "different")
+    (option,) = recommended(20_000, "different")
     higher = option.estimator
     assert higher.trainable == "all"
     assert higher.lr / 100 < higher.backbone_lr < higher.lr
@@ -68,11 +73,11 @@ def test_random_weights_come_only_with_very_many_different_images():
         (n, s)
         for n in (100, 2_000, 20_000, 99_999, 100_000, 2_000_000)
         for s in ("similar", "different")
-        for r in recommend_regime(n, s)
+        for r in recommended(n, s)
         if isinstance(r.estimator, ImageClassifier) and r.estimator.weights is None
     ]
     assert scratch == [(100_000, "different"), (2_000_000, "different")]
-    last = recommend_regime(2_000_000, "different", weights="IMAGENET1K_V1")[-1]
+    last = recommended(2_000_000, "different", weights="IMAGENET1K_V1")[-1]
     assert last.estimator.trainable == "all"
 
 
@@ -85,58 +90,68 @@ def test_between_small_and_large_both_rows_hold(similarity):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("cls", [ImageClassifier, ImageRegressor])
 @pytest.mark.parametrize(("n_samples", "similarity"), CELLS)
-def test_every_estimator_is_cloned_and_fitted(images, task, n_samples, similarity):
-    y = np.arange(16) / 15 if task == "regression" else np.repeat(["a", "b"], 8)
-    chosen = recommend_regime(n_samples, similarity, task=task, **SMALL)
+def test_every_estimator_is_cloned_and_fitted(images, cls, n_samples, similarity):
+    regression = cls is ImageRegressor
+    y = np.arange(16) / 15 if regression else np.repeat(["a", "b"], 8)
+    chosen = recommend_regime(cls(**SMALL), n_samples, similarity)
     assert chosen
     for option in chosen:
         assert isinstance(option, Recommendation)
         assert len(option.reason) > 40
-        assert (is_regressor if task == "regression" else is_classifier)(
-            option.estimator
-        )
+        assert (is_regressor if regression else is_classifier)(option.estimator)
         model = clone(option.estimator)
         assert repr(model) == repr(option.estimator)
         if not isinstance(model, Pipeline):
             model.set_params(max_epochs=model.warmup_epochs + 1)
         predicted = model.fit(images, y).predict(images)
         assert predicted.shape == y.shape
-        assert np.isin(predicted, y).all() or task == "regression"
-        assert not hasattr(option.estimator, "net_")
+        assert np.isin(predicted, y).all() or regression
+        assert not hasattr(option.estimator, "history_")
 
 
-@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("cls", [ImageClassifier, ImageRegressor])
 @pytest.mark.parametrize(("n_samples", "similarity"), CELLS)
-def test_parameters_are_passed_on(task, n_samples, similarity):
-    given = {
+def test_parameters_of_the_estimator_are_kept(cls, n_samples, similarity):
+    shared = {
         **SMALL,
         "weights": "IMAGENET1K_V1",
         "preprocessing": "IMAGENET1K_V1",
         "image_shape": (40, 40),
-        "normalize": "data",
         "device": "cpu",
         "precision": "float64",
         "cache": None,
         "verbose": 1,
     }
-    for option in recommend_regime(n_samples, similarity, task=task, **given):
-        step = option.estimator
-        step = step["features"] if isinstance(step, Pipeline) else step
-        expected = dict(given)
+    own = {"augment": ["blur"], "n_iter_no_change": 3}
+    estimator = cls(**shared, **own, head=Head((8,)), layer="features.7")
+    before = repr(estimator)
+    for option in recommend_regime(estimator, n_samples, similarity):
+        model = option.estimator
+        step = model["features"] if isinstance(model, Pipeline) else model
+        earlier = "earlier" in option.name
+        assert step.layer == ("features.4" if earlier else "features.7")
+        expected = shared if step is not model else shared | own
         if "random weights" in option.name:
-            expected["weights"] = None
-        assert {name: getattr(step, name) for name in given} == expected
-        if not isinstance(option.estimator, Pipeline):
-            cls = ImageClassifier if task == "classification" else ImageRegressor
-            assert type(step) is cls
+            expected = expected | {"weights": None}
+        assert {name: getattr(step, name) for name in expected} == expected
+        if step is model:
+            assert type(model) is cls
+            assert model.head.hidden_layer_sizes == (8,)
+            assert model.head is not estimator.head
+    assert repr(estimator) == before
+
+
+def test_a_trained_head_needs_no_warm_up():
+    head = recommended(500, "similar", warmup_epochs=2, trainable="all")[1].estimator
+    assert (head.trainable, head.warmup_epochs) == ("head", 0)
 
 
 def test_the_pipeline_for_regression_takes_several_targets(images):
-    model = recommend_regime(100, "similar", task="regression", **SMALL)[0].estimator
+    options = recommend_regime(ImageRegressor(**SMALL), 100, "similar")
     y = np.stack([np.arange(16), 1e4 * np.arange(16)[::-1]], axis=1)
-    assert model.fit(images, y).predict(images).shape == (16, 2)
+    assert options[0].estimator.fit(images, y).predict(images).shape == (16, 2)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +166,7 @@ def test_the_pipeline_for_regression_takes_several_targets(images):
     ],
 )
 def test_an_earlier_layer_ends_before_the_last_stage(backbone, layer):
-    assert _earlier_layer(backbone, None, None) == layer
+    assert earlier_layer(ImageClassifier(backbone)) == layer
     with torch.device("cpu" if "regnet" in backbone else "meta"):
         whole = load_backbone(backbone, None)
         cut = load_backbone(backbone, None, layer=layer)
@@ -167,7 +182,7 @@ def a_network(width):
 
 def test_a_callable_backbone_has_an_earlier_layer_too():
     generator = torch.get_rng_state()
-    options = recommend_regime(
+    options = recommended(
         100, "different", backbone=partial(a_network, 8), image_size=[32, 32]
     )
     assert torch.equal(generator, torch.get_rng_state())
@@ -184,11 +199,11 @@ def test_a_callable_backbone_has_an_earlier_layer_too():
 )
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        recommend_regime(*arguments)
+        recommended(*arguments)
 
 
-def test_a_wrong_task_and_a_wrong_backbone_are_named():
-    with pytest.raises(ValueError, match="'task' parameter"):
-        recommend_regime(100, "similar", task="detection")
+def test_what_is_no_network_and_a_wrong_backbone_are_named():
+    with pytest.raises(ValueError, match=r"'estimator' .*ImageRegressor'"):
+        recommend_regime(LinearSVC(), 100, "similar")
     with pytest.raises(ValueError, match="resnet81"):
-        recommend_regime(100, "different", backbone="resnet81")
+        recommended(100, "different", backbone="resnet81")

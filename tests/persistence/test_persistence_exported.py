@@ -320,8 +320,7 @@ def test_a_missing_folder_is_said_before_the_export(monkeypatch):
     def never(*args):
         raise AssertionError("it began to export")
 
-    for module in ("_onnx", "_pt2"):
-        monkeypatch.setattr(f"sklearn_dl.persistence.{module}.graph_of", never)
+    monkeypatch.setattr("sklearn_dl.persistence._export.graph_of", never)
     for export in (export_onnx, export_pt2):
         with pytest.raises(FileNotFoundError, match="no folder"):
             export(ImageClassifier(), "no/such/folder/model.pt2")

@@ -17,9 +17,6 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from sklearn_dl import ImageClassifier, make_feature_classifier
-from sklearn_dl._extraction import run_network
-from sklearn_dl._images import as_source
-from sklearn_dl._runtime import Execution
 from sklearn_dl.persistence import (
     ExportedClassifier,
     ExportedRegressor,
@@ -175,15 +172,9 @@ def test_the_exported_program_predicts_as_the_estimator(model, tmp_path):
     extra = {"sklearn_dl.json": ""}
     module = torch.export.load(tmp_path / "model.pt2", extra_files=extra).module()
     assert json.loads(extra["sklearn_dl.json"])["classes"] == ["dark", "light"]
-    plain = _graph._as_is(model.preprocessing_)
-    pixels = np.repeat(np.repeat(X[:17], 2, 1), 2, 2)[:, :40, :40]
-    wanted = run_network(
-        model.module_,
-        as_source(pixels),
-        plain,
-        Execution.of("cpu", "float32", 32),
-    )
-    wanted = torch.from_numpy(wanted).softmax(1).numpy()
+    images = [Image.fromarray(image) for image in X[:17]]
+    pixels = np.stack([model.preprocessing_.geometry(image) for image in images])
+    wanted = model.predict_proba(images)
     assert np.ptp(wanted[:, 0]) > 0.1
     for n in (1, 4, 17):
         with torch.no_grad():
@@ -212,7 +203,7 @@ def test_exporting_leaves_the_estimator_alone(model, tmp_path):
     _graph.graph_of(model)
     assert torch.equal(state, torch.random.get_rng_state())
     np.testing.assert_array_equal(model.predict_proba(X), before)
-    assert not model.module_.backbone._ledger.handed_out
+    assert not model.net_.module_.backbone._ledger.handed_out
 
 
 def test_what_has_no_graph_says_so(model, tmp_path):
@@ -251,12 +242,12 @@ def test_what_has_no_graph_says_so(model, tmp_path):
 def test_a_missing_package_is_named(package, model, tmp_path, monkeypatch):
     from importlib.util import find_spec
 
-    from sklearn_dl.persistence import _exported_file, _onnx
+    from sklearn_dl.persistence import _export, _exported_file
 
     def without(name):
         return None if name == package else find_spec(name)
 
-    monkeypatch.setattr(_onnx, "find_spec", without)
+    monkeypatch.setattr(_export, "find_spec", without)
     with pytest.raises(ImportError, match=rf"{package}: pip install .*export"):
         export_onnx(model, tmp_path / "model.onnx")
     monkeypatch.setattr(_exported_file, "find_spec", without)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 import sys
@@ -25,6 +26,7 @@ import sklearn_dl
 from sklearn_dl import make_feature_classifier
 from sklearn_dl._extraction import FeatureCache
 from sklearn_dl.persistence import ModelFileError, load, save
+from sklearn_dl.persistence._archive import VERSION
 
 
 @pytest.fixture(scope="module")
@@ -214,29 +216,40 @@ def test_altered_tensors_are_refused_by_their_digest(path):
         load(path)
 
 
-def test_a_newer_format_names_who_wrote_it(path):
-    def newer(manifest):
-        manifest["version"] = 2
+@pytest.mark.parametrize(
+    ("version", "advice"),
+    [(VERSION + 1, "update sklearn_dl"), (1, "fit and save again with this version")],
+)
+def test_another_format_names_who_wrote_it_and_what_to_do(path, version, advice):
+    def other(manifest):
+        manifest["version"] = version
         manifest["versions"]["sklearn_dl"] = "9.9"
 
-    change_manifest(path, newer)
+    change_manifest(path, other)
     with pytest.raises(ModelFileError, match=r"written by sklearn_dl '?9\.9") as caught:
         load(path)
     assert sklearn_dl.__version__ in str(caught.value)
+    assert advice in str(caught.value)
+
+
+def test_every_error_names_the_file(path):
+    of_nodes(path, {"kind": "lambda", "items": []})
+    with pytest.raises(ModelFileError, match=re.escape(str(path))):
+        load(path)
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "[" * 200_000 + "]" * 200_000,
-        '{"format": "sklearn_dl model", "version": 1' + "0" * 5000 + "}",
+        '{"format": "sklearn_dl model", "version": 2' + "0" * 5000 + "}",
         "{}",
         "[]",
         "null",
         '{"format": "sklearn_dl model"}',
-        '{"format": "sklearn_dl model", "version": 1, "members": {}}',
-        '{"format": "sklearn_dl model", "version": 1, "members": {}, "nodes": 1}',
-        '{"format": "sklearn_dl model", "version": 1, "members": {}, "nodes": [], '
+        '{"format": "sklearn_dl model", "version": 2, "members": {}}',
+        '{"format": "sklearn_dl model", "version": 2, "members": {}, "nodes": 1}',
+        '{"format": "sklearn_dl model", "version": 2, "members": {}, "nodes": [], '
         '"root": "text"}',
         "\xff",
     ],
@@ -343,7 +356,8 @@ def test_a_transformer_with_a_function_is_refused(tmp_path):
         {"kind": "array", "dtype": "<f8", "shape": [1], "data": "../../x/0"},
         {"kind": "array", "dtype": "<f8", "shape": [1], "data": "arrays/99"},
         {"kind": "objects", "shape": [2**40], "items": []},
-        {"kind": "scalar", "dtype": "|O", "value": "00" * 8},
+        {"kind": "scalar", "items": ["|O", "00" * 8]},
+        {"kind": "dtype", "items": ["|O"]},
         {"kind": "list", "items": [[0]]},
         {"kind": "list", "items": [[-1]]},
         {"kind": "list", "items": [{"kind": "list"}]},
@@ -351,17 +365,17 @@ def test_a_transformer_with_a_function_is_refused(tmp_path):
         {"kind": ["list"], "items": []},
         {"items": []},
         [],
-        {"kind": "weights", "name": "os.system"},
-        {"kind": "generator", "state": "PCG64"},
-        {"kind": "preprocessing", "state": "text"},
-        {"kind": "float", "value": "text"},
-        {"kind": "device", "name": "nowhere"},
+        {"kind": "weights", "items": ["os.system"]},
+        {"kind": "generator", "items": ["PCG64"]},
+        {"kind": "preprocessing", "items": ["text"]},
+        {"kind": "float", "items": ["text"]},
+        {"kind": "device", "items": ["nowhere"]},
         {"kind": "call", "name": "sklearn.tree._tree:Tree", "arguments": []},
         {"kind": "array", "dtype": "|S0", "shape": [2**36]},
         {"kind": "frame", "columns": {"a": 1}, "n_rows": 2 * 10**9},
         {
             "kind": "object",
-            "name": "sklearn_dl._classifier:ImageClassifier",
+            "name": "sklearn_dl:ImageClassifier",
             "state": {"x": 1},
         },
     ],
@@ -436,7 +450,7 @@ def test_a_folder_for_features_that_a_file_names_is_not_taken(tmp_path):
 
 
 def network_of(manifest):
-    return next(n for n in manifest["nodes"] if n["kind"] == "estimator")["net_"]
+    return next(n for n in manifest["nodes"] if n["kind"] == "estimator")["network"]
 
 
 @pytest.mark.parametrize(
@@ -447,12 +461,13 @@ def network_of(manifest):
         lambda net: net["backbone"].update(size=[10**9, 10**9]),
         lambda net: net["backbone"].update(size=[2, 2]),
         lambda net: net["backbone"].update(layer="features.2"),
-        lambda net: net["backbone"].update(pooling="all"),
+        lambda net: net["backbone"].update(layer=None),
         lambda net: net["backbone"]["tensors"].popitem(),
         lambda net: net["backbone"]["tensors"].update(other="tensors-0/0"),
-        lambda net: net["head_tensors"].update(weight="tensors-0/0"),
+        lambda net: net["backbone"].update(trained=["some stage"]),
+        lambda net: net["tensors"].update(weight="tensors-0/0"),
         lambda net: net.update(head="text"),
-        lambda net: net["regime"].update(trainable="some stage"),
+        lambda net: net.update(n_outputs=3),
     ],
 )
 def test_networks_that_do_not_fit_are_refused(path, change):
@@ -461,10 +476,23 @@ def test_networks_that_do_not_fit_are_refused(path, change):
         load(path)
 
 
+def test_a_pooling_that_there_is_not_is_refused(tmp_path):
+    path = tmp_path / "model"
+    save(classifier(layer="features.5", pooling="max").fit(X, Y), path)
+
+    def change(manifest):
+        (point,) = (n for n in manifest["nodes"] if n.get("items", [0])[1:] == ["max"])
+        point["items"] = ["features.5", "all"]
+
+    change_manifest(path, change)
+    with pytest.raises(ModelFileError, match="pooling"):
+        load(path)
+
+
 def test_a_head_of_terabytes_takes_no_memory(path):
     def widen(manifest):
         for node in manifest["nodes"]:
-            if node.get("name") == "sklearn_dl.training._head:Head":
+            if node.get("name") == "sklearn_dl.training:Head":
                 node["state"]["hidden_layer_sizes"] = 2**36
 
     change_manifest(path, widen)

@@ -179,7 +179,6 @@ def test_attributes_of_the_fit_survive(tmp_path):
     np.testing.assert_array_equal(again.classes_, model.classes_)
     pd.testing.assert_frame_equal(again.history_, model.history_)
     assert again.best_epoch_ == model.best_epoch_
-    assert len(again._net.history) == len(model._net.history)
 
 
 def test_a_loaded_model_can_be_fitted_again_and_goes_on(tmp_path):
@@ -200,7 +199,7 @@ def test_nothing_of_the_optimizer_is_in_the_file(tmp_path):
     save(going_on.fit(X, Y), tmp_path / "going on")
     sizes = [os.path.getsize(tmp_path / name) for name in ("plain", "going on")]
     assert abs(sizes[0] - sizes[1]) < 1000
-    tensors = sum(p.nbytes for p in plain.module_.state_dict().values())
+    tensors = sum(p.nbytes for p in plain.net_.module_.state_dict().values())
     assert sizes[0] < tensors + 60_000
 
 
@@ -212,7 +211,7 @@ def test_members_of_an_ensemble_share_a_backbone_in_the_file_and_in_memory(tmp_p
     one = os.path.getsize(tmp_path / "one")
     assert os.path.getsize(tmp_path / "three") < 1.1 * one
     again = load(tmp_path / "three")
-    networks = [member.module_.backbone._network for member in again.estimators_]
+    networks = [member.net_.module_.backbone._network for member in again.estimators_]
     addresses = {next(network.parameters()).data_ptr() for network in networks}
     assert len(addresses) == 1
     assert again.named_estimators_["2"] is again.estimators_[0]
@@ -224,7 +223,7 @@ def test_trained_backbones_of_one_origin_stay_apart(tmp_path):
     save(model, tmp_path / "model")
     again = load(tmp_path / "model")
     assert_same_outputs(model, again)
-    first = again.estimators_[0].module_.backbone
+    first = again.estimators_[0].net_.module_.backbone
     with torch.no_grad():
         for parameter in first.parameters():
             parameter.add_(1)
@@ -233,7 +232,7 @@ def test_trained_backbones_of_one_origin_stay_apart(tmp_path):
 
 def test_a_network_that_was_handed_out_predicts_the_same_too(tmp_path):
     model = classifier(backbone="resnet18").fit(X, Y)
-    _ = model.module_.backbone.module  # from now on it isn't folded
+    _ = model.net_.module_.backbone.module  # from now on it isn't folded
     save(model, tmp_path / "model")
     assert_same_outputs(model, load(tmp_path / "model"))
 
@@ -250,7 +249,7 @@ def test_saving_and_loading_leave_the_model_and_the_generators_alone(tmp_path):
     assert torch.equal(states[0], torch.random.get_rng_state())
     np.testing.assert_array_equal(states[1], np.random.get_state()[1])
     assert states[2] == random.getstate()
-    assert not model.module_.backbone._ledger.handed_out
+    assert not model.net_.module_.backbone._ledger.handed_out
     for method, values in outputs(model).items():
         np.testing.assert_array_equal(values, before[method])
 
@@ -263,14 +262,12 @@ def test_the_same_model_gives_the_same_file(tmp_path):
 
 
 def test_an_estimator_that_was_not_fitted_is_kept_too(tmp_path):
-    model = classifier(
-        weights="some/file.pth", cache=FeatureCache(name="saved", max_bytes=10)
-    )
+    model = classifier(weights="some/file.pth", cache=FeatureCache(max_bytes=10))
     save(model, tmp_path / "model")
     again = load(tmp_path / "model")
     assert repr(again) == repr(model)
     assert again.cache == model.cache
-    assert not hasattr(again, "_network")
+    assert not hasattr(again, "net_")
 
 
 def test_a_model_for_a_gpu_predicts_where_there_is_none(tmp_path):
@@ -396,11 +393,11 @@ def test_what_can_not_be_saved_says_so(tmp_path):
 
 def test_a_network_that_was_changed_by_hand_is_refused(tmp_path):
     model = classifier().fit(X, Y)
-    model.module_.backbone.module.features[1] = torch.nn.GELU()
+    model.net_.module_.backbone.module.features[1] = torch.nn.GELU()
     with pytest.raises(ModelFileError, match="changed after 'squeezenet1_1' was built"):
         save(model, tmp_path / "model")
     model = classifier().fit(X, Y)
-    model.module_.head = torch.nn.Sequential(model.module_.head)
+    model.net_.module_.head = torch.nn.Sequential(model.net_.module_.head)
     with pytest.raises(ModelFileError, match="head was changed"):
         save(model, tmp_path / "model")
 

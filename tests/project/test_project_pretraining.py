@@ -15,8 +15,14 @@ from torchvision.models import mobilenet_v2
 
 from sklearn_dl.backbones import load_backbone
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "pretrain_builtin.py"
+SCRIPT = Path(__file__).parents[2] / "tools" / "builtin_weights" / "pretrain.py"
 NAME = "mobilenet_v3_small"
+
+
+@pytest.fixture
+def beside(monkeypatch):
+    """Let imports find what lies beside the script, as when it runs by itself."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
 
 
 def distil(folder, crops):
@@ -68,7 +74,9 @@ def test_it_learns_goes_on_and_writes_what_loads(tmp_path):
         (["--teacher", "nowhere.pth"], "there is no file nowhere.pth"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options, message, tmp_path, monkeypatch):
+def test_options_that_cannot_be_are_refused(
+    options, message, tmp_path, monkeypatch, beside
+):
     arguments = [str(SCRIPT), "--out", str(tmp_path / "run"), *options]
     monkeypatch.setattr(sys, "argv", arguments)
     said = io.StringIO()
@@ -79,7 +87,7 @@ def test_options_that_cannot_be_are_refused(options, message, tmp_path, monkeypa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_teacher_that_is_none_is_named(tmp_path, monkeypatch):
+def test_a_teacher_that_is_none_is_named(tmp_path, monkeypatch, beside):
     wrong = tmp_path / "notes.txt"
     wrong.write_text("no tensors")
     arguments = [str(SCRIPT), "--out", str(tmp_path / "run"), "--teacher", str(wrong)]
@@ -90,12 +98,9 @@ def test_a_teacher_that_is_none_is_named(tmp_path, monkeypatch):
         runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
-def test_crops_are_drawn_alike_from_a_seed_and_mixed_by_turns():
-    sys.path.insert(0, str(SCRIPT.parent / "pretraining"))
-    try:
-        from crops import Crops
-    finally:
-        sys.path.pop(0)
+def test_crops_are_drawn_alike_from_a_seed_and_mixed_by_turns(beside):
+    from crops import Crops
+
     photo = torch.randint(0, 256, (3, 120, 160), dtype=torch.uint8)
 
     def batches():

@@ -216,8 +216,9 @@ for script in sys.argv[1:]:
 """
 
 
-def test_the_examples_and_the_benchmarks_have_help():
-    scripts = sorted((ROOT / "examples").rglob("*.py"))
+def test_the_examples_the_benchmarks_and_the_tools_have_help():
+    folders = ROOT / "examples", ROOT / "tools"
+    scripts = sorted(script for folder in folders for script in folder.rglob("*.py"))
     scripts = [script for script in scripts if "__main__" in script.read_text()]
     assert len(scripts) >= 8
     output = subprocess.run(

@@ -5,7 +5,7 @@ made by formula, and learns to give the features that the teacher, torchvision's
 MobileNetV2 with ImageNet weights, has for them::
 
     pip install sklearn_dl scikit-image
-    python examples/pretrain_builtin.py --out run --crops 3e6
+    python tools/builtin_weights/pretrain.py --out run --crops 3e6
 
 No other image is used. An interrupted run goes on where it last saved (each few
 minutes), also on another machine; ``run/log.csv`` holds the progress, and
@@ -19,26 +19,22 @@ import argparse
 import csv
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
+from crops import VALIDATION_PHOTOS, Crops, photographs
+from distillation import MEAN, STD, Standard, Student, Teacher, losses
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torchvision import models
-
-sys.path.insert(0, str(Path(__file__).parent / "pretraining"))
-
-from crops import HELD_BACK, Crops, photographs
-from distillation import MEAN, STD, Standard, Student, Teacher, losses
 
 from sklearn_dl._runtime import keep_large_blocks, resolve_device, resolve_precision
 from sklearn_dl.backbones import Preprocessing
 
 STUDENTS = ("mobilenet_v3_small", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0")
-VALIDATION = 1536  # crops
+N_VALIDATION = 1536  # crops
 SEED_OF_VALIDATION = 10**9
 
 
@@ -109,7 +105,7 @@ def load_teacher(weights: str, device: torch.device) -> Teacher:
             model.load_state_dict(state)
     except (OSError, RuntimeError, AttributeError, UnpicklingError) as error:
         raise SystemExit(
-            f"pretrain_builtin: --teacher {weights} can't be had; it must be a state "
+            f"pretrain: --teacher {weights} can't be had; it must be a state "
             f"dict of mobilenet_v2, or DEFAULT, which torchvision downloads: {error}"
         ) from error
     dtype = resolve_precision("auto", device)
@@ -157,14 +153,14 @@ class Run:
     def resume(self) -> None:
         """Go on where the last run saved, or measure the teacher and begin."""
         photos = photographs()
-        learnt = [photos[name] for name in photos if name not in HELD_BACK]
-        held_back = [photos[name] for name in photos if name in HELD_BACK]
+        learnt = [photos[name] for name in photos if name not in VALIDATION_PHOTOS]
+        kept = [photos[name] for name in photos if name in VALIDATION_PHOTOS]
         larger = self.args.size + self.args.size // 8  # drawn images are cut from
         # On the CPU, so that they are the same on each machine.
         generator = torch.Generator().manual_seed(SEED_OF_VALIDATION)
-        unseen = Crops(held_back, generator, larger, 256)
+        unseen = Crops(kept, generator, larger, 256)
         self.validation = [
-            unseen.batch(128, self.args.size, False) for _ in range(VALIDATION // 128)
+            unseen.batch(128, self.args.size, False) for _ in range(N_VALIDATION // 128)
         ]
         if self.state_file.exists():
             state = torch.load(

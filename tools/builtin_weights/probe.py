@@ -2,7 +2,7 @@
 
 ::
 
-    python examples/probe_builtin.py --data hymenoptera_data \
+    python tools/builtin_weights/probe.py --data hymenoptera_data \
         --idx t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz \
         --teacher mobilenet_v2_imagenet.pth
 
@@ -13,17 +13,21 @@ the pixels of images of 32 x 32. None of these images was seen in the distillati
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
-from folders import load_folders
-from mnist_csv import read_idx
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+
+from folders import load_folders
+from mnist_csv import read_idx
 
 from sklearn_dl import ImageFeatureExtractor
 from sklearn_dl._images import as_source, decode_image

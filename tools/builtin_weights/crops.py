@@ -22,7 +22,7 @@ SKIMAGE = {
     **{"cell.png": 0.2, "coffee.png": 1.0, "rocket.jpg": 1.0},
 }
 SKLEARN = {"china.jpg": 2.0, "flower.jpg": 2.0}
-HELD_BACK = ("coffee.png", "rocket.jpg")  # only validated on
+VALIDATION_PHOTOS = ("coffee.png", "rocket.jpg")  # only validated on
 SMALLEST = 48  # pixels of the shorter side, of the smallest copy of a photograph
 
 
@@ -40,8 +40,7 @@ def photographs() -> dict[str, tuple[Tensor, float]]:
         import skimage
     except ModuleNotFoundError as error:
         raise SystemExit(
-            "pretrain_builtin: the photographs are in scikit-image: "
-            "pip install scikit-image"
+            "pretrain: the photographs are in scikit-image: pip install scikit-image"
         ) from error
     folders = {
         Path(skimage.__file__).parent / "data": SKIMAGE,
