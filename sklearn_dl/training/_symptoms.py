@@ -136,7 +136,7 @@ class TrainingRun:
 
     def augment(self) -> list[str]:
         """Return a stronger augmentation, with mixing for a classifier."""
-        augment = self.params.get("augment")
+        augment: Any = self.params.get("augment")
         mixing = ["mixup"] if hasattr(self.estimator, "classes_") else []
         if hasattr(augment, "get_params"):
             mixed = augment.mix is not None or not mixing
