@@ -40,7 +40,7 @@ from sklearn_dl.training import Head, LogLoss, Optimizer, diagnose
 
 LOG = "experiments.jsonl"
 FOLDS, CANDIDATES = "accuracy, folds", "accuracy, folds of the search"
-CORRUPTED, TEST = "accuracy, Corrupted images", "accuracy, test images"
+CORRUPTED, TEST = "accuracy, corrupted images", "accuracy, test images"
 PIXELS, SVM, HEAD = "raw pixels", "features + SVM", "trained head"
 REGULARISED, AUGMENTED = "regularised head", "augmented"
 TUNED, VOTE = "tuned head", "soft vote"
