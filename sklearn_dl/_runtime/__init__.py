@@ -16,12 +16,10 @@ from sklearn_dl._runtime._memory import (
     machine_bytes,
 )
 from sklearn_dl._runtime._random import draw_seed, keyed_generator, reseed, seeded
-from sklearn_dl._runtime._signals import Interrupts
 
 __all__ = [
     "PRECISIONS",
     "Execution",
-    "Interrupts",
     "decoding_threads",
     "draw_seed",
     "fingerprint_text",

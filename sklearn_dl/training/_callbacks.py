@@ -242,7 +242,7 @@ def fitted_attributes(net) -> dict[str, Any]:
     """Return the attributes of an estimator whose training ends now."""
     return {
         "_network": net.module_,
-        "preprocessing_": net.preprocessing,
+        "preprocessing_": net.module_.backbone.preprocessing,
         "n_iter_": len(net.history),
         "history_": history_frame(net.history),
     }

@@ -9,7 +9,7 @@ from sklearn.exceptions import NotFittedError
 
 from sklearn_dl.training._losses import chance_loss
 from sklearn_dl.training._optimizers import Optimizer
-from sklearn_dl.training._trainable import Trainable
+from sklearn_dl.training._regime import Trainable
 
 # In units of the chance loss, unless said otherwise.
 _DIVERGED = 1.2  # loss at the end
