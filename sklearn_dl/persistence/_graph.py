@@ -227,6 +227,7 @@ def _untapped(backbone: Backbone, size: tuple[int, int]) -> nn.Module:
     """
     if not any(part._forward_hooks for part in backbone.module.modules()):
         return backbone
+    backbone.unsettle()  # what is recorded is the plain network
     with torch.no_grad():
         record = make_fx(
             backbone,
