@@ -45,6 +45,7 @@ from sklearn_dl.training import (
     Recipe,
     Regime,
     Rows,
+    Schedule,
     TaskContexts,
     TrainingRows,
     ValidationScore,
@@ -59,7 +60,6 @@ from sklearn_dl.training import (
     resolve_loss,
     resolve_schedule,
     run_fingerprint,
-    trains_backbone,
     warn_of_divergence,
 )
 
@@ -141,7 +141,9 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             source = self._fit_source(X)
             rows = self._training_rows(source, y, weight, previous, partial, classes)
             execution, seed = self._execution(), draw_seed(self.random_state)
-            rows, held_out = self._split(rows.weighted(), validation, seed)
+            rows, held_out = rows.weighted(), None
+            if validation is not None or self.early_stopping:
+                rows, held_out = self._split(rows, validation, seed)
             # What is wrong with these is said before images are read.
             loss, net_params = self._loss(), self.net_params or {}
             if net_params:
@@ -149,26 +151,34 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             keep_large_blocks()
             stack.enter_context(seeded(seed, execution.device))
             network = self._new_network(rows, execution, seed, previous)
-            regime = self._regime(network, warm=partial or previous is not None)
+            optimizer = Optimizer.of(self.optimizer)
+            schedule = resolve_schedule(self.schedule)
+            regime = Regime.of(
+                network,
+                self.trainable,
+                lr=optimizer.default_lr if self.lr is None else self.lr,
+                backbone_lr=self.backbone_lr,
+                # A head that was trained is warm; partial_fit has no second epoch.
+                warmup_epochs=0 if partial or previous else self.warmup_epochs,
+                warmup_lr=schedule.warmup_lr,
+                max_epochs=self.max_epochs,
+            )
             read = bound(self._dataset, network, regime, execution, seed, stack)
-            training, validating = read(rows, augmented=True), None
-            if held_out is not None:
-                validating = read(held_out)
+            training = read(rows, augmented=True)
+            validating = None if held_out is None else read(held_out)
+            fingerprint = None
+            if any(map(is_checkpoint, self.callbacks or ())):
+                fingerprint = self._fingerprint(rows, held_out, previous)
+            kind = self._targets.kind
             net = build_net(
                 network,
                 loss,
                 Recipe(
-                    regime,
-                    Optimizer.of(self.optimizer),
-                    execution,
-                    self._targets.kind,
-                    seed,
-                    max_epochs,
-                    self._fingerprint(rows, held_out, previous),
+                    regime, optimizer, execution, kind, seed, max_epochs, fingerprint
                 ),
                 training,
                 validating,
-                callbacks=self._net_callbacks(held_out, task, partial),
+                callbacks=self._net_callbacks(held_out, task, schedule, partial),
                 net_params=net_params,
             )
             if previous is not None:
@@ -201,8 +211,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
 
     def _split(
         self, rows: Rows, validation: tuple[Any, Any] | None, seed: int
-    ) -> tuple[Rows, Rows | None]:
-        """Return the rows to train on, and the validation rows, if there are any."""
+    ) -> tuple[Rows, Rows]:
+        """Return the rows to train on, and the validation rows."""
         if validation is not None:
             X, y = validation
             with noted("This is about X_val and y_val."):
@@ -211,8 +221,6 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 target = self._targets.encode(y, "y_val")
             weight, note = self._targets.row_weight(target), "A row of X_val."
             return rows, Rows(source, target, weight, note=note).weighted()
-        if not self.early_stopping:
-            return rows, None
         strata = self._targets.strata(rows.target)
         return rows.split(self.validation_fraction, strata, seed)
 
@@ -242,6 +250,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 )
             # Copies: if this fit fails, the estimator is as it was.
             backbone, layers = previous.backbone, copy.deepcopy(previous.head)
+            if not backbone.shared:
+                backbone = copy.deepcopy(backbone)
         else:
             backbone = self._load_backbone(rows.source, seed, execution, rows.rows)
             head = Head() if self.head is None else self.head
@@ -252,25 +262,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 some = rows.take(np.sort(index[: max(execution.step_size, 32)]))
                 features = self._features(backbone, some, execution)
                 head.fit_init(layers, torch.from_numpy(features))
-        handed_out = previous is not None and not backbone.settled
-        if backbone.trains or trains_backbone(self.trainable) or handed_out:
-            backbone = copy.deepcopy(backbone)
         self._origin = origin
         return BackboneWithHead(backbone, layers)
-
-    def _regime(self, network: BackboneWithHead, warm: bool) -> Regime:
-        """Return what is trained when, and at which rates."""
-        default_lr = Optimizer.of(self.optimizer).default_lr
-        return Regime.of(
-            network,
-            self.trainable,
-            lr=default_lr if self.lr is None else self.lr,
-            backbone_lr=self.backbone_lr,
-            # A head that was trained before is warm; partial_fit has no second epoch.
-            warmup_epochs=0 if warm else self.warmup_epochs,
-            warmup_lr=resolve_schedule(self.schedule).warmup_lr,
-            max_epochs=self.max_epochs,
-        )
 
     def _dataset(
         self,
@@ -289,7 +282,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         """
         preprocessing = network.backbone.preprocessing
         augmenter = mixing = view = features = pixels = None
-        if augmented:
+        if augmented and self.augment is not None:
             augmenter, mixing = resolve_augment(self.augment, preprocessing)
         if augmenter is not None:
             view = AugmentedView(augmenter, seed)
@@ -324,15 +317,14 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             )
 
     def _fingerprint(self, rows: Rows, held_out: Rows | None, previous) -> str | None:
-        """Return what finds the checkpoints of a fit again, where one keeps any."""
-        seeded = isinstance(self.random_state, int | np.integer)
-        if not seeded or not any(map(is_checkpoint, self.callbacks or ())):
-            return None
+        """Return what finds the checkpoints of a fit again."""
+        if not isinstance(self.random_state, int | np.integer):
+            return None  # no later fit has the same seed
         before = 0 if previous is None else len(self.history_)
         name, params = type(self).__name__, self.get_params(deep=True)
         return run_fingerprint(name, params, rows, held_out, epochs_before=before)
 
-    def _net_callbacks(self, held_out: Rows | None, task, partial: bool) -> list:
+    def _net_callbacks(self, held_out: Rows | None, task, schedule, partial) -> list:
         score = stopping = report = None
         if held_out is not None:
             margins = gives_margins(self.loss)
@@ -352,7 +344,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         return build_callbacks(
             self.callbacks or (),
             # A stream has no end that a schedule could lead to.
-            schedule=resolve_schedule("constant" if partial else self.schedule),
+            schedule=Schedule("constant") if partial else schedule,
             score=score,
             early_stopping=stopping,
             report=report,

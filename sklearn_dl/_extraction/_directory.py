@@ -42,18 +42,9 @@ class DirectoryStore(Store):
     lifted) is warned of once. From then on nothing is stored or claimed; what was
     stored is still found where the file can be read.
 
-    Parameters
-    ----------
-    directory : str or path-like
-        Made, with its parents, when it is missing.
-    max_bytes : int
-        Bound for the bytes of all rows; the file is some 10 % larger. It doesn't shrink
-        when rows are evicted, only in `clear`.
-
-    Raises
-    ------
-    ValueError
-        At first use, if a newer version of sklearn_dl wrote the file.
+    The file is some 10 % larger than its rows; it doesn't shrink when they are evicted,
+    only in `clear`. If a newer version of sklearn_dl wrote it, the first use is a
+    ValueError.
 
     Notes
     -----
@@ -72,18 +63,6 @@ class DirectoryStore(Store):
 
     Uses are numbered, not timed. A hit writes only if a twentieth of the bound was put
     since the row's last noted use: to that coarseness the eviction follows the uses.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from sklearn_dl._extraction._directory import DirectoryStore
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     store = DirectoryStore(directory, 1000)
-    ...     store.put({bytes(32): np.ones(2)}, "me")
-    ...     print(store.lookup([bytes(32)], (2,), float)[bytes(32)])
-    ...     store.close()
-    [1. 1.]
     """
 
     def __init__(self, directory: str | os.PathLike, max_bytes: int):

@@ -84,23 +84,10 @@ class PixelReader:
         return {**self.__dict__, "_executor": None}
 
     def read(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """Return the pixels of some rows.
+        """Return the pixels of some of the reader's rows, (b, 1 or 3, height, width).
 
-        Parameters
-        ----------
-        rows : sequence of int
-            Positions among the rows of the reader.
-
-        Returns
-        -------
-        torch.Tensor of shape (n_rows, 1 or 3, height, width)
-            uint8, or float for images given as floats; what the view returns where
-            there is one.
-
-        Raises
-        ------
-        ImageDecodeError
-            Naming every row of the batch that can't be decoded.
+        They are uint8, or float for images given as floats; or what the view returns.
+        An ImageDecodeError names every row of the batch that can't be decoded.
         """
         return self._collect(self._submit(np.asarray(rows)))
 
@@ -111,19 +98,10 @@ class PixelReader:
         return self.stream(map(slice, starts, ends))
 
     def stream(self, batches: Iterable[Any]) -> Iterator[tuple[Any, torch.Tensor]]:
-        """Yield the pixels of batches of rows, decoding ahead of the consumer.
+        """Yield (rows, pixels) of batches of rows, decoding ahead of the consumer.
 
-        Parameters
-        ----------
-        batches : iterable of slice or ndarray of int
-            Positions among the rows of the reader; taken a few batches ahead.
-
-        Yields
-        ------
-        rows : slice or ndarray
-            As it was given.
-        pixels : torch.Tensor
-            As `read` returns it.
+        A batch is a slice or an array of positions among the rows of the reader; a few
+        are taken ahead.
         """
         coming = iter(batches)
         pending: deque = deque()
@@ -259,7 +237,7 @@ def _read_together(source: ImageSource, preprocessing, device: torch.device) -> 
     # Other devices don't resize with a filter in every release of torch.
     if device.type not in ("cpu", "cuda") or not preprocessing.resizes_tensors:
         return False
-    return device.type == "cuda" or np.asarray(source[0]).dtype != np.uint8
+    return device.type == "cuda" or not source.uint8
 
 
 def resized_by(source: ImageSource, preprocessing, device: torch.device, view) -> str:
@@ -302,19 +280,8 @@ def channel_statistics(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and standard deviation of each colour channel.
 
-    Over all pixels of all rows at the network's input size, on the scale 0 to 1. A
-    channel without variation gets deviation 1.
-
-    Parameters
-    ----------
-    reader : PixelReader
-        The images.
-    batch_size : int
-        Rows read at a time.
-
-    Returns
-    -------
-    mean, std : tuple of 3 floats
+    They are over all pixels of all rows at the network's input size, on the scale 0 to
+    1. A channel without variation gets deviation 1.
     """
     n_pixels = 0
     mean, scatter = np.zeros(3), np.zeros(3)

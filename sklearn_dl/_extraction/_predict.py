@@ -124,28 +124,16 @@ def run_frozen(
     processes ask for it at the same time. Inside ``joblib.parallel_config("dask")``
     many images are spread over the workers of the cluster.
 
+    Parameters and result are those of `run_network`, but for these.
+
     Parameters
     ----------
     backbone : Backbone
-    source : ImageSource of n images
+        Its own preprocessing is taken.
     execution : Execution
         The workers of a cluster take its `requested_device`, as they have it.
     cache : "memory", str, path, FeatureCache or None
         Where features are kept; None computes all.
-    rows : ndarray of int, default=None
-        Positions of the images wanted; None for all n.
-    views : Views, default=None
-        Several views of each image are taken through the backbone.
-    combine : callable, default=None
-        Maps features, (b, n_features) or with views (b, n_views, n_features), to one
-        row each. None takes the mean over the views.
-    description : str, default="images"
-        Label of the progress bar.
-
-    Returns
-    -------
-    ndarray of shape (n or n_rows, n_outputs)
-        float32, or float64 where that is the precision.
 
     Raises
     ------
@@ -219,21 +207,10 @@ def progress(n_images: int, description: str, verbose: int) -> Iterator[Bar]:
 
 
 class Forward:
-    """A network on batches of pixels, in evaluation mode.
+    """A network on batches of pixels, moved to the device, in evaluation mode.
 
-    Where the device's memory doesn't suffice for a batch, it is halved, with a warning,
-    and so are those that follow.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Maps a normalised batch of shape (b, 3, height, width) to (b, n_outputs).
-        It is moved to the device.
-    preprocessing : Preprocessing
-        Its ``normalize`` is the network's first step.
-    execution : Execution
-    views : Views, default=None
-        Several views of each image are taken through the network.
+    ``preprocessing.normalize`` is its first step. Where the device's memory doesn't
+    suffice for a batch, it is halved, with a warning, and so are those that follow.
     """
 
     def __init__(self, network, preprocessing, execution: Execution, views=None):
@@ -246,18 +223,9 @@ class Forward:
         self._most: int | None = None  # images that the memory has room for
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the outputs, on the CPU.
+        """Return the outputs, (b, [n_views,] n_outputs), on the CPU.
 
-        Parameters
-        ----------
-        pixels : torch.Tensor
-            (b, 1 or 3, height, width), or with views (b, n_views, 1 or 3, height,
-            width).
-
-        Returns
-        -------
-        torch.Tensor of shape (b, n_outputs) or (b, n_views, n_outputs)
-            float32, or float64 where that is the precision.
+        The pixels are (b, [n_views,] 1 or 3, height, width).
         """
         return self._start(pixels)()
 
@@ -365,30 +333,14 @@ class _SameViews:
 
 
 class OnFeatures:
-    """A head on features, in evaluation mode.
-
-    Parameters
-    ----------
-    head : torch.nn.Module
-        Maps (b, n_features) to (b, n_outputs). It is moved to the device.
-    execution : Execution
-    """
+    """A head on features, moved to the device, in evaluation mode."""
 
     def __init__(self, head: torch.nn.Module, execution: Execution):
         self.execution = execution
         self.head = place(head, execution.device, execution.module_dtype)
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the outputs, on the CPU.
-
-        Parameters
-        ----------
-        features : torch.Tensor of shape (b, n_features) or (b, n_views, n_features)
-
-        Returns
-        -------
-        torch.Tensor of shape (b, n_outputs) or (b, n_views, n_outputs)
-        """
+        """Return the outputs of (b, [n_views,] n_features), on the CPU."""
         dtype = self.execution.module_dtype
         rows = features.flatten(0, -2).to(self.execution.device, dtype)
         with torch.inference_mode(), self.execution.autocast():
@@ -477,16 +429,18 @@ class Features:
         """Return the features of rows, (n_rows, [n_views,] n_features)."""
         assert self.store is not None
         before = self.computed
-        with Flight(self.store, self.shape, self.dtype) as flight:
-            if self.source.digest_reads:
+        kind = self.store, self.shape, self.dtype
+        if self.source.digest_reads:
+            with Flight(*kind) as flight:
                 keys, found = self._read_then_look_up(rows, bar, flight)
+        else:
+            digests = self.digests(rows)
+            keys = self.keys(digests)
+            found = self.store.lookup(keys, self.shape, self.dtype)
+            if all(map(found.__contains__, keys)):
+                bar(len(keys))
             else:
-                digests = self.digests(rows)
-                keys = self.keys(digests)
-                found = flight.find(keys)
-                if all(map(found.__contains__, keys)):
-                    bar(len(keys))
-                else:
+                with Flight(*kind) as flight:
                     self._compute_missing(rows, digests, keys, found, flight, bar)
         misses = self.computed - before
         self.store.count(hits=len(rows) - misses, misses=misses)

@@ -56,12 +56,8 @@ _TABLES = ("entries", "features", "owners", "claims", "files", "totals")
 class Database:
     """The database file of a directory, opened when it is first asked for.
 
-    Not safe for threads: the store has a lock round each use.
-
-    Parameters
-    ----------
-    directory : path-like
-        Made, with its parents, when the file is opened for writing.
+    Not safe for threads: the store has a lock round each use. The directory is made,
+    with its parents, when the file is opened for writing.
     """
 
     def __init__(self, directory: str | os.PathLike):
@@ -84,15 +80,7 @@ class Database:
         return True
 
     def connect(self) -> sqlite3.Connection:
-        """Return the open connection, after opening it where needed.
-
-        Raises
-        ------
-        ValueError
-            If the file has a format newer than this version knows.
-        OSError, sqlite3.Error
-            If it can't be opened for writing.
-        """
+        """Return the open connection, after opening it where needed."""
         # Somebody may have deleted or moved the file under an open connection.
         if self._connection is None or self._identity != self._on_disk():
             self.close()
@@ -103,12 +91,7 @@ class Database:
         return self._connection
 
     def connect_to_read(self) -> sqlite3.Connection:
-        """Return a connection for a file or directory that can't be written.
-
-        Raises
-        ------
-        ValueError, OSError, sqlite3.Error
-        """
+        """Return a connection for a file or directory that can't be written."""
         if self._connection is None:
             # Without a log beside it the file is complete, and needs no lock; SQLite
             # could not make the lock's file here.

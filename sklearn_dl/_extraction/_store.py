@@ -51,13 +51,8 @@ class Store(ABC):
 
     A key is 32 bytes, the digest of all that the row depends on. Keys that are missing
     are claimed before they are computed; what others have claimed is waited for. The
-    methods are safe to call from several threads, and after a fork.
-
-    Parameters
-    ----------
-    max_bytes : int
-        Bound for the bytes of all rows. When it is passed, the least recently used go,
-        down to 90 % of it.
+    methods are safe to call from several threads, and after a fork. When the bound
+    for the bytes of all rows is passed, the least recently used go, down to 90 % of it.
     """
 
     def __init__(self, max_bytes: int):
@@ -144,18 +139,6 @@ class MemoryStore(Store):
 
     A forked child begins with the rows of its parent and none of the claims. Digests
     of files are not kept here: `sklearn_dl._images` remembers them for the process.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_dl._extraction._store import MemoryStore
-    >>> store = MemoryStore(1000)
-    >>> key = bytes(32)
-    >>> store.claim([key], "me") == [key], store.claim([key], "you") == [key]
-    (True, False)
-    >>> store.put({key: np.ones(2)}, "me")
-    >>> store.lookup([key], (2,), float)[key]
-    array([1., 1.])
     """
 
     def __init__(self, max_bytes: int):
@@ -286,15 +269,7 @@ _COUNTER = itertools.count()
 
 
 def new_owner() -> str:
-    """Return a name that no other owner has, and that shows whether its process lives.
-
-    Examples
-    --------
-    >>> from sklearn_dl._extraction._store import new_owner, owner_is_dead
-    >>> owner = new_owner()
-    >>> owner == new_owner(), owner_is_dead(owner)
-    (False, False)
-    """
+    """Return a name of its own, which shows whether its process lives."""
     pid = os.getpid()
     return f"{_machine()}/{pid}/{_started(pid)}/{next(_COUNTER)}"
 

@@ -7,7 +7,6 @@ whatever values the rows of one call happen to hold.
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -91,59 +90,42 @@ def warn_if_padded(n_features: int, shape: tuple[int, ...]) -> None:
         )
 
 
-def choose_layout(
+def read_axes(
     shape: tuple[int, ...],
     *,
     channels_first: bool = False,
     image_shape: tuple[int, ...] | None = None,
-) -> str:
-    """Return "grey", "last" or "first": where the channels of a stack of images are.
+) -> tuple[str, tuple[int, ...]]:
+    """Return "grey", "last" or "first", where channels are, and (H, W, C) of an image.
 
     `channels_first` is the reading preferred where both are possible (torch's).
     """
+    _, *sizes = map(int, shape)
     if len(shape) == 3:
-        if shape[2] in CHANNELS and image_shape != tuple(shape[1:]):
+        if shape[2] in CHANNELS and image_shape != tuple(sizes):
             raise ValueError(
                 f"X of shape {tuple(shape)} looks like one image: pass X[None] for one "
                 "image, or image_shape=(height, width) if these are grey images "
                 f"{shape[2]} pixels wide."
             )
-        return "grey"
-    possible = [
-        name for name, axis in (("last", 3), ("first", 1)) if shape[axis] in CHANNELS
-    ]
-    if not possible:
+        readings = [("grey", (*sizes, 1))]
+    else:
+        readings = [("last", (*sizes,)), ("first", (*sizes[1:], sizes[0]))]
+        readings = [(name, size) for name, size in readings if size[2] in CHANNELS]
+    if not readings:
         raise ValueError(
             f"X of shape {tuple(shape)} has no axis of channels: (n, H, W, C) or "
             "(n, C, H, W) with 1, 3 or 4 channels expected."
         )
     if image_shape is not None:
-        possible = [n for n in possible if _agrees(image_shape, shape, n)] or possible
-    return possible[-1 if channels_first else 0]
-
-
-def stack_shape(shape: tuple[int, ...], layout: str) -> tuple[int, int, int]:
-    """Return the (H, W, C) of each image of a stack."""
-    if layout == "grey":
-        return (shape[1], shape[2], 1)
-    if layout == "first":
-        return (shape[2], shape[3], shape[1])
-    return (shape[1], shape[2], shape[3])
-
-
-def _agrees(image_shape: tuple[int, ...], shape: tuple[int, ...], layout: str) -> bool:
-    return stack_shape(shape, layout)[: len(image_shape)] == image_shape
-
-
-def check_agreement(
-    image_shape: tuple[int, ...] | None, shape: tuple[int, ...], layout: str
-) -> None:
-    """Refuse an `image_shape` other than the one the images have."""
-    if image_shape is not None and not _agrees(image_shape, shape, layout):
-        raise ValueError(
-            f"image_shape={image_shape}, but X of shape {tuple(shape)} holds images of "
-            f"shape {stack_shape(shape, layout)}."
-        )
+        agreeing = [r for r in readings if r[1][: len(image_shape)] == image_shape]
+        if not agreeing:
+            raise ValueError(
+                f"image_shape={image_shape}, but X of shape {tuple(shape)} holds "
+                f"images of shape {readings[-1 if channels_first else 0][1]}."
+            )
+        readings = agreeing
+    return readings[-1 if channels_first else 0]
 
 
 def arrange(block: np.ndarray, layout: str) -> np.ndarray:
@@ -167,18 +149,14 @@ def check_kind(dtype: np.dtype) -> None:
 def value_range(data: Any) -> tuple[float, float]:
     """Return the lowest and highest value, refusing NaN and infinity by their row."""
     low, high = math.inf, -math.inf
-    for start, block in _blocks(data):
+    step = max(1, _BLOCK_VALUES // max(1, math.prod(data.shape[1:])))
+    for start in range(0, data.shape[0], step):
+        block = np.asarray(data[start : start + step])
         block_low, block_high = float(block.min()), float(block.max())
         if not -FLOAT32_MAX <= block_low <= block_high <= FLOAT32_MAX:
             _refuse_not_finite(block, start)
         low, high = min(low, block_low), max(high, block_high)
     return low, high
-
-
-def _blocks(data: Any) -> Iterator[tuple[int, np.ndarray]]:
-    step = max(1, _BLOCK_VALUES // max(1, math.prod(data.shape[1:])))
-    for start in range(0, data.shape[0], step):
-        yield start, np.asarray(data[start : start + step])
 
 
 def _refuse_not_finite(block: np.ndarray, start: int) -> None:
@@ -194,42 +172,34 @@ def _refuse_not_finite(block: np.ndarray, start: int) -> None:
     raise ValueError(f"Input X contains {what}: first in row {start + row}.")
 
 
-Convert = Callable[[np.ndarray], np.ndarray]
-
-
-def pixel_rule(dtype: np.dtype, low: float, high: float, *, rows: bool) -> Convert:
-    """Return the function from values to pixels (uint8, or float32 in [0, 1]).
+def pixel_rule(data: Any, *, rows: bool, warn: bool = True) -> str:
+    """Return how `as_pixels` reads the values of an array, and look at all of them.
 
     Integers in 0-255 become uint8, which means x / 255 as it does outside of it.
     """
+    dtype = data.dtype
+    if dtype == np.uint8 or dtype.kind == "b":
+        return "bits" if dtype.kind == "b" else "bytes"
+    low, high = value_range(data)
+    if warn:
+        warn_about_range(dtype, low, high, rows=rows)
     if dtype.kind == "f":
-        return _to_float32
-    if dtype == np.uint8:
-        return _to_uint8
-    if dtype.kind == "b":
-        return _from_bool
+        return "floats"
     if dtype == np.uint16 and not rows:
-        return _from_uint16
-    return _to_uint8 if 0 <= low and high <= 255 else _from_integers
+        return "16 bits"
+    return "bytes" if 0 <= low and high <= 255 else "integers"
 
 
-def _to_float32(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float32, copy=False)
-
-
-def _to_uint8(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.uint8, copy=False)
-
-
-def _from_bool(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.uint8) * np.uint8(255)
-
-
-def _from_uint16(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float32) / np.float32(65535)
-
-
-def _from_integers(values: np.ndarray) -> np.ndarray:
+def as_pixels(values: np.ndarray, rule: str) -> np.ndarray:
+    """Return values as pixels: uint8, or float32 in [0, 1]."""
+    if rule == "bytes":
+        return values.astype(np.uint8, copy=False)
+    if rule == "floats":
+        return values.astype(np.float32, copy=False)
+    if rule == "bits":
+        return values.astype(np.uint8) * np.uint8(255)
+    if rule == "16 bits":
+        return values.astype(np.float32) / np.float32(65535)
     return (values / 255.0).astype(np.float32)
 
 
@@ -283,7 +253,6 @@ def image_array(array: Any) -> np.ndarray:
         )
     layout = "grey"
     if stack.ndim == 4:
-        layout = choose_layout(stack.shape, channels_first=is_tensor(array))
-    low, high = value_range(stack)
-    convert = pixel_rule(stack.dtype, low, high, rows=False)
-    return np.array(over_white(convert(arrange(stack, layout)))[0], order="C")
+        layout, _ = read_axes(stack.shape, channels_first=is_tensor(array))
+    pixels = as_pixels(stack, pixel_rule(stack, rows=False, warn=False))
+    return np.array(over_white(arrange(pixels, layout))[0], order="C")

@@ -13,21 +13,19 @@ from sklearn.utils import check_array
 
 from sklearn_dl._images._arrays import (
     as_numpy,
-    check_agreement,
     check_image_shape,
     check_kind,
-    choose_layout,
     is_tensor,
     pixel_rule,
+    read_axes,
     row_shape,
-    stack_shape,
     value_range,
     warn_about_range,
     warn_if_padded,
 )
-from sklearn_dl._images._dataset_item import DatasetItem
 from sklearn_dl._images._source import (
     ArraySource,
+    DatasetItem,
     ImageSource,
     ObjectSource,
     PathSource,
@@ -47,7 +45,7 @@ _IMAGES = {_PATH, _BYTES, _PIL, _ARRAY, _ITEM}
 
 
 def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
-    """Read any accepted X as a row-indexable source of images.
+    """Read any accepted X as a row-indexable source of images, decoded when asked for.
 
     Parameters
     ----------
@@ -61,11 +59,6 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
         that are neither are filled up with zeros, with a warning. Images that
         have a shape of their own must agree with it; paths, PIL images and bytes are
         not looked at.
-
-    Returns
-    -------
-    source : ImageSource
-        Its rows are decoded when they are asked for.
 
     Raises
     ------
@@ -93,16 +86,22 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     """
     if isinstance(X, ImageSource):
         return X
-    if hasattr(X, "tocsr"):
-        check_array(X)  # raises scikit-learn's error for sparse data
-    _refuse_one_image(X)
     image_shape = check_image_shape(image_shape)
-    if isinstance(X, pd.DataFrame):
-        return _from_frame(X, image_shape)
+    if isinstance(X, np.ndarray):
+        return _from_array(X, image_shape)
     if isinstance(X, list | tuple):
         return _from_sequence(X, image_shape)
+    if isinstance(X, pd.DataFrame):
+        return _from_frame(X, image_shape)
+    if hasattr(X, "tocsr"):
+        check_array(X)  # raises scikit-learn's error for sparse data
     if is_tensor(X):
         return _from_numbers(as_numpy(X), image_shape, channels_first=True)
+    if isinstance(X, str | os.PathLike):
+        raise TypeError(f"X is one path: put it in a list, [{str(X)!r}].")
+    form = _form(X)
+    if form in (_BYTES, _PIL, _ITEM):
+        raise TypeError(f"X is one {form}: put it in a list, [X].")
     if hasattr(X, "__array__"):
         return _from_array(np.asarray(X), image_shape)
     hint = ""
@@ -111,14 +110,6 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     elif hasattr(X, "__getitem__"):
         hint = " A dataset goes through sklearn_dl.datasets.load_torch_dataset."
     raise TypeError(f"{_ACCEPTED}; got {type(X).__name__}.{hint}")
-
-
-def _refuse_one_image(X: Any) -> None:
-    if isinstance(X, str | os.PathLike):
-        raise TypeError(f"X is one path: put it in a list, [{str(X)!r}].")
-    form = _form(X)
-    if form in (_BYTES, _PIL, _ITEM):
-        raise TypeError(f"X is one {form}: put it in a list, [X].")
 
 
 def _from_frame(X: pd.DataFrame, image_shape: ImageShape) -> ImageSource:
@@ -157,9 +148,10 @@ def _from_objects(X: np.ndarray, image_shape: ImageShape) -> ImageSource:
     if X.ndim > 2:  # what numpy makes of a list of equal arrays with dtype=object
         return _from_numbers(np.array(X.tolist()), image_shape)
     if X.ndim == 2 and X.shape[1] == 1 and len(X):
-        forms = {_form(value) for value in X[:, 0]}
+        column = X[:, 0].tolist()
+        forms = {_PATH} if _all_str(column) else set(map(_form, column))
         if forms & _IMAGES or not forms - {_MISSING}:
-            return _from_sequence(X[:, 0].tolist(), image_shape, n_features=1)
+            return _from_sequence(column, image_shape, n_features=1)
     try:
         numbers_of_X = check_array(X, ensure_all_finite=False)
     except (TypeError, ValueError):
@@ -184,6 +176,8 @@ def _from_sequence(
 ) -> ImageSource:
     if len(values) == 0:
         raise ValueError(_no_samples((0,)))
+    if _all_str(values):
+        return PathSource(list(values), n_features)
     forms = [_form(value) for value in values]
     kinds = set(forms)
     if not kinds & _IMAGES:
@@ -268,9 +262,7 @@ def _from_numbers(
     check_kind(X.dtype)
     shape = row_shape(X.shape[1], image_shape)
     warn_if_padded(X.shape[1], shape)
-    low, high = _checked_range(X, rows=True)
-    convert = pixel_rule(X.dtype, low, high, rows=True)
-    return ArraySource(X, convert, "rows", shape, X.shape[1])
+    return ArraySource(X, pixel_rule(X, rows=True), "rows", shape, X.shape[1])
 
 
 def _from_stack(
@@ -284,21 +276,14 @@ def _from_stack(
         raise ValueError(_no_samples(X.shape))
     if math.prod(X.shape) == 0:
         raise ValueError(f"X of shape {tuple(X.shape)} holds images without pixels.")
-    layout = choose_layout(
+    layout, shape = read_axes(
         X.shape, channels_first=channels_first, image_shape=image_shape
     )
-    check_agreement(image_shape, X.shape, layout)
-    low, high = _checked_range(X, rows=False)
-    convert = pixel_rule(X.dtype, low, high, rows=False)
-    return ArraySource(X, convert, layout, stack_shape(X.shape, layout), n_features)
+    return ArraySource(X, pixel_rule(X, rows=False), layout, shape, n_features)
 
 
-def _checked_range(X: Any, *, rows: bool) -> tuple[float, float]:
-    if X.dtype == np.uint8 or X.dtype.kind == "b":
-        return 0.0, 255.0
-    low, high = value_range(X)
-    warn_about_range(X.dtype, low, high, rows=rows)
-    return low, high
+def _all_str(values: Sequence[Any]) -> bool:
+    return set(map(type, values)) == {str}
 
 
 def _form(value: Any) -> str:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,47 +21,17 @@ Known = tuple[Stamp, bytes]
 _REMEMBERED = 200_000  # files
 _TICK = 2 * 10**9  # ns; no file system has a coarser clock
 _CHUNK = 1024  # futures alive at once
+_FEW = 4  # are read sooner than threads start
 _ATTEMPTS = 3  # at a file that changes while it is read
 _INT64 = 2**63 - 1  # what a database takes
-
-
-class FileMemory(Protocol):
-    """What remembers the digests of files beyond this process."""
-
-    def known_files(self, paths: Sequence[str]) -> Mapping[str, Known]:
-        """Return the stamp and the digest of those of the absolute paths it knows."""
-
-    def remember_files(self, files: Mapping[str, Known]) -> None:
-        """Take the stamps and digests of files, by absolute path."""
 
 
 def digest_image(image: Any) -> bytes:
     """Return the digest of one decoded image: of its pixels, dtype and shape.
 
     It equals ``source.digest(i)`` where ``source[i]``, which is no file and no bytes,
-    shows the same pixels in the same form.
-
-    Parameters
-    ----------
-    image : PIL.Image, ndarray (H, W, C) or (H, W), or tensor (C, H, W)
-        An image of Pillow in mode "RGB" or "L" (grey, one channel) is taken as it is,
-        any other as `decode_image` gives it.
-
-    Returns
-    -------
-    digest : bytes of length 32
-        SHA-256.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from PIL import Image
-    >>> from sklearn_dl._images import digest_image
-    >>> pixels = np.zeros((4, 6, 3), dtype="uint8")
-    >>> digest_image(pixels) == digest_image(Image.fromarray(pixels))
-    True
-    >>> digest_image(pixels) == digest_image(pixels[..., :1])
-    False
+    shows the same pixels in the same form. An image of Pillow in mode "RGB" or "L" is
+    taken as it is, any other as `decode_image` gives it; a tensor is (C, H, W).
     """
     if isinstance(image, Image.Image):
         # What is decoded may still have the EXIF tag by which it was turned.
@@ -85,18 +55,12 @@ def digest_encoded(content: Any) -> bytes:
 
 
 def digest_files(
-    paths: Iterable[str], memory: FileMemory | None, threads: int
+    paths: Iterable[str], memory: Any, threads: int
 ) -> dict[str, bytes | Exception]:
     """Return the digest of each file, or why it can't be read.
 
-    Parameters
-    ----------
-    paths : iterable of str
-        As the user gave them.
-    memory : FileMemory or None
-        Asked for files that the process doesn't know, and told those newly read.
-    threads : int
-        Files read at a time.
+    The memory, if any, is asked for files that the process doesn't know, and told of
+    those newly read.
     """
     found: dict[str, bytes | Exception] = {}
     places: dict[str, str] = {}
@@ -107,18 +71,19 @@ def digest_files(
             stamps[place] = _stamp(os.stat(place))
         except (OSError, ValueError) as error:
             found[path] = error
-    digests = _PROCESS.look_up(stamps)
+            places.pop(path, None)
+    digests: dict[str, Any] = _PROCESS.look_up(stamps)
     unknown = [place for place in stamps if place not in digests]
     if memory is not None and unknown:
         digests.update(_recall(memory, unknown, stamps))
         unknown = [place for place in unknown if place not in digests]
-    read = dict(zip(unknown, call_each(_read_file, unknown, threads), strict=True))
-    _remember(read, memory)
-    for path in places:
-        if path not in found:
-            place = places[path]
-            result = digests[place] if place in digests else read[place]
-            found[path] = result[1] if isinstance(result, tuple) else result
+    if unknown:
+        read = dict(zip(unknown, call_each(_read_file, unknown, threads), strict=True))
+        _remember(read, memory)
+        for place, result in read.items():
+            digests[place] = result[1] if isinstance(result, tuple) else result
+    for path, place in places.items():
+        found[path] = digests[place]
     return found
 
 
@@ -135,7 +100,7 @@ def call_each(
         except Exception as error:
             return error
 
-    if threads <= 1 or len(values) <= 1:
+    if threads <= 1 or len(values) < _FEW:
         return [call(value) for value in values]
     pool = ThreadPoolExecutor(threads, thread_name_prefix="sklearn_dl-digest")
     try:
@@ -207,7 +172,7 @@ def _read_file(place: str) -> tuple[Stamp | None, bytes]:
 
 
 def _recall(
-    memory: FileMemory, places: list[str], stamps: Mapping[str, Stamp]
+    memory: Any, places: list[str], stamps: Mapping[str, Stamp]
 ) -> dict[str, bytes]:
     """Return the digests that a memory has of unchanged files."""
     known = memory.known_files([place for place in places if _is_text(place)])
@@ -216,7 +181,7 @@ def _recall(
     return {place: digest for place, (_, digest) in same.items()}
 
 
-def _remember(read: Mapping[str, Any], memory: FileMemory | None) -> None:
+def _remember(read: Mapping[str, Any], memory: Any) -> None:
     new = {
         place: result
         for place, result in read.items()

@@ -3,23 +3,21 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from sklearn_dl._images._arrays import (
-    Convert,
     arrange,
+    as_pixels,
     image_array,
     is_tensor,
     over_white,
 )
-from sklearn_dl._images._dataset_item import DatasetItem
 from sklearn_dl._images._decode import path_of, read_image
 from sklearn_dl._images._digests import (
-    FileMemory,
     call_each,
     digest_encoded,
     digest_files,
@@ -28,6 +26,7 @@ from sklearn_dl._images._digests import (
 from sklearn_dl._images._errors import ImageDecodeError, reason_of
 
 _BLOCK_VALUES = 1 << 22  # pixels digested together
+_IMAGE_KEYS = ("image", "img", "pixel_values")
 
 
 class ImageSource(ABC):
@@ -51,6 +50,8 @@ class ImageSource(ABC):
         dataset, which may give another image each time, as random transforms do.
     image_shape : tuple (H, W, C) or None
         Shape of every row, where `stackable`.
+    uint8 : bool
+        Whether the rows of what is `stackable` are uint8.
     n_features : int or None
         Number of columns of a two-dimensional X.
 
@@ -68,13 +69,17 @@ class ImageSource(ABC):
     thread_safe: bool = True
     digest_reads: bool = False
     image_shape: tuple[int, int, int] | None = None
+    uint8: bool = False
     n_features: int | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> Image.Image | np.ndarray:
-        row = self._row(i)
+        n = len(self)
+        if not -n <= i < n:
+            raise IndexError(f"row {i} of a source of {n} images")
+        row = int(i) % n
         try:
             return self._load(row)
         except MemoryError:
@@ -83,17 +88,9 @@ class ImageSource(ABC):
             raise self._failure(row, error) from error
 
     def batch(self, rows: Any) -> np.ndarray:
-        """Return the images of `rows` in one new array.
+        """Return the images of some rows in one new array, (b, H, W, C).
 
-        Parameters
-        ----------
-        rows : array of int, shape (b,)
-            Rows of X.
-
-        Returns
-        -------
-        images : ndarray of shape (b, H, W, C)
-            uint8, or float32 in [0, 1]; a copy, C-contiguous and writable.
+        It is of uint8 or of float32 in [0, 1], C-contiguous and writable.
         """
         raise TypeError(f"images of kind {self.kind!r} have no common shape to stack.")
 
@@ -102,83 +99,61 @@ class ImageSource(ABC):
         return None
 
     def digest(self, i: int) -> bytes:
-        """Return the digest of what row `i` shows; see `digests`.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sklearn_dl._images import as_source
-        >>> X = np.zeros((2, 4, 4, 3), dtype="uint8")
-        >>> rows = as_source(X.reshape(2, 48))
-        >>> rows.digest(0) == rows.digest(1) == as_source(X).digest(0)
-        True
-        """
+        """Return the digest of what row `i` shows; see `digests`."""
         return self.digests([i])[0]
 
     def digests(
-        self, rows: Any, *, memory: FileMemory | None = None, threads: int = 1
+        self, rows: Any, *, memory: Any = None, threads: int = 1
     ) -> list[bytes]:
-        """Return the digests of what some rows show.
+        """Return the digests of what some rows show, 32 bytes each.
+
+        They are SHA-256: of the encoded content for paths and encoded bytes, which so
+        agree; of the pixels with dtype and shape for all else, see `digest_image`.
+        Files and bytes are not decoded: a damaged one has a digest.
+
+        A file's digest is remembered in the process, and not read again, as long as its
+        path leads to the same size, times of change, inode and device; unless it was
+        changed within two seconds before it was read.
 
         Parameters
         ----------
         rows : sequence of int, or boolean mask of shape (n,)
             Rows of X, in any order, also more than once.
         memory : object with ``known_files`` and ``remember_files``, default=None
-            What knows the digests of files beyond this process:
-            ``known_files(paths)`` returns a dict from absolute paths to stamp and
-            digest, ``remember_files(files)`` is given one.
+            What knows the digests of files beyond this process, by absolute paths;
+            see `sklearn_dl._extraction`.
         threads : int, default=1
             How many images are read at a time, where `thread_safe`.
-
-        Returns
-        -------
-        digests : list of bytes, each of length 32
-            SHA-256: of the encoded content for paths and encoded bytes, which so
-            agree; of the pixels with dtype and shape for all else, see `digest_image`.
 
         Raises
         ------
         ImageDecodeError
-            Naming every row of `rows` that can't be read. Files and bytes are not
-            decoded: a damaged one has a digest.
-
-        Notes
-        -----
-        A file's digest is remembered in the process, and not read again, as long as its
-        path leads to the same size, times of change, inode and device; unless it was
-        changed within two seconds before it was read.
+            Naming every row of `rows` that can't be read.
         """
         positions = self._positions(rows)
         unique = list(dict.fromkeys(positions))
-        found = dict(zip(unique, self._digests(unique, memory, threads), strict=True))
-        failures = {r: e for r, e in found.items() if isinstance(e, Exception)}
-        if failures:
-            errors = [self._failure(row, error) for row, error in failures.items()]
-            raise ImageDecodeError.join(errors) from next(iter(failures.values()))
+        digests = self._digests(unique, memory, threads)
+        if any(isinstance(digest, Exception) for digest in digests):
+            both = zip(unique, digests, strict=True)
+            bad = [pair for pair in both if isinstance(pair[1], Exception)]
+            errors = [self._failure(row, error) for row, error in bad]
+            raise ImageDecodeError.join(errors) from bad[0][1]
+        if len(unique) == len(positions):
+            return digests
+        found = dict(zip(unique, digests, strict=True))
         return [found[row] for row in positions]
 
     def take(self, rows: Any) -> "ImageSource":
         """Return a source with some of the rows only.
 
-        Parameters
-        ----------
-        rows : sequence of int, or boolean mask of shape (n,)
-            Rows of X.
-
-        Returns
-        -------
-        source : ImageSource
-            Of the same kind; its row ``i`` is row ``rows[i]`` of this one, with the
-            same pixels. It holds nothing of the other rows.
+        It is of the same kind; its row ``i`` is row ``rows[i]`` of this one, with the
+        same pixels. It holds nothing of the other rows.
         """
         source = copy.copy(self)
         source._keep(self._positions(rows))
         return source
 
-    def _digests(
-        self, rows: list[int], memory: FileMemory | None, threads: int
-    ) -> list[Any]:
+    def _digests(self, rows: list[int], memory: Any, threads: int) -> list[Any]:
         """Return the digest of each row, or the exception that stands for it."""
         return call_each(self._digest, rows, threads if self.thread_safe else 1)
 
@@ -190,17 +165,14 @@ class ImageSource(ABC):
         return ImageDecodeError([(row, path, reason_of(error, path))])
 
     def _positions(self, rows: Any) -> list[int]:
-        rows = np.asarray(rows)
+        n, rows = len(self), np.asarray(rows)
         if rows.dtype == bool:
-            rows = np.arange(len(self))[rows]
+            rows = np.arange(n)[rows]
         rows = rows.astype(np.intp, casting="same_kind" if rows.size else "unsafe")
-        return [self._row(row) for row in rows.tolist()]
-
-    def _row(self, i: int) -> int:
-        n = len(self)
-        if not -n <= i < n:
-            raise IndexError(f"row {i} of a source of {n} images")
-        return int(i) % n
+        beyond = (rows < -n) | (rows >= n)
+        if beyond.any():
+            raise IndexError(f"row {rows[beyond][0]} of a source of {n} images")
+        return (rows % n).tolist()
 
     @abstractmethod
     def _load(self, row: int) -> Image.Image | np.ndarray: ...
@@ -217,7 +189,7 @@ class ArraySource(ImageSource):
     def __init__(
         self,
         data: Any,
-        convert: Convert,
+        rule: str,
         layout: str,
         shape: tuple[int, ...],
         n_features: int | None = None,
@@ -225,8 +197,9 @@ class ArraySource(ImageSource):
         self.kind = "pixels" if layout == "rows" else "array"
         self.image_shape = (shape[0], shape[1], 3 if shape[2] == 4 else shape[2])
         self.n_features = n_features
+        self.uint8 = rule in ("bytes", "bits")
         self._data = data
-        self._convert = convert
+        self._rule = rule
         self._layout = layout
         self._shape = shape
 
@@ -234,11 +207,10 @@ class ArraySource(ImageSource):
         return self._data.shape[0]
 
     def batch(self, rows: Any) -> np.ndarray:
-        """Return the images of `rows` in one new array; see `ImageSource.batch`."""
         rows = np.asarray(rows)
         if rows.dtype != bool:
             rows = rows.astype(np.intp, casting="same_kind" if rows.size else "unsafe")
-        block = self._convert(np.asarray(self._data[rows]))
+        block = as_pixels(np.asarray(self._data[rows]), self._rule)
         if self._layout == "rows":
             missing = math.prod(self._shape) - block.shape[1]
             if missing:
@@ -256,11 +228,11 @@ class ArraySource(ImageSource):
         index = np.array(rows, dtype=np.intp)
         self._data = self._data.take(rows) if stacked else self._data[index]
 
-    def _digests(
-        self, rows: list[int], memory: FileMemory | None, threads: int
-    ) -> list[Any]:
+    def _digests(self, rows: list[int], memory: Any, threads: int) -> list[Any]:
         step = max(1, _BLOCK_VALUES // math.prod(self._shape))
         blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
+        if len(blocks) == 1:
+            return list(map(digest_image, self.batch(rows)))
         found = []
         for digests in call_each(self._digests_together, blocks, threads):
             if isinstance(digests, Exception):
@@ -269,7 +241,7 @@ class ArraySource(ImageSource):
         return found
 
     def _digests_together(self, rows: list[int]) -> list[bytes]:
-        return [digest_image(image) for image in self.batch(rows)]
+        return list(map(digest_image, self.batch(rows)))
 
 
 class StackedList:
@@ -283,10 +255,9 @@ class StackedList:
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         if isinstance(rows, slice):
             return np.stack(self._arrays[rows])
-        out = np.empty(
-            (np.arange(len(self._arrays))[rows]).shape + self.shape[1:], self.dtype
-        )
-        for k, row in enumerate(np.arange(len(self._arrays))[rows]):
+        positions = np.arange(len(self._arrays))[rows]
+        out = np.empty((len(positions), *self.shape[1:]), self.dtype)
+        for k, row in enumerate(positions):
             out[k] = self._arrays[row]
         return out
 
@@ -310,7 +281,6 @@ class PathSource(ImageSource):
         return len(self._paths)
 
     def path(self, i: int) -> str | None:
-        """Return the path of row `i`."""
         return self._paths[i]
 
     def _load(self, row: int) -> Image.Image:
@@ -319,12 +289,47 @@ class PathSource(ImageSource):
     def _keep(self, rows: list[int]) -> None:
         self._paths = [self._paths[row] for row in rows]
 
-    def _digests(
-        self, rows: list[int], memory: FileMemory | None, threads: int
-    ) -> list[Any]:
+    def _digests(self, rows: list[int], memory: Any, threads: int) -> list[Any]:
         paths = [self._paths[row] for row in rows]
         found = digest_files(paths, memory, threads)
         return [found[path] for path in paths]
+
+
+class DatasetItem:
+    """One item of a map-style dataset, read only when it is needed.
+
+    An ``(n, 1)`` object array of handles can be indexed by every scikit-learn tool.
+    The handles of one dataset share it, also when the array is pickled.
+    """
+
+    __slots__ = ("dataset", "index")
+
+    def __init__(self, dataset: Any, index: int):
+        self.dataset = dataset
+        self.index = index
+
+    def __repr__(self) -> str:
+        return f"DatasetItem({type(self.dataset).__name__}, {self.index})"
+
+    def load(self) -> Any:
+        """Return the whole item, as the dataset gives it."""
+        return self.dataset[self.index]
+
+    def image(self) -> Any:
+        """Return the image of the item: the item, its first part or its "image"."""
+        item = self.load()
+        if isinstance(item, Mapping):
+            key = next((key for key in _IMAGE_KEYS if key in item), None)
+            if key is None:
+                raise ValueError(
+                    f"the item has no 'image', only {sorted(map(str, item))}"
+                )
+            return item[key]
+        if isinstance(item, tuple | list):
+            if not item:
+                raise ValueError("the item is empty")
+            return item[0]
+        return item
 
 
 class ObjectSource(ImageSource):
@@ -342,7 +347,6 @@ class ObjectSource(ImageSource):
         return len(self._objects)
 
     def path(self, i: int) -> str | None:
-        """Return the path of row `i`, or None if it has none."""
         return path_of(self._objects[i])
 
     def _load(self, row: int) -> Image.Image | np.ndarray:

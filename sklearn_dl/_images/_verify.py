@@ -1,16 +1,15 @@
 """Find the images that cannot be decoded."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from sklearn_dl._images._coerce import as_source
+from sklearn_dl._images._digests import call_each
 from sklearn_dl._images._errors import Failure, ImageDecodeError
 from sklearn_dl._images._source import ImageSource
-
-_CHUNK = 1024  # futures alive at once, so that memory stays flat
 
 
 def verify_images(X: Any) -> pd.DataFrame:
@@ -36,15 +35,12 @@ def verify_images(X: Any) -> pd.DataFrame:
     """
     source = as_source(X)
     failures: list[Failure] = []
-    if source.kind == "paths":
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for start in range(0, len(source), _CHUNK):
-                rows = range(start, min(start + _CHUNK, len(source)))
-                for found in pool.map(lambda row: _failure(source, row), rows):
-                    failures.extend(found)
-    elif source.kind == "objects":  # a dataset need not be thread-safe
-        for row in range(len(source)):
-            failures.extend(_failure(source, row))
+    if not source.stackable:  # arrays are decoded
+        # A dataset need not be thread-safe.
+        threads = min(8, os.cpu_count() or 1) if source.kind == "paths" else 1
+        look = partial(_failure, source)
+        for found in call_each(look, range(len(source)), threads):
+            failures.extend(found)
     table = pd.DataFrame(failures, columns=["row", "path", "reason"])
     return table.astype({"row": int, "path": object, "reason": object})
 

@@ -3,12 +3,11 @@
 from sklearn_dl._runtime._allocator import keep_large_blocks, release_memory
 from sklearn_dl._runtime._device import (
     PRECISIONS,
-    autocast,
-    module_dtype,
+    Execution,
+    decoding_threads,
     resolve_device,
     resolve_precision,
 )
-from sklearn_dl._runtime._execution import Execution
 from sklearn_dl._runtime._fingerprint import fingerprint_text, package_versions
 from sklearn_dl._runtime._memory import (
     fitting_batch_size,
@@ -17,14 +16,10 @@ from sklearn_dl._runtime._memory import (
     machine_bytes,
 )
 from sklearn_dl._runtime._random import draw_seed, keyed_generator, reseed, seeded
-from sklearn_dl._runtime._signals import Interrupts
-from sklearn_dl._runtime._threads import decoding_threads
 
 __all__ = [
     "PRECISIONS",
     "Execution",
-    "Interrupts",
-    "autocast",
     "decoding_threads",
     "draw_seed",
     "fingerprint_text",
@@ -34,7 +29,6 @@ __all__ = [
     "keep_large_blocks",
     "keyed_generator",
     "machine_bytes",
-    "module_dtype",
     "package_versions",
     "release_memory",
     "reseed",

@@ -22,35 +22,13 @@ _KEPT, _SYSTEM = (_GIB, 2 * _GIB - 1), (2**17, 2**17)  # the latter are glibc's 
 
 
 def keep_large_blocks(keep: bool | None = None) -> bool:
-    """Let glibc keep freed blocks for the next use, in this process.
+    """Let glibc keep freed blocks for the next use; return whether it does.
 
-    The estimators call it before they compute. The setting is the whole process's:
-    switch it off with ``keep_large_blocks(False)``, or before Python starts by the
-    environment variable ``SKLEARN_DL_ALLOCATOR=system``.
-
-    Parameters
-    ----------
-    keep : bool, default=None
-        Whether to keep blocks from now on, in this process and in those that it
-        starts. None leaves the choice as it is; at first it is to keep them, unless
-        the environment variable says otherwise.
-
-    Returns
-    -------
-    bool
-        Whether blocks are kept: False where the C library isn't glibc.
-
-    Notes
-    -----
-    Once they were kept, switching it off sets glibc's thresholds to 128 KiB, where they
-    begin; glibc moves them no more.
-
-    Examples
-    --------
-    >>> from sklearn_dl._runtime import keep_large_blocks
-    >>> keep_large_blocks(False)
-    False
-    >>> _ = keep_large_blocks(True)
+    The estimators call it before they compute. The setting is the whole process's, and
+    of those that it starts: switch it off with ``keep_large_blocks(False)``, or before
+    Python starts by the environment variable ``SKLEARN_DL_ALLOCATOR=system``; None
+    leaves the choice as it is. Once blocks were kept, switching it off sets glibc's
+    thresholds to 128 KiB, where they begin; glibc moves them no more.
     """
     if keep is not None:
         os.environ[_SWITCH] = "keep" if keep else "system"

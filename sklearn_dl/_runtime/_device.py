@@ -1,7 +1,8 @@
-"""Choice of the device and of the arithmetic."""
+"""What a fit or a call computes with: device, precision, threads."""
 
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 
@@ -11,28 +12,9 @@ PRECISIONS = ("auto", "bfloat16", "float16", "float32", "float64")
 def resolve_device(device: str | torch.device, *, fall_back: bool = False):
     """Return the torch device that a `device` parameter stands for.
 
-    Parameters
-    ----------
-    device : str or torch.device
-        ``"auto"`` takes CUDA, then XPU, then Apple's MPS, then the CPU.
-    fall_back : bool, default=False
-        Where the device named isn't there: with True the CPU is taken with a
-        warning (for a model fitted on another machine), with False it is an error.
-
-    Returns
-    -------
-    torch.device
-
-    Raises
-    ------
-    ValueError
-        If the name isn't a device of torch, or the device isn't on this machine.
-
-    Examples
-    --------
-    >>> from sklearn_dl._runtime import resolve_device
-    >>> resolve_device("cpu")
-    device(type='cpu')
+    ``"auto"`` takes CUDA, then XPU, then Apple's MPS, then the CPU. A device that isn't
+    on this machine is a ValueError, or with `fall_back` (for a model that was fitted
+    elsewhere) the CPU, with a warning.
     """
     if isinstance(device, str) and device == "auto":
         return torch.device(next(d for d in _PREFERRED if _is_available(d)))
@@ -75,13 +57,6 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     """Return the dtype of the arithmetic that a `precision` parameter stands for.
 
     ``"auto"`` is bfloat16 where the hardware computes it natively, else float32.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_dl._runtime import resolve_precision
-    >>> resolve_precision("float32", torch.device("cpu"))
-    torch.float32
     """
     if precision == "auto":
         native = _native_bfloat16(device)
@@ -99,16 +74,75 @@ def _native_bfloat16(device: torch.device) -> bool:
     return device.type == "xpu"
 
 
-def module_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of the parameters for arithmetic in `dtype`.
+def decoding_threads() -> int:
+    """Return the number of threads that decode images.
 
-    Half precisions keep float32 parameters and compute under autocast.
+    It is torch's own number of threads, which follows ``OMP_NUM_THREADS``, the
+    share that joblib gives to each of its workers, and `torch.set_num_threads`.
     """
-    return torch.float64 if dtype == torch.float64 else torch.float32
+    return max(1, torch.get_num_threads())
 
 
-def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
-    """Return the context in which a module computes in `dtype`."""
-    if dtype in (torch.float32, torch.float64):
-        return nullcontext()
-    return torch.autocast(device.type, dtype=dtype)
+@dataclass(frozen=True)
+class Execution:
+    """What a fit or a call computes with, made once for it.
+
+    Parameters
+    ----------
+    device : torch.device
+    dtype : torch.dtype
+        Precision of the arithmetic.
+    batch_size : int or "auto", default="auto"
+        Images in one pass of the network.
+    verbose : int, default=0
+        Above 0, progress bars are shown.
+    requested_device : str or torch.device, default="auto"
+        What the user asked for; the workers of a cluster resolve it anew.
+
+    Examples
+    --------
+    >>> from sklearn_dl._runtime import Execution
+    >>> execution = Execution.of("cpu", "bfloat16", "auto")
+    >>> execution.dtype, execution.module_dtype, execution.step_size
+    (torch.bfloat16, torch.float32, 32)
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    batch_size: int | str = "auto"
+    verbose: int = 0
+    requested_device: str | torch.device = "auto"
+
+    @classmethod
+    def of(
+        cls,
+        device: str | torch.device,
+        precision: str,
+        batch_size: int | str,
+        verbose: int = 0,
+        *,
+        fall_back: bool = False,
+    ) -> "Execution":
+        """Return what the parameters of an estimator stand for.
+
+        `fall_back` takes the CPU, with a warning, where the device isn't there.
+        """
+        found = resolve_device(device, fall_back=fall_back)
+        dtype = resolve_precision(precision, found)
+        return cls(found, dtype, batch_size, verbose, device)
+
+    @property
+    def module_dtype(self) -> torch.dtype:
+        """Dtype of parameters: half precisions keep float32, under autocast."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    @property
+    def step_size(self) -> int:
+        """Images of one step of training: "auto" is about memory alone."""
+        return 32 if isinstance(self.batch_size, str) else self.batch_size
+
+    def autocast(self) -> AbstractContextManager:
+        """Return the context in which a module computes in the precision."""
+        if self.dtype in (torch.float32, torch.float64):
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)

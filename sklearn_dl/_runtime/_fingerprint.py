@@ -149,7 +149,7 @@ class _Writer:
         if key in self.levels:
             stack[-1].reach = min(stack[-1].reach, self.levels[key])
             return f"<up {level - self.levels[key]}>"
-        found = _plain_text(value) or self.parts(value)
+        found = self.parts(value)
         if isinstance(found, str):
             self.done[key] = value, _shorten(found)
             return self.done[key][1]
@@ -180,19 +180,30 @@ class _Writer:
             return [*value], lambda texts: f"{kind.__name__} {sorted(texts)}"
         if kind in (dict, MappingProxyType):
             return self.mapping(value)
-        if isinstance(value, np.ndarray) and kind in (np.ndarray, np.memmap):
+        if kind in (np.ndarray, np.memmap):
             form = f"array {value.dtype} {value.shape}"
-            return value.ravel().tolist(), _after(form)  # of objects
+            if value.dtype.hasobject:
+                return value.ravel().tolist(), _after(form)
+            return f"{form} {_digest(np.ascontiguousarray(value))}"
         if isinstance(value, np.generic):
-            return [value.item()], lambda texts: texts[0]
+            plain = value.item() if value.dtype.kind in "biufcSU" else value
+            if isinstance(plain, np.generic):  # long doubles have no plain form
+                return f"{value.dtype} {value!r}"
+            return [plain], lambda texts: texts[0]
+        if isinstance(value, torch.Tensor):
+            return _tensor_text(value)
         if isinstance(value, Enum):
             return [value.value], _after(f"{_name(kind)}.{value.name}")
-        if isinstance(value, type):
-            return _class_parts(value)
+        if isinstance(value, ModuleType):
+            return f"module {value.__name__}"
+        if isinstance(value, type | FunctionType):
+            return self.defined(value)
         if isinstance(value, Image.Image):
             facts = [value.mode, value.size, value.info.get("transparency")]
             colours = value.getpalette() if value.mode in ("P", "PA") else None
             return [*facts, colours, value.tobytes()], _after("image")
+        if isinstance(value, torch.fx.Graph):
+            return _plain_repr(value)
         if isinstance(value, torch.nn.Module):
             own = {k: v for k, v in vars(value).items() if k not in _OF_MODULES}
             tensors = [
@@ -201,8 +212,6 @@ class _Writer:
             ]
             facts = [kind, own, _source(value), *tensors]
             return [*facts, *value._modules.items()], _after("network")
-        if isinstance(value, FunctionType):
-            return self.function(value)
         for made_of, attributes in _MADE_OF.items():
             if isinstance(value, made_of):
                 found = [getattr(value, name) for name in attributes.split()]
@@ -221,17 +230,23 @@ class _Writer:
 
         return [part for pair in kept for part in pair], finish
 
-    def function(self, value: FunctionType) -> tuple[list[Any], Finish]:
+    def defined(self, value: Any) -> str | tuple[list[Any], Finish]:
+        """Return the name, or the parts, of a class or function."""
+        name = _name(value)
+        if _told_by(value.__module__) == "name":
+            if isinstance(value, type) or "<" not in name:
+                return name  # neither a lambda nor made in a call
+        if isinstance(value, type):
+            return [_members(value), *value.__bases__], _after(f"class {name}")
         space = _main(value.__globals__.get("__name__"))
         if _told_by(space) == "all":
             for code in _nested(value.__code__):
-                for name in _globals_read(code):
-                    if name in value.__globals__:
-                        self.follow(space, name, value.__globals__[name], code.co_names)
+                for read in _globals_read(code):
+                    if read in value.__globals__:
+                        self.follow(space, read, value.__globals__[read], code.co_names)
         closure = list(map(_content, value.__closure__ or ()))
         given = [value.__defaults__, value.__kwdefaults__, closure]
-        parts = [*given, vars(value), value.__code__]
-        return parts, _after(f"function {_name(value)}")
+        return [*given, vars(value), value.__code__], _after(f"function {name}")
 
     def follow(self, space: str, name: str, value: Any, names: tuple[str, ...]) -> None:
         """Note a global that a code reads; of the user's modules, what it names."""
@@ -256,43 +271,23 @@ def _after(form: str, end: str = "") -> Finish:
     return lambda texts: f"{form} {', '.join(texts)}{end}"
 
 
-def _plain_text(value: Any) -> str | None:
-    """Return the text of what has no parts, None for all else."""
-    if isinstance(value, torch.Tensor):
-        return _tensor_text(value)
-    if type(value) in (np.ndarray, np.memmap) and not value.dtype.hasobject:
-        digest = _digest(np.ascontiguousarray(value))
-        return f"array {value.dtype} {value.shape} {digest}"
-    if isinstance(value, np.generic):
-        known = value.dtype.kind in "biufcSU"  # long doubles have no plain form
-        plain = known and not isinstance(value.item(), np.generic)
-        return None if plain else f"{value.dtype} {value!r}"
-    if isinstance(value, ModuleType):
-        return f"module {value.__name__}"
-    if isinstance(value, torch.fx.Graph):
-        return _plain_repr(value)
-    if isinstance(value, type | FunctionType) and _told_by(value.__module__) == "name":
-        name = _name(value)  # those in <> are lambdas, or made in a call
-        return name if isinstance(value, type) or "<" not in name else None
-    return None
-
-
-def _class_parts(value: type) -> tuple[list[Any], Finish]:
-    own: dict[str, Any] = {
+def _members(value: type) -> dict[str, Any]:
+    """Return what tells a class from others, its bases aside."""
+    if issubclass(value, Enum):
+        own = {k: m for k, m in vars(value).items() if isinstance(m, _MEMBERS)}
+        return {**own, "__members__": [(m.name, m.value) for m in value]}
+    return {
         key: member
         for key, member in vars(value).items()
         if isinstance(member, _MEMBERS)
         or not (key.startswith("_abc_") or key[:2] == key[-2:] == "__")
     }
-    if issubclass(value, Enum):
-        own = {k: m for k, m in own.items() if isinstance(m, _MEMBERS)}
-        own["__members__"] = [(m.name, m.value) for m in value]
-    return [own, *value.__bases__], _after(f"class {_name(value)}")
 
 
 def _object_parts(value: Any) -> tuple[list[Any], Finish]:
     """Return the class of an object, and what makes it up."""
-    parts, end = [type(value)], ""
+    parts: list[Any] = [type(value)]
+    end = ""
     if isinstance(value, torch.Generator):
         return [*parts, str(value.device), value.get_state()], _after("object")
     if hasattr(value, "get_params"):

@@ -17,14 +17,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @cache
 def machine_bytes() -> int:
-    """Return the memory of the machine, or of the container where that is less.
-
-    Examples
-    --------
-    >>> from sklearn_dl._runtime import machine_bytes
-    >>> machine_bytes() > 2**20
-    True
-    """
+    """Return the memory of the machine, or of the container where that is less."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # Windows
@@ -39,30 +32,15 @@ def free_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         ours = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + ours
-    free = machine_bytes() // 2
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable"):
-                free = int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    known = _number(Path("/proc/meminfo"), "MemAvailable:")
+    free = machine_bytes() // 2 if known is None else known * 1024
     used = _number(_CGROUP / "memory.current")
     limit = _number(_CGROUP / "memory.max")
     if used is not None and limit is not None:
-        free = min(free, max(0, limit - used + _reclaimable_bytes()))
+        # What a container holds of files that were read, it can let go.
+        files = _number(_CGROUP / "memory.stat", "inactive_file") or 0
+        free = min(free, max(0, limit - used + files))
     return free
-
-
-def _reclaimable_bytes() -> int:
-    """Return what a container holds of files that were read, and can let go."""
-    try:
-        for line in (_CGROUP / "memory.stat").read_text().splitlines():
-            name, _, value = line.partition(" ")
-            if name == "inactive_file":
-                return int(value)
-    except (OSError, ValueError):
-        pass
-    return 0
 
 
 # What allocators say: of the CPU, of devices, of cuBLAS and cuDNN, of MPS.
@@ -73,26 +51,10 @@ _NO_ROOM = (
 
 
 def fitting_batch_size(device: torch.device, size: tuple[int, int] | None) -> int:
-    """Return a batch size for prediction that fits the device's memory.
+    """Return a batch size for prediction of images of a size that fits the memory.
 
-    Parameters
-    ----------
-    device : torch.device
-    size : (int, int) or None
-        Height and width of the images in pixels; None takes 224 x 224.
-
-    Returns
-    -------
-    int
-        A power of two: 32 on a CPU, 256 on CUDA, 128 on XPU and 64 on MPS, or what a
-        third of the memory that is free has room for, where that is less.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_dl._runtime import fitting_batch_size
-    >>> fitting_batch_size(torch.device("cpu"), (100_000, 100_000))
-    1
+    It is a power of two: 32 on a CPU, 256 on CUDA, 128 on XPU and 64 on MPS, or what a
+    third of the memory that is free has room for, where that is less.
     """
     height, width = (224, 224) if size is None else size
     room = free_bytes(device) // 3 // (_BYTES_PER_PIXEL * height * width)
@@ -101,14 +63,7 @@ def fitting_batch_size(device: torch.device, size: tuple[int, int] | None) -> in
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that a device's memory didn't suffice.
-
-    Examples
-    --------
-    >>> from sklearn_dl._runtime import is_out_of_memory
-    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("no"))
-    (True, False)
-    """
+    """Tell whether an error says that a device's memory didn't suffice."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     # The CPU's allocator, those of other devices and CUDA's libraries have no class.
@@ -122,8 +77,10 @@ def free_cached_blocks(device: torch.device) -> None:
         getattr(torch, device.type).empty_cache()
 
 
-def _number(path: Path) -> int | None:
+def _number(path: Path, name: str = "") -> int | None:
+    """Return the number in a file, or that which follows a name there."""
     try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # no such file, or "max"
+        words = path.read_text().split()
+        return int(words[words.index(name) + 1] if name else words[0])
+    except (OSError, ValueError, IndexError):  # no such file, or "max"
         return None

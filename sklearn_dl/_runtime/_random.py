@@ -9,14 +9,7 @@ from sklearn.utils import check_random_state
 
 
 def draw_seed(random_state) -> int:
-    """Draw one seed from a scikit-learn `random_state`.
-
-    Examples
-    --------
-    >>> from sklearn_dl._runtime import draw_seed
-    >>> draw_seed(0) == draw_seed(0)
-    True
-    """
+    """Draw one seed from a scikit-learn `random_state`."""
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
@@ -43,18 +36,7 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 
 def reseed(seed: int, device: torch.device | None = None) -> None:
-    """Seed torch's generator of the CPU, and that of the device.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_dl._runtime import reseed, seeded
-    >>> with seeded(0):
-    ...     first = torch.rand(2)
-    ...     reseed(0)
-    ...     torch.equal(first, torch.rand(2))
-    True
-    """
+    """Seed torch's generator of the CPU, and that of the device."""
     torch.random.default_generator.manual_seed(seed)
     for index in _cuda_index(device):
         torch.cuda.default_generators[index].manual_seed(seed)
@@ -67,12 +49,5 @@ def _cuda_index(device: torch.device | None) -> list[int]:
 
 
 def keyed_generator(*key: int) -> np.random.Generator:
-    """Return a generator that depends on the key alone.
-
-    Examples
-    --------
-    >>> from sklearn_dl._runtime import keyed_generator
-    >>> keyed_generator(0, 3, 7).random() == keyed_generator(0, 3, 7).random()
-    True
-    """
+    """Return a generator that depends on the key alone."""
     return np.random.default_rng(key)

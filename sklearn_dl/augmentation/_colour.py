@@ -73,14 +73,6 @@ def _factor(rng: np.random.Generator, spread: float) -> float:
     return max(1 + spread * rng.uniform(-1, 1), 0.05)
 
 
-def _brightness(colours: ColourMap, rng, strength: float) -> None:
-    colours.brightness(_factor(rng, 0.4 * strength))
-
-
-def _contrast(colours: ColourMap, rng, strength: float) -> None:
-    colours.contrast(_factor(rng, 0.4 * strength))
-
-
 def _color(colours: ColourMap, rng, strength: float) -> None:
     colours.brightness(_factor(rng, 0.2 * strength))
     colours.contrast(_factor(rng, 0.2 * strength))
@@ -88,20 +80,18 @@ def _color(colours: ColourMap, rng, strength: float) -> None:
     colours.hue(min(0.02 * strength, 0.5) * rng.uniform(-1, 1))
 
 
-def _channel_shift(colours: ColourMap, rng, strength: float) -> None:
-    colours.shift(min(0.1 * strength, 1) * rng.uniform(-1, 1, len(colours.means)))
-
-
 def _grayscale(colours: ColourMap, rng, strength: float) -> None:
     if rng.random() < 0.2 * strength:
         colours.saturation(0.0)
 
 
-# In the order in which they act.
+# Steps drawn from (colours, rng, strength), in the order in which they act.
 COLOURS: dict[str, Callable[..., None]] = {
-    "brightness": _brightness,
-    "contrast": _contrast,
+    "brightness": lambda colours, rng, s: colours.brightness(_factor(rng, 0.4 * s)),
+    "contrast": lambda colours, rng, s: colours.contrast(_factor(rng, 0.4 * s)),
     "color": _color,
-    "channel_shift": _channel_shift,
+    "channel_shift": lambda colours, rng, s: colours.shift(
+        min(0.1 * s, 1) * rng.uniform(-1, 1, len(colours.means))
+    ),
     "grayscale": _grayscale,
 }

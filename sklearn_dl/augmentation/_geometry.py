@@ -75,12 +75,8 @@ def perspective_matrix(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     return np.append(np.linalg.solve(rows, values), 1).reshape(3, 3)
 
 
-def _flip(rng, strength, height, width):
-    return scale_matrix(-1.0 if rng.random() < 0.5 * min(strength, 1) else 1.0, 1.0)
-
-
-def _vertical_flip(rng, strength, height, width):
-    return scale_matrix(1.0, -1.0 if rng.random() < 0.5 * min(strength, 1) else 1.0)
+def _mirrored(rng: np.random.Generator, strength: float) -> float:
+    return -1.0 if rng.random() < 0.5 * min(strength, 1) else 1.0
 
 
 def _scale(rng, strength, height, width):
@@ -88,17 +84,9 @@ def _scale(rng, strength, height, width):
     return scale_matrix(factor, factor)
 
 
-def _rotation(rng, strength, height, width):
-    return rotation_matrix(min(15 * strength, 180) * rng.uniform(-1, 1))
-
-
 def _translation(rng, strength, height, width):
     x, y = min(0.1 * strength, 0.5) * rng.uniform(-1, 1, 2)
     return translation_matrix(x * width, y * height)
-
-
-def _shear(rng, strength, height, width):
-    return shear_matrix(*(min(10 * strength, 40) * rng.uniform(-1, 1, 2)))
 
 
 def _perspective(rng, strength, height, width):
@@ -118,13 +106,17 @@ def padding_shift(
     return translation_matrix(float(x), float(y))
 
 
-# In the order in which they act.
+# Matrices drawn from (rng, strength, height, width), in the order in which they act.
 GEOMETRIC: dict[str, Callable[..., np.ndarray]] = {
-    "flip": _flip,
-    "vertical_flip": _vertical_flip,
+    "flip": lambda rng, s, h, w: scale_matrix(_mirrored(rng, s), 1.0),
+    "vertical_flip": lambda rng, s, h, w: scale_matrix(1.0, _mirrored(rng, s)),
     "scale": _scale,
-    "rotation": _rotation,
-    "shear": _shear,
+    "rotation": lambda rng, s, h, w: rotation_matrix(
+        min(15 * s, 180) * rng.uniform(-1, 1)
+    ),
+    "shear": lambda rng, s, h, w: shear_matrix(
+        *(min(10 * s, 40) * rng.uniform(-1, 1, 2))
+    ),
     "perspective": _perspective,
     "translation": _translation,
 }

@@ -177,10 +177,10 @@ def resolve_augment(
     (Augmenter(rotation, erase), Mixing(kind='mixup', alpha=None))
     """
     chosen = augment if isinstance(augment, Augment) else Augment(augment)
-    transforms, strength = chosen.transforms, _Strength(chosen.strength)
-    items = list(transforms) if isinstance(transforms, list | tuple) else [transforms]
-    if transforms is None:
-        items = []
+    transforms = chosen.transforms
+    items = [] if transforms is None else [transforms]
+    if isinstance(transforms, list | tuple):
+        items = list(transforms)
     mixes = {item for item in items if isinstance(item, str) and item in MIXES}
     if mixes and chosen.mix is not None:
         raise ValueError(
@@ -193,82 +193,76 @@ def resolve_augment(
     # Made in any case: mix_alpha is checked where there is nothing to mix, too.
     mixing = Mixing("both" if kind is None else kind, chosen.mix_alpha)
 
+    parts = [part for item in items for part in _parts(item)]
+    strength = _strength(chosen.strength, parts, transforms)
     steps: list[Named | Foreign] = []
-    for item in items:
-        if isinstance(item, str) and item in MIXES:
+    for part in parts:
+        if part not in NAMES:
+            steps.append(_foreign(part, strength))
             continue
-        found = _lookup(item, strength)
-        # Neighbouring names are one step.
-        if isinstance(found, Named) and steps and isinstance(steps[-1], Named):
-            steps[-1] = Named({**steps[-1].strengths, **found.strengths})
+        before = steps[-1] if steps else None
+        if isinstance(before, Named):  # neighbouring names are one step
+            steps[-1] = Named({**before.strengths, part: strength[part]})
         else:
-            steps.append(found)
-    if transforms is not None:
-        strength.check_used(transforms)
+            steps.append(Named({part: strength[part]}))
     augmenter = Augmenter(_crop_first(steps), preprocessing) if steps else None
     return augmenter, None if kind is None else mixing
 
 
-class _Strength:
-    """How far each transform goes, and which of them have asked."""
-
-    def __init__(self, given: Any):
-        self.given = given
-        each = given if isinstance(given, Mapping) else {None: given}
-        for name, value in each.items():
-            real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            if not (real and 0 <= value <= 10):
-                raise ValueError(
-                    f"strength{'' if name is None else f'[{name!r}]'} must be a number "
-                    f"from 0 to 10, got {value!r}."
-                )
-        self._by_name = {name: float(value) for name, value in each.items()}
-        self._asked: set[str] = set()
-
-    def of(self, name: str) -> float:
-        self._asked.add(name)
-        return self._by_name.get(name, self._by_name.get(None, 1.0))
-
-    def check_used(self, transforms: Any) -> None:
-        """Refuse a strength that changes nothing."""
-        if isinstance(self.given, Mapping):
-            idle = [name for name in self._by_name if name not in self._asked]
-            if idle:
-                raise ValueError(
-                    f"strength has {', '.join(map(repr, idle))}, which transforms="
-                    f"{transforms!r} don't contain; they contain "
-                    f"{', '.join(sorted(self._asked)) or 'no name'}."
-                )
-        elif self.given != 1 and not self._asked:
-            raise ValueError(
-                f"strength={self.given!r} has no effect on {transforms!r}: it is for "
-                "named transforms and 'rand'."
-            )
-
-
-def _lookup(item: Any, strength: _Strength) -> Named | Foreign:
-    """Return the step that one item stands for."""
+def _parts(item: Any) -> Sequence[Any]:
+    """Return the names, of transforms and recipes, or the callable of one item."""
     if isinstance(item, str):
-        names = PRESETS.get(item, (item,) if item in NAMES else ())
-        if names:
-            return Named({name: strength.of(name) for name in names})
-        recipe = _RECIPES.get(item)
-        if recipe is None:
+        if item in MIXES:
+            return ()
+        if item in PRESETS:
+            return PRESETS[item]
+        if item not in NAMES and item not in _RECIPES:
             raise ValueError(_unknown(item))
-        from torchvision.transforms import v2
-
-        if recipe == "trivial":
-            return Foreign(v2.TrivialAugmentWide(), recipe)
-        # 31 bins: torchvision's default is the tenth.
-        magnitude = min(round(9 * strength.of(recipe)), 30)
-        return Foreign(v2.RandAugment(magnitude=magnitude), recipe)
+        return (_RECIPES.get(item, item),)
     if isinstance(item, type) or not callable(item):
         hint = f"; write {item.__name__}(...)" if isinstance(item, type) else ""
         raise TypeError(
             "augment must be None, a name, a callable, a list of names and callables, "
             f"or an Augment; got {item!r}{hint}."
         )
-    return Foreign(item)
+    return (item,)
+
+
+def _strength(given: Any, parts: list, transforms: Any) -> dict[str, float]:
+    """Return how far each named part goes; refuse a strength that changes nothing."""
+    by_name = isinstance(given, Mapping)
+    for name, value in given.items() if by_name else [(None, given)]:
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not (real and 0 <= value <= 10):
+            raise ValueError(
+                f"strength{'' if name is None else f'[{name!r}]'} must be a number "
+                f"from 0 to 10, got {value!r}."
+            )
+    names = {part for part in parts if isinstance(part, str)} - {"trivial"}
+    if by_name and (idle := [name for name in given if name not in names]):
+        raise ValueError(
+            f"strength has {', '.join(map(repr, idle))}, which transforms="
+            f"{transforms!r} don't contain; they contain "
+            f"{', '.join(sorted(names)) or 'no name'}."
+        )
+    if not by_name and given != 1 and not names and transforms is not None:
+        raise ValueError(
+            f"strength={given!r} has no effect on {transforms!r}: it is for "
+            "named transforms and 'rand'."
+        )
+    return {name: float(given.get(name, 1.0) if by_name else given) for name in names}
+
+
+def _foreign(part: Any, strength: Mapping[str, float]) -> Foreign:
+    if not isinstance(part, str):
+        return Foreign(part)
+    from torchvision.transforms import v2
+
+    if part == "trivial":
+        return Foreign(v2.TrivialAugmentWide(), part)
+    # 31 bins: torchvision's default is the tenth.
+    magnitude = min(round(9 * strength[part]), 30)
+    return Foreign(v2.RandAugment(magnitude=magnitude), part)
 
 
 def _unknown(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,42 +27,25 @@ from sklearn_dl.backbones import CallablePreprocessing
 _MARGIN = 256 / 224
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class Views:
     """Views of one image, each at the network's input size.
 
     `resolve_views` makes it. What it returns for an image depends on nothing but the
     image.
-
-    Parameters
-    ----------
-    name : str
-        Name for messages.
-    make : callable
-        Maps an image to its views, tensors (c, h, w).
-    n_views : int
-        How many it returns.
-    thread_safe : bool
-        Whether several threads may call it at once.
     """
 
-    def __init__(
-        self,
-        name: str,
-        make: Callable[[Any], list[torch.Tensor]],
-        n_views: int,
-        thread_safe: bool,
-    ):
-        self.name = name
-        self.n_views = n_views
-        self.thread_safe = thread_safe
-        self._make = make
+    name: str
+    make: Callable[[Any], list[torch.Tensor]]
+    n_views: int
+    thread_safe: bool
 
     def __repr__(self) -> str:
         return f"Views({self.name}, n_views={self.n_views})"
 
     def __call__(self, image) -> torch.Tensor:
         """Return the views (n_views, 1 or 3, h, w) of an image as it was decoded."""
-        views = self._make(image)
+        views = self.make(image)
         if len(views) != self.n_views:
             raise ValueError(
                 f"tta={self.name} returned {len(views)} images; for a first one it "

@@ -31,44 +31,12 @@ _TALLY = _Tally()
 
 
 def images_seen() -> int:
-    """Return how many images this thread has taken through backbones so far.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_dl.backbones import images_seen, load_backbone
-    >>> backbone = load_backbone("squeezenet1_1", weights=None, image_size=32)
-    >>> before = images_seen()
-    >>> _ = backbone(torch.zeros(2, 3, 32, 32))
-    >>> images_seen() - before
-    2
-    """
+    """Return how many images this thread has taken through backbones so far."""
     return _TALLY.images
 
 
 class Kept:
-    """What is known of a network that nobody writes to, for all that hold it.
-
-    Attributes
-    ----------
-    settled : bool
-        Whether nobody writes to it. The rest is empty otherwise.
-    shared : bool
-        Whether others may hold it, so that it must stay settled.
-    network : torch.nn.Module or None
-        The network, where it is what `shared_backbone` gives.
-    place : (device, dtype) or None
-        Where it is known to be.
-    architecture, identity : str or None
-        Digests of its modules, and of all.
-    forms : dict
-        Of the network, by device and dtype; see `inference_form`.
-    shells : dict
-        The attributes of backbones around a shared network, by what they were asked
-        for by.
-    n_bytes : int
-        The memory of a shared network with its forms.
-    """
+    """What is known of a network that nobody writes to, for all that hold it."""
 
     def __init__(self, settled: bool = False, shared: bool = False):
         self.clear(settled, shared)
@@ -76,14 +44,15 @@ class Kept:
     def clear(self, settled: bool, shared: bool = False) -> None:
         """Forget all: the network was written to, or moved."""
         self.settled = settled
-        self.shared = shared
-        self.network: nn.Module | None = None
-        self.place: tuple[torch.device, torch.dtype] | None = None
-        self.architecture: str | None = None
-        self.identity: str | None = None
-        self.forms: dict[tuple, nn.Module] = {}
+        self.shared = shared  # others may hold it: it must stay settled
+        self.network: nn.Module | None = None  # where `shared_backbone` gives it
+        self.n_bytes = 0  # of that one with its forms
+        # The attributes of backbones around it, by what they were asked for by.
         self.shells: dict[tuple, dict[str, Any]] = {}
-        self.n_bytes = 0
+        self.place: tuple[torch.device, torch.dtype] | None = None
+        self.architecture: str | None = None  # the digest of the modules
+        self.identity: str | None = None
+        self.forms: dict[tuple, nn.Module] = {}  # by device and dtype
 
     def __reduce__(self):
         # A copy of the network is another one; from one file all get the same.
@@ -157,7 +126,6 @@ class Backbone(nn.Module):
         self.trains = bool(stages)
         self._channels_last = channels_last  # the layer gives (n, h, w, C)
         self._fixed: list[str] = []  # submodules that stay in evaluation mode
-        self._frozen: tuple | None = None  # what `freeze` did last
         self._kept = Kept()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -175,24 +143,24 @@ class Backbone(nn.Module):
 
     def _form(self, x: torch.Tensor) -> nn.Module:
         """Return the network in the form that computes as autocast is set now."""
-        kind, forms = x.device.type, self._kept.forms
-        casts = torch.is_autocast_enabled(kind)
-        dtype = torch.get_autocast_dtype(kind) if casts else x.dtype
-        form = forms.get((x.device, dtype))
-        if form is None:
-            packages = packages_of(self.module)
-            if not packages <= _KNOWN_CODE:
-                return self.module
-            # timm's blocks may leave autocast, where weights must be float32.
-            cast = dtype != x.dtype and "timm" not in packages
-            with ONCE:
-                form = forms.get((x.device, dtype))
-                if form is None:
-                    pairs = _pairs(self._architecture(), self.module)
-                    form = inference_form(self.module, pairs, dtype if cast else None)
-                    forms[x.device, dtype] = form
-                    self._kept.n_bytes = bytes_of(self.module, *forms.values())
-        return form
+        device, forms = x.device, self._kept.forms
+        dtype = x.dtype
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        if (device, dtype) in forms:
+            return forms[device, dtype]
+        packages = packages_of(self.module)
+        if not packages <= _KNOWN_CODE:
+            return self.module
+        # timm's blocks may leave autocast, where weights must be float32.
+        cast = dtype != x.dtype and "timm" not in packages
+        with ONCE:
+            if (device, dtype) not in forms:
+                pairs = _pairs(self._architecture(), self.module)
+                form = inference_form(self.module, pairs, dtype if cast else None)
+                forms[device, dtype] = form
+                self._kept.n_bytes = bytes_of(self.module, *forms.values())
+        return forms[device, dtype]
 
     @property
     def settled(self) -> bool:
@@ -244,7 +212,7 @@ class Backbone(nn.Module):
             _modules=copy.deepcopy(self._modules, within),
             _kept=copy.deepcopy(self._kept, within),
         )
-        copied._kept.shared = copied._kept.shared and within is memo
+        copied._kept.shared = False
         return copied
 
     def replace_preprocessing(self, preprocessing: Any) -> "Backbone":
@@ -281,24 +249,20 @@ class Backbone(nn.Module):
         chosen = self._trainable_stages(trainable)
         if chosen:
             self.unsettle()
-        wanted = chosen, freeze_batch_norm and bool(chosen)
-        if self._kept.settled and self._frozen == wanted:
+        elif self._kept.settled and not self.trains:
             return
         parameters = dict(self.module.named_parameters())
         for stage, names in self.stages.items():
             for name in names:
                 parameters[name].requires_grad_(stage in chosen)
         frozen = frozenset(self.stages) - chosen
+        parts = dict(self.module.named_modules())
         self._fixed = [
             name
             for name, stages in modules_by_stage(self.module, self.stages).items()
             if (stages and stages <= frozen)
-            or (
-                freeze_batch_norm
-                and isinstance(self.module.get_submodule(name), _BATCH_NORM)
-            )
+            or (freeze_batch_norm and isinstance(parts[name], _BATCH_NORM))
         ]
-        self._frozen = wanted
         self.trains = bool(chosen)
         self._set_mode()
 
@@ -327,16 +291,16 @@ class Backbone(nn.Module):
 
     def train(self, mode: bool = True) -> "Backbone":
         """Set training mode, except for the frozen part."""
-        if self.training != mode or self.module.training != self._inner_mode(mode):
-            self.training = mode
+        self.training = mode
+        if self.module.training != self._inner_mode():
             self._set_mode()
         return self
 
-    def _inner_mode(self, mode: bool) -> bool:
-        return mode and not self._kept.settled and "" not in self._fixed
+    def _inner_mode(self) -> bool:
+        return self.training and not self._kept.settled and "" not in self._fixed
 
     def _set_mode(self) -> None:
-        mode = self._inner_mode(self.training)
+        mode = self._inner_mode()
         self.module.train(mode)
         for name in self._fixed if mode else ():
             self.module.get_submodule(name).training = False
@@ -515,29 +479,9 @@ def digest_architecture(backbone: Backbone) -> str:
 
 
 def place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Bring a network to where it computes, in evaluation mode.
+    """Return a network in evaluation mode, in channels_last format, where it computes.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Changed in place, unless it has to move and others share it.
-    device : torch.device
-    dtype : torch.dtype
-        Of the parameters and the floating-point buffers.
-
-    Returns
-    -------
-    torch.nn.Module
-        The network, or a copy of a shared one that had to move; its maps' weights in
-        channels_last format.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_dl.backbones import place
-    >>> network = place(torch.nn.Conv2d(3, 4, 3), torch.device("cpu"), torch.float64)
-    >>> network.weight.dtype, network.weight.stride(), network.training
-    (torch.float64, (27, 1, 9, 3), False)
+    It is changed in place, but a shared one that has to move is copied.
     """
     where = indexed(device), dtype
     backbones = _backbones(network)

@@ -1,10 +1,11 @@
-"""Cut a network off at a layer, so that it gives features."""
+"""Cuts of a network at a layer, and vectors of what the layer gives."""
 
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from sklearn_dl.backbones._zoo import build, check_backbone_name, unknown_name
@@ -57,7 +58,12 @@ def split_layer(layer: Any) -> tuple[str, str | None]:
 
 
 class Reached(Exception):
-    """Carries the output of the wanted layer out of the network's forward."""
+    """Carries the output of the wanted layer out of the network's forward.
+
+    A graph of torch.fx in place of the network would do without. But it can't be
+    pickled for all families, its loading makes other threads' networks fail, and the
+    hooks of its inner layers never run.
+    """
 
     def __init__(self, output):
         super().__init__("layer reached")
@@ -68,10 +74,10 @@ def _stop_here(module, inputs, output):
     raise Reached(output)
 
 
-def run(module: nn.Module, x: torch.Tensor, call=None) -> torch.Tensor:
+def run(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Run the network up to where `tap` has cut it, or to its end."""
     try:
-        out = module(x) if call is None else call(x)
+        out = module(x)
     except Reached as reached:
         out = reached.output
     if isinstance(out, tuple | list) and out and isinstance(out[0], torch.Tensor):
@@ -182,61 +188,49 @@ def find_layers(network: str | nn.Module) -> list[str]:
 def tap(module: nn.Module, layer: str) -> str:
     """End the network's forward where the submodule `layer` gives its output."""
     names = find_layers(module)
-    if not isinstance(layer, str) or layer not in names:
+    if layer not in names:
         raise ValueError(unknown_name("layer", layer, names))
     module.get_submodule(layer).register_forward_hook(_stop_here)
     return layer
 
 
-class Trace:
-    """What one forward pass uses and gives, found without computing anything.
+@dataclass
+class Trial:
+    """What one forward pass called, used and gave."""
 
-    The pass runs on tensors without memory, so parameters, buffers and generators are
-    left as they are, and even the largest network costs next to nothing.
+    shape: torch.Size
+    called: set[str]  # submodules
+    used: set[str]  # parameters
+
+
+def try_network(
+    network: nn.Module, size: tuple[int, int], device: str = "meta"
+) -> Trial:
+    """Run a copy of a network on an image of `size`; "meta" computes nothing.
+
+    The network and torch's generators stay as they are.
     """
-
-    def __init__(self, module: nn.Module, size: tuple[int, int], device: str = "meta"):
-        self.called: set[str] = set()
-        modes = {m: m.training for m in module.modules()}
-        handles = [
-            m.register_forward_pre_hook(self._recorder(name))
-            for name, m in module.named_modules()
-        ]
-        module.eval()
-        try:
-            with torch.random.fork_rng(devices=[]), torch.enable_grad():
-                self._run(module, size, device)
-        finally:
-            for handle in handles:
-                handle.remove()
-            for m, mode in modes.items():
-                m.training = mode
-
-    def _recorder(self, name: str):
-        def record(module, inputs):
-            self.called.add(name)
-
-        return record
-
-    def _run(self, module: nn.Module, size: tuple[int, int], device: str) -> None:
-        params = {n: _stand_in(p, device) for n, p in module.named_parameters()}
-        buffers = {n: _stand_in(b, device) for n, b in module.named_buffers()}
-        first = next(iter(params.values()), torch.zeros(()))
-        x = torch.zeros(1, 3, *size, dtype=first.dtype, device=first.device)
-        out = run(
-            module, x, lambda x: functional_call(module, {**params, **buffers}, (x,))
-        )
-        self.shape = out.shape
-        used = _leaves(out)
-        self.used = {name for name, p in params.items() if id(p) in used}
+    tensors = [*network.parameters(), *network.buffers()]
+    memo: dict[int, Any] = {id(t): _stand_in(t, device) for t in tensors}
+    copied = deepcopy(network, memo).eval()
+    called: set[str] = set()
+    for name, part in copied.named_modules():
+        part.register_forward_pre_hook(lambda *_, name=name: called.add(name))
+    first = next(copied.parameters(), torch.zeros(()))
+    x = torch.zeros(1, 3, *size, dtype=first.dtype, device=first.device)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        out = run(copied, x)
+    leaves = _leaves(out)
+    used = {name for name, p in copied.named_parameters() if id(p) in leaves}
+    return Trial(out.shape, called, used)
 
 
 def _stand_in(tensor: torch.Tensor, device: str) -> torch.Tensor:
-    like: dict[str, Any] = {} if device == "real" else {"device": device}
-    new = torch.empty_like(tensor, **like) if like else tensor.detach().clone()
-    return new.requires_grad_(
-        isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
-    )
+    real = device == "real"
+    new = tensor.detach().clone() if real else torch.empty_like(tensor, device=device)
+    if not isinstance(tensor, nn.Parameter):
+        return new
+    return nn.Parameter(new, requires_grad=tensor.is_floating_point())
 
 
 def _leaves(out: torch.Tensor) -> set[int]:
@@ -244,22 +238,21 @@ def _leaves(out: torch.Tensor) -> set[int]:
     found, seen, stack = set(), set(), [out.grad_fn]
     while stack:
         node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.add(id(node.variable))
-        stack.extend(parent for parent, _ in node.next_functions)
+        if node is not None and node not in seen:
+            seen.add(node)
+            if hasattr(node, "variable"):
+                found.add(id(node.variable))
+            stack.extend(parent for parent, _ in node.next_functions)
     return found
 
 
-def drop_unused(module: nn.Module, trace: Trace) -> None:
+def drop_unused(module: nn.Module, trial: Trial) -> None:
     """Remove the layers behind a tap: they would be saved, counted and optimised."""
     gone: list[str] = []
     for name, layer in list(module.named_modules()):
         if not name or any(name.startswith(parent + ".") for parent in gone):
             continue
         inside = {f"{name}.{n}" for n, _ in layer.named_parameters()}
-        if inside and not inside & trace.used and name not in trace.called:
+        if inside and not inside & trial.used and name not in trial.called:
             replace_module(module, name, nn.Identity())
             gone.append(name)

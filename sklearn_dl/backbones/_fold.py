@@ -16,6 +16,8 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from sklearn_dl.backbones._cut import Reached
+
 # Layers whose weights autocast would cast at each batch.
 _CAST = (nn.Conv2d, nn.Linear)
 _LARGEST_FLOAT16 = torch.finfo(torch.float16).max
@@ -58,7 +60,7 @@ class Tracer(fx.Tracer):
         tracer = cls()
         try:
             with ONCE:
-                return list(tracer.trace(network).nodes)
+                return list(tracer.trace(_ToItsEnd(network)).nodes)
         finally:
             vars(tracer).clear()
 
@@ -75,20 +77,24 @@ class Tracer(fx.Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
+class _ToItsEnd(nn.Module):
+    """A network whose forward returns where it is cut."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        try:
+            return self.network(x)
+        except Reached as reached:
+            return reached.output
+
+
 def foldable(network: nn.Module) -> Pairs:
-    """Return the convolutions whose output one BatchNorm alone takes, with it.
+    """Return the names of convolutions whose output one BatchNorm alone takes, with it.
 
     They are found in the graph that torch.fx traces; what can't be traced has none.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_dl.backbones._fold import foldable
-    >>> network = torch.nn.Sequential(
-    ...     torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()
-    ... )
-    >>> foldable(network.eval())
-    [('0', '1')]
     """
     parts = dict(network.named_modules())
     kinds = {type(part) for part in parts.values()}
@@ -98,23 +104,27 @@ def foldable(network: nn.Module) -> Pairs:
         nodes = Tracer.nodes(network)
     except Exception:  # control flow that depends on values
         return []
-    calls = Counter(node.target for node in nodes if node.op == "call_module")
+    calls = Counter(_name(node) for node in nodes if node.op == "call_module")
     # Tensors that are used past their layers.
-    used = {str(n.target).rpartition(".")[0] for n in nodes if n.op == "get_attr"}
+    used = {_name(n).rpartition(".")[0] for n in nodes if n.op == "get_attr"}
 
     def once(node: Any, kind: type) -> bool:
         if not isinstance(node, fx.Node) or node.op != "call_module":
             return False
-        name = str(node.target)
+        name = _name(node)
         return calls[name] == 1 and name not in used and _is_bare(parts[name], kind)
 
     return [
-        (str(node.args[0].target), str(node.target))
+        (_name(node.args[0]), _name(node))
         for node in nodes
         if once(node, nn.BatchNorm2d)
         and once(node.args[0], nn.Conv2d)
         and len(node.args[0].users) == 1
     ]
+
+
+def _name(node: Any) -> str:
+    return str(node.target).removeprefix("network.")
 
 
 def _is_bare(part: Any, kind: type) -> bool:
@@ -128,22 +138,10 @@ def _is_bare(part: Any, kind: type) -> bool:
 def inference_form(
     network: nn.Module, pairs: Pairs, dtype: torch.dtype | None = None
 ) -> nn.Module:
-    """Return the network with BatchNorm folded, and weights in the compute dtype.
+    """Return the network with the `pairs` folded, and weights in autocast's `dtype`.
 
-    Parameters
-    ----------
-    network : nn.Module
-        In evaluation mode; it stays as it is.
-    pairs : list of (str, str)
-        What `foldable` returns.
-    dtype : torch.dtype, default=None
-        The half precision that autocast computes in.
-
-    Returns
-    -------
-    nn.Module
-        It has all modules and tensors that stayed the same in common with the network,
-        which it is where nothing is gained.
+    It has all modules and tensors that stay the same in common with the network, which
+    must be in evaluation mode; where nothing is gained, it is the network.
     """
     new: dict[str, nn.Module] = {}
     with torch.inference_mode(False), torch.no_grad():

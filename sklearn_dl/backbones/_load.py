@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -27,7 +26,6 @@ from sklearn_dl.backbones._backbone import (
 from sklearn_dl.backbones._cut import (
     POOLINGS,
     Layer,
-    Trace,
     cut,
     drop_unused,
     find_head,
@@ -35,6 +33,7 @@ from sklearn_dl.backbones._cut import (
     pool,
     split_layer,
     tap,
+    try_network,
 )
 from sklearn_dl.backbones._fold import ONCE
 from sklearn_dl.backbones._preprocessing import (
@@ -148,22 +147,15 @@ def load_backbone(
     prep = resolve_preprocessing(preprocessing, name) or published
     if image_size is not None:
         prep = prep.replace_image_size(image_size)
-
-    def load(module: nn.Module, known: set[str], head: str) -> None:
-        if checkpoint is not None:
-            state = prepare_state(checkpoint, known, head)
-            resize_positions(state, module)
-            load_state(module, checkpoint, state, name=name, known=known)
-
-    return assemble_torchvision(
-        name,
-        input_size(name, prep, entry),
-        prep,
-        layer=layer,
-        pretrained=checkpoint is not None,
-        shapes_only=checkpoint is not None,
-        load=load,
+    size, pretrained = input_size(name, prep, entry), checkpoint is not None
+    loaded, known, head = _assemble_torchvision(
+        name, size, prep, layer, pretrained, shapes_only=pretrained
     )
+    if checkpoint is not None:
+        state = prepare_state(checkpoint, known, head)
+        resize_positions(state, loaded.module)
+        load_state(loaded.module, checkpoint, state, name=name, known=known)
+    return loaded
 
 
 def _find_weights(
@@ -223,19 +215,6 @@ def resolve_preprocessing(value: Any, name: str | None) -> AnyPreprocessing | No
     )
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What is known of a backbone before its network is tried."""
-
-    name: str
-    size: tuple[int, int]  # of the images to try
-    min_size: int
-    preprocessing: AnyPreprocessing
-    layer: Layer
-    pretrained: bool
-    devices: tuple[str, ...] = ("meta",)  # where to try it, one after the other
-
-
 def assemble_torchvision(
     name: str,
     size: tuple[int, int],
@@ -243,36 +222,20 @@ def assemble_torchvision(
     *,
     layer: Layer = "pre_logits",
     pretrained: bool = True,
-    shapes_only: bool = True,
-    load: Callable[[nn.Module, set[str], str], None] | None = None,
 ) -> Backbone:
-    """Build a network of torchvision's, cut it, and describe it.
+    """Return a backbone of torchvision's whose tensors have no memory yet.
 
-    Parameters
-    ----------
-    name : str
-    size : pair of int
-        Height and width of the images it is built for, from `input_size`.
-    preprocessing : Preprocessing or CallablePreprocessing
-    layer : str or (str, str)
-        Where it is cut; see `load_backbone`.
-    pretrained : bool, default=True
-        Whether its weights were, or will have been, learned.
-    shapes_only : bool, default=True
-        Whether the tensors have no memory, so that others must take their place.
-    load : callable, default=None
-        Called with the network once it is cut, the names of the tensors it had before,
-        and the name of its last layer, to put tensors into it.
-
-    Examples
-    --------
-    >>> from sklearn_dl.backbones import CallablePreprocessing
-    >>> from sklearn_dl.backbones._load import assemble_torchvision
-    >>> ready = CallablePreprocessing(lambda image: image)
-    >>> backbone = assemble_torchvision("resnet18", (64, 64), ready)
-    >>> backbone.n_features, {str(p.device) for p in backbone.parameters()}
-    (512, {'meta'})
+    `size` is from `input_size`.
     """
+    return _assemble_torchvision(
+        name, size, preprocessing, layer, pretrained, shapes_only=True
+    )[0]
+
+
+def _assemble_torchvision(
+    name, size, preprocessing, layer, pretrained: bool, *, shapes_only: bool
+) -> tuple[Backbone, set[str], str]:
+    """Return a backbone, the keys before it was cut, and the name of its last layer."""
     module = build(name, size, shapes_only=shapes_only, pretrained=pretrained)
     known, head = set(module.state_dict()), find_head(module)
     prefixes = stage_prefixes(module, torchvision=True)
@@ -280,23 +243,22 @@ def assemble_torchvision(
     for part in module.modules() if not pretrained else ():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.momentum = part.momentum and max(part.momentum, 0.1)
-    plan = _Plan(name, size, _smallest(name, size), preprocessing, layer, pretrained)
-    return _assemble(
-        plan, module, prefixes, tapped, load and (lambda: load(module, known, head))
-    )
+    facts = {
+        "name": name,
+        "min_size": _smallest(name, size),
+        "preprocessing": preprocessing,
+        "pretrained": pretrained,
+        "layer": layer,
+    }
+    return _described(module, prefixes, tapped, size, facts), known, head
 
 
 def input_size(
     name: str, preprocessing: AnyPreprocessing, entry: WeightsEnum | None = None
 ) -> tuple[int, int]:
-    """Return height and width in pixels of the images that a network is built for.
+    """Return height and width of the images that a network of torchvision's is for.
 
     Where the preprocessing doesn't tell, it is the size of the weights `entry`.
-
-    Raises
-    ------
-    ValueError
-        If torchvision's network `name` does not take images as small as that.
     """
     size = preprocessing.output_size
     size = size or entry_preprocessing(entry or reference_entry(name)).crop_size
@@ -316,69 +278,59 @@ def _smallest(name: str, size: tuple[int, int]) -> int:
     return min_size(reference_entry(name))
 
 
-def _assemble(
-    plan: _Plan,
+def _described(
     module: nn.Module,
     prefixes: Prefixes,
     tapped: str | None,
-    load: Callable[[], None] | None,
+    size: tuple[int, int],
+    facts: dict[str, Any],
+    devices: tuple[str, ...] = ("meta",),
 ) -> Backbone:
-    """Try a network that was cut on an image, let it be loaded, and describe it."""
-    shape = _tried(plan, module, tapped)
-    if load is not None:
-        load()
-    point, pooling = split_layer(plan.layer)
-    ndim = len(shape)
-    valid: dict[int, tuple[str, ...]] = {
-        2: ("flatten",),
-        3: POOLINGS,
-        4: ("avg", "max", "flatten"),
+    """Try a network that was cut on an image of `size`, and describe it.
+
+    It is tried on the devices, one after the other as they fail.
+    """
+    for device in devices:
+        try:
+            trial = try_network(module, size, device)
+            break
+        except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+            if device == devices[-1]:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise ValueError(
+                    f"{facts['name']!r} does not take images of {size[0]} x {size[1]} "
+                    f"pixels: {reason[:200]}"
+                ) from error
+    if tapped is not None:
+        if tapped not in trial.called:
+            raise ValueError(
+                f"The layer {tapped!r} of {facts['name']!r} is not called in its "
+                "forward pass, so it cannot give features; name the layer around it."
+            )
+        drop_unused(module, trial)
+    point, pooling = split_layer(facts["layer"])
+    shape, ndim = trial.shape, len(trial.shape)
+    valid: dict[int, tuple[str | None, ...]] = {
+        2: (None, "flatten"),
+        3: (None, *POOLINGS),
+        4: (None, "avg", "max", "flatten"),
     }
-    # In 2 dimensions "cls" is a vision transformer's own way.
+    # "cls" is a vision transformer's own way.
     own = ndim == 2 and point == "pre_logits" and pooling == "cls"
-    if pooling is not None and not own and pooling not in valid.get(ndim, ()):
+    if not own and pooling not in valid.get(ndim, ()):
         raise ValueError(
             f"pooling={pooling!r} does not apply to layer={point!r}, whose output has "
             f"the shape {('n', *shape[1:])}."
         )
-    if pooling is None and ndim not in valid:
-        raise ValueError(f"The output of {point!r} has the shape {('n', *shape[1:])}.")
-    channels_last = looks_channels_last(shape, plan.size)
+    channels_last = looks_channels_last(shape, size)
     vector = pool(torch.empty(shape, device="meta"), pooling, channels_last)
     return Backbone(
         module,
-        name=plan.name,
         n_features=vector.shape[1],
-        preprocessing=plan.preprocessing,
-        pretrained=plan.pretrained,
         stages=assign_parameters(module, prefixes),
-        min_size=plan.min_size,
-        layer=plan.layer,
         channels_last=channels_last,
+        **facts,
     )
-
-
-def _tried(plan: _Plan, module: nn.Module, tapped: str | None) -> torch.Size:
-    """Return the shape of the output; drop what a cut-off layer made useless."""
-    for device in plan.devices:
-        try:
-            trace = Trace(module, plan.size, device)
-            break
-        except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
-            if device == plan.devices[-1]:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise ValueError(
-                    f"{plan.name!r} does not take images of {plan.size[0]} x "
-                    f"{plan.size[1]} pixels: {reason[:200]}"
-                ) from error
-    if tapped is not None:
-        if tapped not in trace.called:
-            raise ValueError(
-                f"The layer {tapped!r} of {plan.name!r} is not called in its forward "
-                "pass, so it cannot give features; name the layer around it."
-            )
-        drop_unused(module, trace)
-    return trace.shape
 
 
 def _load_callable(
@@ -390,28 +342,35 @@ def _load_callable(
 ) -> Backbone:
     module = _call(backbone)
     known = set(module.state_dict())
-    prep = preprocessing_from_timm(module)
     name, smallest, heads = _timm_facts(module, _callable_name(backbone))
     checkpoint = _read_for_callable(weights)
-    if checkpoint is not None and checkpoint.preprocessing is not None:
-        prep = checkpoint.preprocessing
-    prep = prep or entry_preprocessing(reference_entry("resnet18"))
-    chosen = resolve_preprocessing(preprocessing, None) or prep
+    own = preprocessing_from_timm(module)
+    if checkpoint is not None:
+        own = checkpoint.preprocessing or own
+    own = own or entry_preprocessing(reference_entry("resnet18"))
+    chosen = resolve_preprocessing(preprocessing, None) or own
     if image_size is not None:
         chosen = chosen.replace_image_size(image_size)
-    size = chosen.output_size or (224, 224)
     tapped = _cut_callable(module, split_layer(layer)[0])
-    prefixes = stage_prefixes(module, torchvision=False)
-
-    def load() -> None:
-        if checkpoint is not None:
-            state = prepare_state(checkpoint, known, *heads)
-            load_state(module, checkpoint, state, name=name, known=known)
-
-    plan = _Plan(
-        name, size, smallest, chosen, layer, weights is not None, ("meta", "real")
+    facts = {
+        "name": name,
+        "min_size": smallest,
+        "preprocessing": chosen,
+        "pretrained": weights is not None,
+        "layer": layer,
+    }
+    loaded = _described(
+        module,
+        stage_prefixes(module, torchvision=False),
+        tapped,
+        chosen.output_size or (224, 224),
+        facts,
+        devices=("meta", "real"),
     )
-    return _assemble(plan, module, prefixes, tapped, load)
+    if checkpoint is not None:
+        state = prepare_state(checkpoint, known, *heads)
+        load_state(module, checkpoint, state, name=name, known=known)
+    return loaded
 
 
 def _call(backbone: Callable[[], nn.Module]) -> nn.Module:
@@ -487,7 +446,8 @@ def shared_backbone(
     """Return the frozen backbone that all share who ask for the same in this process.
 
     It is built, read and hashed once, then only handed out: the very same modules and
-    tensors, which nobody may write to. Who wants to takes a ``copy.deepcopy``.
+    tensors, settled, in evaluation mode and channels_last format. Nobody may write to
+    them; who wants to takes a ``copy.deepcopy``.
 
     Parameters
     ----------
@@ -499,21 +459,6 @@ def shared_backbone(
         Where the tensors are.
     dtype : torch.dtype, default=torch.float32
         The dtype of the parameters and the floating-point buffers.
-
-    Returns
-    -------
-    Backbone
-        Settled: in evaluation mode, frozen as by ``freeze("head")``, in channels_last
-        format.
-
-    Raises
-    ------
-    ValueError, TypeError, OSError
-        As :func:`load_backbone` does.
-
-    See Also
-    --------
-    forget_shared : Give the memory back.
 
     Notes
     -----
@@ -556,32 +501,14 @@ def shared_backbone(
 def share(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Backbone:
     """Return a backbone around the process's one network of the same content.
 
-    Parameters
-    ----------
-    backbone : Backbone
-        Taken over: it is frozen and settled, and its network is the one to be shared
-        unless there is one already.
-    device : torch.device
-    dtype : torch.dtype
-        Of the parameters and the floating-point buffers.
-
-    Examples
-    --------
-    >>> import copy, torch
-    >>> from sklearn_dl.backbones import load_backbone, share
-    >>> built = load_backbone("squeezenet1_1", None, image_size=64)
-    >>> another = copy.deepcopy(built)
-    >>> first, second = (
-    ...     share(b, torch.device("cpu"), torch.float32) for b in (built, another)
-    ... )
-    >>> first.module is second.module
-    True
+    `backbone` is taken over: it is frozen, settled and placed, and its network is the
+    one that is shared unless there is one already.
     """
     device = indexed(device)
     with ONCE, torch.inference_mode(False):
         backbone.freeze("head")
         backbone.settle()
-        place(backbone, device, dtype)
+        backbone = place(backbone, device, dtype)
         content = backbone.identity(), device
         kept = _SHARED.contents.get(content)
         if kept is None:
@@ -594,15 +521,7 @@ def share(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Backb
 
 
 def forget_shared() -> None:
-    """Let go of the backbones that are kept for those who ask next.
-
-    Those in use stay.
-
-    Examples
-    --------
-    >>> from sklearn_dl.backbones import forget_shared
-    >>> forget_shared()
-    """
+    """Let go of the backbones that are kept for those who ask next."""
     with ONCE:
         _SHARED.clear()
 

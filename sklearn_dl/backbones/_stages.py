@@ -1,4 +1,4 @@
-"""Divide a network's parameters into ordered stages, from input to output."""
+"""Stages of a network: its parameters in order, from input to output."""
 
 from collections.abc import Callable
 
@@ -10,70 +10,60 @@ _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear, nn.MultiheadAttention)
 
 # Families whose stages stand in the names of their modules. A stage is where the
 # resolution changes; a stem goes with the first, a final norm with the last.
-_TABLE: dict[str, Prefixes] = {
+_TABLE: dict[str, dict[str, str]] = {
     "ConvNeXt": {
-        "stage1": ["features.0", "features.1"],
-        "stage2": ["features.2", "features.3"],
-        "stage3": ["features.4", "features.5"],
-        "stage4": ["features.6", "features.7", "classifier"],
+        "stage1": "features.0 features.1",
+        "stage2": "features.2 features.3",
+        "stage3": "features.4 features.5",
+        "stage4": "features.6 features.7 classifier",
     },
     "DenseNet": {
-        "denseblock1": [
-            "features.conv0",
-            "features.norm0",
-            "features.denseblock1",
-            "features.transition1",
-        ],
-        "denseblock2": ["features.denseblock2", "features.transition2"],
-        "denseblock3": ["features.denseblock3", "features.transition3"],
-        "denseblock4": ["features.denseblock4", "features.norm5", "classifier"],
+        "denseblock1": "features.conv0 features.norm0 features.denseblock1 "
+        "features.transition1",
+        "denseblock2": "features.denseblock2 features.transition2",
+        "denseblock3": "features.denseblock3 features.transition3",
+        "denseblock4": "features.denseblock4 features.norm5 classifier",
     },
     "GoogLeNet": {
-        "inception3": ["conv1", "conv2", "conv3", "inception3a", "inception3b"],
-        "inception4": [f"inception4{letter}" for letter in "abcde"],
-        "inception5": ["inception5a", "inception5b", "fc"],
+        "inception3": "conv1 conv2 conv3 inception3a inception3b",
+        "inception4": "inception4a inception4b inception4c inception4d inception4e",
+        "inception5": "inception5a inception5b fc",
     },
     "Inception3": {
-        "Mixed_5": [
-            "Conv2d_1a_3x3",
-            "Conv2d_2a_3x3",
-            "Conv2d_2b_3x3",
-            "Conv2d_3b_1x1",
-            "Conv2d_4a_3x3",
-            *(f"Mixed_5{letter}" for letter in "bcd"),
-        ],
-        "Mixed_6": [f"Mixed_6{letter}" for letter in "abcde"],
-        "Mixed_7": [*(f"Mixed_7{letter}" for letter in "abc"), "fc"],
+        "Mixed_5": "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 Conv2d_3b_1x1 "
+        "Conv2d_4a_3x3 Mixed_5b Mixed_5c Mixed_5d",
+        "Mixed_6": "Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e",
+        "Mixed_7": "Mixed_7a Mixed_7b Mixed_7c fc",
     },
     "MaxVit": {
-        "block1": ["stem", "blocks.0"],
-        "block2": ["blocks.1"],
-        "block3": ["blocks.2"],
-        "block4": ["blocks.3", "classifier"],
+        "block1": "stem blocks.0",
+        "block2": "blocks.1",
+        "block3": "blocks.2",
+        "block4": "blocks.3 classifier",
     },
     "RegNet": {
-        "block1": ["stem", "trunk_output.block1"],
-        "block2": ["trunk_output.block2"],
-        "block3": ["trunk_output.block3"],
-        "block4": ["trunk_output.block4", "fc"],
+        "block1": "stem trunk_output.block1",
+        "block2": "trunk_output.block2",
+        "block3": "trunk_output.block3",
+        "block4": "trunk_output.block4 fc",
     },
     "ResNet": {
-        "layer1": ["conv1", "bn1", "layer1"],
-        "layer2": ["layer2"],
-        "layer3": ["layer3"],
-        "layer4": ["layer4", "fc"],
+        "layer1": "conv1 bn1 layer1",
+        "layer2": "layer2",
+        "layer3": "layer3",
+        "layer4": "layer4 fc",
     },
     "ShuffleNetV2": {
-        "stage2": ["conv1", "stage2"],
-        "stage3": ["stage3"],
-        "stage4": ["stage4"],
-        "conv5": ["conv5", "fc"],
+        "stage2": "conv1 stage2",
+        "stage3": "stage3",
+        "stage4": "stage4",
+        "conv5": "conv5 fc",
     },
     "SwinTransformer": {
-        "stage1": ["features.0", "features.1"],
-        "stage2": ["features.2", "features.3"],
-        "stage3": ["features.4", "features.5"],
-        "stage4": ["features.6", "features.7", "norm", "head"],
+        "stage1": "features.0 features.1",
+        "stage2": "features.2 features.3",
+        "stage3": "features.4 features.5",
+        "stage4": "features.6 features.7 norm head",
     },
 }
 
@@ -154,16 +144,11 @@ _RULES: dict[str, Callable[[nn.Module], Prefixes]] = {
 def stage_prefixes(module: nn.Module, *, torchvision: bool) -> Prefixes:
     """Return the stages of a network, as names of the modules and parameters in each.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network; a torchvision one before it is cut.
-    torchvision : bool
-        Whether its family's own stages apply, or the general rule.
+    Those of its family for a network of torchvision's, which isn't cut yet.
     """
     family = type(module).__name__
     if torchvision and family in _TABLE:
-        return _TABLE[family]
+        return {stage: names.split() for stage, names in _TABLE[family].items()}
     if torchvision and family in _RULES:
         return _RULES[family](module)
     return general_stages(module)

@@ -89,15 +89,7 @@ def fetch(entry: WeightsEnum) -> Path:
 
 
 def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
-    """Read a file of weights; nothing in it is executed.
-
-    Raises
-    ------
-    FileNotFoundError, IsADirectoryError
-        If there is no such file.
-    ValueError
-        If the file is damaged, holds code, or holds no state dict.
-    """
+    """Read a file of weights; nothing in it is executed."""
     path = Path(path).expanduser()
     if path.is_dir():
         raise IsADirectoryError(f"weights={str(path)!r} is a directory, not a file.")
@@ -170,9 +162,8 @@ def _unwrap(content: Any) -> tuple[Any, Any]:
 
 def _read_preprocessing(path: Path, value: Any) -> Preprocessing:
     try:
-        return Preprocessing.from_dict(
-            json.loads(value) if isinstance(value, str) else value
-        )
+        state = json.loads(value) if isinstance(value, str) else value
+        return Preprocessing.from_dict(state)
     except (ValueError, TypeError) as error:
         raise ValueError(f"The preprocessing in {path} is not one: {error}") from error
 
@@ -207,10 +198,8 @@ def prepare_state(
 
 def vit_image_size(state: dict[str, torch.Tensor]) -> int | None:
     """Return the side of the images a vision transformer's tensors are for."""
-    position, patches = (
-        state.get("encoder.pos_embedding"),
-        state.get("conv_proj.weight"),
-    )
+    position = state.get("encoder.pos_embedding")
+    patches = state.get("conv_proj.weight")
     if position is None or patches is None or position.ndim != 3:
         return None
     return round((position.shape[1] - 1) ** 0.5) * patches.shape[-1]
@@ -232,62 +221,34 @@ def load_state(
     name: str,
     known: set[str],
 ) -> None:
-    """Put `state` into `module`.
+    """Put the tensors of a checkpoint into a cut network, or raise why they don't fit.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The cut network; its tensors may be without memory.
-    checkpoint : Checkpoint
-        Where `state` is from.
-    state : dict of str to Tensor
-        What `prepare_state` returned.
-    name : str
-        Of the backbone, for the message.
-    known : set of str
-        The keys of the whole network: those that were cut off are no surprise.
-
-    Raises
-    ------
-    ValueError
-        If a tensor is missing, unexpected, of another shape or not finite.
+    `state` is what `prepare_state` returned; `known` are the keys of the whole network:
+    those that were cut off are no surprise. The network may be without memory.
     """
     own = module.state_dict()
-    missing = [
-        key
-        for key in own
-        if key not in state and not key.endswith("num_batches_tracked")
-    ]
-    unexpected = [key for key in state if key not in known]
-    misshaped = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    if missing or unexpected or misshaped:
-        parts = {
-            "missing": missing,
-            "unexpected": unexpected,
-            "of another shape": misshaped,
-        }
-        raise ValueError(_misfit(checkpoint, state, name, parts))
-    tensors = {
-        key: state[key].detach().to(own[key].dtype, copy=True)
-        for key in own
-        if key in state
+    both = [key for key in own if key in state]
+    parts = {
+        "missing": [
+            k for k in own if k not in state and not k.endswith("num_batches_tracked")
+        ],
+        "unexpected": [key for key in state if key not in known],
+        "of another shape": [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in both
+            if state[key].shape != own[key].shape
+        ],
     }
+    if any(parts.values()):
+        raise ValueError(_misfit(checkpoint, state, name, parts))
+    tensors = type(own)(
+        (key, state[key].detach().to(own[key].dtype, copy=True)) for key in both
+    )
     _check_finite(checkpoint, tensors, name)
-    _assign(module, tensors)
-
-
-def _assign(module: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Let the network take the tensors over."""
-    own = module.state_dict()
-    device = next((t.device for t in own.values() if not t.is_meta), None)
-    state = type(own)(tensors)
     # Layers look up their versions there; names and shapes are today's by now.
-    state._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]
-    module.load_state_dict(state, strict=False, assign=True)
+    tensors._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]
+    device = next((t.device for t in own.values() if not t.is_meta), None)
+    module.load_state_dict(tensors, strict=False, assign=True)
     if device is not None:
         module.to(device)
 

@@ -1,4 +1,4 @@
-"""What an ensemble can gain by voting or averaging, and what its members do gain."""
+"""Gain of an ensemble by voting or averaging, and the diversity of its members."""
 
 from sklearn_dl.ensemble._display import DiversityDisplay
 from sklearn_dl.ensemble._diversity import Diversity, diversity

@@ -1,4 +1,4 @@
-"""What the members of an ensemble do on data, and what their vote gains."""
+"""Errors of an ensemble's members on data, and the gain of their vote."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_dl.ensemble._labels import measure_labels
-from sklearn_dl.ensemble._members import Outputs, member_outputs
-from sklearn_dl.ensemble._numbers import measure_numbers
+from sklearn_dl.ensemble._measures import measure_labels, measure_numbers
+from sklearn_dl.ensemble._members import member_outputs
 from sklearn_dl.ensemble._summary import summarize
 
 _TASKS = ("auto", "classification", "regression")
@@ -19,7 +18,8 @@ class Diversity:
     """What `diversity` found; printed, it says so in words.
 
     Errors are shares of rows for classifiers, and root mean squared errors (RMSE), in
-    the unit of y, for regressors.
+    the unit of y, for regressors. The measures of pairs are those of [1]_, the
+    ambiguity that of [2]_.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Diversity:
         labels have the most votes, each of them wins with the same probability, as in
         `majority_vote_error`: this is the expected error.
     vote_standard_error : float
-        Of `vote_error`, as an estimate from these rows.
+        Standard error of `vote_error`, as an estimate from these rows.
     soft_vote_error : float or None
         Error of the mean of the members' probabilities, with the same rule for ties.
         None where a member has none, or predictions were given.
@@ -76,16 +76,16 @@ class Diversity:
         `best_member_error` minus `vote_error`. The best member is chosen on the rows
         it is measured on, which flatters it a little.
     gain_standard_error : float
-        Of `gain`, from the differences in each row; NaN for one row.
+        Standard error of `gain`, from the differences in each row; NaN for one row.
 
     References
     ----------
-    L. I. Kuncheva and C. J. Whitaker, "Measures of diversity in classifier ensembles
-    and their relationship with the ensemble accuracy", Machine Learning 51 (2003),
-    181-207.
-
-    A. Krogh and J. Vedelsby, "Neural network ensembles, cross validation, and active
-    learning", Advances in Neural Information Processing Systems 7 (1995), 231-238.
+    .. [1] L. I. Kuncheva and C. J. Whitaker, "Measures of diversity in classifier
+       ensembles and their relationship with the ensemble accuracy", Machine Learning 51
+       (2003), 181-207.
+    .. [2] A. Krogh and J. Vedelsby, "Neural network ensembles, cross validation, and
+       active learning", Advances in Neural Information Processing Systems 7 (1995),
+       231-238.
 
     Examples
     --------
@@ -191,7 +191,7 @@ def diversity(
     X : array-like, images or None
         What the members take. None where `members` holds predictions.
     y : array-like of shape (n_rows,)
-        The true labels or numbers. Of several targets, give one at a time, with
+        The true labels or numbers. With several targets, give one at a time, with
         predictions.
     weights : array-like of shape (n_members,), default=None
         Weights of the members in the vote, not negative. None takes those of the
@@ -221,10 +221,6 @@ def diversity(
     --------
     DiversityDisplay : The same as a picture.
     majority_vote_error : The vote of independent members.
-
-    References
-    ----------
-    See `Diversity`.
 
     Examples
     --------
@@ -269,7 +265,9 @@ def diversity(
     ]
     weights = _check_weights(outputs.weights if weights is None else weights, names)
     if task == "auto":
-        task = _task(outputs, [truth, *predictions])
+        columns = [truth, *predictions]
+        fractions = any(c.dtype.kind == "f" and (c % 1 != 0).any() for c in columns)
+        task = outputs.task or ("regression" if fractions else "classification")
     if task == "classification":
         found = measure_labels(
             names, predictions, truth, weights, outputs.probabilities
@@ -321,11 +319,3 @@ def _check_weights(weights, names: list[str]) -> np.ndarray:
         )
     checked = checked / checked.max()  # the sum of large ones is infinite
     return checked / checked.sum()
-
-
-def _task(outputs: Outputs, columns: list[np.ndarray]) -> str:
-    """Return what the members say, else whether there are fractions."""
-    if outputs.tasks:
-        return next(iter(outputs.tasks.values()))
-    fractions = any(c.dtype.kind == "f" and (c % 1 != 0).any() for c in columns)
-    return "regression" if fractions else "classification"

@@ -1,7 +1,8 @@
-"""What the members of an ensemble predict, in the labels of y."""
+"""Predictions of the members of an ensemble, in the labels of y."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -38,24 +39,13 @@ _FORESTS = (
 
 @dataclass
 class Outputs:
-    """Predictions of the members, by their names.
-
-    Attributes
-    ----------
-    predictions : dict of str to ndarray
-        As the members gave them, in the labels of y.
-    probabilities : list of (classes, ndarray of shape (n, n_classes)) or None
-        Of each member, where all have them.
-    weights : ndarray or None
-        Those of a fitted ensemble.
-    tasks : dict of str to str
-        "classification" or "regression", of the members that say so.
-    """
+    """Predictions of the members by their names, in the labels of y."""
 
     predictions: dict[str, np.ndarray]
+    # Classes and probabilities (n, n_classes) of each member, where all have them.
     probabilities: list[tuple[np.ndarray, np.ndarray]] | None = None
-    weights: np.ndarray | None = None
-    tasks: dict[str, str] = field(default_factory=dict)
+    weights: Any = None  # those of a fitted ensemble
+    task: str | None = None  # what the estimators say they are made for
 
 
 @dataclass
@@ -63,12 +53,13 @@ class _Ensemble:
     """Estimators, what each is given of X, and the labels that they don't know."""
 
     members: dict[str, Any]
-    prepare: Callable | None = None
-    columns: list[np.ndarray] | None = None
-    classes: np.ndarray | None = None
+    classes: np.ndarray | None = None  # where members know their positions alone
     weights: Any = None
+    columns: list[np.ndarray] | None = None
+    takes_array: bool = False
 
     def decode(self, member, labels) -> np.ndarray:
+        """Return labels of y for what a member gives."""
         labels = np.asarray(labels)
         if self.classes is None or not _knows_positions(member, len(self.classes)):
             return labels
@@ -87,19 +78,28 @@ def _knows_positions(member, n_classes: int) -> bool:
 
 def member_outputs(members, X, *, soft: bool) -> Outputs:
     """Return what the members predict of X, or the predictions given in their place."""
-    if isinstance(members, Pipeline) and X is not None:
-        if len(members) > 1:
-            X = members[:-1].transform(X)
-        members = members[-1]
     if X is None:
         return Outputs(_given(members))
-    ensemble = _ensemble(members)
-    outputs = Outputs({}, [], ensemble.weights, _tasks(ensemble))
-    X = X if ensemble.prepare is None else ensemble.prepare(X)
+    if isinstance(members, Pipeline):
+        X = members[:-1].transform(X) if len(members) > 1 else X
+        members = members[-1]
+    if hasattr(members, "fit"):
+        ensemble = _fitted_ensemble(members)
+    else:
+        ensemble = _Ensemble(_named(members))
+    outputs = Outputs({}, [] if soft else None, ensemble.weights, _task(ensemble))
+    if ensemble.takes_array:
+        X = check_array(
+            X,
+            accept_sparse=["csr", "csc"],
+            dtype=None,
+            ensure_all_finite=False,
+            allow_nd=True,
+        )
     for number, (name, member) in enumerate(ensemble.members.items()):
         rows = X if ensemble.columns is None else X[:, ensemble.columns[number]]
         outputs.predictions[name] = ensemble.decode(member, member.predict(rows))
-        if not (soft and hasattr(member, "predict_proba")):
+        if not hasattr(member, "predict_proba"):
             outputs.probabilities = None
         if outputs.probabilities is not None:
             classes = ensemble.decode(member, member.classes_)
@@ -107,7 +107,7 @@ def member_outputs(members, X, *, soft: bool) -> Outputs:
     return outputs
 
 
-def _tasks(ensemble: _Ensemble) -> dict[str, str]:
+def _task(ensemble: _Ensemble) -> str | None:
     """Return what the members are made for, where they say it."""
     tasks = {}
     for name, member in ensemble.members.items():
@@ -120,7 +120,7 @@ def _tasks(ensemble: _Ensemble) -> dict[str, str]:
     if len(found) > 1 or (ensemble.classes is not None and "regression" in found):
         name = next(name for name, task in tasks.items() if task == "regression")
         raise ValueError(f"Member {name!r} is a regressor among classifiers.")
-    return tasks
+    return found.pop() if found else None
 
 
 def _given(predictions) -> dict[str, np.ndarray]:
@@ -135,15 +135,13 @@ def _given(predictions) -> dict[str, np.ndarray]:
     return {str(name): np.asarray(values) for name, values in predictions.items()}
 
 
-def _ensemble(members) -> _Ensemble:
-    if hasattr(members, "fit"):
-        return _fitted_ensemble(members)
+def _named(members) -> dict[str, Any]:
+    """Return estimators by their names; nameless ones have that of their class."""
+    pairs = []
     if isinstance(members, Mapping):
         pairs = list(members.items())
     elif isinstance(members, list | tuple):
         pairs = [m if isinstance(m, tuple) else (None, m) for m in members]
-    else:
-        pairs = []
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise TypeError(
             "members must be a dict of names and fitted estimators, a list of them or "
@@ -155,25 +153,17 @@ def _ensemble(members) -> _Ensemble:
                 f"Member {name!r} has no predict, but is a {type(member).__name__}; "
                 "predictions in place of estimators need X=None."
             )
-    names = _names(pairs)
-    if len(set(names)) < len(names):
-        raise ValueError(f"Names of members must differ, got {names}.")
-    return _Ensemble(dict(zip(names, (m for _, m in pairs), strict=True)))
-
-
-def _names(pairs) -> list[str]:
-    """Return names; nameless members have their class's, with a number if it recurs."""
     kinds = [type(member).__name__ for name, member in pairs if name is None]
-    seen: dict[str, int] = {}
+    numbers = {kind: count(1) for kind in kinds if kinds.count(kind) > 1}
     names = []
     for name, member in pairs:
         if name is None:
             name = type(member).__name__
-            seen[name] = seen.get(name, 0) + 1
-            if kinds.count(name) > 1:
-                name = f"{name} {seen[name]}"
+            name = f"{name} {next(numbers[name])}" if name in numbers else name
         names.append(str(name))
-    return names
+    if len(set(names)) < len(names):
+        raise ValueError(f"Names of members must differ, got {names}.")
+    return dict(zip(names, (member for _, member in pairs), strict=True))
 
 
 def _fitted_ensemble(ensemble) -> _Ensemble:
@@ -190,35 +180,24 @@ def _fitted_ensemble(ensemble) -> _Ensemble:
         )
     check_is_fitted(ensemble)
     classes = getattr(ensemble, "classes_", None)
+    members = ensemble.estimators_
     if isinstance(ensemble, _NAMED):
         kept = [not isinstance(member, str) for _, member in ensemble.estimators]
         names = [
-            n for (n, _), keep in zip(ensemble.estimators, kept, strict=True) if keep
+            name for name, member in ensemble.estimators if not isinstance(member, str)
         ]
         weights = getattr(ensemble, "weights", None)
         if weights is not None:
             weights = np.asarray(weights, dtype=float)[kept]
         if getattr(ensemble, "cv", None) == "prefit":
             classes = None
-        members = dict(zip(names, ensemble.estimators_, strict=True))
-        return _Ensemble(members, classes=classes, weights=weights)
+        return _Ensemble(dict(zip(names, members, strict=True)), classes, weights)
     result = _Ensemble(
-        {f"member {i}": m for i, m in enumerate(ensemble.estimators_, 1)},
-        prepare=_as_array,
-        classes=None if isinstance(ensemble, _BOOSTED) else classes,
+        {f"member {i}": m for i, m in enumerate(members, 1)}, classes, takes_array=True
     )
     if isinstance(ensemble, _BAGGING):
         result.columns = ensemble.estimators_features_
     elif isinstance(ensemble, _BOOSTED):
-        result.weights = ensemble.estimator_weights_[: len(ensemble.estimators_)]
+        result.classes = None
+        result.weights = ensemble.estimator_weights_[: len(members)]
     return result
-
-
-def _as_array(X):
-    return check_array(
-        X,
-        accept_sparse=["csr", "csc"],
-        dtype=None,
-        ensure_all_finite=False,
-        allow_nd=True,
-    )

@@ -1,4 +1,4 @@
-"""The arithmetic of votes and of averages."""
+"""Arithmetic of votes and of averages."""
 
 from numbers import Integral
 
@@ -22,7 +22,7 @@ def majority_vote_error(error, n_members: int | None = None, n_classes: int = 2)
     error : float or array-like of shape (n_members,)
         Probability that a member is wrong, in [0, 1]: one for all, or one for each.
     n_members : int, default=None
-        Number of members. Needed with one error for all; of an array it is the length.
+        Number of members. Needed with one error for all; an array's is its length.
     n_classes : int, default=2
         Number of classes, at least 2.
 
@@ -45,15 +45,15 @@ def majority_vote_error(error, n_members: int | None = None, n_classes: int = 2)
 
     Notes
     -----
-    With two classes it is the sum over k > M/2 of C(M, k) e^k (1 - e)^(M - k), and half
-    of the term at k = M/2. Unequal errors make the number of wrong votes
+    With two classes [1]_ it is the sum over k > M/2 of C(M, k) e^k (1 - e)^(M - k), and
+    half of the term at k = M/2. Unequal errors make the number of wrong votes
     Poisson-binomial. More classes take O(n_members^3) time: milliseconds for 100
     members, seconds for thousands.
 
     References
     ----------
-    L. K. Hansen and P. Salamon, "Neural network ensembles", IEEE Transactions on
-    Pattern Analysis and Machine Intelligence 12 (1990), 993-1001.
+    .. [1] L. K. Hansen and P. Salamon, "Neural network ensembles", IEEE Transactions on
+       Pattern Analysis and Machine Intelligence 12 (1990), 993-1001.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def average_error(variance, correlation, n_members: int, bias: float = 0.0):
     Returns
     -------
     float
-        ``bias**2 + variance * (correlation + (1 - correlation) / n_members)``, in
+        ``bias**2 + variance * (correlation + (1 - correlation) / n_members)`` [1]_, in
         squared units of the target.
 
     Raises
@@ -112,8 +112,8 @@ def average_error(variance, correlation, n_members: int, bias: float = 0.0):
 
     References
     ----------
-    N. Ueda and R. Nakano, "Generalization error of ensemble estimators", Proceedings
-    of the International Conference on Neural Networks (1996), 90-95.
+    .. [1] N. Ueda and R. Nakano, "Generalization error of ensemble estimators",
+       Proceedings of the International Conference on Neural Networks (1996), 90-95.
 
     Examples
     --------

@@ -33,7 +33,6 @@ class Explained:
 
     backbone: Backbone  # from normalised images to features, its parameters frozen
     scores: Scores  # a column for each class or output
-    gradient: Callable  # from features (n, d) and columns (n,) to d score / d features
     device: torch.device
     classes: np.ndarray | None  # those of the columns; None where they are numbers
     source_of: Callable[[Any], Any]  # from X to its checked source
@@ -56,12 +55,12 @@ def explained(estimator: Any) -> Explained:
     """Return a fitted estimator as what can be explained."""
     if isinstance(estimator, NeuralImageEstimator):
         check_is_fitted(estimator)
-        looked_at, last = estimator, None
+        looked_at, rest = estimator, None
     elif isinstance(estimator, Pipeline) and isinstance(
         estimator.steps[0][1], ImageFeatureExtractor
     ):
         check_is_fitted(estimator)
-        looked_at, last = estimator.steps[0][1], estimator.steps[-1][1]
+        looked_at, rest = estimator.steps[0][1], estimator[1:]
     else:
         raise TypeError(
             f"{type(estimator).__name__} has no network that can be looked into: give "
@@ -72,19 +71,14 @@ def explained(estimator: Any) -> Explained:
     network: Any = copy.deepcopy(network_of(looked_at))
     network.to(device).eval().requires_grad_(False)
     classes = getattr(estimator, "classes_", None)
-    if last is None:
+    if rest is None:
         backbone, scores = network.backbone, _scores_of_head(estimator, network.head)
-        gradient = _exact_gradient(scores)
     else:
-        backbone = network
-        decide = _decision(estimator[1:], type(last).__name__, classes)
-        scores = _scores_of(decide, classes)
-        gradient = _measured_gradient(decide)
+        backbone, scores = network, _scores_of_rest(rest, classes)
     images = looked_at.batch_size
     return Explained(
         backbone,
         scores,
-        gradient,
         device,
         classes,
         looked_at._new_source,
@@ -108,59 +102,52 @@ def _scores_of_head(estimator: Any, head: nn.Module) -> Scores:
     return scores
 
 
-def _exact_gradient(scores: Scores) -> Callable:
-    def gradient(features: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        features = features.detach().requires_grad_()
-        found = scores(features)
-        chosen = found.gather(1, columns[:, None].to(found.device))
-        return torch.autograd.grad(chosen.sum(), features)[0]
-
-    return gradient
-
-
-def _decision(rest: Pipeline, name: str, classes) -> Callable:
-    """Return the function from features (n, d) to scores (n, k), in NumPy."""
+def _scores_of_rest(rest: Pipeline, classes: np.ndarray | None) -> Scores:
+    """Return the function from features to what the rest of a pipeline decides."""
 
     def decide(features: np.ndarray) -> np.ndarray:
         if classes is None:
             return np.asarray(rest.predict(features), float).reshape(len(features), -1)
         if hasattr(rest, "decision_function"):
             values = np.asarray(rest.decision_function(features), float)
-            return np.stack([-values, values], 1) if values.ndim == 1 else values
+            values = np.stack([-values, values], 1) if values.ndim == 1 else values
+            if values.shape[1] != len(classes):
+                raise ValueError(
+                    f"decision_function gives {values.shape[1]} columns for "
+                    f"{len(classes)} classes: fit an SVC with "
+                    "decision_function_shape='ovr'."
+                )
+            return values
         if not hasattr(rest, "predict_proba"):
             raise TypeError(
-                f"{name} has neither decision_function nor predict_proba, so there is "
-                "nothing to explain but its choice."
+                f"{type(rest.steps[-1][1]).__name__} has neither decision_function nor "
+                "predict_proba, so there is nothing to explain but its choice."
             )
         p = np.clip(np.asarray(rest.predict_proba(features), float), 1e-12, 1 - 1e-12)
         return np.log(p) - np.log1p(-p)
 
-    return decide
+    return lambda features: _Measured.apply(features, decide)
 
 
-def _scores_of(decide: Callable, classes) -> Scores:
-    def scores(features: torch.Tensor) -> torch.Tensor:
-        found = decide(features.detach().cpu().numpy())
-        if classes is not None and found.shape[1] != len(classes):
-            raise ValueError(
-                f"decision_function gives {found.shape[1]} columns for {len(classes)} "
-                "classes: fit an SVC with decision_function_shape='ovr'."
-            )
-        return torch.from_numpy(found)
+class _Measured(torch.autograd.Function):
+    """A function of NumPy arrays, whose gradient is measured where it is asked for."""
 
-    return scores
+    @staticmethod
+    def forward(ctx, features, decide):
+        ctx.save_for_backward(features)
+        ctx.decide = decide
+        return torch.from_numpy(decide(features.detach().cpu().numpy()))
 
-
-def _measured_gradient(decide: Callable) -> Callable:
-    def gradient(features: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        values = features.detach().cpu().double().numpy()
+    @staticmethod
+    def backward(ctx, weights):
+        (features,) = ctx.saved_tensors
         rows = [
-            _differences(lambda x, c=c: decide(x)[:, c], row)
-            for row, c in zip(values, columns.tolist(), strict=True)
+            _differences(lambda x, w=w: ctx.decide(x) @ w, row)
+            for row, w in zip(
+                features.cpu().double().numpy(), weights.cpu().numpy(), strict=True
+            )
         ]
-        return torch.from_numpy(np.stack(rows)).to(features)
-
-    return gradient
+        return torch.from_numpy(np.stack(rows)).to(features), None
 
 
 def _differences(function: Callable, x: np.ndarray) -> np.ndarray:
@@ -297,8 +284,7 @@ def grad_cam(
         features = model.backbone(x)
     finally:
         hook.remove()
-    towards = model.gradient(features, columns)
-    gradient = torch.autograd.grad(features, taken[0], towards)[0]
+    gradient = torch.autograd.grad(_chosen(model, features, columns).sum(), taken[0])[0]
     weights = layout.as_map(gradient).mean((2, 3), keepdim=True)
     return (weights * layout.as_map(taken[0].detach())).sum(1)
 
@@ -313,21 +299,22 @@ def occlusion(model: Explained, x: torch.Tensor, columns: torch.Tensor) -> torch
     total = torch.zeros(n, height, width)
     times = torch.zeros(height, width)
     with torch.no_grad():
-        before = _chosen(model, x, columns)
+        before = _chosen(model, model.backbone(x), columns).float().cpu()
         for top in _starts(height, square[0]):
             for left in _starts(width, square[1]):
                 place = slice(top, top + square[0]), slice(left, left + square[1])
                 covered = x.clone()
                 covered[:, :, *place] = 0  # the mean colour, as it is normalised
-                fall = before - _chosen(model, covered, columns)
-                total[:, *place] += fall[:, None, None]
+                after = _chosen(model, model.backbone(covered), columns).float().cpu()
+                total[:, *place] += (before - after)[:, None, None]
                 times[place] += 1
     return total / times
 
 
-def _chosen(model: Explained, x, columns) -> torch.Tensor:
-    scores = model.scores(model.backbone(x)).cpu()
-    return scores.gather(1, columns.cpu()[:, None])[:, 0].float()
+def _chosen(model: Explained, features: torch.Tensor, columns) -> torch.Tensor:
+    """Return the score of each image in its column."""
+    scores = model.scores(features)
+    return scores.gather(1, columns[:, None].to(scores.device))[:, 0]
 
 
 def _starts(side: int, square: int) -> list[int]:

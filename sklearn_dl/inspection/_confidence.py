@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dl._images import as_source
-from sklearn_dl.inspection._scores import refuse_missing
+from sklearn_dl.inspection._scores import check_labels
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,7 @@ class Confidence:
 
 def confidence(estimator, X, y, cv, random_state) -> Confidence:
     """Return how sure a classifier is, fitted or cross-validated."""
-    refuse_missing(y)
-    y = np.asarray(y)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1:
-        raise ValueError(
-            f"y must hold one label per image, got the shape {y.shape}; of several "
-            "labels give one at a time."
-        )
+    y = check_labels(y, len(y))
     method = _method(estimator)
     if cv is None:
         check_is_fitted(estimator)
@@ -102,7 +94,7 @@ def _columns(scores: np.ndarray, classes, method: str, estimator) -> np.ndarray:
 
 def paths_of(X: Any, rows: np.ndarray, n_rows: int) -> pd.Series:
     """Return the paths of some of the n_rows images, None where they have none."""
-    paths = [None] * len(rows)
+    paths: list[str | None] = [None] * len(rows)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numbers were looked at by the estimator
         try:

@@ -8,7 +8,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dl.inspection._scores import check_targets
+from sklearn_dl.inspection._scores import check_labels
 
 
 @validate_params(
@@ -79,8 +79,8 @@ def most_confused(
                 f"{type(estimator_or_y_true).__name__} has no predict."
             )
         truth, predicted = estimator_or_y_true, X_or_y_pred
-    predicted = _one_label(predicted, len(predicted))
-    truth = _one_label(truth, len(predicted))
+    predicted = check_labels(predicted, len(predicted))
+    truth = check_labels(truth, len(predicted))
     wrong = pd.DataFrame({"truth": truth, "prediction": predicted})
     counts = wrong["truth"].value_counts()
     wrong = wrong[truth != predicted]
@@ -102,15 +102,6 @@ def most_confused(
     return found
 
 
-def _one_label(values, n_rows: int) -> np.ndarray:
-    values = check_targets(values, "classification", n_rows)
-    if values.ndim != 1:
-        raise ValueError(
-            f"Confusion is of one label per image, got the shape {values.shape}."
-        )
-    return values
-
-
 def by_confidence(estimator, X, predictions, examples) -> list[list[int]]:
     """Return the rows of each pair, the surest prediction first."""
     names = ("predict_proba", "decision_function")
@@ -124,11 +115,10 @@ def by_confidence(estimator, X, predictions, examples) -> list[list[int]]:
         scores = np.stack([-scores, scores], axis=1)
     if scores.shape[1] != len(classes):
         return list(examples)
-    sure = dict(zip(rows.tolist(), scores, strict=True))
-    columns = [classes.index(label) for label in predictions]
+    table = pd.DataFrame(-scores, index=rows, columns=range(len(classes)))
     return [
-        sorted(part, key=lambda row, c=c: -sure[row][c])
-        for c, part in zip(columns, examples, strict=True)
+        table[classes.index(label)].loc[part].sort_values(kind="stable").index.tolist()
+        for label, part in zip(predictions, examples, strict=True)
     ]
 
 

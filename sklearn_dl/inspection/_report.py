@@ -1,9 +1,10 @@
-"""What a robustness report holds, and how it prints."""
+"""Robustness report: tables, weaknesses, and the augmentations that answer them."""
 
 import html
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sklearn_dl.augmentation import AUGMENTATIONS, Augment
@@ -29,8 +30,7 @@ class RobustnessReport:
         - ``score`` on the corrupted images, ``drop``: `clean_score` minus it, and
           ``low`` and ``high``, the interval of the drop;
         - ``augmentation``: the name that answers the corruption;
-        - with ``per_class=True``, ``drop[label]`` of each class: of the share of its
-          images that are recognised.
+        - with ``per_class=True``, ``drop[label]`` of each class's recall.
     clean_score : float
         Score on the images as they are.
     clean_interval : tuple of (float, float)
@@ -148,7 +148,8 @@ class RobustnessReport:
 
     def summary(self) -> str:
         """Return the report as text."""
-        return "\n".join([self._head(), self._body(), *self._answers()])
+        table = self._printed().to_string(index=False, float_format="{:.3f}".format)
+        return "\n".join([self._head(), table, *self._answers()])
 
     def __str__(self) -> str:
         """Return the report as text."""
@@ -157,9 +158,9 @@ class RobustnessReport:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        answers = "".join(f"<p>{html.escape(line)}</p>" for line in self._answers())
-        table = self._printed().to_html(index=False)
-        return f"<p>{html.escape(self._head())}</p>{table}{answers}"
+        lines = [f"<p>{html.escape(line)}</p>" for line in self._answers()]
+        table = self._printed().to_html(index=False, float_format="{:.3f}".format)
+        return "".join([f"<p>{html.escape(self._head())}</p>", table, *lines])
 
     def _head(self) -> str:
         low, high = self.clean_interval
@@ -169,47 +170,34 @@ class RobustnessReport:
             f"{self.confidence_level:.0%} intervals:"
         )
 
-    def _body(self) -> str:
-        return self._printed().to_string(index=False)
-
     def _printed(self) -> pd.DataFrame:
         table = self.table.drop(columns=["severity", "augmentation"])
         of_classes = [name for name in table if str(name).startswith("drop[")]
         if len(of_classes) > _PRINTED_CLASSES:
             table = table.drop(columns=of_classes)
-        numbers = table.select_dtypes("number").columns
-        table = table.astype(dict.fromkeys(numbers, object))
-        table[numbers] = table[numbers].map("{:.3f}".format)
-        mark = [
-            "**" if low > self.margin else "*" if low > 0 else ""
-            for low in self.table["low"]
-        ]
-        return table.assign(**{"": mark})
+        low = self.table["low"]
+        marks = np.select([low > self.margin, low > 0], ["**", "*"], "")
+        return table.assign(**{"": marks})
 
     def _answers(self) -> list[str]:
-        weak, severe = _names(self.weaknesses), None
-        lines = []
-        if not weak:
-            lines.append("No drop is beyond chance.")
-        else:
-            severe = _names(self.weaknesses[self.weaknesses["severe"]])
-            lines.append(
-                f"* Beyond chance: {', '.join(weak)}. augment={_code(self.augment)}"
-            )
-        if severe:
-            lines.append(
-                f"** Beyond {self.margin:g}: {', '.join(severe)}. "
-                f"augment={_code(self.severe_augment)}"
-            )
+        weak = self.weaknesses
+        severe = weak[weak["severe"]]
+        lines = [] if len(weak) else ["No drop is beyond chance."]
+        for mark, margin, rows, answer in (
+            ("*", "chance", weak, self.augment),
+            ("**", f"{self.margin:g}", severe, self.severe_augment),
+        ):
+            names = [name for name in CORRUPTIONS if name in set(rows["corruption"])]
+            if names:
+                found = f"{mark} Beyond {margin}: {', '.join(names)}."
+                lines.append(f"{found} augment={_code(answer)}")
         if self.shifts is not None:
-            shifts = self.shifts[self.shifts["shifted"]]
-            names = [
+            shifts = [
                 f"{row.direction} (effect {row.effect:+.2f}, {row.augmentation})"
-                for row in shifts.itertuples()
+                for row in self.shifts[self.shifts["shifted"]].itertuples()
             ]
-            lines.append(
-                f"Against the reference: {'; '.join(names) or 'no shift found'}."
-            )
+            shifts = shifts or ["no shift found"]
+            lines.append(f"Against the reference: {'; '.join(shifts)}.")
         return lines
 
 
@@ -220,8 +208,3 @@ def _code(augment: Any) -> str:
         text = str(strength) if isinstance(strength, dict) else f"{strength:g}"
         return f"Augment({augment.transforms}, strength={text})"
     return str(augment)
-
-
-def _names(rows: pd.DataFrame) -> list[str]:
-    found = set(rows["corruption"])
-    return [name for name in CORRUPTIONS if name in found]

@@ -1,4 +1,4 @@
-"""How far a score falls when images are corrupted."""
+"""Fall of a score on corrupted images."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing

@@ -109,7 +109,7 @@ def saliency(
     """
     model = explained(estimator)
     source = model.source_of(X)
-    preprocessing = model.backbone.preprocessing
+    preprocessing: Any = model.backbone.preprocessing
     if frame == "image" and not isinstance(preprocessing, Preprocessing):
         raise ValueError(
             "Where the crop of a preprocessing that is a function lies in an image "
@@ -127,7 +127,7 @@ def saliency(
     ):
         for rows, pixels in reader.batches(model.step_size):
             x = preprocessing.normalize(pixels).to(model.dtype)
-            size = x.shape[-2:]
+            size = (x.shape[-2], x.shape[-1])
             if found is None and method != "occlusion":
                 found = _map_of(model.backbone, size, method, layer)
                 method = "grad_cam" if found else "occlusion"

@@ -37,6 +37,17 @@ def check_targets(y: Any, task: str, n_rows: int) -> np.ndarray:
     return truth.astype(float) if task == "regression" else truth
 
 
+def check_labels(y: Any, n_rows: int) -> np.ndarray:
+    """Return y as an array with one label per image, and nothing missing."""
+    labels = check_targets(y, "classification", n_rows)
+    if labels.ndim != 1:
+        raise ValueError(
+            f"y must hold one label per image, got the shape {labels.shape}; of "
+            "several labels give one at a time."
+        )
+    return labels
+
+
 def refuse_missing(y: Any) -> None:
     """Raise a ValueError if NaN, None or another missing value is in y."""
     # NumPy would make text of a list of text and NaN.

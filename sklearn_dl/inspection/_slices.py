@@ -1,4 +1,4 @@
-"""Scores of parts of the images, by what a table says of them."""
+"""Scores of slices of the images, cut by the columns of a table."""
 
 from numbers import Integral, Real
 from typing import Any

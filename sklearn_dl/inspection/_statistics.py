@@ -1,4 +1,4 @@
-"""What images look like in numbers, and how two sets of them differ."""
+"""Statistics of images, and how two sets of images differ in them."""
 
 from typing import Any
 

@@ -58,7 +58,7 @@ def quiet_copy(estimator: Any) -> Any:
         if isinstance(one, ImageEstimatorMixin):
             copies[id(one)] = new = copy.copy(one)
             # All of it as it is, where `copy` may have moved tensors to the CPU.
-            vars(new).update(vars(one), verbose=0, cache=one.cache and _CACHE)
+            new.__dict__.update(vars(one), verbose=0, cache=one.cache and _CACHE)
     return copy.deepcopy(estimator, copies) if copies else estimator
 
 
@@ -203,8 +203,8 @@ def _restored(images: list, dtype: np.dtype, full: int, alpha: bool) -> np.ndarr
     """Return pixels (uint8, or floats in [0, 1]) on the scale of another dtype."""
     values = np.stack(images)
     if alpha:
-        opaque = 255 if values.dtype == np.uint8 else 1
-        opaque = np.full((*values.shape[:3], 1), opaque, values.dtype)
+        most = 255 if values.dtype == np.uint8 else 1
+        opaque = np.full((*values.shape[:3], 1), most, values.dtype)
         values = np.concatenate([values, opaque], axis=3)
     if dtype.kind == "b":
         return values > 127

@@ -36,7 +36,7 @@ class RegimeComparison:
         ``search_.cv_results_``.
 
         - ``regime``: its name;
-        - ``parameters``: dict of what the grid sets, by short names;
+        - ``parameters``: dict of what the grid sets;
         - ``mean_score``, ``std_score``: over the folds; NaN if one of them failed;
         - ``rank``: 1 is best; equals share the smaller;
         - ``mean_seconds``, ``total_seconds``: of fitting and scoring, per fold and
@@ -190,10 +190,10 @@ def compare_regimes(
     ...     cv=2,
     ... )
     >>> result.leaderboard_.sort_index()[["regime", "parameters", "passes"]]
-      regime    parameters  passes
-    0    svm  {'C': 0.001}     2.0
-    1    svm   {'C': 0.01}     2.0
-    2   head  {'lr': 0.01}     2.0
+      regime                parameters  passes
+    0    svm  {'classifier__C': 0.001}     2.0
+    1    svm   {'classifier__C': 0.01}     2.0
+    2   head              {'lr': 0.01}     2.0
     >>> result.best_estimator_.predict(images[[0, 7]])
     array(['dark', 'light'], dtype='<U5')
     """
@@ -273,7 +273,7 @@ def _leaderboard(search: GridSearchCV, n_rows: int) -> pd.DataFrame:
     board = pd.DataFrame(
         {
             "regime": [params["regime"] for params in results["params"]],
-            "parameters": [_short(params) for params in results["params"]],
+            "parameters": [_of_grid(params) for params in results["params"]],
             "mean_score": results["mean_test_score"],
             "std_score": results["std_test_score"],
             "rank": results["rank_test_score"],
@@ -285,14 +285,8 @@ def _leaderboard(search: GridSearchCV, n_rows: int) -> pd.DataFrame:
     return board.sort_values("rank", kind="stable")
 
 
-def _short(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a candidate's grid sets, by the last parts of the names."""
-    full = [name for name in params if name not in {"regime", "model"}]
-    last = [name.rsplit("__", 1)[-1] for name in full]
-    return {
-        short if last.count(short) == 1 else name.removeprefix("model__"): params[name]
-        for name, short in zip(full, last, strict=True)
-    }
+def _of_grid(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {k.removeprefix("model__"): v for k, v in params.items() if "__" in k}
 
 
 def _in_words(parameters: Mapping[str, Any]) -> str:

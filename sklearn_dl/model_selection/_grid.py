@@ -1,11 +1,11 @@
 """Transfer regimes as one grid, for scikit-learn's searches."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 from sklearn import get_config
 from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.model_selection import ParameterSampler
 from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import validate_params
 
@@ -107,7 +107,7 @@ def regime_grid(
     Raises
     ------
     ValueError
-        If a regime isn't known, or a model has no parameter of that name.
+        If a regime isn't known, or a model has no parameter of a grid's name.
     TypeError
         If a regime is none of these, or the values of a parameter are no list.
 
@@ -136,52 +136,52 @@ def regime_grid(
     >>> search = GridSearchCV(pipeline, grid, cv=5)
     """
     candidates = []
-    for name, (source, grid) in _named(regimes).items():
-        if isinstance(source, str):
-            source, of_table = _from_table(estimator, source)
+    for name, model, grid in _named(regimes):
+        if isinstance(model, str):
+            model, of_table = _from_table(estimator, model)
             grid = of_table if grid is None else grid
-        candidates.append(_candidates(name, source, grid or {}))
+        grid = grid or {}
+        try:  # before anything is fitted
+            (one,) = ParameterSampler(grid, 1, random_state=0)
+            clone(model).set_params(**one)
+        except (ValueError, TypeError) as error:
+            error.add_note(f"It was in the grid of {name!r}.")
+            raise
+        inside = {f"model__{parameter}": values for parameter, values in grid.items()}
+        candidates.append({"regime": [name], "model": [model], **inside})
     first = candidates[0]
     pipeline = RegimePipeline([("model", first["model"][0])], regime=first["regime"][0])
     return pipeline, candidates
 
 
-def _named(regimes) -> dict[str, tuple[Any, Mapping[str, Any] | None]]:
-    """Return for each name a regime of the table or an estimator, and a grid."""
+def _named(regimes) -> Iterator[tuple[str, Any, Mapping[str, Any] | None]]:
+    """Yield names, with a regime of the table or an estimator, and with a grid."""
     if isinstance(regimes, str):
         regimes = [regimes]
     if not isinstance(regimes, Mapping):
-        regimes = list(regimes) if isinstance(regimes, Iterable) else [regimes]
-        if not all(isinstance(name, str) for name in regimes):
-            raise TypeError(
-                f"regimes={regimes!r} must hold names; for estimators of your own give "
-                "a dict {name: estimator} or {name: (estimator, grid)}."
-            )
         regimes = {name: name for name in regimes}
     if not regimes:
         raise ValueError(f"regimes is empty: choose from {list(REGIMES)}.")
-    return {name: _source_and_grid(name, regime) for name, regime in regimes.items()}
-
-
-def _source_and_grid(name: str, regime: Any) -> tuple[Any, Mapping[str, Any] | None]:
-    source, grid = regime, None
-    if isinstance(regime, Mapping):
-        source, grid = name, regime
-    elif isinstance(regime, tuple | list) and len(regime) == 2:
-        source, grid = regime
-    if isinstance(source, str) and source not in REGIMES:
-        raise ValueError(
-            f"There is no regime {source!r}: choose from {list(REGIMES)}, or give a "
-            "dict {name: estimator} for your own."
-        )
-    is_estimator = hasattr(source, "fit") and not isinstance(source, type)
-    is_grid = grid is None or isinstance(grid, Mapping)
-    if not (isinstance(source, str) or is_estimator) or not is_grid:
-        raise TypeError(
-            f"The regime {name!r} must be a name, an estimator, a grid or a pair "
-            f"(estimator, grid), where a grid is a dict; got {regime!r}."
-        )
-    return source, grid
+    for name, regime in regimes.items():
+        source, grid = regime, None
+        if isinstance(regime, Mapping):
+            source, grid = name, regime
+        elif isinstance(regime, tuple | list) and len(regime) == 2:
+            source, grid = regime
+        if isinstance(source, str) and source not in REGIMES:
+            raise ValueError(
+                f"There is no regime {source!r}: choose from {list(REGIMES)}, or give "
+                "a dict {name: estimator} for your own."
+            )
+        known = isinstance(source, str)
+        fits = hasattr(source, "fit") and not isinstance(source, type)
+        a_grid = grid is None or isinstance(grid, Mapping)
+        if not (isinstance(name, str) and (known or fits) and a_grid):
+            raise TypeError(
+                "regimes must hold names, or be a dict from names to estimators, grids "
+                f"(dicts) or pairs (estimator, grid); got {name!r}: {regime!r}."
+            )
+        yield name, source, grid
 
 
 def _from_table(estimator, regime: str) -> tuple[BaseEstimator, dict[str, Any]]:
@@ -201,22 +201,3 @@ def _from_table(estimator, regime: str) -> tuple[BaseEstimator, dict[str, Any]]:
             schedule="cosine",
         )
     return model, {"lr": _RATES}
-
-
-def _candidates(name: str, model, grid: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of the grid that one regime is, with its names checked."""
-    firsts = {}
-    for parameter, values in grid.items():
-        listed = isinstance(values, list | tuple | np.ndarray) and len(values)
-        if not listed and not hasattr(values, "rvs"):
-            raise TypeError(
-                f"The grid of {name!r} has {parameter}={values!r}: give a list of "
-                "values, or a distribution for a randomized search."
-            )
-        firsts[parameter] = values[0] if listed else values
-    try:
-        clone(model).set_params(**firsts)
-    except ValueError as error:
-        raise ValueError(f"The grid of {name!r}: {error}") from error
-    found = {f"model__{parameter}": values for parameter, values in grid.items()}
-    return {"regime": [name], "model": [model], **found}

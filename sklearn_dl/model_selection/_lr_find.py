@@ -191,8 +191,6 @@ def lr_find(
     ------
     ValueError
         If a parameter is not valid, or `fit` would refuse X or y.
-    KeyboardInterrupt
-        After Ctrl-C.
 
     Warns
     -----

@@ -35,10 +35,14 @@ def linear_model(estimator, layer: str | None = None) -> Pipeline:
     )
 
 
-def network(estimator, *, augment: str | None = None, **parameters) -> BaseEstimator:
+def network(
+    estimator, *, trainable, augment: str | None = None, **parameters
+) -> BaseEstimator:
     """Return a copy with other parameters; its own augmentation goes before others."""
     if estimator.augment is None:
         parameters["augment"] = augment
+    settings = hasattr(estimator.trainable, "get_params")  # more than the stages
+    parameters["trainable__stages" if settings else "trainable"] = trainable
     return clone(estimator).set_params(**parameters)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
@@ -185,23 +186,28 @@ def _small_different(estimator) -> Iterator[Recommendation]:
 
 
 def _large_similar(estimator) -> Iterator[Recommendation]:
-    rest = {"warmup_epochs": 1, "max_epochs": 10, "schedule": "cosine"}
+    rest: dict[str, Any] = {
+        "warmup_epochs": 1,
+        "max_epochs": 10,
+        "augment": "standard",
+        "schedule": "cosine",
+    }
     yield Recommendation(
         "warm-up, then everything",
-        network(estimator, trainable="all", augment="standard", **rest),
+        network(estimator, trainable="all", **rest),
         "Enough images to train everything without overfitting; weights that are "
         "nearly right need small steps, so the backbone has a hundredth of the head's "
         "rate.",
     )
     yield Recommendation(
         "warm-up, then the last stages",
-        network(estimator, trainable=2, augment="standard", **rest),
+        network(estimator, trainable=2, **rest),
         "Cheaper: the first stages, edges and textures, serve as they are.",
     )
 
 
 def _large_different(estimator, very_large: bool) -> Iterator[Recommendation]:
-    rest = {"augment": "standard", "optimizer__max_grad_norm": 1.0}
+    rest: dict[str, Any] = {"augment": "standard", "optimizer__max_grad_norm": 1.0}
     yield Recommendation(
         "warm-up, then everything at a higher rate",
         network(

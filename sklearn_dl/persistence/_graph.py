@@ -135,7 +135,7 @@ def graph_of(estimator: Any) -> Graph:
     twin = _on_ready_images(images, preprocessing)
     if others:
         twin = make_pipeline(twin, *others)
-    module = Deployed(backbone, rest, preprocessing).eval()
+    module = Deployed(backbone, rest, preprocessing).eval().requires_grad_(False)
     return Graph(module, metadata, size, getattr(twin, _METHODS[output]))
 
 

@@ -36,12 +36,11 @@ from sklearn_dl.training._net import is_checkpoint as is_checkpoint
 from sklearn_dl.training._optimizers import OPTIMIZERS as OPTIMIZERS
 from sklearn_dl.training._optimizers import Optimizer
 from sklearn_dl.training._regime import Regime as Regime
-from sklearn_dl.training._regime import trains_backbone as trains_backbone
+from sklearn_dl.training._regime import Trainable
 from sklearn_dl.training._schedule import SCHEDULES as SCHEDULES
 from sklearn_dl.training._schedule import LearningRates as LearningRates
 from sklearn_dl.training._schedule import Schedule
 from sklearn_dl.training._schedule import resolve_schedule as resolve_schedule
-from sklearn_dl.training._trainable import Trainable
 
 if TYPE_CHECKING:
     from sklearn_dl.training._adversarial import VirtualAdversarialLoss

@@ -9,8 +9,6 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.nn import functional as F
 
-from sklearn_dl.backbones import walk
-
 
 class VirtualAdversarialLoss(Callback):
     """Adds to the loss how much small changes of the input can change the outputs.
@@ -155,7 +153,7 @@ def _still_statistics(module: nn.Module) -> Iterator[None]:
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
     moving = [
         part
-        for _, part in walk(module)
+        for part in module.modules()
         if isinstance(part, kinds) and part.training and part.track_running_stats
     ]
     for norm in moving:

@@ -9,8 +9,6 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from sklearn_dl.backbones import named_parameters, named_tensors, walk
-
 
 class WeightAveraging(Callback):
     """Averages the weights over the steps of training, and keeps the average.
@@ -140,7 +138,7 @@ class WeightAveraging(Callback):
 
     def _put_in_place(self, net) -> None:
         if self.average_ and not self.in_place_:
-            tensors = named_tensors(net.module_)
+            tensors = _tensors(net.module_)
             self.trained_ = {n: tensors[n].detach().clone() for n in self.average_}
             _copy(self.average_, net.module_)
             self.in_place_ = True
@@ -149,19 +147,21 @@ class WeightAveraging(Callback):
 def _moving(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the parameters that are trained, and the buffers that may move."""
     moving: dict[str, torch.Tensor] = {
-        n: p for n, p in named_parameters(module).items() if p.requires_grad
+        name: p for name, p in module.named_parameters() if p.requires_grad
     }
-    for prefix, part in walk(module):
+    for name, part in module.named_modules():
         if part.training:  # what is frozen is in eval mode
-            for name, buffer in part._buffers.items():
-                if buffer is not None:
-                    moving[prefix + name] = buffer
+            moving |= part.named_buffers(name, recurse=False)
     return moving
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 @torch.no_grad()
 def _copy(values: Mapping[str, torch.Tensor], module: nn.Module) -> None:
     # In place: the optimiser holds these very tensors.
-    tensors = named_tensors(module)
+    tensors = _tensors(module)
     for name, value in values.items():
         tensors[name].copy_(value)

@@ -36,11 +36,7 @@ def class_of(callback) -> type:
 class ValidationScore(Callback):
     """Records scores of the validation rows, from the outputs of the epoch's pass.
 
-    Parameters
-    ----------
-    score : callable
-        Maps the outputs, an ndarray of shape (n_validation, n_outputs), to a dict of
-        floats by name.
+    `score` maps these outputs, (n_validation, n_outputs), to a dict of floats by name.
     """
 
     def __init__(self, score: Callable[[np.ndarray], dict[str, float]]):
@@ -66,8 +62,8 @@ class ValidationScore(Callback):
 class TrainingAccuracy(Callback):
     """Records top-1 and, above 5 classes, top-5 accuracy on the training batches.
 
-    Of the images as the network saw them, augmented, before the step that learned
-    from them. The class of a mixed image is the one with the larger share.
+    The images are as the network saw them, augmented, before the step that learned
+    from them. The class of a mixed image is that of its larger part.
     """
 
     def on_epoch_begin(self, net, **kwargs):
@@ -91,34 +87,20 @@ class TrainingAccuracy(Callback):
         self.rows_ += len(target)
 
     def on_epoch_end(self, net, **kwargs):
-        """Record the share of right answers."""
+        """Record the accuracies."""
         for name, right in {"top1": self.first_, "top5": self.among_5_}.items():
             if right:
-                share = int(torch.stack(right).sum()) / self.rows_
-                net.history.record(f"train_{name}", share)
+                accuracy = int(torch.stack(right).sum()) / self.rows_
+                net.history.record(f"train_{name}", accuracy)
 
 
 class EarlyStopping(Callback):
     """Ends training when a value of the history stops improving; keeps the best.
 
-    An epoch improves when its value is better than the best so far by more than
-    `tol`. After `n_iter_no_change` epochs in a row without improvement training
-    ends. The weights of the best epoch are put back at the end of training, also
-    where it ended for another reason.
-
-    Parameters
-    ----------
-    monitor : str
-        A key of the net's history.
-    lower_is_better : bool
-    n_iter_no_change : int
-    tol : float
-        Absolute.
-
-    Attributes
-    ----------
-    best_epoch_ : int
-        Counted from 1.
+    An epoch improves when its value of `monitor` in the history is better than the
+    best so far by more than `tol`. After `n_iter_no_change` epochs in a row without
+    improvement training ends. The weights of the best epoch (`best_epoch_`, from 1)
+    are put back at the end of training, also where it ended for another reason.
     """
 
     def __init__(
@@ -180,13 +162,13 @@ class EarlyStopping(Callback):
     _state = ("best_", "kept_", "weights_", "best_epoch_", "misses_")
 
 
-def warn_of_divergence(net, epoch: int, guess: float) -> None:
-    """Warn where the loss of an epoch is far above that of guessing."""
+def warn_of_divergence(net, epoch: int, chance: float) -> None:
+    """Warn where the loss of an epoch is far above the chance loss."""
     loss = net.history[epoch - 1, "train_loss"]
-    if not loss <= 10 * guess:
+    if not loss <= 10 * chance:
         warnings.warn(
-            f"Training diverged: the loss is {loss:.3g} after {epoch} epochs, against "
-            f"{guess:.3g} of guessing. Lower lr, or check the pixels.",
+            f"Training diverged: the loss is {loss:.3g} after {epoch} epochs; that of "
+            f"chance is {chance:.3g}. Lower lr, or check the pixels.",
             ConvergenceWarning,
             stacklevel=6,
         )
@@ -232,13 +214,8 @@ class EpochProgress(Callback):
 class TaskContexts(Callback):
     """Tells scikit-learn's callbacks (1.9 and later) of each epoch.
 
-    Parameters
-    ----------
-    context : sklearn.callback.CallbackContext
-        Context of the whole fit.
-    estimator : estimator being fitted
-    data : dict
-        ``X``, ``y`` and ``metadata`` for the hooks.
+    `context` is that of the whole fit, `data` has ``X``, ``y`` and ``metadata`` for the
+    hooks.
     """
 
     def __init__(self, context, estimator, data: dict):
@@ -265,7 +242,7 @@ def fitted_attributes(net) -> dict[str, Any]:
     """Return the attributes of an estimator whose training ends now."""
     return {
         "_network": net.module_,
-        "preprocessing_": net.preprocessing,
+        "preprocessing_": net.module_.backbone.preprocessing,
         "n_iter_": len(net.history),
         "history_": history_frame(net.history),
     }

@@ -235,11 +235,7 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _fingerprint(net) -> str:
-    """Return a fingerprint of what a fit is, beside its parameters and its data.
-
-    That is the callbacks that take part in training, by their settings; and the
-    weights of a warm start.
-    """
+    """Return a fingerprint of the callbacks that take part and of a warm start."""
     digest = hashlib.sha256()
     for name, callback in net.callbacks_:
         if hasattr(callback, "state_dict") or hasattr(callback, "loss_term"):
@@ -266,9 +262,8 @@ def run_fingerprint(
 ) -> str:
     """Return a fingerprint of a training: its parameters and its rows.
 
-    Files are taken by their paths, other images by their pixels. `name` is that of
-    the estimator's class, `params` its deep parameters; a warm start has a number of
-    epochs before it.
+    `name` is that of the estimator's class; files are taken by their paths, other
+    images by their pixels.
     """
     digest = hashlib.sha256()
     for key in sorted(params):

@@ -1,4 +1,4 @@
-"""Norms and noise of the gradients, recorded while the net trains."""
+"""Norms and noise of the gradients of a training."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,9 +9,6 @@ import pandas as pd
 import torch
 from skorch.callbacks import Callback
 from torch import nn
-from torch.utils.data import default_collate
-
-from sklearn_dl.backbones import named_parameters, walk
 
 
 class GradientMonitor(Callback):
@@ -163,20 +160,15 @@ class GradientMonitor(Callback):
 class _GradientSums:
     """Sums over the batches of an epoch, on the device of the parameters.
 
-    Parameters
-    ----------
-    module : nn.Module
-    skip : bool
-        Whether to leave out a gradient that isn't finite.
+    With `skip`, gradients that aren't finite are left out.
     """
 
     def __init__(self, module: nn.Module, *, skip: bool):
         self.skip = skip
-        parameters = named_parameters(module).items()
-        trained = [(n, p) for n, p in parameters if p.requires_grad]
-        self.names = [name for name, _ in trained]
-        self.parameters = [parameter for _, parameter in trained]
-        self.gradients: list[torch.Tensor | None] = [None] * len(trained)
+        every = list(module.named_parameters())
+        self.names = [name for name, p in every if p.requires_grad]
+        self.parameters = [p for _, p in every if p.requires_grad]
+        self.gradients: list[torch.Tensor | None] = [None] * len(self.names)
         self.scalars: torch.Tensor | None = None
 
     def add(self) -> None:
@@ -216,11 +208,10 @@ class _GradientSums:
             # Rounding may leave less than nothing where all gradients are the same.
             noise = np.maximum(mean_square - square_of_mean, 0.0)
             ratio = np.float64(noise) / square_of_mean
-        several = count > 1
         measured = {
             "grad_norm": norm,
-            "grad_noise": float(noise) if several else float("nan"),
-            "grad_noise_ratio": float(ratio) if several else float("nan"),
+            "grad_noise": float(noise) if count > 1 else float("nan"),
+            "grad_noise_ratio": float(ratio) if count > 1 else float("nan"),
             "grad_steps": count,
         }
         layers = self._layers(norms)
@@ -230,45 +221,25 @@ class _GradientSums:
         return measured, layers
 
     def _layers(self, norms: list[float]) -> list[tuple]:
-        chosen = [
-            i
-            for i, (name, parameter) in enumerate(
-                zip(self.names, self.parameters, strict=True)
-            )
+        weights = _norms([p.detach() for p in self.parameters]).tolist()
+        every = zip(self.names, self.parameters, weights, norms, strict=True)
+        return [
+            (name.removesuffix(".weight"), weight, norm, norm / (weight or np.nan))
+            for name, parameter, weight, norm in every
             if name.endswith("weight") and parameter.ndim > 1
         ]
-        if not chosen:
-            return []
-        weights = _norms([self.parameters[i].detach() for i in chosen]).tolist()
-        return [
-            (
-                self.names[i].removesuffix(".weight"),
-                weight,
-                norms[i],
-                _over(norms[i], weight),
-            )
-            for i, weight in zip(chosen, weights, strict=True)
-        ]
-
-
-def _over(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator else float("nan")
 
 
 def _norms(tensors: list[torch.Tensor | None]) -> torch.Tensor:
     """Return the norm of each tensor, 0 for None, in float64 where there is one."""
     like = next((t for t in tensors if t is not None), torch.zeros(()))
-    zero = torch.zeros((), device=like.device)
-    norms = [
-        zero if t is None else torch.linalg.vector_norm(t, dtype=_at_least_single(t))
-        for t in tensors
-    ]
     exact = torch.float32 if like.device.type == "mps" else torch.float64
-    return torch.stack([norm.to(exact) for norm in norms])
-
-
-def _at_least_single(tensor: torch.Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
+    norms = [torch.zeros((), dtype=exact, device=like.device)] * len(tensors)
+    for i, tensor in enumerate(tensors):
+        if tensor is not None:
+            dtype = torch.promote_types(tensor.dtype, torch.float32)
+            norms[i] = torch.linalg.vector_norm(tensor, dtype=dtype).to(exact)
+    return torch.stack(norms)
 
 
 def _spread_rows(dataset, n_rows: int):
@@ -276,18 +247,14 @@ def _spread_rows(dataset, n_rows: int):
 
     Without a loader: it would draw from torch's generator.
     """
-    count = min(n_rows, len(dataset))
-    rows = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
-    if hasattr(dataset, "__getitems__"):
-        return dataset.__getitems__(rows)
-    return default_collate([dataset[row] for row in rows])
+    rows = np.linspace(0, len(dataset) - 1, min(n_rows, len(dataset)))
+    return dataset.__getitems__(rows.round().astype(int).tolist())
 
 
 def _gradient_norm(net, batch) -> float:
     """Return the norm of the gradient of a batch's loss; change nothing."""
     inputs, target = batch
-    every = named_parameters(net.module_).values()
-    parameters = [p for p in every if p.requires_grad]
+    parameters = [p for p in net.module_.parameters() if p.requires_grad]
     # A small loss has no gradient in half precision unless it is scaled up.
     scale = net.scaler_.get_scale()
     with _evaluating(net.module_), torch.enable_grad():
@@ -299,10 +266,9 @@ def _gradient_norm(net, batch) -> float:
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode; then each part back, and the generators."""
-    modes = [(part, part.training) for _, part in walk(module)]
-    used = {p.device for p in named_parameters(module).values()}
-    devices = [device for device in used if device.type == "cuda"]
-    with torch.random.fork_rng(devices=devices):
+    modes = [(part, part.training) for part in module.modules()]
+    devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=list(devices)):
         module.eval()
         try:
             yield

@@ -157,7 +157,7 @@ def _reduced(losses: torch.Tensor, reduction: str) -> torch.Tensor:
 
 
 def resolve_loss(
-    loss: str | LogLoss | nn.Module | type[nn.Module] | Callable,
+    loss: str | LogLoss | Callable,
     *,
     kind: str,
     n_outputs: int,
@@ -310,7 +310,7 @@ class _LabelLoss(nn.Module):
 
 
 def chance_loss(
-    loss: str | LogLoss | nn.Module | Callable, *, kind: str, n_outputs: int
+    loss: str | LogLoss | Callable, *, kind: str, n_outputs: int
 ) -> float | None:
     """Return the loss of a prediction that doesn't look at the image.
 

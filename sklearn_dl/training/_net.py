@@ -2,8 +2,11 @@
 
 import copy
 import multiprocessing
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +19,6 @@ from torch import nn
 
 from sklearn_dl._runtime import (
     Execution,
-    Interrupts,
     free_cached_blocks,
     is_out_of_memory,
     keyed_generator,
@@ -75,6 +77,40 @@ class Recipe:
     seed: int
     max_epochs: int
     fingerprint: str | None = None
+
+
+class Interrupts:
+    """Ctrl-C, told from a `KeyboardInterrupt` that a callback raises.
+
+    Attributes
+    ----------
+    came : bool
+        Whether Ctrl-C came while it watched.
+    """
+
+    def __init__(self):
+        self.came = False
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch for the length of a block; the handler that was there still acts."""
+        handler = signal.getsignal(signal.SIGINT)
+        # Other threads get no signals, and may not set handlers.
+        main = threading.current_thread() is threading.main_thread()
+        if not main or not callable(handler):
+            yield
+            return
+
+        def noted(number, frame):
+            self.came = True
+            handler(number, frame)
+
+        signal.signal(signal.SIGINT, noted)
+        try:
+            yield
+        finally:
+            if signal.getsignal(signal.SIGINT) is noted:
+                signal.signal(signal.SIGINT, handler)
 
 
 class StopTraining(Exception):
@@ -148,12 +184,6 @@ class EstimatorNet(NeuralNet):
             regime.set_phase(self.module_, warming_up=True)
         return self
 
-    def initialize_criterion(self):
-        """Take the loss, in the precision that the outputs have."""
-        super().initialize_criterion()
-        self.criterion_.to(self.recipe.execution.module_dtype)
-        return self
-
     def initialize_optimizer(self, *args, **kwargs):
         """Give the optimiser the trainable parameters, in their groups."""
         _, arguments = self.get_params_for_optimizer("optimizer", [])
@@ -207,12 +237,15 @@ class EstimatorNet(NeuralNet):
     def on_train_begin(self, net, X=None, y=None, **kwargs):
         """Count from the epochs of earlier fits."""
         self.start_ = len(self.history)
-        self._open_phase()
 
     def on_epoch_begin(self, net, dataset_train=None, dataset_valid=None, **kwargs):
         """Unfreeze after the warm-up, and draw what this epoch draws."""
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
-        self._open_phase()
+        warming_up = self._epochs_done < self.recipe.regime.warmup_epochs
+        if warming_up != self.warming_up_:  # another phase, with its own optimiser
+            self.warming_up_ = warming_up
+            self.recipe.regime.set_phase(self.module_, warming_up)
+            self.initialize_optimizer()
         epoch = len(self.history)
         for rows in (dataset_train, dataset_valid):
             if rows is not None:
@@ -221,14 +254,6 @@ class EstimatorNet(NeuralNet):
                     rows.use_pixels()
         key = int(keyed_generator(self.recipe.seed, epoch).integers(2**62))
         reseed(key, self.recipe.execution.device)
-
-    def _open_phase(self) -> None:
-        """Train what this epoch trains, with an optimiser of its own."""
-        warming_up = self._epochs_done < self.recipe.regime.warmup_epochs
-        if warming_up != self.warming_up_:
-            self.warming_up_ = warming_up
-            self.recipe.regime.set_phase(self.module_, warming_up)
-            self.initialize_optimizer()
 
     def get_iterator(self, dataset, training=False):
         """Return the batches of a dataset; remember how many training has."""
@@ -319,7 +344,7 @@ class EstimatorNet(NeuralNet):
         values = sent(inputs[name], execution.device)
         if name == "features":
             return {name: values.to(execution.module_dtype)}
-        values = self.preprocessing.normalize(values)
+        values = self.module_.backbone.preprocessing.normalize(values)
         layout = {"memory_format": torch.channels_last}
         return {name: values.to(dtype=execution.module_dtype, **layout)}
 
@@ -356,19 +381,19 @@ class EstimatorNet(NeuralNet):
         over weights: a heavy batch pulls harder than a light one. A mixed image has
         the losses of both its classes, by their shares.
         """
-        losses = self._losses(y_pred, y_true, X["sample_weight"])
+        targets = [(y_true, X["sample_weight"])]
         if "mix_target" in X:
-            share = sent(X["mix_share"], losses.device, losses.dtype)
-            other = self._losses(y_pred, X["mix_target"], X["mix_weight"])
-            losses = share * losses + (1 - share) * other
-        return losses.mean()
-
-    def _losses(self, y_pred, y_true, weight) -> torch.Tensor:
-        """Return the weighted loss of each row."""
-        dtype = y_pred.dtype if y_true.is_floating_point() else y_true.dtype
-        losses = self.criterion_(y_pred, sent(y_true, y_pred.device, dtype))
-        losses = losses.reshape(len(losses), -1).mean(1)
-        return losses * sent(weight, losses.device, losses.dtype)
+            targets.append((X["mix_target"], X["mix_weight"]))
+        losses = []
+        for target, weight in targets:
+            dtype = y_pred.dtype if target.is_floating_point() else target.dtype
+            found = self.criterion_(y_pred, sent(target, y_pred.device, dtype))
+            found = found.reshape(len(found), -1).mean(1)
+            losses.append(found * sent(weight, found.device, found.dtype))
+        if len(losses) == 1:
+            return losses[0].mean()
+        share = sent(X["mix_share"], losses[0].device, losses[0].dtype)
+        return (share * losses[0] + (1 - share) * losses[1]).mean()
 
     def train_step_single(self, batch, **fit_params) -> dict[str, torch.Tensor]:
         """Compute the gradients of one batch, scaled in half precision.
@@ -610,7 +635,8 @@ def build_net(
         "iterator_train__shuffle": True,
         "iterator_train__collate_fn": whole_batch,
         "iterator_valid__collate_fn": whole_batch,
-        "iterator_train__drop_last": _drops_last(network, len(rows), size),
+        "iterator_train__drop_last": trains_batch_norm(network)
+        and _drops_last(len(rows), size),
         "train_split": None if validation is None else predefined_split(validation),
         "callbacks": callbacks,
         "callbacks__print_log": None,
@@ -631,7 +657,10 @@ def build_net(
         )
     arguments.update(net_params)
     net = EstimatorNet(
-        lambda: network, criterion=lambda: criterion, recipe=recipe, **arguments
+        lambda: network,
+        criterion=lambda: criterion.to(execution.module_dtype),
+        recipe=recipe,
+        **arguments,
     ).initialize()
     # Or the net would hold them twice. It can't be initialised again.
     net.module, net.criterion = type(network), type(criterion)
@@ -648,10 +677,8 @@ def _without_workers(net_params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in net_params.items() if name not in names}
 
 
-def _drops_last(network: BackboneWithHead, n_rows: int, batch_size: int) -> bool:
+def _drops_last(n_rows: int, batch_size: int) -> bool:
     """Tell whether a last batch is left out: BatchNorm can't train on one row."""
-    if not trains_batch_norm(network):
-        return False
     if n_rows == 1 or batch_size == 1:
         raise ValueError(
             f"BatchNorm can't train on one row at a time (n_samples={n_rows}, "
@@ -686,6 +713,8 @@ def build_callbacks(
         "task_contexts": report,
     }
     chosen = [(name, callback) for name, callback in ours.items() if callback]
+    if not users:
+        return chosen
     users = sorted(check_callbacks(users), key=is_checkpoint)
     first = [c for c in users if issubclass(class_of(c), WeightAveraging)]
     return [*first, *chosen, *(c for c in users if c not in first)]

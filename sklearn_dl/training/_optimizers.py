@@ -9,7 +9,6 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
-from sklearn_dl.backbones import named_parameters
 from sklearn_dl.training._module import BackboneWithHead
 
 # name: (class, arguments, learning rate that suits it)
@@ -190,21 +189,19 @@ def parameter_groups(
     or "backbone/<stage>" where each stage has a rate of its own.
     """
     groups = []
-    for name, parameters, rate in _parts(network, lr, backbone_lr):
+    for name, parameters, lr_ in _parts(network, lr, backbone_lr):
         trainable = [p for p in parameters if p.requires_grad]
-        for decay, chosen in (
-            (weight_decay, [p for p in trainable if is_weight(p)]),
-            (0.0, [p for p in trainable if not is_weight(p)]),
-        ):
+        for decay, weights in ((weight_decay, True), (0.0, False)):
+            chosen = [p for p in trainable if is_weight(p) == weights]
             if chosen:
-                group = {"params": chosen, "lr": rate, "weight_decay": decay}
+                group = {"params": chosen, "lr": lr_, "weight_decay": decay}
                 groups.append({**group, "name": name})
     return groups
 
 
 def _parts(network, lr, backbone_lr) -> Iterator[tuple[str, list, float]]:
     yield "head", list(network.head.parameters()), lr
-    by_name = named_parameters(network.backbone)
+    by_name = dict(network.backbone.named_parameters())
     if not isinstance(backbone_lr, tuple):
         yield "backbone", list(by_name.values()), backbone_lr
         return

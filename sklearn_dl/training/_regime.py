@@ -1,14 +1,70 @@
 """Transfer regimes: what is trained when, and at which rates."""
 
+import copy
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from torch import nn
 
 from sklearn_dl.training._module import BackboneWithHead
-from sklearn_dl.training._trainable import Trainable
+
+
+class Trainable(BaseEstimator):
+    """The part of a network that is trained.
+
+    A value of the estimators' `trainable` that a grid reaches into, as in
+    ``trainable__stages``. A plain value stands for its `stages`.
+
+    Parameters
+    ----------
+    stages : str, int or sequence of str, default="head"
+        ``"head"``: the head alone. ``"all"``: everything. An int k: the head and the
+        last k stages of the backbone. Names: the head and these stages (see
+        `Backbone.stages`).
+    freeze_batch_norm : bool or "auto", default="auto"
+        Whether the BatchNorm statistics of the trained stages keep still. ``"auto"``:
+        those of pretrained weights do, which small batches would spoil; those of
+        random weights move. Statistics of other stages never move.
+
+    Examples
+    --------
+    >>> from sklearn_dl import ImageClassifier
+    >>> from sklearn_dl.training import Trainable
+    >>> model = ImageClassifier(trainable=Trainable("all", freeze_batch_norm=True))
+    >>> model.set_params(trainable__stages=2).trainable
+    Trainable(freeze_batch_norm=True, stages=2)
+    """
+
+    def __init__(self, stages: Any = "head", *, freeze_batch_norm: bool | str = "auto"):
+        self.stages = stages
+        self.freeze_batch_norm = freeze_batch_norm
+
+    @classmethod
+    def of(cls, trainable: Any) -> "Trainable":
+        """Return any value of the estimators' `trainable` as one of these.
+
+        Raises
+        ------
+        ValueError
+            Naming the setting that is not valid.
+        """
+        chosen = trainable if isinstance(trainable, cls) else cls(trainable)
+        stages, still = chosen.stages, chosen.freeze_batch_norm
+        number = isinstance(stages, Integral) and not isinstance(stages, bool)
+        if not (number and stages >= 0) and not isinstance(stages, str | list | tuple):
+            raise ValueError(
+                f"trainable={stages!r} must be 'head', 'all', a number of stages, or "
+                "names of stages."
+            )
+        if still not in (True, False, "auto"):
+            raise ValueError(
+                f"freeze_batch_norm={still!r} must be True, False or 'auto'."
+            )
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -53,6 +109,8 @@ class Regime:
     ) -> "Regime":
         """Return the regime that an estimator's parameters stand for, and begin it.
 
+        The network gets a backbone of its own where that is to be trained.
+
         Raises
         ------
         ValueError
@@ -67,8 +125,12 @@ class Regime:
         still = trainable.freeze_batch_norm
         still = pretrained if still == "auto" else bool(still)
         regime = cls(trainable.stages, lr, backbone_lr, still, warmup_epochs, warmup_lr)
+        stages = trainable.stages
+        trains = stages != "head" if isinstance(stages, str) else bool(stages)
+        if trains and network.backbone.shared:  # others predict with it
+            network.backbone = copy.deepcopy(network.backbone)
         regime.set_phase(network, warming_up=False)
-        if not network.trains_backbone:
+        if not trains:
             return replace(regime, warmup_epochs=0, warmup_lr=None)
         if 0 < warmup_epochs >= max_epochs:
             raise ValueError(
@@ -94,12 +156,6 @@ class Regime:
         prefix = "" if part is network else "head."
         trained = part.named_parameters(prefix.removesuffix("."))
         return frozenset(name for name, p in trained if p.requires_grad)
-
-
-def trains_backbone(trainable: Any) -> bool:
-    """Tell whether a value of the estimators' `trainable` names backbone stages."""
-    stages = Trainable.of(trainable).stages
-    return stages != "head" if isinstance(stages, str) else bool(stages)
 
 
 def trains_batch_norm(network: BackboneWithHead) -> bool:

@@ -252,21 +252,13 @@ class _Plan:
         self.scheduler.step(*value)
 
     def state_dict(self) -> dict[str, Any]:
-        return copy.deepcopy(
-            {
-                "start": self.start,
-                "rates": self.rates,
-                "momentum": self.momentum,
-                "scheduler": self.scheduler.state_dict(),
-            }
-        )
+        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler}
+        states = {name: part.state_dict() for name, part in parts.items()}
+        return copy.deepcopy({"start": self.start, **states})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(copy.deepcopy(state["scheduler"]))
-        groups = self.optimizer.param_groups
-        for group, rate in zip(groups, state["rates"], strict=True):
-            group["lr"] = rate
-            group["momentum"] = state["momentum"]
 
 
 def resolve_schedule(schedule: str | Callable | Schedule) -> Schedule:

@@ -1,4 +1,4 @@
-"""Rules that end training, beyond a number of epochs and early stopping."""
+"""Stopping rules, beyond a number of epochs and early stopping."""
 
 import math
 import time
@@ -39,7 +39,7 @@ class StoppingRules(Callback):
         Ends after `n_iter_no_change` epochs in a row whose loss lies less than this
         under the lowest one before, or not under it.
     min_relative_improvement : float, default=None
-        The same, as a share of the lowest loss before.
+        The same, relative to the lowest loss before.
     n_iter_no_change : int, default=5
         For the rules on improvement.
     monitor : str, default="train_loss"
@@ -51,8 +51,8 @@ class StoppingRules(Callback):
     Attributes
     ----------
     reason_ : str
-        Why training ended, empty where no rule ended it. The net of the estimator
-        keeps it as ``net_.stop_reason_``.
+        Why training ended, empty where no rule ended it. The estimator keeps it as
+        ``stop_reason_``.
 
     Raises
     ------
@@ -66,11 +66,12 @@ class StoppingRules(Callback):
     >>> from sklearn_dl import ImageClassifier
     >>> from sklearn_dl.training import StoppingRules
     >>> X = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
+    >>> rules = StoppingRules(max_steps=6)
     >>> model = ImageClassifier(
     ...     "mobilenet_v3_small", weights="builtin", image_size=32, max_epochs=9,
-    ...     batch_size=4, callbacks=[StoppingRules(max_steps=6)],
+    ...     batch_size=4, callbacks=[rules],
     ... ).fit(X, [0, 1] * 4)
-    >>> model.n_iter_, model.net_.stop_reason_
+    >>> model.n_iter_, rules.reason_
     (3, 'max_steps=6 were taken')
     """
 
@@ -143,7 +144,7 @@ class StoppingRules(Callback):
         """End within an epoch, before a step too many."""
         # Not after the step before: other callbacks have yet to see its end.
         if training and (reason := self._used_up()):
-            self._note(net, reason)
+            self.reason_ = net.stop_reason_ = reason
             net.stop_now()
 
     def on_batch_end(self, net, *, training=False, **kwargs):
@@ -176,7 +177,7 @@ class StoppingRules(Callback):
         score = row.get("valid_score", math.nan)
         reason = self._used_up() or self._reached(loss, score) or self._flat()
         if reason:
-            self._note(net, reason)
+            self.reason_ = net.stop_reason_ = reason
             net.stop_ = True
 
     def _used_up(self) -> str:
@@ -216,10 +217,10 @@ class StoppingRules(Callback):
             self.best_ = math.inf if math.isnan(loss) else loss
             return
         gain = self.best_ - loss
-        share = self.min_relative_improvement
+        relative = self.min_relative_improvement
         asked = {
             "min_improvement": self.min_improvement,
-            "min_relative_improvement": share and share * abs(self.best_),
+            "min_relative_improvement": relative and relative * abs(self.best_),
         }
         for name, least in asked.items():
             if least is not None:
@@ -229,9 +230,6 @@ class StoppingRules(Callback):
 
     def _seconds(self) -> float:
         return self.seconds_ + time.monotonic() - self.started_
-
-    def _note(self, net, reason: str) -> None:
-        self.reason_ = net.stop_reason_ = reason
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a run that is resumed needs."""

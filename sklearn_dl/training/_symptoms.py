@@ -9,7 +9,7 @@ from sklearn.exceptions import NotFittedError
 
 from sklearn_dl.training._losses import chance_loss
 from sklearn_dl.training._optimizers import Optimizer
-from sklearn_dl.training._trainable import Trainable
+from sklearn_dl.training._regime import Trainable
 
 # In units of the chance loss, unless said otherwise.
 _DIVERGED = 1.2  # loss at the end
@@ -136,7 +136,7 @@ class TrainingRun:
 
     def augment(self) -> list[str]:
         """Return a stronger augmentation, with mixing for a classifier."""
-        augment = self.params.get("augment")
+        augment: Any = self.params.get("augment")
         mixing = ["mixup"] if hasattr(self.estimator, "classes_") else []
         if hasattr(augment, "get_params"):
             mixed = augment.mix is not None or not mixing

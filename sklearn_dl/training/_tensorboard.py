@@ -1,5 +1,6 @@
-"""Training watched in TensorBoard."""
+"""TensorBoard records of a training."""
 
+import itertools
 import os
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from skorch.callbacks import Callback
 from torchvision.utils import make_grid
 
-from sklearn_dl.backbones import CallablePreprocessing, named_parameters
+from sklearn_dl.backbones import CallablePreprocessing
 
 
 class TensorBoard(Callback):
@@ -34,9 +35,9 @@ class TensorBoard(Callback):
     ================  ================================================================
 
     Steps are epochs. Each `fit` writes into a folder of its own below `log_dir`, named
-    by time and process, so that the candidates of a grid
-    search share nothing: ``tensorboard --logdir LOG_DIR`` shows them side by side. A
-    resumed `fit` has a folder of its own too, and goes on from the epoch it reached.
+    by time and process, so that the candidates of a grid search share nothing:
+    ``tensorboard --logdir LOG_DIR`` shows them side by side. A resumed `fit` has a
+    folder of its own too, and goes on from the epoch it reached.
 
     Parameters
     ----------
@@ -128,21 +129,22 @@ class TensorBoard(Callback):
             return
         self.awaited_ = False  # some optimisers ask for several gradients
         epoch = net.history[-1, "epoch"]
-        groups = net.optimizer_.param_groups
-        rates = {g.get("name", f"group{i}"): g["lr"] for i, g in enumerate(groups)}
-        for name, rate in rates.items():
+        groups = enumerate(net.optimizer_.param_groups)
+        # Several groups of one name have one rate.
+        for name, rate in {
+            g.get("name", f"group{i}"): g["lr"] for i, g in groups
+        }.items():
             self.writer_.add_scalar(f"lr/{name}", float(rate), epoch)
         if self.shows_histograms_:
-            for name, parameter in named_parameters(net.module_).items():
-                if parameter.grad is not None:
-                    self._histogram(f"grads/{name}", parameter.grad, epoch)
+            for name, parameter in net.module_.named_parameters():
+                self._histogram(f"grads/{name}", parameter.grad, epoch)
 
     def on_epoch_end(self, net, **kwargs):
         """Write the curves and the weights, and what is still in memory."""
         self.curves_.on_epoch_end(net)
         if self.shows_histograms_:
             epoch = net.history[-1, "epoch"]
-            for name, parameter in named_parameters(net.module_).items():
+            for name, parameter in net.module_.named_parameters():
                 if parameter.requires_grad:
                     self._histogram(f"weights/{name}", parameter.detach(), epoch)
         self.writer_.flush()
@@ -151,7 +153,9 @@ class TensorBoard(Callback):
         """Close the writer."""
         self._close()
 
-    def _histogram(self, tag: str, values: torch.Tensor, epoch: int) -> None:
+    def _histogram(self, tag: str, values: torch.Tensor | None, epoch: int) -> None:
+        if values is None:
+            return
         finite = values[values.isfinite()]  # NaN has no place in a histogram
         if finite.numel():
             self.writer_.add_histogram(tag, finite.float().cpu().numpy(), epoch)
@@ -180,16 +184,14 @@ def _summary_writer() -> type:
 def _own_folder(parent: Path) -> Path:
     """Make a folder that no other run has, also of processes that start together."""
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    parent.mkdir(parents=True, exist_ok=True)
-    count = 1
-    while True:
-        folder = parent / (name if count == 1 else f"{name}-{count}")
+    folder = parent / name
+    for count in itertools.count(2):
         try:
-            folder.mkdir()
+            folder.mkdir(parents=True)
+            break
         except FileExistsError:
-            count += 1
-        else:
-            return folder
+            folder = parent / f"{name}-{count}"
+    return folder
 
 
 def _tag(column: str) -> str:
@@ -210,6 +212,5 @@ def _grid(pixels: torch.Tensor, preprocessing) -> torch.Tensor:
     # A function has normalised its images itself, nobody knows how.
     stretched = isinstance(preprocessing, CallablePreprocessing)
     columns = int(np.ceil(np.sqrt(len(images))))
-    return make_grid(images, nrow=columns, normalize=stretched, scale_each=True).clamp(
-        0, 1
-    )
+    grid = make_grid(images, nrow=columns, normalize=stretched, scale_each=True)
+    return grid.clamp(0, 1)

@@ -75,6 +75,23 @@ def test_folding_changes_no_features_beyond_rounding(name):
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
+@pytest.mark.parametrize(
+    ("name", "layer", "n_pairs"),
+    [
+        ("resnet18", "layer2", 10),
+        ("resnet18", "layer2.0.conv2", 6),
+        ("mobilenet_v2", "features.3", 9),
+        ("densenet121", ("pre_logits", "max"), 59),
+    ],
+)
+def test_what_is_cut_at_a_layer_is_folded_up_to_there(name, layer, n_pairs):
+    backbone = load_backbone(name, None, layer=layer, image_size=64)
+    used_batch_norm(backbone.module)
+    backbone.settle()
+    assert len(foldable(backbone.module)) == n_pairs
+    assert folds(backbone, inputs(64))
+
+
 def test_in_float64_only_float64s_rounding_is_left():
     network = used_batch_norm(load_backbone("resnet18", None).module).double()
     x = inputs(64, dtype=torch.float64)

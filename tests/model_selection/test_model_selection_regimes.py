@@ -15,7 +15,7 @@ from sklearn_dl import ImageClassifier, ImageRegressor
 from sklearn_dl.backbones import load_backbone
 from sklearn_dl.model_selection import Recommendation, recommend_regime
 from sklearn_dl.model_selection._models import earlier_layer
-from sklearn_dl.training import Head
+from sklearn_dl.training import Head, Trainable
 
 SMALL = {
     "backbone": "squeezenet1_1",
@@ -141,6 +141,13 @@ def test_parameters_of_the_estimator_are_kept(cls, n_samples, similarity):
             assert model.head.hidden_layer_sizes == (8,)
             assert model.head is not estimator.head
     assert repr(estimator) == before
+
+
+def test_settings_of_what_is_trained_are_kept():
+    still = Trainable("all", freeze_batch_norm=True)
+    model = recommended(500, "different", trainable=still)[1].estimator
+    assert model.trainable.get_params() == {"freeze_batch_norm": True, "stages": 2}
+    assert still.stages == "all"
 
 
 def test_a_trained_head_needs_no_warm_up():

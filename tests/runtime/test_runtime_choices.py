@@ -46,13 +46,29 @@ def test_auto_precision_follows_the_hardware(monkeypatch, native, expected):
 
 
 def test_half_precision_computes_under_autocast():
-    cpu = torch.device("cpu")
     x = torch.ones(2, 3)
-    with runtime.autocast(cpu, torch.bfloat16):
-        assert torch.nn.Linear(3, 1)(x).dtype == torch.bfloat16
-    with runtime.autocast(cpu, torch.float32):
-        assert torch.nn.Linear(3, 1)(x).dtype == torch.float32
-    assert runtime.module_dtype(torch.float16) == torch.float32
+    for precision, module in [("bfloat16", "float32"), ("float32", "float32")]:
+        execution = runtime.Execution.of("cpu", precision, 32)
+        with execution.autocast():
+            assert torch.nn.Linear(3, 1)(x).dtype == getattr(torch, precision)
+        assert execution.module_dtype == getattr(torch, module)
+    assert runtime.Execution.of("cpu", "float64", 32).module_dtype == torch.float64
+
+
+def test_an_execution_is_what_the_parameters_stand_for(monkeypatch):
+    execution = runtime.Execution.of("auto", "float32", "auto", 2)
+    assert (execution.batch_size, execution.step_size, execution.verbose) == (
+        "auto",
+        32,
+        2,
+    )
+    assert execution.requested_device == "auto"
+    assert runtime.Execution.of("cpu", "float32", 7).step_size == 7
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.warns(UserWarning, match="the CPU is used"):
+        execution = runtime.Execution.of("cuda", "float32", 7, fall_back=True)
+    assert execution.device == torch.device("cpu")
+    assert execution.requested_device == "cuda"
 
 
 def test_a_seeded_block_repeats_and_leaves_the_generator_alone():

@@ -66,7 +66,7 @@ def test_a_healthy_training_has_no_finding():
         ([2.5, 3.5, 4.0], "ends at 4, the chance loss is 2.3"),
         ([1e4, 500.0, 30.0], "was 1e+04 in epoch 1 and ends at 30"),
         ([30.0], "was 30 in epoch 1"),
-        # Dead units: the loss of guessing, after an explosion.
+        # Dead units: the chance loss, after an explosion.
         ([6.0, 2.35, 2.31, 2.3], "was 6 in epoch 1 and ends at 2.3"),
         # It came back, far from where it started.
         ([2.3, 1e4, 1.0, 0.5], "was 1e+04 in epoch 2 and ends at 0.5"),
