@@ -230,10 +230,14 @@ def corrupt_images(course: Course, name: str, picture: str) -> look.RobustnessRe
     """Report how a model bears corruptions of other images, and draw it."""
     start = time.perf_counter()
     corruptions = OF_DIGITS if course.args.data is None else None
+    if course.args.quick:
+        corruptions = ["rotation", "darker", "blur"]
     report = look.robustness_report(
         course.first[name],
         *(course.X[course.held], course.y[course.held], course.X[course.learn]),
-        corruptions=["rotation", "darker", "blur"] if course.args.quick else corruptions,
+        corruptions=["rotation", "darker", "blur"]
+        if course.args.quick
+        else corruptions,
         severities=(1.0, 2.0),
     )
     course.log.record(

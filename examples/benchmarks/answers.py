@@ -6,8 +6,8 @@
         --backbone mobilenet_v2 --trainable all --epochs 6 --warmup 2
 
 A model is fitted with each seed and reported on with images that it was not fitted on.
-For each change whose interval lies above the margin (in the mean of the seeds) it is
-fitted again with the augmentation that the report names for this change alone, and once
+For each corruption whose interval lies above the margin (in the mean of the seeds) it
+is fitted again with the augmentation that the report names for it alone, and once
 with all those that it names. Printed are the drops before and after, means over the
 seeds, and what it costs on images as they are.
 
@@ -56,15 +56,17 @@ def main() -> None:
     if found.empty:
         raise SystemExit(f"No drop lies above {args.margin:g}: nothing to answer.")
     after = {}
-    for change in [*found["corruption"].unique(), ALL]:
-        after[change] = []
+    for corruption in [*found["corruption"].unique(), ALL]:
+        after[corruption] = []
         for seed, report in zip(seeds, before, strict=True):
-            rows = found if change == ALL else found[found["corruption"] == change]
+            rows = (
+                found if corruption == ALL else found[found["corruption"] == corruption]
+            )
             augment = named(report, rows)
-            changes = rows["corruption"].unique()
-            answer = fit_and_report(data, options, seed, augment, changes)
-            after[change].append(answer)
-        print(f"{change}, answered by {augment}", flush=True)
+            corruptions = rows["corruption"].unique()
+            answer = fit_and_report(data, options, seed, augment, corruptions)
+            after[corruption].append(answer)
+        print(f"{corruption}, answered by {augment}", flush=True)
     print_table(before, after, found)
 
 
@@ -93,7 +95,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def fit_and_report(data, options, seed: int, augment, corruptions=None):
-    """Fit with a seed, and report on the images held back, under some changes."""
+    """Fit with a seed, and report on the validation images, under some corruptions."""
     X, X_test, y, y_test = data
     start = time.perf_counter()
     model = ImageClassifier(**options, augment=augment, random_state=seed).fit(X, y)

@@ -560,7 +560,12 @@ def _request(backbone, weights, seed, options, where) -> tuple:
         try:
             entry, path = _file_of(backbone, weights, torch.hub.get_dir())
             now = os.stat(path)
-        except (AttributeError, OSError, TypeError, ValueError):  # said by those who load it
+        except (
+            AttributeError,
+            OSError,
+            TypeError,
+            ValueError,
+        ):  # said by those who load it
             return ()
         state = now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev
         origin = (backbone, entry, os.path.abspath(path), *state)
