@@ -155,7 +155,7 @@ class Backbone(nn.Module):
             return self.module
         # timm's blocks may leave autocast, where weights must be float32.
         cast = dtype != x.dtype and "timm" not in packages
-        with ONCE:
+        with ONCE.lock:
             if (device, dtype) not in forms:
                 pairs = _pairs(self._architecture(), self.module)
                 form = inference_form(self.module, pairs, dtype if cast else None)
@@ -486,7 +486,13 @@ def place(network: _Module, device: torch.device, dtype: torch.dtype) -> _Module
     """
     where = indexed(device), dtype
     backbones = _backbones(network)
-    if not _is_there(network, where):
+    # Settled backbones know where they are.
+    known = [b for b in backbones if b._kept.place == where]
+    rest = [network] if network not in known else []
+    if known and rest:
+        rest = [part for part in network.children() if part not in known]
+    tensors = (t for part in rest for t in (*part.parameters(), *part.buffers()))
+    if not all(_has_form(tensor, *where) for tensor in tensors):
         if any(backbone._kept.network is not None for backbone in backbones):
             network = copy.deepcopy(network)
             backbones = _backbones(network)
@@ -500,16 +506,6 @@ def place(network: _Module, device: torch.device, dtype: torch.dtype) -> _Module
 
 def _backbones(network: nn.Module) -> list[Backbone]:
     return [p for p in (network, *network.children()) if isinstance(p, Backbone)]
-
-
-def _is_there(part: nn.Module, where: tuple[torch.device, torch.dtype]) -> bool:
-    """Tell whether all tensors are in place; a settled backbone knows it."""
-    if isinstance(part, Backbone) and part._kept.place == where:
-        return True
-    own = (*part._parameters.values(), *part._buffers.values())
-    return all(t is None or _has_form(t, *where) for t in own) and all(
-        _is_there(child, where) for child in part.children()
-    )
 
 
 def _has_form(t: torch.Tensor, device: torch.device, dtype: torch.dtype) -> bool:

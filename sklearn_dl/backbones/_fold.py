@@ -36,12 +36,6 @@ class _Lock:
     def renew(self) -> None:
         self.lock = threading.RLock()
 
-    def __enter__(self) -> None:
-        self.lock.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self.lock.release()
-
 
 # For what is once in a process: shared networks, their forms, tracing by torch.fx.
 ONCE = _Lock()
@@ -59,7 +53,7 @@ class Tracer(fx.Tracer):
         """Return the nodes of a network's graph, which don't keep it alive."""
         tracer = cls()
         try:
-            with ONCE:
+            with ONCE.lock:
                 return list(tracer.trace(_ToItsEnd(network)).nodes)
         finally:
             vars(tracer).clear()

@@ -476,7 +476,7 @@ def shared_backbone(
     """
     where = indexed(torch.device(device)), dtype
     options = {"layer": layer, "preprocessing": preprocessing, "image_size": image_size}
-    with ONCE, torch.inference_mode(False):
+    with ONCE.lock, torch.inference_mode(False):
         request = _request(backbone, weights, seed, options, where)
         kept = _SHARED.requested.get(request)
         if kept is not None:
@@ -505,7 +505,7 @@ def share(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Backb
     one that is shared unless there is one already.
     """
     device = indexed(device)
-    with ONCE, torch.inference_mode(False):
+    with ONCE.lock, torch.inference_mode(False):
         backbone.freeze("head")
         backbone.settle()
         backbone = place(backbone, device, dtype)
@@ -522,7 +522,7 @@ def share(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Backb
 
 def forget_shared() -> None:
     """Let go of the backbones that are kept for those who ask next."""
-    with ONCE:
+    with ONCE.lock:
         _SHARED.clear()
 
 
