@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class VirtualAdversarialLoss(Callback):
-    """Adds to the loss how much small changes of the input can change the outputs.
+    """Loss term of how much small changes of the input can change the outputs.
 
     For each training image the change of length `epsilon` that moves the outputs
     most is found (by power iteration), and the distance that it moves them is added

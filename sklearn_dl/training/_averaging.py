@@ -11,7 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class WeightAveraging(Callback):
-    """Averages the weights over the steps of training, and keeps the average.
+    """Average of the weights over the steps of training, which predicts.
 
     After each step ``average = decay * average + (1 - decay) * weights`` [1]_, over
     what is trained then, and over the running statistics of BatchNorm (whole numbers

@@ -34,7 +34,7 @@ def class_of(callback) -> type:
 
 
 class ValidationScore(Callback):
-    """Records scores of the validation rows, from the outputs of the epoch's pass.
+    """Scores of the validation rows, from the outputs of the epoch's pass.
 
     `score` maps these outputs, (n_validation, n_outputs), to a dict of floats by name.
     """
@@ -60,7 +60,7 @@ class ValidationScore(Callback):
 
 
 class TrainingAccuracy(Callback):
-    """Records top-1 and, above 5 classes, top-5 accuracy on the training batches.
+    """Top-1 and, above 5 classes, top-5 accuracy on the training batches.
 
     The images are as the network saw them, augmented, before the step that learned
     from them. The class of a mixed image is that of its larger part.
@@ -95,7 +95,7 @@ class TrainingAccuracy(Callback):
 
 
 class EarlyStopping(Callback):
-    """Ends training when a value of the history stops improving; keeps the best.
+    """End of training when a value of the history stops improving; the best is kept.
 
     An epoch improves when its value of `monitor` in the history is better than the
     best so far by more than `tol`. After `n_iter_no_change` epochs in a row without
@@ -175,7 +175,7 @@ def warn_of_divergence(net, epoch: int, chance: float) -> None:
 
 
 class EpochProgress(Callback):
-    """Shows one progress bar for the whole training, in images."""
+    """Progress bar for the whole training, in images."""
 
     def on_train_begin(self, net, **kwargs):
         """Open the bar when the first epoch tells how many rows there are."""
@@ -212,7 +212,7 @@ class EpochProgress(Callback):
 
 
 class TaskContexts(Callback):
-    """Tells scikit-learn's callbacks (1.9 and later) of each epoch.
+    """Contexts of the epochs for scikit-learn's callbacks (1.9 and later).
 
     `context` is that of the whole fit, `data` has ``X``, ``y`` and ``metadata`` for the
     hooks.

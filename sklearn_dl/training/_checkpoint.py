@@ -25,7 +25,7 @@ _FREE_NET_PARAMS = ("num_workers", "pin_memory", "prefetch_factor")
 
 
 class Checkpoint(Callback):
-    """Writes the state of training after its epochs, and goes on from it.
+    """Checkpoints after the epochs of a training, from which it goes on.
 
     For ``callbacks=[Checkpoint("runs")]`` of an estimator. When a fit is killed, the
     same fit in a new process loads the last checkpoint and trains the epochs that are

@@ -12,7 +12,7 @@ from torch import nn
 
 
 class GradientMonitor(Callback):
-    """Records norms and noise of the gradients, epoch by epoch.
+    """Monitor of the norms and the noise of the gradients, epoch by epoch.
 
     Gradients that shrink from the last layer to the first vanish; gradients that
     grow from epoch to epoch explode; gradients that differ much between batches are

@@ -6,7 +6,7 @@ from skorch.callbacks import Callback
 
 
 class BatchLosses(Callback):
-    """Records the loss and the learning rate of each training step.
+    """Record of the loss and the learning rate of each training step.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ _CYCLE_END = 25.0 * 1e4
 
 
 class Schedule(BaseEstimator):
-    """How the learning rates change from step to step, or from epoch to epoch.
+    """Change of the learning rates from step to step, or from epoch to epoch.
 
     Every group of parameters has its own rate, ``lr`` or ``backbone_lr``; a schedule
     multiplies all of them by the same factor. It covers the epochs in which
@@ -280,7 +280,7 @@ def resolve_schedule(schedule: str | Callable | Schedule) -> Schedule:
 
 
 class LearningRates(Callback):
-    """Sets the learning rates, and records the rate that each epoch started with.
+    """Learning rates by a schedule, and a record of those each epoch started with.
 
     Records ``lr``, the rate of the head, and ``backbone_lr``, the largest one of the
     backbone's stages: 0 while the head is trained alone, absent where the backbone

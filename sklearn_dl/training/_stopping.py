@@ -16,7 +16,7 @@ _NUMBER = Interval(Real, None, None, closed="neither")
 
 
 class StoppingRules(Callback):
-    """Ends training when one of several rules says so, and tells which.
+    """Rules that end a training, and tell which of them did.
 
     Each rule is off unless its parameter is set, and at least one must be. The
     network keeps the weights it has then; with ``early_stopping=True`` those of the

@@ -169,8 +169,8 @@ def findings(run: TrainingRun) -> list[tuple[str, str, str]]:
         found.append(_noisy(run))
     if not len(run.column("valid_loss")):
         evidence = (
-            "history_ has no valid_loss, so overfitting can't be seen; early stopping "
-            "holds rows back, or give X_val and y_val to fit"
+            "history_ has no valid_loss, so overfitting can't be seen: use "
+            "early_stopping=True, or give X_val and y_val to fit"
         )
         answers = run.set("early_stopping", True)
         found.append(("no validation rows", evidence, answers))

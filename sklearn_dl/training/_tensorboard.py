@@ -16,7 +16,7 @@ from sklearn_dl.backbones import CallablePreprocessing
 
 
 class TensorBoard(Callback):
-    """Writes what TensorBoard shows: curves, images as trained on, histograms.
+    """Records for TensorBoard: curves, images as trained on, histograms.
 
     ================  ================================================================
     tag               what

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -29,7 +31,7 @@ class Net:
 
     def __init__(self, module=None, kind="multiclass"):
         self.module_ = Linear() if module is None else module
-        self.kind = kind
+        self.recipe = SimpleNamespace(kind=kind)
 
     def prepared(self, inputs):
         # Pixels arrive as whole numbers and are normalised by the net.
@@ -102,7 +104,7 @@ def test_the_direction_found_is_the_worst_one():
     assert term.item() == pytest.approx(np.mean(worst), rel=0.01)
 
 
-def test_without_epsilon_changes_are_a_share_of_each_rows_length():
+def test_without_epsilon_changes_are_relative_to_each_rows_length():
     net = Net(kind="continuous")
     scaled = X * np.array([1, 10, 100, 1e-3, 1, 1])[:, None]
     w = net.module_.weight.detach().numpy()
@@ -213,7 +215,7 @@ def test_outputs_that_do_not_move_add_nothing(kind):
 class Trained(NeuralNet):
     """A skorch net with the part of the estimators' net that the term needs."""
 
-    kind = "multiclass"
+    recipe = SimpleNamespace(kind="multiclass")
 
     def prepared(self, inputs):
         return {"input": inputs}
