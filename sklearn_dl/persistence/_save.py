@@ -66,8 +66,8 @@ def save(
     learned beside tensors, the versions of the packages and a SHA-256 digest of every
     other member; the others are ``.safetensors``. The optimiser's state is not saved: a
     warm start or `partial_fit` of the loaded model goes on from the weights, with a
-    fresh optimiser. A ``Pipeline``'s ``memory`` is left out, since it
-    names a folder of pickles.
+    fresh optimiser. A ``Pipeline``'s ``memory`` is left out, since it names a folder of
+    pickles.
 
     Your own classes (a transformer in a pipeline) and importable functions (a callable
     backbone such as ``partial(timm.create_model, "resnet26d")``, a function in ``tta``

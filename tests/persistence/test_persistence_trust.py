@@ -275,6 +275,21 @@ def test_a_wide_reference_keeps_its_precision(weights, tmp_path):
     assert_same_outputs(model, again)
 
 
+def test_a_reference_of_a_network_that_was_handed_out_shares_nothing(weights, tmp_path):
+    model = extractor(weights=str(weights)).fit(X)
+    other = extractor(weights=str(weights)).fit(X)
+    _ = model.backbone_  # from now on it isn't folded
+    save(model, tmp_path / "model", backbones="reference")
+    assert (tmp_path / "model").stat().st_size < weights.stat().st_size / 10
+    again = load(tmp_path / "model")
+    assert_same_outputs(model, again)
+    assert not again._backbone.settled
+    wanted = other.transform(X)
+    with torch.no_grad():
+        next(again.backbone_.parameters()).zero_()
+    np.testing.assert_array_equal(other.transform(X), wanted)
+
+
 def test_small_parameters_come_back_as_they_were(tmp_path):
     from pathlib import Path
 
