@@ -34,13 +34,13 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn_dl import FeatureCache, ImageClassifier, make_feature_classifier
 from sklearn_dl import inspection as look
 from sklearn_dl.ensemble import DiversityDisplay
-from sklearn_dl.model_selection import Experiments
+from sklearn_dl.model_selection import Experiments, ExperimentsDisplay
 from sklearn_dl.persistence import export_onnx, load, load_exported, save
 from sklearn_dl.training import Head, LogLoss, Optimizer, diagnose
 
-BOOK = "experiments.jsonl"
+LOG = "experiments.jsonl"
 FOLDS, CANDIDATES = "accuracy, folds", "accuracy, folds of the search"
-CHANGED, TEST = "accuracy, changed images", "accuracy, test images"
+CORRUPTED, TEST = "accuracy, corrupted images", "accuracy, test images"
 PIXELS, SVM, HEAD = "raw pixels", "features + SVM", "trained head"
 REGULARISED, AUGMENTED = "regularised head", "augmented"
 TUNED, VOTE = "tuned head", "soft vote"
@@ -70,7 +70,7 @@ class Course:
 
     def __init__(self, args: argparse.Namespace, X, y: np.ndarray, backbone: dict):
         self.args, self.X, self.y, self.backbone = args, X, y, backbone
-        self.book = Experiments(args.output / BOOK)
+        self.log = Experiments(args.output / LOG)
         n_folds = 2 if args.quick else 3
         folds = StratifiedKFold(n_folds, shuffle=True, random_state=0)
         self.folds = list(folds.split(np.zeros(len(y)), y))
@@ -98,8 +98,8 @@ class Course:
         self.models[name], self.found[name] = model, found
         right = self.predicted(name) == self.y
         scores = [right[held].mean() for _, held in self.folds]
-        done = self.book.record(name, scores, estimator=model, metric=FOLDS, **options)
-        gain = self.book.table["gain"].iloc[-1]
+        done = self.log.record(name, scores, model, metric=FOLDS, **options)
+        gain = self.log.table["gain"].iloc[-1]
         beside = "" if np.isnan(gain) else f", {gain:+.3f} from {done.since!r}"
         print(f"{name}: accuracy {done.score:.3f} ± {done.spread:.3f}{beside}")
 
@@ -109,7 +109,7 @@ class Course:
 
     def best(self, *without: str):
         """Return the experiment of the highest score on the folds, the first one."""
-        ours = [e for e in self.book.experiments if e.metric == FOLDS]
+        ours = [e for e in self.log.experiments if e.metric == FOLDS]
         return max((e for e in ours if e.name not in without), key=lambda e: e.score)
 
     def draw(self, display: Any, name: str) -> None:
@@ -176,7 +176,7 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("the pictures need matplotlib: pip install 'sklearn_dl[plots]'")
     if args.epochs < 1:
         parser.error("--epochs must be 1 or more")
-    if (args.output / BOOK).exists():
+    if (args.output / LOG).exists():
         parser.error(f"--output: {args.output} holds an earlier run; give another one")
     os.environ.setdefault("MPLBACKEND", "Agg")
     return args
@@ -222,25 +222,29 @@ def analyse(course: Course) -> None:
     course.draw(display, "saliency.png")
     display = look.EmbeddingDisplay.from_estimator(fitted, X[held], y[held])
     course.draw(display, "features.png")
-    course.report = change_images(course, HEAD, "robustness.png")
+    course.report = corrupt_images(course, HEAD, "robustness.png")
     print(course.report)
 
 
-def change_images(course: Course, name: str, picture: str) -> look.RobustnessReport:
-    """Report how a model bears changes of images held back, and draw it."""
+def corrupt_images(course: Course, name: str, picture: str) -> look.RobustnessReport:
+    """Report how a model bears corruptions of other images, and draw it."""
     start = time.perf_counter()
-    changes = OF_DIGITS if course.args.data is None else None
+    corruptions = OF_DIGITS if course.args.data is None else None
+    if course.args.quick:
+        corruptions = ["rotation", "darker", "blur"]
     report = look.robustness_report(
         course.first[name],
         *(course.X[course.held], course.y[course.held], course.X[course.learn]),
-        changes=["rotation", "darker", "blur"] if course.args.quick else changes,
-        strengths=(1.0, 2.0),
+        corruptions=["rotation", "darker", "blur"]
+        if course.args.quick
+        else corruptions,
+        severities=(1.0, 2.0),
     )
-    course.book.record(
+    course.log.record(
         name,
         report.table["score"].mean(),
-        estimator=course.models[name],
-        metric=CHANGED,
+        course.models[name],
+        metric=CORRUPTED,
         seconds=time.perf_counter() - start,
         since=HEAD,
     )
@@ -272,18 +276,18 @@ def answer(course: Course) -> None:
     X = course.X[course.learn]
     drawn = look.AugmentationDisplay.from_estimator(course.first[AUGMENTED], X)
     course.draw(drawn, "augmentations.png")
-    after = change_images(course, AUGMENTED, "robustness_after.png")
+    after = corrupt_images(course, AUGMENTED, "robustness_after.png")
     weak = before.weaknesses
     if len(weak):
         print("Drops of the trained head beyond chance, and what they are now:")
-        show(weak[["change", "amount", "drop"]].assign(now=after.table["drop"]))
+        show(weak[["corruption", "amount", "drop"]].assign(now=after.table["drop"]))
         n_halved = (after.table.loc[weak.index, "drop"] <= weak["drop"] / 2).sum()
         print(f"Halved: {n_halved} of {len(weak)}; they were picked for being large.")
-    new = sorted({*after.weaknesses["change"]} - {*weak["change"]})
+    new = sorted({*after.weaknesses["corruption"]} - {*weak["corruption"]})
     print(f"New weaknesses: {', '.join(new) or 'none'}.")
     print(f"Images as they are: {before.clean_score:.3f}, now {after.clean_score:.3f}.")
     changed, now = before.table["score"].mean(), after.table["score"].mean()
-    print(f"Changed images, mean: {changed:.3f}, now {now:.3f}.")
+    print(f"Corrupted images, mean: {changed:.3f}, now {now:.3f}.")
 
 
 def tune(course: Course) -> None:
@@ -296,7 +300,7 @@ def tune(course: Course) -> None:
     search.fit(course.X, course.y)
     results = search.cv_results_
     for i, parameters in enumerate(results["params"]):
-        course.book.record(
+        course.log.record(
             ", ".join(f"{k.split('__')[-1]}={v:g}" for k, v in parameters.items()),
             [results[f"split{k}_test_score"][i] for k in range(search.n_splits_)],
             parameters=parameters,
@@ -327,7 +331,7 @@ def finish(course: Course, X_test, y_test: np.ndarray) -> None:
     if course.best().name == PIXELS:
         print(f"Raw pixels are above it: {course.best().score:.3f}.")
     fitted: dict[str, Any] = {}
-    on_folds = {e.name: e.score for e in course.book.experiments if e.metric == FOLDS}
+    on_folds = {e.name: e.score for e in course.log.experiments if e.metric == FOLDS}
     rows = []
     for name, model in course.models.items():
         start = time.perf_counter()
@@ -336,7 +340,7 @@ def finish(course: Course, X_test, y_test: np.ndarray) -> None:
             model = VotingClassifier(parts, voting="soft")
         fitted[name] = clone(model).fit(course.X, course.y)
         right = fitted[name].predict(X_test) == y_test
-        course.book.record(
+        course.log.record(
             name,
             right.mean(),
             spread=right.std() / len(right) ** 0.5,
@@ -378,10 +382,10 @@ def deploy(course: Course, name: str, fitted: dict, X_test) -> None:
 
 
 def summarise(course: Course) -> None:
-    """Print the book, and draw it."""
+    """Print the log, and draw it."""
     import matplotlib.pyplot as plt
 
-    table = course.book.table
+    table = course.log.table
     groups = dict(list(table.groupby("metric", sort=False)))
     for metric, rows in groups.items():
         print(f"\n{metric}")
@@ -393,9 +397,9 @@ def summarise(course: Course) -> None:
     options: dict = {"height_ratios": heights, "layout": "constrained"}
     _, axes = plt.subplots(len(shown), figsize=(8, 0.4 * sum(heights)), **options)
     for metric, ax in zip(shown, axes, strict=True):
-        display = course.book.plot(metric=metric, ax=ax)
+        display = ExperimentsDisplay.from_experiments(course.log, metric=metric, ax=ax)
     course.draw(display, "experiments.png")
-    print(f"All of it, with parameters: {course.book.path}")
+    print(f"All of it, with parameters: {course.log.path}")
 
 
 if __name__ == "__main__":

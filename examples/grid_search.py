@@ -11,6 +11,7 @@ features of the frozen backbone, and a later run finds them.
 
 from folders import load_split, parser_for
 
+from sklearn_dl import ImageClassifier
 from sklearn_dl.model_selection import compare_regimes
 
 
@@ -24,14 +25,8 @@ def main() -> None:
     parser.add_argument("--n-jobs", type=int, default=None, help="processes")
     args = parser.parse_args()
     X, X_test, y, y_test, backbone = load_split(args)
-    found = compare_regimes(
-        X,
-        y,
-        args.regimes,
-        max_epochs=args.max_epochs,
-        n_jobs=args.n_jobs,
-        **backbone,
-    )
+    model = ImageClassifier(max_epochs=args.max_epochs, **backbone)
+    found = compare_regimes(model, X, y, regimes=args.regimes, n_jobs=args.n_jobs)
     print(found)
     accuracy = found.best_estimator_.score(X_test, y_test)
     print(f"The best, on held-out images: {accuracy:.3f}")

@@ -60,8 +60,8 @@ def main() -> None:
 def members(backbone, args) -> dict:
     """Return the models that vote."""
     # Which layer is an earlier one, whatever the backbone.
-    unlike_photographs = recommend_regime(100, "different", **backbone)[0].estimator
-    layer = unlike_photographs["features"].layer
+    unlike_photographs = recommend_regime(ImageClassifier(**backbone), 100, "different")
+    layer = unlike_photographs[0].estimator["features"].layer
     return {
         "features + SVM": make_feature_classifier(**backbone, probability=True),
         "features of an earlier layer + SVM": make_feature_classifier(

@@ -6,8 +6,8 @@
         --backbone mobilenet_v2 --trainable all --epochs 6 --warmup 2
 
 A model is fitted with each seed and reported on with images that it was not fitted on.
-For each change whose interval lies above the margin (in the mean of the seeds) it is
-fitted again with the augmentation that the report names for this change alone, and once
+For each corruption whose interval lies above the margin (in the mean of the seeds) it
+is fitted again with the augmentation that the report names for it alone, and once
 with all those that it names. Printed are the drops before and after, means over the
 seeds, and what it costs on images as they are.
 
@@ -56,15 +56,17 @@ def main() -> None:
     if found.empty:
         raise SystemExit(f"No drop lies above {args.margin:g}: nothing to answer.")
     after = {}
-    for change in [*found["change"].unique(), ALL]:
-        after[change] = []
+    for corruption in [*found["corruption"].unique(), ALL]:
+        after[corruption] = []
         for seed, report in zip(seeds, before, strict=True):
-            rows = found if change == ALL else found[found["change"] == change]
+            rows = (
+                found if corruption == ALL else found[found["corruption"] == corruption]
+            )
             augment = named(report, rows)
-            changes = rows["change"].unique()
-            answer = fit_and_report(data, options, seed, augment, changes)
-            after[change].append(answer)
-        print(f"{change}, answered by {augment}", flush=True)
+            corruptions = rows["corruption"].unique()
+            answer = fit_and_report(data, options, seed, augment, corruptions)
+            after[corruption].append(answer)
+        print(f"{corruption}, answered by {augment}", flush=True)
     print_table(before, after, found)
 
 
@@ -92,14 +94,14 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def fit_and_report(data, options, seed: int, augment, changes=None):
-    """Fit with a seed, and report on the images held back, under some changes."""
+def fit_and_report(data, options, seed: int, augment, corruptions=None):
+    """Fit with a seed, and report on the validation images, under some corruptions."""
     X, X_test, y, y_test = data
     start = time.perf_counter()
     model = ImageClassifier(**options, augment=augment, random_state=seed).fit(X, y)
     seconds = time.perf_counter() - start
     report = robustness_report(
-        model, X_test, y_test, changes=changes, strengths=(1.0, 2.0)
+        model, X_test, y_test, corruptions=corruptions, severities=(1.0, 2.0)
     )
     print(f"  seed {seed}: {report.clean_score:.3f}, {seconds:.0f} s", flush=True)
     return report
@@ -121,19 +123,19 @@ def print_table(before: list, after: dict, found: pd.DataFrame) -> None:
     """Print the drops before and after, and the scores of images as they are."""
 
     def mean_drop(reports: list, row: pd.Series) -> float:
-        drops = [r.table.set_index(["change", "amount"])["drop"] for r in reports]
-        return float(np.mean([d[row["change"], row["amount"]] for d in drops]))
+        drops = [r.table.set_index(["corruption", "amount"])["drop"] for r in reports]
+        return float(np.mean([d[row["corruption"], row["amount"]] for d in drops]))
 
     def clean(reports: list) -> float:
         return float(np.mean([report.clean_score for report in reports]))
 
     rows = []
     for _, row in found.iterrows():
-        own = after[row["change"]]
+        own = after[row["corruption"]]
         drop, alone = mean_drop(before, row), mean_drop(own, row)
         rows.append(
             {
-                "change": row["change"],
+                "corruption": row["corruption"],
                 "amount": row["amount"],
                 "drop": drop,
                 "after": alone,

@@ -207,10 +207,6 @@ class Flight:
         if self.owner:
             self.store.release(self.owner)
 
-    def find(self, keys: Sequence[bytes]) -> Found:
-        """Return what is stored of some keys."""
-        return self.store.lookup(keys, self.shape, self.dtype)
-
     def claim(self, keys: Sequence[bytes]) -> list[bytes]:
         """Take on what nobody else computes."""
         self.owner = self.owner or new_owner()
@@ -228,15 +224,11 @@ class Flight:
         if batch:
             yield batch
 
-    def put(self, rows: Found) -> None:
-        """Store what was computed."""
-        self.store.put(rows, self.owner)
-
     def take_over(self, missing: list[bytes], found: Found) -> None:
         """Get what others have computed meanwhile, or wait for it a little."""
         for last in (False, True):
             left = [key for key in missing if key not in found]
-            found.update(self.find(left))
+            found.update(self.store.lookup(left, self.shape, self.dtype))
             left = [key for key in left if key not in found]
             if not left or last:
                 return

@@ -151,7 +151,7 @@ class PixelReader:
             images.append(image)
         if failures:
             raise ImageDecodeError.join(failures)
-        return self._sent(self._pinned(_stack(images, rows)))
+        return self._sent(_stack(images, rows))
 
     def _resized(self, stacked: torch.Tensor) -> torch.Tensor:
         """Resize and crop images on the device; in parts where memory is short."""
@@ -180,14 +180,15 @@ class PixelReader:
 
     def _gathered(self, rows: np.ndarray) -> torch.Tensor:
         """Return images of one size, (b, H, W, C), in memory that a GPU copies from."""
-        return self._pinned(torch.from_numpy(self.source.batch(rows)))
-
-    def _pinned(self, pixels: torch.Tensor) -> torch.Tensor:
+        pixels = torch.from_numpy(self.source.batch(rows))
         return pixels.pin_memory() if self._target().type == "cuda" else pixels
 
     def _sent(self, pixels: torch.Tensor) -> torch.Tensor:
+        device = self._target()
+        if device.type == "cuda" and not pixels.is_pinned():
+            pixels = pixels.pin_memory()
         # Only of pinned memory a copy may be waited for later.
-        return pixels.to(self._target(), non_blocking=pixels.is_pinned())
+        return pixels.to(device, non_blocking=device.type == "cuda")
 
     def _decoded(self, row: int) -> Any:
         """Return an image as Pillow has it, or a float tensor."""

@@ -5,7 +5,7 @@ import hashlib
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -92,7 +92,7 @@ def run_network(
         float32, or float64 where that is the precision.
     """
     forward = Forward(network, preprocessing, execution, views)
-    combine = combine or _combined(views)
+    combine = combine or (_mean if views is not None else torch.Tensor.contiguous)
     output = None
     with (
         forward.reader(source, rows) as reader,
@@ -159,7 +159,7 @@ def run_frozen(
             combine=combine,
             description=description,
         )
-    combine = combine or _combined(views)
+    combine = combine or (_mean if views is not None else torch.Tensor.contiguous)
     # Workers wait for the last of no window.
     window = features.window if client is None else len(rows)
     output = None
@@ -188,9 +188,8 @@ def _filled(output, n_rows: int, place: slice, values: torch.Tensor) -> np.ndarr
     return output
 
 
-def _combined(views) -> Combine:
-    """Return what makes one row of outputs: the mean over views, if there are any."""
-    return torch.Tensor.contiguous if views is None else lambda values: values.mean(1)
+def _mean(values: torch.Tensor) -> torch.Tensor:
+    return values.mean(1)
 
 
 @contextmanager
@@ -457,12 +456,16 @@ class Features:
                 batches = flight.batches(missing, size)
                 index = (np.array([first[key] for key in batch]) for batch in batches)
                 for part, values in self.forward.stream(reader.stream(index)):
-                    new = self._computed([keys[k] for k in part], values)
-                    found.update(new)
-                    flight.put(
-                        self._unchanged(new, rows[part], [digests[k] for k in part])
+                    new = dict(
+                        zip([keys[k] for k in part], values.numpy(), strict=True)
                     )
+                    found.update(new)
+                    self.computed += len(new)
                     bar(sum(times[key] for key in new))
+                    if self.source.kind == "paths":
+                        before = [digests[k] for k in part]
+                        new = self._unchanged(new, rows[part], before)
+                    flight.store.put(new, flight.owner)
             flight.take_over(missing, found)
 
     def _read_then_look_up(
@@ -481,25 +484,21 @@ class Features:
                 batch = self.keys([read[int(row)] for row in rows[part]])
                 keys += batch
                 place = {key: k for k, key in enumerate(batch)}
-                found.update(flight.find([key for key in place if key not in found]))
+                unknown = [key for key in place if key not in found]
+                found.update(flight.store.lookup(unknown, self.shape, self.dtype))
                 while missing := [key for key in place if key not in found]:
                     if mine := flight.claim(missing):
                         values = self.forward(pixels[[place[key] for key in mine]])
-                        new = self._computed(mine, values)
+                        new = dict(zip(mine, values.numpy(), strict=True))
                         found.update(new)
-                        flight.put(new)
+                        self.computed += len(new)
+                        flight.store.put(new, flight.owner)
                     flight.take_over(missing, found)
                 bar(len(batch))
         return keys, found
 
-    def _computed(self, keys: Sequence[bytes], values: torch.Tensor) -> Found:
-        self.computed += len(keys)
-        return dict(zip(keys, values.numpy(), strict=True))
-
     def _unchanged(self, new: Found, rows: np.ndarray, digests: list[bytes]) -> Found:
         """Leave out the features of files that changed before they were read."""
-        if self.source.kind != "paths":
-            return new
         try:
             now = self.source.digests(rows)
         except ImageDecodeError:  # a file is gone
@@ -556,6 +555,7 @@ def _spread_features(
             same = [key for k, key in theirs.items() if key == part[k]]
             mine = store.claim(same, owner)  # what no worker has stored here
             store.put({key: new[key] for key in mine}, owner)
+            store.release(owner)
             misses += len(mine)
         bar(sum(times[key] for key in new))
     if failed:

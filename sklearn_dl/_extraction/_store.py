@@ -144,8 +144,7 @@ class MemoryStore(Store):
     def __init__(self, max_bytes: int):
         self._rows: OrderedDict[bytes, np.ndarray] = OrderedDict()
         self._holders: dict[bytes, str] = {}  # by key
-        self._claims: dict[str, set[bytes]] = {}  # by owner
-        self._leases: dict[str, float] = {}  # by owner, of those who hold claims
+        self._leases: dict[str, float] = {}  # by owner, until released
         self._hits = self._misses = self._bytes = 0
         super().__init__(max_bytes)
         self._changed = threading.Condition(self._lock)
@@ -175,10 +174,7 @@ class MemoryStore(Store):
                 for key in dict.fromkeys(keys)
                 if key not in self._rows and not self._taken(key, owner)
             ]
-            for key in free:
-                self._lift(key)
-                self._holders[key] = owner
-                self._claims.setdefault(owner, set()).add(key)
+            self._holders.update(dict.fromkeys(free, owner))
             if free:
                 self._leases[owner] = time.monotonic() + LEASE
         return free
@@ -191,7 +187,7 @@ class MemoryStore(Store):
                 self._remove(key)
                 self._rows[key] = row
                 self._bytes += row.nbytes
-                self._lift(key)
+                self._holders.pop(key, None)
             # The least recently used go, not those that were put now.
             if self._bytes > self.max_bytes:
                 new = sum(row.nbytes for row in kept.values())
@@ -204,8 +200,9 @@ class MemoryStore(Store):
 
     def release(self, owner: str) -> None:
         with self._lock:
-            for key in list(self._claims.get(owner, ())):
-                self._lift(key)
+            self._leases.pop(owner, None)
+            for key in [key for key, held in self._holders.items() if held == owner]:
+                del self._holders[key]
             self._changed.notify_all()
 
     def wait(self, keys: Sequence[bytes], timeout: float) -> None:
@@ -241,16 +238,8 @@ class MemoryStore(Store):
             return False
         return self._leases[holder] > time.monotonic()
 
-    def _lift(self, key: bytes) -> None:
-        holder = self._holders.pop(key, None)
-        if holder is not None:
-            self._claims[holder].discard(key)
-            if not self._claims[holder]:
-                del self._claims[holder], self._leases[holder]
-
     def _drop_claims(self) -> None:
         self._holders.clear()
-        self._claims.clear()
         self._leases.clear()
 
     def _remove(self, key: bytes) -> None:

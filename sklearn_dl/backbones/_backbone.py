@@ -5,7 +5,7 @@ import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preproces
 from sklearn_dl.backbones._stages import modules_by_stage
 from sklearn_dl.backbones._zoo import unknown_name
 
+_Module = TypeVar("_Module", bound=nn.Module)
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _KNOWN_CODE = {"torch", "torchvision", "timm"}
 _INTERNAL = frozenset([*vars(nn.Module()), "_compiled_call_impl"])
@@ -478,7 +479,7 @@ def digest_architecture(backbone: Backbone) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def place(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def place(network: _Module, device: torch.device, dtype: torch.dtype) -> _Module:
     """Return a network in evaluation mode, in channels_last format, where it computes.
 
     It is changed in place, but a shared one that has to move is copied.

@@ -51,11 +51,11 @@ class Tracer(fx.Tracer):
     """Follows one thread: torch.fx replaces ``nn.Module.__call__`` for all."""
 
     def __init__(self) -> None:
-        super().__init__(autowrap_modules=())
+        super().__init__(autowrap_modules=())  # type: ignore[arg-type]
         self._thread = threading.get_ident()
 
     @classmethod
-    def nodes(cls, network: nn.Module) -> list[fx.Node]:
+    def nodes(cls, network: nn.Module) -> list[Any]:
         """Return the nodes of a network's graph, which don't keep it alive."""
         tracer = cls()
         try:
@@ -132,7 +132,7 @@ def _is_bare(part: Any, kind: type) -> bool:
     acted_on = part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part)
     if type(part) is not kind or acted_on:
         return False
-    return kind is not nn.BatchNorm2d or part.running_mean is not None
+    return kind is not nn.BatchNorm2d or getattr(part, "running_mean", None) is not None
 
 
 def inference_form(

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from copy import deepcopy
-from functools import partial
+from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -554,25 +554,33 @@ def _request(backbone, weights, seed, options, where) -> tuple:
     """Return what a network is found by again; () if that can't be told."""
     if callable(backbone):
         return ()
-    origin = _origin(check_backbone_name(backbone), weights, seed)
-    return origin and (backbone, *origin, fingerprint_text(options), *where)
-
-
-def _origin(name: str, weights: Any, seed: int) -> tuple:
-    """Return where weights come from, with the file as it is now."""
     if weights is None:
-        return None, seed
-    weights = packaged(name, weights)
-    if is_path(weights, tuple(weight_entries(name))):
-        path, entry = Path(weights).expanduser(), ""
-    elif isinstance(weights, str | WeightsEnum):
-        found = find_entry(name, weights)
-        path, entry = cached_path(found), found.name
+        origin: tuple = (check_backbone_name(backbone), seed)
     else:
-        return ()
-    try:
-        now = path.stat()
-    except OSError:
-        return ()
-    state = now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev
-    return entry, os.path.abspath(path), *state
+        try:
+            entry, path = _file_of(backbone, weights, torch.hub.get_dir())
+            now = os.stat(path)
+        except (
+            AttributeError,
+            OSError,
+            TypeError,
+            ValueError,
+        ):  # said by those who load it
+            return ()
+        state = now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev
+        origin = (backbone, entry, os.path.abspath(path), *state)
+    preprocessing = options["preprocessing"]
+    if not isinstance(preprocessing, Preprocessing | str | None):
+        preprocessing = fingerprint_text(preprocessing)
+    layer, size = options["layer"], options["image_size"]
+    return (*origin, layer, preprocessing, size, *where)
+
+
+@lru_cache(maxsize=64)
+def _file_of(name: str, weights: Any, cache_folder: str) -> tuple[str, Path]:
+    """Return the entry that weights are of, if any, and the file that holds them."""
+    weights = packaged(check_backbone_name(name), weights)
+    if is_path(weights, tuple(weight_entries(name))):
+        return "", Path(weights).expanduser()
+    found = find_entry(name, weights)
+    return found.name, cached_path(found)

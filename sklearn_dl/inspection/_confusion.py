@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, validate_params
-from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dl.inspection._scores import check_labels
+from sklearn_dl.inspection._scores import answers_of, check_labels
 
 
 @validate_params(
@@ -65,20 +64,7 @@ def most_confused(
     1   bee       wasp  1  0.500000      [4]
     2   ant        bee  1  0.333333      [1]
     """
-    estimator, X = None, None
-    if hasattr(estimator_or_y_true, "predict"):
-        if y is None:
-            raise ValueError("With an estimator, give y too: (estimator, X, y).")
-        estimator, X = estimator_or_y_true, X_or_y_pred
-        check_is_fitted(estimator)
-        truth, predicted = y, estimator.predict(X)
-    else:
-        if y is not None:
-            raise ValueError(
-                "With labels and predictions there is no third argument; "
-                f"{type(estimator_or_y_true).__name__} has no predict."
-            )
-        truth, predicted = estimator_or_y_true, X_or_y_pred
+    estimator, truth, predicted = answers_of(estimator_or_y_true, X_or_y_pred, y)
     predicted = check_labels(predicted, len(predicted))
     truth = check_labels(truth, len(predicted))
     wrong = pd.DataFrame({"truth": truth, "prediction": predicted})
@@ -96,7 +82,7 @@ def most_confused(
     found = found.head(len(found) if k is None else k).reset_index(drop=True)
     if estimator is not None and n_examples and len(found):
         found["examples"] = by_confidence(
-            estimator, X, found["prediction"], found["examples"]
+            estimator, X_or_y_pred, found["prediction"], found["examples"]
         )
     found["examples"] = [rows[:n_examples] for rows in found["examples"]]
     return found

@@ -1,22 +1,47 @@
 """Worst mistakes, and labels that are likely wrong."""
 
+import warnings
+from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.base import clone, is_regressor
-from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dl.inspection._confidence import Confidence, confidence, paths_of
-from sklearn_dl.inspection._scores import check_targets
+from sklearn_dl._images import as_source
+from sklearn_dl.inspection._scores import check_labels, check_targets
 
 _PARAMETERS = {
     "k": [Interval(Integral, 1, None, closed="left"), None],
     "cv": ["cv_object"],
     "random_state": ["random_state"],
 }
+
+
+@dataclass(frozen=True)
+class _Confidence:
+    """Scores of the classes, one row per image, and the labels."""
+
+    scores: np.ndarray  # (n, n_classes): probabilities, or of a `decision_function`
+    classes: np.ndarray
+    truth: np.ndarray  # columns of the labels, (n,)
+    probabilities: bool
+
+    @property
+    def of_truth(self) -> np.ndarray:
+        """Score of the label."""
+        return self.scores[np.arange(len(self.scores)), self.truth]
+
+    @property
+    def margin(self) -> np.ndarray:
+        """Score of the label minus the highest of the other classes."""
+        others = self.scores.copy()
+        others[np.arange(len(others)), self.truth] = -np.inf
+        return self.of_truth - others.max(axis=1)
 
 
 @validate_params(_PARAMETERS, prefer_skip_nested_validation=False)
@@ -84,7 +109,7 @@ def top_losses(estimator, X, y, k=20, *, cv=None, random_state=0) -> pd.DataFram
     """
     if is_regressor(estimator):
         return _largest_errors(estimator, X, y, k, cv, random_state)
-    found = confidence(estimator, X, y, cv, random_state)
+    found = _confidence(estimator, X, y, cv, random_state)
     loss = -found.margin
     if found.probabilities:
         tiny = np.finfo(np.float32).tiny
@@ -165,7 +190,7 @@ def label_errors(estimator, X, y, *, k=None, cv=None, random_state=0) -> pd.Data
             f"{type(estimator).__name__} is a regressor; label_errors takes a "
             "classifier. Its largest errors are top_losses."
         )
-    found = confidence(estimator, X, y, cv, random_state)
+    found = _confidence(estimator, X, y, cv, random_state)
     counted, wrong = _likely_wrong(found)
     rows = np.flatnonzero(wrong)
     order = rows[np.argsort(found.margin[rows], kind="stable")][:k]
@@ -175,13 +200,13 @@ def label_errors(estimator, X, y, *, k=None, cv=None, random_state=0) -> pd.Data
     return table
 
 
-def _described(found: Confidence, X, rows: np.ndarray) -> pd.DataFrame:
+def _described(found: _Confidence, X, rows: np.ndarray) -> pd.DataFrame:
     predicted = found.scores.argmax(axis=1)[rows]
     known = found.probabilities
     return pd.DataFrame(
         {
             "row": rows,
-            "path": paths_of(X, rows, len(found.truth)),
+            "path": _paths(X, rows, len(found.truth)),
             "truth": found.classes[found.truth[rows]],
             "prediction": found.classes[predicted],
             "probability": found.scores[rows, predicted] if known else np.nan,
@@ -190,7 +215,7 @@ def _described(found: Confidence, X, rows: np.ndarray) -> pd.DataFrame:
     )
 
 
-def _likely_wrong(found: Confidence) -> tuple[np.ndarray, np.ndarray]:
+def _likely_wrong(found: _Confidence) -> tuple[np.ndarray, np.ndarray]:
     """Return the class for which each image counts, -1 for none, and if it is wrong."""
     thresholds = np.full(len(found.classes), np.inf)  # for a class without images
     means = pd.Series(found.of_truth).groupby(found.truth).mean()
@@ -217,7 +242,7 @@ def _largest_errors(estimator, X, y, k, cv, random_state) -> pd.DataFrame:
         predicted = predicted[:, 0]
     loss = ((predicted - truth) ** 2).reshape(len(truth), -1).mean(axis=1)
     order = np.argsort(-loss, kind="stable")[:k]
-    table = pd.DataFrame({"row": order, "path": paths_of(X, order, len(truth))})
+    table = pd.DataFrame({"row": order, "path": _paths(X, order, len(truth))})
     for name, values in (("truth", truth), ("prediction", predicted)):
         if values.ndim == 1:
             table[name] = values[order]
@@ -225,3 +250,73 @@ def _largest_errors(estimator, X, y, k, cv, random_state) -> pd.DataFrame:
             table[[f"{name}_{c}" for c in range(values.shape[1])]] = values[order]
     table["loss"] = loss[order]
     return table
+
+
+def _confidence(estimator, X, y, cv, random_state) -> _Confidence:
+    """Return how sure a classifier is, fitted or cross-validated."""
+    y = check_labels(y, len(y))
+    method = _method(estimator)
+    if cv is None:
+        check_is_fitted(estimator)
+        scores, classes = getattr(estimator, method)(X), estimator.classes_
+    else:
+        if isinstance(cv, int | np.integer):
+            # Folders come class by class.
+            cv = StratifiedKFold(cv, shuffle=True, random_state=random_state)
+        classes = np.unique(y)
+        scores = cross_val_predict(clone(estimator), X, y, cv=cv, method=method)
+    scores = np.asarray(scores, dtype=float)
+    if len(scores) != len(y):
+        raise ValueError(f"X has {len(scores)} images, but y has {len(y)} labels.")
+    scores = _columns(scores, classes, method, estimator)
+    labels = y.tolist()
+    column = {label: c for c, label in enumerate(classes.tolist())}
+    row = next((r for r, label in enumerate(labels) if label not in column), None)
+    if row is not None:
+        raise ValueError(
+            f"Row {row} has the label {labels[row]!r}, which the estimator doesn't "
+            f"know: its classes are {classes.tolist()!r:.200}."
+        )
+    truth = np.array([column[label] for label in labels])
+    return _Confidence(scores, classes, truth, method == "predict_proba")
+
+
+def _method(estimator) -> str:
+    for method in ("predict_proba", "decision_function"):
+        if hasattr(estimator, method):
+            return method
+    raise TypeError(
+        f"{type(estimator).__name__} has neither predict_proba nor decision_function, "
+        "so its mistakes can't be ranked. A VotingClassifier has probabilities with "
+        "voting='soft', an SVM within CalibratedClassifierCV."
+    )
+
+
+def _columns(scores: np.ndarray, classes, method: str, estimator) -> np.ndarray:
+    """Return one column of scores per class."""
+    if method == "decision_function" and scores.ndim == 1:
+        scores = np.stack([-scores, scores], axis=1) / 2
+    if scores.shape != (len(scores), len(classes)):
+        raise ValueError(
+            f"{method} of {type(estimator).__name__} has the shape {scores.shape}, not "
+            f"one column for each of {len(classes)} classes. An SVC has them with "
+            "decision_function_shape='ovr'; of several labels give one at a time."
+        )
+    if not np.isfinite(scores).all():
+        row = int(np.argwhere(~np.isfinite(scores))[0][0])
+        raise ValueError(f"{method} is not finite in row {row}: {scores[row]}.")
+    return scores
+
+
+def _paths(X: Any, rows: np.ndarray, n_rows: int) -> pd.Series:
+    """Return the paths of some of the n_rows images, None where they have none."""
+    paths: list[str | None] = [None] * len(rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numbers were looked at by the estimator
+        try:
+            source = as_source(X)
+        except (TypeError, ValueError):  # a table with columns besides the images
+            source = None
+    if source is not None and source.kind in ("paths", "objects"):
+        paths = [source.path(row) for row in rows.tolist()]
+    return pd.Series(paths, dtype=object)

@@ -265,18 +265,9 @@ def robustness_report(
     table["augmentation"] = [CORRUPTIONS[name].augmentation for name, _ in jobs]
     by_class = None
     if options.per_class:
-        labels, codes = np.unique(truth, return_inverse=True)
-        right = np.stack([p == truth for p in predictions], axis=1)
-        recalls = recalls_of_rows(right, codes)
-        scores_of, spread_of = recalls(np.arange(n)), sampled(recalls)
-        parts = []
-        for c, label in enumerate(labels.tolist()):
-            part = table[["corruption", "severity"]].assign(**{"class": label})
-            part["n"] = np.count_nonzero(codes == c)
-            part[_DROPS] = _drops(scores_of[:, c], spread_of[..., c], level)
-            table[f"drop[{label}]"] = part["drop"]
-            parts.append(part)
-        by_class = pd.concat(parts, ignore_index=True)
+        by_class = _by_class(table, predictions, truth, sampled, level)
+        for label, rows in by_class.groupby("class", sort=False):
+            table[f"drop[{label}]"] = rows["drop"].to_numpy()
     clean_low, clean_high = interval(spread[:, 0], level)
     return RobustnessReport(
         table,
@@ -347,6 +338,21 @@ def _drops(scores: np.ndarray, spread: np.ndarray, level: float) -> np.ndarray:
     """Return the columns `_DROPS` of scores, of which the first is the clean one."""
     low, high = interval(spread[:, :1] - spread[:, 1:], level)
     return np.column_stack([scores[1:], scores[0] - scores[1:], low, high])
+
+
+def _by_class(table, predictions, truth, sampled, level: float) -> pd.DataFrame:
+    """Return the drop of each class's recall, for the classes that the truth has."""
+    labels, codes = np.unique(truth, return_inverse=True)
+    right = np.stack([p == truth for p in predictions], axis=1)
+    recalls = recalls_of_rows(right, codes)
+    scores, spread = recalls(np.arange(len(truth))), sampled(recalls)
+    parts = []
+    for c, label in enumerate(labels.tolist()):
+        part = table[["corruption", "severity"]].assign(**{"class": label})
+        part["n"] = np.count_nonzero(codes == c)
+        part[_DROPS] = _drops(scores[:, c], spread[..., c], level)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
 
 
 def _predicted(estimator, batches, bar) -> tuple[list[np.ndarray], list]:

@@ -13,6 +13,7 @@ from sklearn.base import (
     is_regressor,
 )
 from sklearn.metrics import check_scoring, get_scorer_names
+from sklearn.utils.validation import check_is_fitted
 
 
 def task_of(estimator: Any) -> str:
@@ -24,6 +25,24 @@ def task_of(estimator: Any) -> str:
     raise TypeError(
         f"A fitted classifier or regressor is needed, got {type(estimator).__name__}."
     )
+
+
+def answers_of(first: Any, second: Any, y: Any) -> tuple[Any, Any, np.ndarray]:
+    """Return estimator, truth and predictions of (estimator, X, y) or (y_true, y_pred).
+
+    The estimator is None where there is none.
+    """
+    if hasattr(first, "predict"):
+        if y is None:
+            raise ValueError("With an estimator, give y too: (estimator, X, y).")
+        check_is_fitted(first)
+        return first, y, np.asarray(first.predict(second))
+    if y is not None:
+        raise ValueError(
+            "With the truth and predictions there is no third argument; "
+            f"{type(first).__name__} has no predict."
+        )
+    return None, first, np.asarray(second)
 
 
 def check_targets(y: Any, task: str, n_rows: int) -> np.ndarray:

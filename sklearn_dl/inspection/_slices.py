@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 from sklearn.utils._param_validation import Interval, validate_params
-from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dl.inspection._scores import (
     Scoring,
+    answers_of,
     bootstrap,
     check_targets,
     interval,
@@ -116,23 +116,13 @@ def slice_scores(
     0  camera     b  3  0.667  0.208  0.939  0.167   True
     1  camera     a  3  1.000  0.439  1.000 -0.167   True
     """
-    classes = None
-    if hasattr(estimator_or_y_true, "predict"):
-        if y is None:
-            raise ValueError("With an estimator, give y too: (estimator, X, y).")
-        task = task_of(estimator_or_y_true)
-        check_is_fitted(estimator_or_y_true)
-        predicted = np.asarray(estimator_or_y_true.predict(X_or_y_pred))
-        classes = getattr(estimator_or_y_true, "classes_", None)
+    estimator, y, predicted = answers_of(estimator_or_y_true, X_or_y_pred, y)
+    classes = getattr(estimator, "classes_", None)
+    if estimator is not None:
+        task = task_of(estimator)
     else:
-        if y is not None:
-            raise ValueError(
-                "With the truth and predictions there is no third argument; "
-                f"{type(estimator_or_y_true).__name__} has no predict."
-            )
-        y, predicted = estimator_or_y_true, np.asarray(X_or_y_pred)
-        numbers = {np.asarray(y).dtype.kind, predicted.dtype.kind}
-        task = "regression" if "f" in numbers else "classification"
+        kinds = {np.asarray(y).dtype.kind, predicted.dtype.kind}
+        task = "regression" if "f" in kinds else "classification"
     truth = check_targets(y, task, len(predicted))
     if task == "regression" and scoring is None:
         scoring = "neg_mean_absolute_error"

@@ -290,10 +290,11 @@ def _of_grid(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_words(parameters: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in parameters.items()
-    )
+    words = []
+    for name, value in parameters.items():
+        text = f"{value:.4g}" if isinstance(value, float) else value
+        words.append(f"{name.rpartition('__')[2]}={text}")
+    return ", ".join(words)
 
 
 def _warn_of_failures(board: pd.DataFrame) -> None:

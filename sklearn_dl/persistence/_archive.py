@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any, BinaryIO
@@ -35,7 +35,7 @@ def read_versions(path: str | os.PathLike) -> dict[str, str]:
 
 
 def write_archive(
-    file: BinaryIO, content: dict[str, Any], members: dict[str, Callable[[], bytes]]
+    file: BinaryIO, content: dict[str, Any], members: Mapping[str, Callable[[], bytes]]
 ) -> None:
     """Write members, and a manifest with what else JSON can hold."""
     digests = {}

@@ -39,6 +39,12 @@ class Encoder:
         self.nodes: list[dict[str, Any]] = []
         self.tensors = TensorWriter()
         self.left_out: dict[str, str] = {}  # by its place, and what is there instead
+        self._writers: dict[type, Callable[[Any, str], dict[str, Any]]] = {
+            np.ndarray: self._array,
+            dict: self._mapping,
+            Bunch: self._mapping,
+            pd.DataFrame: self._frame,
+        }
         self._plain_only = 0
         self._trust = Trust()
         self._known: dict[int, int] = {}
@@ -99,14 +105,9 @@ class Encoder:
     def _node(self, value: Any, where: str) -> dict[str, Any]:
         if isinstance(value, self.kind):
             return self.describe(value, self, where)
-        for kind, write in (
-            (np.ndarray, self._array),
-            (dict, self._mapping),
-            (Bunch, self._mapping),
-            (pd.DataFrame, self._frame),
-        ):
-            if type(value) is kind:
-                return write(value, where)
+        write = self._writers.get(type(value))
+        if write is not None:
+            return write(value, where)
         name = find_kind(value)
         if name is not None:
             try:
@@ -129,7 +130,8 @@ class Encoder:
             raise _cannot(value, where)
         make, arguments, state = (*reduced, None)[:3]
         if make is copyreg.__newobj__ and arguments == (kind,):  # type: ignore[attr-defined]
-            node = {"kind": "object", "name": self.name(kind, "object", where)}
+            node: dict[str, Any] = {"kind": "object"}
+            node["name"] = self.name(kind, "object", where)
         else:
             compiled = make.__name__.startswith("__pyx_unpickle_")
             if compiled and arguments[2:] in ((None,), ((),)):

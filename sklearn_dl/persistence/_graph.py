@@ -97,7 +97,8 @@ class Graph:
 
 def graph_of(estimator: Any) -> Graph:
     """Return what an estimator is exported as."""
-    images, others = estimator, []
+    images: Any = estimator
+    others: list[Any] = []
     if isinstance(estimator, Pipeline):
         images, *others = [step for _, step in estimator.steps]
     wanted = ImageFeatureExtractor if others else NeuralImageEstimator
@@ -113,11 +114,11 @@ def graph_of(estimator: Any) -> Graph:
     if others:
         rest, output = linear_layers(others)
         kind = "targets" if output == "targets" else "classes"
-        single = kind == "targets" and np.ndim(others[-1].intercept_) == 0
+        single = kind == "targets" and np.ndim(others[-1].coef_) == 1
         backbone = network
     else:
         rest, kind, output = _finish(images)
-        single = kind == "targets" and images._targets.single
+        single = getattr(images._targets, "single", False)
         backbone, rest = network.backbone, nn.Sequential(network.head, rest)
     metadata = {
         "format": FORMAT,
@@ -141,7 +142,7 @@ def graph_of(estimator: Any) -> Graph:
 def _finish(estimator: Any) -> tuple[nn.Module, str, str]:
     """Return what follows the head, the kind of target, and the output's name."""
     targets = estimator._targets
-    kind = _KINDS.get(targets.kind, targets.kind)
+    kind = _KINDS[targets.kind]
     if kind == "targets":
         scaler = targets.scaler
         weight = np.diag(scaler.scale_)
@@ -227,6 +228,7 @@ def _untapped(backbone: Backbone, size: tuple[int, int]) -> nn.Module:
     """
     if not any(part._forward_hooks for part in backbone.module.modules()):
         return backbone
+    backbone.unsettle()  # what is recorded is the plain network
     with torch.no_grad():
         record = make_fx(
             backbone,

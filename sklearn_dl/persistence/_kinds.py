@@ -77,7 +77,7 @@ _GENERATORS = {
 
 def _generator(state: dict[str, Any]) -> np.random.Generator:
     _check_position(state)
-    bits = _GENERATORS[state["bit_generator"]](0)
+    bits: Any = _GENERATORS[state["bit_generator"]](0)
     bits.state = state
     return np.random.Generator(bits)
 

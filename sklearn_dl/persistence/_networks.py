@@ -55,8 +55,8 @@ def describe_backbone(
 ) -> dict[str, Any]:
     """Return what a backbone is built from, and its tensors or their digest.
 
-    `way` is "whole", or "reference" for the digest of a frozen one that has published
-    weights or a file of them.
+    The digest is enough for a frozen one with weights of a name or a file, if `way` is
+    "reference" and not "whole".
     """
     name, weights, module = origin["backbone"], origin["weights"], backbone.module
     layer = backbone.layer

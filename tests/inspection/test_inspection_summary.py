@@ -1,7 +1,5 @@
 """The table of layers tells the truth, and leaves the network as it was."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -17,6 +15,7 @@ from sklearn_dl import (
 )
 from sklearn_dl.backbones import Backbone, find_layers, load_backbone
 from sklearn_dl.inspection import model_summary
+from sklearn_dl.inspection._networks import network_of
 from sklearn_dl.training import BackboneWithHead
 
 SMALL = {"backbone": "squeezenet1_1", "weights": None, "image_size": 32}
@@ -37,7 +36,7 @@ def as_if_fitted(backbone: Backbone, n_outputs: int) -> ImageClassifier:
     """Return an estimator around a network, without the memory of its weights."""
     head = nn.Linear(backbone.n_features, n_outputs, device="meta")
     model = ImageClassifier()
-    model.net_ = SimpleNamespace(module_=BackboneWithHead(backbone, head))
+    model._network = BackboneWithHead(backbone, head)
     return model
 
 
@@ -118,7 +117,7 @@ def test_rows_follow_the_image_with_the_shapes_of_a_plain_forward():
 
 def test_a_fitted_classifier_shows_what_training_changed(fitted):
     summary = model_summary(fitted)
-    network = fitted.module_
+    network = network_of(fitted)
     trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
     assert summary.attrs["trainable"] == summary.trainable.sum() == trainable
     last = list(network.backbone.stages)[-1]
@@ -134,7 +133,7 @@ def test_the_first_image_of_x_passes_like_a_black_one(fitted, images):
 
 
 def test_nothing_is_left_behind(fitted, images):
-    network = fitted.module_
+    network = network_of(fitted)
     network.train()
     modes = {name: module.training for name, module in network.named_modules()}
     assert len(set(modes.values())) == 2  # the frozen part is in evaluation mode
@@ -149,7 +148,7 @@ def test_nothing_is_left_behind(fitted, images):
 
 
 def test_hooks_are_removed_when_the_forward_pass_fails(fitted):
-    network = fitted.module_
+    network = network_of(fitted)
 
     def broken(module, inputs):
         raise RuntimeError("broken layer")
@@ -201,7 +200,7 @@ def test_shared_and_uncalled_layers_count_once():
 def test_before_fit_the_head_is_missing_and_the_note_says_so():
     model = ImageRegressor(**SMALL, trainable=1)
     summary = model_summary(model)
-    assert not hasattr(model, "_network")
+    assert network_of(model) is None
     assert "head" not in set(summary.stage)
     assert 0 < summary.attrs["trainable"] < summary.attrs["parameters"]
     assert "head" in summary.attrs["note"]

@@ -14,7 +14,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
-from sklearn.svm import SVC, LinearSVC
+from sklearn.svm import SVC, LinearSVC, LinearSVR
 
 from sklearn_dl import ImageClassifier, make_feature_classifier
 from sklearn_dl.persistence import (
@@ -61,6 +61,7 @@ MODELS = {
     "calibrated": (make_feature_classifier(probability=True, **SMALL), THREE),
     "logistic": (make_feature_classifier(LogisticRegression(), **SMALL), Y),
     "ridge": (make_pipeline(extractor(), StandardScaler(), Ridge()), NUMBERS),
+    "svr": (make_pipeline(extractor(), StandardScaler(), LinearSVR()), NUMBERS),
 }
 
 
