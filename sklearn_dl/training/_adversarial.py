@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from skorch.callbacks import Callback
 from torch import nn
 from torch.nn import functional as F
+
+from sklearn_dl.training._callbacks import check_count
 
 
 class VirtualAdversarialLoss(Callback):
@@ -71,8 +73,7 @@ class VirtualAdversarialLoss(Callback):
             length = getattr(self, name)
             if length is not None and not (isinstance(length, Real) and length > 0):
                 raise ValueError(f"{name}={length!r} must be above 0, or None.")
-        if not isinstance(self.n_power, Integral) or self.n_power < 1:
-            raise ValueError(f"n_power={self.n_power!r} must be an int of at least 1.")
+        check_count("n_power", self.n_power)
         return self
 
     def loss_term(

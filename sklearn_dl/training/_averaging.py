@@ -1,13 +1,15 @@
 """An average of the weights over training."""
 
 from collections.abc import Mapping
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import torch
 from skorch.callbacks import Callback
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from sklearn_dl.training._callbacks import check_count
 
 
 class WeightAveraging(Callback):
@@ -58,10 +60,7 @@ class WeightAveraging(Callback):
         """Check the parameters and start from nothing, for a new net."""
         if not isinstance(self.decay, Real) or not 0 < self.decay < 1:
             raise ValueError(f"decay={self.decay!r} must be above 0 and below 1.")
-        if not isinstance(self.start_epoch, Integral) or self.start_epoch < 1:
-            raise ValueError(
-                f"start_epoch={self.start_epoch!r} must be an int of at least 1."
-            )
+        check_count("start_epoch", self.start_epoch)
         self._forget()
         return self
 

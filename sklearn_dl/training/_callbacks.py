@@ -33,6 +33,13 @@ def class_of(callback) -> type:
     return kind if isinstance(kind, type) else type(kind)
 
 
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise where a parameter of a callback is no int of at least `least`."""
+    integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not integer or value < least:
+        raise ValueError(f"{name}={value!r} must be an int of at least {least}.")
+
+
 class ValidationScore(Callback):
     """Scores of the validation rows, from the outputs of the epoch's pass.
 

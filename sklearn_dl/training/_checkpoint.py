@@ -15,6 +15,7 @@ from skorch.callbacks import Callback, EpochScoring, PassthroughScoring
 
 from sklearn_dl._files import remove_stale, replacing
 from sklearn_dl._runtime import fingerprint_text
+from sklearn_dl.training._callbacks import check_count
 from sklearn_dl.training._dataset import Rows
 
 _FORMAT = "sklearn_dl checkpoint"
@@ -97,11 +98,7 @@ class Checkpoint(Callback):
 
     def initialize(self):
         """Check the parameters."""
-        if not isinstance(self.every, int) or self.every < 1:
-            raise ValueError(
-                f"every={self.every!r} of Checkpoint must be an int, 1 or more: epochs "
-                "from one file to the next."
-            )
+        check_count("every", self.every)
         return self
 
     def on_train_begin(self, net, **kwargs):

@@ -10,6 +10,8 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
+from sklearn_dl.training._callbacks import check_count
+
 
 class GradientMonitor(Callback):
     """Monitor of the norms and the noise of the gradients, epoch by epoch.
@@ -92,11 +94,7 @@ class GradientMonitor(Callback):
 
     def initialize(self):
         """Check the parameters, and start from nothing."""
-        rows = self.n_validation_rows
-        if isinstance(rows, bool) or not isinstance(rows, int | np.integer) or rows < 0:
-            raise ValueError(
-                f"n_validation_rows={rows!r} must be an int of at least 0."
-            )
+        check_count("n_validation_rows", self.n_validation_rows, least=0)
         # Not in on_train_begin: a state loaded there by another callback stays.
         self.rows_: list[tuple] = []
         self.sums_: _GradientSums | None = None

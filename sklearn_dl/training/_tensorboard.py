@@ -13,6 +13,7 @@ from skorch.callbacks import Callback
 from torchvision.utils import make_grid
 
 from sklearn_dl.backbones import CallablePreprocessing
+from sklearn_dl.training._callbacks import check_count
 
 
 class TensorBoard(Callback):
@@ -80,13 +81,8 @@ class TensorBoard(Callback):
         """Check the parameters, and that tensorboard is there, before any work."""
         if not isinstance(self.log_dir, str | os.PathLike):
             raise ValueError(f"log_dir={self.log_dir!r} must be a str or a Path.")
-        for name, least in (("n_images", 0), ("every", 1)):
-            value = getattr(self, name)
-            integer = isinstance(value, int | np.integer)
-            if isinstance(value, bool) or not integer or value < least:
-                raise ValueError(
-                    f"{name}={value!r} must be an int of at least {least}."
-                )
+        check_count("n_images", self.n_images, least=0)
+        check_count("every", self.every)
         if not isinstance(self.histograms, bool | np.bool_):
             raise ValueError(f"histograms={self.histograms!r} must be True or False.")
         _summary_writer()

@@ -325,7 +325,7 @@ def test_a_seed_that_changes_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, "2"])
 def test_the_number_of_epochs_between_files_is_checked(tmp_path, every):
-    with pytest.raises(ValueError, match=f"every={every!r} of Checkpoint must be"):
+    with pytest.raises(ValueError, match=f"every={every!r} must be an int"):
         train(tmp_path, every=every)
 
 
