@@ -14,6 +14,9 @@ from sklearn_dl.augmentation._presets import (
 from sklearn_dl.augmentation._views import Views, resolve_views
 
 if TYPE_CHECKING:
+    from sklearn_dl.augmentation._plot import (
+        AugmentationDisplay as AugmentationDisplay,
+    )
     from sklearn_dl.augmentation._plot import plot_augmentations
 
 __all__ = [
@@ -28,6 +31,7 @@ __all__ = [
     "resolve_views",
 ]
 
+_PLOT = "sklearn_dl.augmentation._plot"
 __getattr__, __dir__ = lazy(
-    __name__, {"plot_augmentations": "sklearn_dl.augmentation._plot"}
+    __name__, {"AugmentationDisplay": _PLOT, "plot_augmentations": _PLOT}
 )
