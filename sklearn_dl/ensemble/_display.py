@@ -251,7 +251,9 @@ class DiversityDisplay:
         }
         size = min(letters, 60 * cell)
         if max(width_of(text, size) for text in texts.values()) > cell or size < 6:
-            bar = ax.figure.colorbar(image, ax=ax, location="bottom", aspect=40)
+            bar = ax.figure.colorbar(
+                image, ax=ax, location="bottom", aspect=40, pad=0.02
+            )
             bar.ax.tick_params(labelsize=letters - 2)
             return  # no room for numbers in the cells
         look = {"ha": "center", "va": "center", "fontsize": size, **(kw[1] or {})}
