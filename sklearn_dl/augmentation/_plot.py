@@ -260,9 +260,9 @@ class AugmentationDisplay:
                 # Below the image: above the first row stand the headings.
                 axis.set_xlabel(wrapped(text, room, size), fontsize=size, labelpad=2)
             axes[row, 0].set_ylabel(str(row + 1), rotation=0, va="center", labelpad=8)
-        axes[0, 0].set_title("prediction", fontsize=size + 1)
+        axes[0, 0].set_title("prediction", fontsize=size + 1, y=1.0)
         for number, axis in enumerate(axes[0, 1:], 1):
-            axis.set_title(f"draw {number}", fontsize=size + 1)
+            axis.set_title(f"draw {number}", fontsize=size + 1, y=1.0)
         self.axes_, self.figure_ = axes, place.whole
         return self
 
@@ -333,11 +333,8 @@ def _mixed(views, mix, alpha, key) -> list[tuple[torch.Tensor, str]]:
 def _show(axis, view: torch.Tensor) -> None:
     values = to_floats(view.numpy())
     grey = len(values) == 1
-    axis.imshow(
-        np.clip(values[0] if grey else values.transpose(1, 2, 0), 0, 1),
-        cmap="gray" if grey else None,
-        vmin=0,
-        vmax=1,
-    )
+    image = np.clip(values[0] if grey else values.transpose(1, 2, 0), 0, 1)
+    shown = axis.imshow(image, cmap="gray" if grey else None, vmin=0, vmax=1)
+    shown.set_in_layout(False)  # it lies within its Axes
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)

@@ -242,7 +242,7 @@ class DiversityDisplay:
             "aspect": "auto",
         }
         image = ax.imshow(shown, **{**look, **(kw[0] or {})})
-        ax.set_title(_TITLES[value], fontsize=letters + 1)
+        ax.set_title(_TITLES[value], fontsize=letters + 1, y=1.0)
         form = ".3g" if distances else ".2f"
         texts = {
             place: "-" if np.isnan(number) else f"{number:{form}}"
@@ -281,6 +281,6 @@ class DiversityDisplay:
         ax.set_ylim(n - 0.5, -0.5)  # the rows of the pairs
         ax.set_yticks([])
         ax.set_xlim(left=0)
-        ax.set_title("error" if classes else "RMSE", fontsize=letters + 1)
+        ax.set_title("error" if classes else "RMSE", fontsize=letters + 1, y=1.0)
         ax.locator_params(axis="x", nbins=4)
         tidy(ax, letters)

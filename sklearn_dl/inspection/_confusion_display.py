@@ -306,7 +306,7 @@ class MostConfusedDisplay:
             names = fitted_apart([pair["truth"], pair["prediction"]], room, size)
             heading = " → ".join(names) + numbers
             # The heading is wider than its image: an empty one keeps its height free.
-            axes[0].set_title(" ", fontsize=size, pad=4)
+            axes[0].set_title(" ", fontsize=size, y=1.0, pad=4)
             over = {"xycoords": "axes fraction", "textcoords": "offset points"}
             title = axes[0].annotate(heading, (0, 1), (0, 4), fontsize=size, **over)
             title.set_in_layout(False)

@@ -246,7 +246,7 @@ class TrainingHistoryDisplay:
                 axis.yaxis.get_major_locator().set_params(min_n_ticks=1)
             names = {"score": self.score_name, "rates": "learning rate"}
             name = plain(names.get(part, part)) + (", log scale" if log else "")
-            axis.set_title(name, loc="left", fontsize=letters, pad=3)
+            axis.set_title(name, loc="left", fontsize=letters, y=1.0, pad=3)
             axis.grid(axis="y", color="0.92")
             tidy(axis, letters)
         axes[-1].set_xlabel("epoch", fontsize=letters)

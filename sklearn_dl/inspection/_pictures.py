@@ -54,7 +54,7 @@ def show_image(
     ax: Any, image: np.ndarray, colour: str | None = None, anchor: str = "N"
 ) -> None:
     """Draw an image (h, w, 3) at the top of its place, in a frame of a colour."""
-    ax.imshow(image)
+    ax.imshow(image).set_in_layout(False)  # it lies within its Axes
     ax.set_anchor(anchor)
     ax.set_axis_off()
     if colour is not None:
@@ -71,4 +71,4 @@ def set_title(ax: Any, lines: list[Line], width: float) -> None:
     parts = [("", line, "") if isinstance(line, str) else line for line in lines]
     room = 0.95 * width
     texts = [fitted(name, room, size, before=b, after=a) for b, name, a in parts]
-    ax.set_title("\n".join(texts), fontsize=size, linespacing=1.2, pad=4)
+    ax.set_title("\n".join(texts), fontsize=size, linespacing=1.2, y=1.0, pad=4)

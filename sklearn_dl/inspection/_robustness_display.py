@@ -232,6 +232,7 @@ class RobustnessDisplay:
         for (name, curve), axis in zip(curves.items(), axes.flat, strict=False):
             weakness = self._weakness(name)
             colour = _BY_WEAKNESS[weakness]
+            _draw_start(axis, curve)
             for label, look in classes.items():
                 table = self.report.classes
                 chosen = table[(table[_NAME] == name) & (table["class"] == label)]
@@ -243,6 +244,7 @@ class RobustnessDisplay:
                 fitted(name, 0.9 * width, letters, after=f" {'*' * weakness}".rstrip()),
                 loc="left",
                 fontsize=letters,
+                y=1.0,  # else matplotlib searches for ticks above, at each drawing
                 pad=3,
                 fontweight="bold" if weakness else "normal",
             )
@@ -269,7 +271,9 @@ class RobustnessDisplay:
             fitted_apart(list(classes), 1.6, letters), classes.values(), strict=True
         ):
             handles.append(_line(f"recall of {name}", **look))
-        place.head(self._title(curves), handles, letters)
+        table = self.report.classes
+        left_out = 0 if table is None else table["class"].nunique() - len(classes)
+        place.head(self._title(curves, left_out), handles, letters)
         return self
 
     def _plot_together(self, curves: dict[str, pd.DataFrame], value, line_kw, ax):
@@ -277,6 +281,7 @@ class RobustnessDisplay:
         self.ax_, self.figure_ = place.figure.subplots(), place.whole
         self.axes_ = dict.fromkeys(curves, self.ax_)
         letters, handles = place.letters(), []
+        _draw_start(self.ax_, next(iter(curves.values())))
         once = [name for name, curve in curves.items() if curve["x"].isna().all()]
         for n, (name, curve) in enumerate(curves.items()):
             look = {"color": _COLOURS[n], "linestyle": _DASHES[n], "linewidth": 1.9}
@@ -298,11 +303,13 @@ class RobustnessDisplay:
         start, unit = clean, -1.0
         if value == "drop":
             start, unit = 0.0, self._unit
-        curve = rows[["drop", "low", "high"]].mul(unit).add(start)
-        curve = curve.rename(columns={"drop": "value"}).assign(x=rows[_SEVERITY])
-        curve["amount"] = rows.get("amount", "")
+        rows = rows.iloc[np.argsort(rows[_SEVERITY].to_numpy(), kind="stable")]
+        names = {"value": "drop", "low": "low", "high": "high"}
+        table = {k: start + unit * rows[name].to_numpy() for k, name in names.items()}
+        table |= {"x": rows[_SEVERITY].to_numpy(), "amount": rows.get("amount", "")}
+        curve = pd.DataFrame(table).reset_index(drop=True)
         curve.attrs["start"] = start
-        return curve.sort_values("x", ignore_index=True)
+        return curve
 
     @property
     def _unit(self) -> float:
@@ -324,7 +331,7 @@ class RobustnessDisplay:
         low = self.report.table.loc[self.report.table[_NAME] == name, "low"]
         return int((low > 0).any()) + int((low > self.report.margin).any())
 
-    def _title(self, names) -> str:
+    def _title(self, names: Any, left_out: int = 0) -> str:
         report = self.report
         said = f"{report.scoring} {report.clean_score:.3f} on the images as they are"
         if report.n_images:
@@ -339,13 +346,8 @@ class RobustnessDisplay:
                 more = len(chosen) - _NAMED
                 said += f" and {more} more" if more > 0 else ""
         said += "." if weak else ". No drop is beyond chance."
-        if len(self.axes_) == len({*self.axes_.values()}):  # each in its own panel
-            table = self.report.classes
-            left = (
-                0 if table is None else table["class"].nunique() - len(_CLASS_COLOURS)
-            )
-            if left > 0:
-                said += f" {left} classes that fall less are not drawn."
+        if left_out:
+            said += f" {left_out} classes that fall less are not drawn."
         return said
 
     def _classes(self, value: str) -> dict[Any, dict]:
@@ -364,14 +366,18 @@ class RobustnessDisplay:
         }
 
 
+def _draw_start(ax, curve: pd.DataFrame) -> None:
+    """Draw the value of the images as they are, over a grid."""
+    ax.axhline(curve.attrs["start"], **_CLEAN)
+    ax.grid(axis="y", color="0.92")
+
+
 def _draw_curve(ax, curve: pd.DataFrame, look: dict, x: float = 1.0) -> None:
     """Draw a curve with its band; without severities a dot at x with its interval."""
     start, colour = curve.attrs["start"], look["color"]
-    ax.axhline(start, **_CLEAN)
-    ax.grid(axis="y", color="0.92")
     if curve["x"].isna().all():
         row = curve.iloc[0]
-        ax.plot([x], [row["value"]], linestyle="", markersize=5, **_dot(look))
+        ax.plot([x], [row["value"]], look["marker"], color=colour, markersize=5)
         ax.vlines(x, row["low"], row["high"], color=colour, alpha=0.45, linewidth=3)
         return
     band = [np.r_[start, curve[name]] for name in ("low", "high")]
@@ -383,10 +389,6 @@ def _draw_curve(ax, curve: pd.DataFrame, look: dict, x: float = 1.0) -> None:
         np.r_[start, curve["value"]],
         **{"markersize": 3.5, **look},
     )
-
-
-def _dot(look: dict) -> dict:
-    return {"color": look["color"], "marker": look["marker"]}
 
 
 def _draw_class(ax, curve: pd.DataFrame, look: dict) -> None:

@@ -128,7 +128,7 @@ def test_weaknesses_are_named_and_marked():
 def test_classes_are_drawn_with_their_recalls():
     found = report(["blur", "noise"], classes=["ants", "bees"])
     display = RobustnessDisplay.from_report(found)
-    ants, bees, _, whole = display.axes_["noise"].get_lines()
+    _, ants, bees, whole = display.axes_["noise"].get_lines()
     np.testing.assert_allclose(ants.get_ydata(), [0.9] * 4)
     np.testing.assert_allclose(bees.get_ydata(), [0.9, 0.895, 0.89, 0.88])
     assert whole.get_linewidth() > ants.get_linewidth()
