@@ -162,5 +162,6 @@ class NestedParameters:
                     f"loss__ reaches into a LogLoss; loss={value!r} has its own "
                     "settings."
                 )
-            params[name] = cls() if plain else cls(value)
+            # Without augmentation there may be mixing all the same.
+            params[name] = cls() if plain and name != "augment" else cls(value)
         return super().set_params(**params)  # type: ignore[misc]

@@ -58,14 +58,24 @@ def drawn_texts(figure):
     return [(t.get_text(), t.get_window_extent()) for t in shown.values()]
 
 
+def words(figure):
+    """Draw a figure, and return all that is written in it, on one line."""
+    return " ".join(" ".join(text for text, _ in drawn_texts(figure)).split())
+
+
+def beside(one, other):
+    """Tell whether two boxes have no pixel in common."""
+    across = min(one.x1, other.x1) - max(one.x0, other.x0)
+    down = min(one.y1, other.y1) - max(one.y0, other.y0)
+    return min(across, down) < 1
+
+
 def assert_legible(figure):
     """Check that no texts overlap, and that none is cut off."""
     texts = drawn_texts(figure)
     assert len(texts) > 3
     for (one, a), (other, b) in combinations(texts, 2):
-        across = min(a.x1, b.x1) - max(a.x0, b.x0)
-        down = min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert min(across, down) < 1, (one, other)
+        assert beside(a, b), (one, other)
     width, height = figure.bbox.width, figure.bbox.height
     for text, box in texts:
         assert min(box.x0, box.y0) > -0.5, text

@@ -294,12 +294,13 @@ def _object_parts(value: Any) -> tuple[list[Any], Finish]:
         own = vars(value).items()
         learned = {k: v for k, v in own if k[-1] == "_" and k[0] != "_"}
         return [*parts, value.get_params(deep=False), learned], _after("object")
+    # Asked for first: some make their dict when it is looked at, and pickle it then.
+    state = getattr(value, "__dict__", None)
     reduce = copyreg.dispatch_table.get(type(value))
     try:
         made = reduce(value) if reduce else value.__reduce_ex__(4)
     except Exception:  # whatever a class raises that can't be pickled
         made = None
-    state = getattr(value, "__dict__", None)
     if isinstance(made, str):  # it stands in its module under this name
         end = f" {getattr(value, '__module__', None)}.{made}"
     elif isinstance(made, tuple):

@@ -24,10 +24,9 @@ from sklearn_dl.augmentation._views import Views as Views
 from sklearn_dl.augmentation._views import resolve_views as resolve_views
 
 if TYPE_CHECKING:
-    from sklearn_dl.augmentation._plot import USUAL_PREPROCESSING as USUAL_PREPROCESSING
-    from sklearn_dl.augmentation._plot import Draws as Draws
-    from sklearn_dl.augmentation._plot import as_image as as_image
-    from sklearn_dl.augmentation._plot import draw_augmentations as draw_augmentations
+    from sklearn_dl.augmentation._plot import (
+        AugmentationDisplay as AugmentationDisplay,
+    )
     from sklearn_dl.augmentation._plot import plot_augmentations
 
 # For users; the other names are for other rooms.
@@ -35,12 +34,5 @@ __all__ = ["AUGMENTATIONS", "PRESETS", "Augment", "plot_augmentations"]
 
 _PLOT = "sklearn_dl.augmentation._plot"
 __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "USUAL_PREPROCESSING": _PLOT,
-        "Draws": _PLOT,
-        "as_image": _PLOT,
-        "draw_augmentations": _PLOT,
-        "plot_augmentations": _PLOT,
-    },
+    __name__, {"AugmentationDisplay": _PLOT, "plot_augmentations": _PLOT}
 )

@@ -1,6 +1,5 @@
 """Picture of what the network sees in training."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,15 +7,16 @@ import torch
 from PIL import Image
 
 from sklearn_dl._images import as_source
-from sklearn_dl._plots import import_pyplot
+from sklearn_dl._plots import picture_axes, wrapped
 from sklearn_dl._runtime import draw_seed
 from sklearn_dl.augmentation._images import plain_view, to_floats
 from sklearn_dl.augmentation._mix import Mixing
 from sklearn_dl.augmentation._presets import resolve_augment
-from sklearn_dl.backbones import CallablePreprocessing, Preprocessing
+from sklearn_dl.backbones import Preprocessing
 
 # The preset of most weights; values are shown as they are before normalisation.
-USUAL_PREPROCESSING = Preprocessing(256, (224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
+_PRESET = Preprocessing(256, (224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
+_SIDE = 1.6  # inches of a picture
 
 
 def plot_augmentations(
@@ -74,98 +74,222 @@ def plot_augmentations(
     >>> len(figure.axes)
     8
     """
-    preprocessing = USUAL_PREPROCESSING.replace_image_size(image_size)
-    draws = draw_augmentations(
-        X,
-        augment,
-        preprocessing,
-        n_images=n_images,
-        n_draws=n_draws,
-        random_state=random_state,
-    )
-    if figure is None:
-        pyplot = import_pyplot("plot_augmentations")
-        figure = pyplot.figure(figsize=draws.figsize, layout="constrained")
-    draws.show(figure.subplots(*draws.shape, squeeze=False))
-    return figure
+    size = _PRESET.replace_image_size(image_size)
+    display = _drawn(X, augment, size, n_images, n_draws, random_state)
+    ax = None if figure is None else figure.subplots(*display.shape_, squeeze=False)
+    return display.plot(ax=ax).figure_
 
 
-@dataclass
-class Draws:
-    """Images as they are in prediction, and as they were drawn for training.
+class AugmentationDisplay:
+    """Images as the network sees them in prediction, and as drawn for training.
+
+    Each row is an image: first as it is in prediction, then one draw in each column.
+    Where images are mixed, a column is a batch: each image is mixed with another one of
+    its column, and below it stand its percentage and the number of the other.
+
+    Make one with `from_estimator` or `from_images`.
+
+    Parameters
+    ----------
+    plain : list of Tensor of shape (1 or 3, h, w)
+        Images as they are in prediction: uint8, or float in [0, 1].
+    columns : list of list of (Tensor, str)
+        For each draw the images, each with what is written below it.
 
     Attributes
     ----------
-    plain : list of Tensor of shape (1 or 3, h, w)
-        Images in prediction, uint8 or float in [0, 1].
-    columns : list of list of (Tensor, str)
-        For each draw the images, each with what is written below it.
+    axes_ : ndarray of matplotlib Axes, shape (n_images, 1 + n_draws)
+    figure_ : matplotlib Figure
+
+    See Also
+    --------
+    sklearn_dl.augmentation.Augment : What augmentations there are.
+    sklearn_dl.augmentation.plot_augmentations : The same as a function.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from matplotlib.figure import Figure
+    >>> from sklearn_dl.inspection import AugmentationDisplay
+    >>> X = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), "uint8")
+    >>> display = AugmentationDisplay.from_images(
+    ...     X, "light", n_draws=3, image_size=16, ax=Figure().add_subplot()
+    ... )
+    >>> display.axes_.shape
+    (2, 4)
     """
 
-    plain: list[torch.Tensor]
-    columns: list[list[tuple[torch.Tensor, str]]]
+    def __init__(
+        self, plain: list[torch.Tensor], columns: list[list[tuple[torch.Tensor, str]]]
+    ):
+        self.plain = plain
+        self.columns = columns
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X,
+        *,
+        n_images: int = 4,
+        n_draws: int = 6,
+        random_state=0,
+        ax=None,
+    ) -> "AugmentationDisplay":
+        """Draw what an estimator makes of images in training.
+
+        Parameters
+        ----------
+        estimator : ImageClassifier or ImageRegressor
+            Its augmentation is taken; and its resizing and cropping where
+            it is fitted, else those of most weights at its `image_size`.
+        X : images
+            Any form that `estimator` takes.
+        n_images, n_draws, random_state : object
+            See `plot_augmentations`.
+        ax : matplotlib Axes or array of them, default=None
+            See `plot`.
+
+        Returns
+        -------
+        AugmentationDisplay
+            Drawn.
+
+        Raises
+        ------
+        TypeError
+            If the estimator has no augmentation.
+        """
+        if not hasattr(estimator, "augment"):
+            raise TypeError(
+                f"{type(estimator).__name__} has no parameter augment: give an "
+                "ImageClassifier or ImageRegressor, or use from_images."
+            )
+        preprocessing = getattr(estimator, "preprocessing_", None)
+        display = _drawn(
+            as_source(X, image_shape=estimator.image_shape),
+            estimator.augment,
+            preprocessing or _preset(estimator.image_size),
+            n_images,
+            n_draws,
+            random_state,
+        )
+        return display.plot(ax=ax)
+
+    @classmethod
+    def from_images(
+        cls,
+        X,
+        augment: Any = "standard",
+        *,
+        n_images: int = 4,
+        n_draws: int = 6,
+        image_size: int | tuple[int, int] | None = None,
+        random_state=0,
+        ax=None,
+    ) -> "AugmentationDisplay":
+        """Draw what an augmentation makes of images.
+
+        Parameters
+        ----------
+        X : images
+            Any form that the estimators take.
+        augment, n_images, n_draws, image_size, random_state : object
+            See `plot_augmentations`; an image_size of None is 224.
+        ax : matplotlib Axes or array of them, default=None
+            See `plot`.
+
+        Returns
+        -------
+        AugmentationDisplay
+            Drawn.
+        """
+        size = _preset(image_size)
+        display = _drawn(X, augment, size, n_images, n_draws, random_state)
+        return display.plot(ax=ax)
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape_(self) -> tuple[int, int]:
         """Rows and columns of the picture."""
         return len(self.plain), 1 + len(self.columns)
 
-    @property
-    def figsize(self) -> tuple[float, float]:
-        """Width and height of a figure, in inches."""
-        rows, n = self.shape
-        height, width = self.plain[0].shape[-2:]
-        side = 1.6
-        titled = any(title for column in self.columns for _, title in column)
-        per_row = side * height / width + (0.2 if titled else 0.0)
-        return 0.2 + side * n, 0.4 + per_row * rows
+    def plot(self, *, ax=None) -> "AugmentationDisplay":
+        """Draw.
 
-    def show(self, axes) -> None:
-        """Draw on matplotlib Axes of this shape."""
+        Parameters
+        ----------
+        ax : matplotlib Axes or array of them, default=None
+            One for each image and draw; a single subplot is divided. None makes a new
+            figure.
+
+        Returns
+        -------
+        AugmentationDisplay
+            This one.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is missing.
+        ValueError
+            If there are too few Axes, or the one isn't a subplot.
+        """
+        n_rows, n_columns = self.shape_
+        below = any(text for column in self.columns for _, text in column)
+        height, width = self.plain[0].shape[-2:]
+        per_row = _SIDE * height / width + 0.2 * below
+        figsize = (0.2 + _SIDE * n_columns, 0.4 + per_row * n_rows)
+        axes, place = picture_axes(
+            "AugmentationDisplay", ax, [1.0] * n_rows, n_columns, figsize
+        )
+        room = place.width / n_columns
+        size = 8 if room > 1 else 6
         for row, plain in enumerate(self.plain):
-            column = [(plain, ""), *(column[row] for column in self.columns)]
-            for axis, (view, title) in zip(axes[row], column, strict=True):
+            cells = [(plain, ""), *(column[row] for column in self.columns)]
+            for axis, (view, text) in zip(axes[row], cells, strict=True):
                 _show(axis, view)
                 # Below the image: above the first row stand the headings.
-                axis.set_xlabel(title, fontsize=8, labelpad=2)
+                axis.set_xlabel(wrapped(text, room, size), fontsize=size, labelpad=2)
             axes[row, 0].set_ylabel(str(row + 1), rotation=0, va="center", labelpad=8)
-        for number, axis in enumerate(axes[0]):
-            title = f"draw {number}" if number else "prediction"
-            axis.set_title(title, fontsize=9)
+        axes[0, 0].set_title("prediction", fontsize=size + 1, y=1.0)
+        for number, axis in enumerate(axes[0, 1:], 1):
+            axis.set_title(f"draw {number}", fontsize=size + 1, y=1.0)
+        self.axes_, self.figure_ = axes, place.whole
+        return self
 
 
-def draw_augmentations(
-    X,
-    augment: Any,
-    preprocessing: Preprocessing | CallablePreprocessing,
-    *,
-    n_images: int,
-    n_draws: int,
-    random_state,
-    image_shape=None,
-) -> Draws:
-    """Draw what `plot_augmentations` shows, for a network's own preprocessing."""
+def _preset(image_size: Any) -> Any:
+    if image_size is None:
+        return _PRESET
+    size = tuple(image_size) if isinstance(image_size, list) else image_size
+    return _PRESET.replace_image_size(size)
+
+
+def _drawn(
+    X, augment, preprocessing, n_images, n_draws, random_state
+) -> AugmentationDisplay:
+    """Draw views of images as a network with this preprocessing sees them."""
     for name, value in (("n_images", n_images), ("n_draws", n_draws)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
-    source = as_source(X, image_shape=image_shape)
+    source = as_source(X)
     augmenter, mixing = resolve_augment(augment, preprocessing)
     seed = draw_seed(random_state)
-    images = [as_image(source[row]) for row in range(min(n_images, len(source)))]
+    images = [_as_image(source[row]) for row in range(min(n_images, len(source)))]
     plain = [plain_view(image, preprocessing) for image in images]
     columns = []
     for draw in range(n_draws):
-        views = plain
-        if augmenter is not None:
-            views = [
-                augmenter(image, np.random.default_rng([seed, draw, row]))
-                for row, image in enumerate(images)
-            ]
+        views = [
+            augmenter(image, np.random.default_rng([seed, draw, row]))
+            if augmenter is not None
+            else plain[row]
+            for row, image in enumerate(images)
+        ]
         columns.append(_mixed(views, mixing, [seed, draw]))
-    return Draws(plain, columns)
+    return AugmentationDisplay(plain, columns)
 
 
-def as_image(image: Image.Image | np.ndarray) -> Any:
+def _as_image(image: Image.Image | np.ndarray) -> Any:
     """Return an image of a source as a PIL image, or a tensor where it has floats."""
     if isinstance(image, Image.Image):
         return image
@@ -175,7 +299,7 @@ def as_image(image: Image.Image | np.ndarray) -> Any:
 
 
 def _mixed(views, mixing: Mixing | None, key) -> list[tuple[torch.Tensor, str]]:
-    """Return a column of images, each with its title."""
+    """Return a column of images, each with what is written below it."""
     if mixing is None:
         return [(view, "") for view in views]
     channels = max(len(view) for view in views)
@@ -186,18 +310,20 @@ def _mixed(views, mixing: Mixing | None, key) -> list[tuple[torch.Tensor, str]]:
         torch.ones(len(views)),
         rng=np.random.default_rng(key),
     )
-    factors, others = mixed["mix_share"].tolist(), mixed["mix_target"].tolist()
-    titles = [
-        f"{factor:.0%} + {1 - factor:.0%} of {other + 1}"
-        for factor, other in zip(factors, others, strict=True)
+    texts = [
+        f"{share:.0%} + {1 - share:.0%} of {other + 1}"
+        for share, other in zip(
+            mixed["mix_share"].tolist(), mixed["mix_target"].tolist(), strict=True
+        )
     ]
-    return list(zip(mixed["x"], titles, strict=True))
+    return list(zip(mixed["x"], texts, strict=True))
 
 
 def _show(axis, view: torch.Tensor) -> None:
-    values = np.clip(to_floats(view.numpy()), 0, 1)
-    values = values[0] if len(values) == 1 else values.transpose(1, 2, 0)
-    axis.imshow(values, cmap="gray" if values.ndim == 2 else None, vmin=0, vmax=1)
-    axis.set_xticks([])
-    axis.set_yticks([])
+    values = to_floats(view.numpy())
+    grey = len(values) == 1
+    image = np.clip(values[0] if grey else values.transpose(1, 2, 0), 0, 1)
+    shown = axis.imshow(image, cmap="gray" if grey else None, vmin=0, vmax=1)
+    shown.set_in_layout(False)  # it lies within its Axes
+    axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)

@@ -4,10 +4,19 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_dl._plots import BLACK, GREEN, SKY_BLUE, VERMILLION, import_pyplot
+from sklearn_dl._plots import (
+    BLACK,
+    GREEN,
+    SKY_BLUE,
+    VERMILLION,
+    Place,
+    fitted_apart,
+    place_of,
+    size_of,
+    tidy,
+    width_of,
+)
 from sklearn_dl.ensemble._diversity import Diversity, diversity
-
-_BAR, _VOTE, _SOFT, _INDEPENDENT = SKY_BLUE, VERMILLION, GREEN, BLACK
 
 _TITLES = {
     "correlation": "correlation of errors",
@@ -16,7 +25,7 @@ _TITLES = {
     "overlap": "share of errors in common",
     "q_statistic": "Q statistic",
 }
-_LONGEST_NAME = 32
+_LONGEST_NAME = 2.2  # inches
 
 
 class DiversityDisplay:
@@ -84,15 +93,9 @@ class DiversityDisplay:
             What the members take.
         y : array-like of shape (n_rows,)
             The true labels or numbers.
-        weights : array-like of shape (n_members,), default=None
+        weights, soft, task
             See `diversity`.
-        soft : bool, default=True
-            See `diversity`.
-        task : {"auto", "classification", "regression"}, default="auto"
-            See `diversity`.
-        value : str, default="correlation"
-            See `plot`.
-        ax : matplotlib Axes or pair of them, default=None
+        value, ax
             See `plot`.
 
         Returns
@@ -122,13 +125,9 @@ class DiversityDisplay:
             Of each member, by its name.
         y : array-like of shape (n_rows,)
             The true labels or numbers.
-        weights : array-like of shape (n_members,), default=None
+        weights, task
             See `diversity`.
-        task : {"auto", "classification", "regression"}, default="auto"
-            See `diversity`.
-        value : str, default="correlation"
-            See `plot`.
-        ax : matplotlib Axes or pair of them, default=None
+        value, ax
             See `plot`.
 
         Returns
@@ -149,9 +148,7 @@ class DiversityDisplay:
         ----------
         diversity : Diversity
             What to draw.
-        value : str, default="correlation"
-            See `plot`.
-        ax : matplotlib Axes or pair of them, default=None
+        value, ax
             See `plot`.
 
         Returns
@@ -161,13 +158,22 @@ class DiversityDisplay:
         """
         return cls(diversity).plot(value, ax=ax)
 
-    def plot(self, value: str = "correlation", *, ax=None) -> "DiversityDisplay":
+    def plot(
+        self,
+        value: str = "correlation",
+        *,
+        im_kw: dict | None = None,
+        text_kw: dict | None = None,
+        ax=None,
+    ) -> "DiversityDisplay":
         """Draw.
 
         Parameters
         ----------
         value : str, default="correlation"
             The column of the diversity's ``pairs`` to show.
+        im_kw, text_kw : dict, default=None
+            Passed to matplotlib's `imshow` for the pairs, and `text` for their numbers.
         ax : matplotlib Axes or pair of them, default=None
             Axes for the pairs and for the errors; one is divided into two. None makes
             a new figure.
@@ -184,120 +190,97 @@ class DiversityDisplay:
         ValueError
             If there is no such column, or one ax is not a subplot.
         """
-        self.diversity.matrix(value)  # raises before anything is drawn
-        self.ax_, self.error_ax_ = self._axes(ax)
-        self.figure_ = self.ax_.figure
-        _draw_pairs(self.ax_, self.diversity, value)
-        _draw_names(self.ax_, list(self.diversity.members.index))
-        _draw_errors(self.error_ax_, self.diversity)
+        table = self.diversity.matrix(value)  # raises before anything is drawn
+        names = [str(name) for name in table.index]
+        n = len(names)
+        if np.ndim(ax):
+            self.ax_, self.error_ax_ = ax
+            width, height = size_of(self.ax_)
+            place = Place(None, self.ax_.figure, 2 * width, height)
+        else:
+            widest = min(max(width_of(name, 9) for name in names), _LONGEST_NAME)
+            side = float(np.clip(0.5 * n, 2.2, 10))
+            size = (widest + side + 3.2, side + 1.4)
+            place = place_of("DiversityDisplay", ax, size)
+            ratios = ((widest + side) * place.width / size[0], 3.0)
+            self.ax_, self.error_ax_ = place.figure.subplots(1, 2, width_ratios=ratios)
+        self.figure_ = place.whole
+        letters = place.letters()
+        longest = min(_LONGEST_NAME, 0.3 * place.width)
+        # Columns have the numbers that stand behind the names of the rows.
+        shown = fitted_apart(names, longest, letters)
+        labels = [
+            name if name.endswith(f" {number}") else f"{name}  {number}"
+            for number, name in enumerate(shown, 1)
+        ]
+        cell = (0.7 * place.width - longest) / n
+        for axis, texts, room in (
+            (self.ax_.yaxis, labels, 0.7 * place.height / n / 0.2),
+            (self.ax_.xaxis, [str(k + 1) for k in range(n)], cell / 0.25),
+        ):
+            step = max(int(np.ceil(1 / room)), 1)  # not all of many find room
+            axis.set_ticks(range(0, n, step), texts[::step])
+        self.ax_.tick_params(length=0, labelsize=letters)
+        self._draw_pairs(table.to_numpy(), value, cell, letters, (im_kw, text_kw))
+        self._draw_errors(letters)
+        if place.figure is not None:
+            place.head("", self.error_ax_.get_legend_handles_labels()[0], letters)
+        else:
+            self.error_ax_.legend(fontsize=letters, frameon=False)
         return self
 
-    def _axes(self, ax) -> tuple:
-        pyplot = import_pyplot("DiversityDisplay")
-        from matplotlib.gridspec import GridSpecFromSubplotSpec
-
-        if ax is None:
-            names = self.diversity.members.index
-            n = len(names)
-            side = float(np.clip(0.5 * n, 2.2, 10))
-            label = 0.075 * min(max(map(len, names)), _LONGEST_NAME)
-            figure = pyplot.figure(
-                figsize=(label + side + 4.2, side + 1.4), layout="constrained"
+    def _draw_pairs(self, table, value: str, cell: float, letters: float, kw) -> None:
+        ax, n = self.ax_, len(table)
+        shown = np.where(np.eye(n, dtype=bool), np.nan, table)
+        signed = value in ("correlation", "q_statistic")
+        # Distances of regressors are in the unit of y, the rest reaches 1 at most.
+        distances = value == "disagreement" and self.diversity.task == "regression"
+        look = {
+            "cmap": "PuOr_r" if signed else "cividis",
+            "vmin": -1.0 if signed else 0.0,
+            "vmax": max(np.nanmax(shown), 1e-300) if distances else 1.0,
+            "aspect": "auto",
+        }
+        image = ax.imshow(shown, **{**look, **(kw[0] or {})})
+        ax.set_title(_TITLES[value], fontsize=letters + 1, y=1.0)
+        form = ".3g" if distances else ".2f"
+        texts = {
+            place: "-" if np.isnan(number) else f"{number:{form}}"
+            for place, number in np.ndenumerate(shown)
+            if place[0] != place[1]
+        }
+        size = min(letters, 60 * cell)
+        if max(width_of(text, size) for text in texts.values()) > cell or size < 6:
+            bar = ax.figure.colorbar(
+                image, ax=ax, location="bottom", aspect=40, pad=0.02
             )
-            first, second = figure.subplots(1, 2, width_ratios=(side, 3.2))
-            return first, second
-        if np.ndim(ax) == 0:
-            place = ax.get_subplotspec()
-            if place is None:
-                raise ValueError("ax must be a subplot, or a pair of any Axes.")
-            ax.set_axis_off()
-            grid = GridSpecFromSubplotSpec(1, 2, place)
-            return tuple(ax.figure.add_subplot(grid[column]) for column in (0, 1))
-        first, second = ax
-        return first, second
+            bar.ax.tick_params(labelsize=letters - 2)
+            return  # no room for numbers in the cells
+        look = {"ha": "center", "va": "center", "fontsize": size, **(kw[1] or {})}
+        for (row, column), text in texts.items():
+            red, green, blue, alpha = image.cmap(image.norm(shown[row, column]))
+            light = alpha * (0.299 * red + 0.587 * green + 0.114 * blue) + 1 - alpha
+            colour = "white" if light < 0.5 else "black"
+            ax.text(column, row, text, **{"color": colour, **look})
 
-
-def _draw_pairs(ax, found: Diversity, value: str) -> None:
-    table = found.matrix(value).to_numpy()
-    n = len(table)
-    shown = np.where(np.eye(n, dtype=bool), np.nan, table)
-    signed = value in ("correlation", "q_statistic")
-    # Distances of regressors are in the unit of y, the rest reaches 1 at most.
-    distances = value == "disagreement" and found.task == "regression"
-    top = max(np.nanmax(shown), 1e-300) if distances else 1.0
-    image = ax.imshow(
-        shown,
-        cmap="PuOr_r" if signed else "cividis",
-        vmin=-1.0 if signed else 0.0,
-        vmax=top,
-        aspect="auto",
-    )
-    ax.set_title(_TITLES[value], fontsize=10)
-    form = ".3g" if distances else ".2f"
-    texts = {
-        (row, column): "-" if np.isnan(number) else f"{number:{form}}"
-        for (row, column), number in np.ndenumerate(shown)
-        if row != column
-    }
-    if n > 20 or max(map(len, texts.values())) > 6:  # no room for numbers in the cells
-        ax.figure.colorbar(image, ax=ax, location="bottom", aspect=40)
-        return
-    for (row, column), text in texts.items():
-        dark = _is_dark(image.cmap(image.norm(shown[row, column])))
-        colour = "white" if dark else "black"
-        ax.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
-
-
-def _is_dark(colour) -> bool:
-    red, green, blue, alpha = colour
-    return alpha * (0.299 * red + 0.587 * green + 0.114 * blue) + 1 - alpha < 0.5
-
-
-def _draw_names(ax, names: list[str]) -> None:
-    """Write names beside the rows, and numbers below the columns."""
-    labels = []
-    for number, name in enumerate(names, 1):
-        if len(name) > _LONGEST_NAME:
-            half = _LONGEST_NAME // 2
-            name = f"{name[: half - 1]}…{name[-half:]}"
-        labels.append(name if name.endswith(f" {number}") else f"{name}  {number}")
-    step = -(-len(names) // 30)  # not all of many find room
-    shown = range(0, len(names), step)
-    ax.set_yticks(shown, labels[::step], fontsize=9)
-    ax.set_xticks(shown, [str(row + 1) for row in shown], fontsize=9)
-    ax.tick_params(length=0)
-
-
-def _draw_errors(ax, found: Diversity) -> None:
-    n = len(found.members)
-    rows = np.arange(n)
-    members = found.members
-    ax.barh(rows, members["error"], color=_BAR, height=0.7)
-    ax.errorbar(
-        members["error"],
-        rows,
-        xerr=members["standard_error"],
-        fmt="none",
-        ecolor="#444444",
-        elinewidth=1,
-    )
-    lines = [
-        (found.vote_error, "vote", _VOTE, "-"),
-        (found.soft_vote_error, "mean probabilities", _SOFT, "--"),
-        (found.independent_error, "if independent", _INDEPENDENT, ":"),
-    ]
-    if found.task == "regression":
-        lines[0] = (found.vote_error, "mean", _VOTE, "-")
-    for error, name, colour, style in lines:
-        if error is not None:
-            label = f"{name} {error:.3g}"
-            ax.axvline(error, color=colour, linestyle=style, linewidth=2, label=label)
-    ax.set_ylim(n - 0.5, -0.5)  # the rows of the pairs
-    ax.set_yticks([])
-    ax.set_xlim(left=0)
-    ax.set_title("error" if found.task == "classification" else "RMSE", fontsize=10)
-    ax.locator_params(axis="x", nbins=4)
-    ax.tick_params(labelsize=9)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9, frameon=False)
+    def _draw_errors(self, letters: float) -> None:
+        ax, found = self.error_ax_, self.diversity
+        members, classes = found.members, found.task == "classification"
+        rows, n = np.arange(len(members)), len(members)
+        reach = {"xerr": members["standard_error"], "ecolor": "#444444"}
+        ax.barh(rows, members["error"], color=SKY_BLUE, height=0.7, **reach)
+        for error, name, colour, style in (
+            (found.vote_error, "vote" if classes else "mean", VERMILLION, "-"),
+            (found.soft_vote_error, "mean probabilities", GREEN, "--"),
+            (found.independent_error, "if independent", BLACK, ":"),
+        ):
+            if error is not None:
+                label = f"{name} {error:.3g}"
+                look = {"color": colour, "linestyle": style, "linewidth": 2}
+                ax.axvline(error, label=label, **look)
+        ax.set_ylim(n - 0.5, -0.5)  # the rows of the pairs
+        ax.set_yticks([])
+        ax.set_xlim(left=0)
+        ax.set_title("error" if classes else "RMSE", fontsize=letters + 1, y=1.0)
+        ax.locator_params(axis="x", nbins=4)
+        tidy(ax, letters)

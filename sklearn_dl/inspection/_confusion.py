@@ -106,6 +106,3 @@ def by_confidence(estimator, X, predictions, examples) -> list[list[int]]:
         table[classes.index(label)].loc[part].sort_values(kind="stable").index.tolist()
         for label, part in zip(predictions, examples, strict=True)
     ]
-
-
-_by_confidence = by_confidence  # the name under which the display has it

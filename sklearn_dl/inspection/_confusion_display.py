@@ -7,34 +7,24 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dl._images import as_source
-from sklearn_dl._plots import fitted, fitted_apart, width_of
-from sklearn_dl.inspection._confusion import _by_confidence, most_confused
-from sklearn_dl.inspection._pictures import (
-    WRONG,
-    axes_width,
-    check_count,
-    grid_of_axes,
-    show_image,
-    subplot_place,
-    thumbnail,
-)
+from sklearn_dl._images import ImageSource, as_source
+from sklearn_dl._plots import Place, fitted, fitted_apart, place_of, width_of
+from sklearn_dl.inspection._confusion import by_confidence, most_confused
+from sklearn_dl.inspection._pictures import WRONG, check_count, show_image, thumbnail
 from sklearn_dl.inspection._stream import image_shape_of
 
-_CELL, _PICTURE, _HEADING = 0.52, 1.15, 0.25  # inches
+_CELL, _PICTURE = 0.52, 1.4  # inches of a cell, and of an image with its heading
 _LONGEST_NAME = 1.3  # inches
-_AXIS_LABEL = 0.3  # inches of "label" and "prediction", with gaps
-_FONT = 9
 _MOST_CLASSES = 12
 
 
 class MostConfusedDisplay:
     """Confusion matrix beside the pairs of classes that are confused most often.
 
-    Left, a row per label and a column per prediction: in the cells the number of
-    images, in colour their share of the images of the label. With many classes those of
-    the most confused pairs are shown. Right, a row per pair with example images, the
-    most confident mistakes first.
+    A row per label and a column per prediction: in the cells the number of images, in
+    colour their share of the images of the label. With many classes those of the most
+    confused pairs are shown. Beside it, or below it where the place is narrow, a row
+    per pair with example images, the most confident mistakes first.
 
     Make one with `from_estimator` or `from_predictions`.
 
@@ -128,16 +118,17 @@ class MostConfusedDisplay:
             As `most_confused`.
         """
         check_is_fitted(estimator)
-        return cls._drawn(
-            y,
-            estimator.predict(X),
-            X,
-            estimator,
-            (n_pairs, n_examples),
-            max_classes,
-            image_shape_of(estimator),
-            ax,
+        _check(n_pairs=n_pairs, n_examples=n_examples, max_classes=max_classes)
+        matrix, pairs = _tables(y, estimator.predict(X))
+        source, first = (
+            as_source(X, image_shape=image_shape_of(estimator)),
+            pairs[:n_pairs],
         )
+        examples = first["examples"].tolist()
+        if examples:
+            examples = by_confidence(estimator, X, first["prediction"], examples)
+        images = _thumbnails(source, examples, n_examples)
+        return cls(matrix, pairs, images).plot(max_classes=max_classes, ax=ax)
 
     @classmethod
     def from_predictions(
@@ -175,33 +166,21 @@ class MostConfusedDisplay:
         ValueError
             If the lengths differ, or a number is not an int of at least 1.
         """
-        limits = (n_pairs, n_examples)
-        return cls._drawn(y_true, y_pred, X, None, limits, max_classes, image_shape, ax)
-
-    @classmethod
-    def _drawn(cls, y, predicted, X, estimator, limits, max_classes, image_shape, ax):
-        for name, value in zip(("n_pairs", "n_examples"), limits, strict=True):
-            check_count(name, value)
-        check_count("max_classes", max_classes)
-        y, predicted = np.asarray(y).ravel(), np.asarray(predicted).ravel()
-        classes = np.unique(np.concatenate([y, predicted]))
-        counts = confusion_matrix(y, predicted, labels=classes)
-        matrix = pd.DataFrame(counts, index=classes, columns=classes)
-        source = as_source(X, image_shape=image_shape)
-        if len(source) != len(y):
-            raise ValueError(f"X has {len(source)} images, but y has {len(y)} labels.")
-        pairs = most_confused(y, predicted, k=None, n_examples=len(y))
-        shown = pairs.head(limits[0])
-        examples = shown["examples"].tolist()
-        if estimator is not None and examples:
-            examples = _by_confidence(estimator, X, shown["prediction"], examples)
-        images = [
-            [thumbnail(source, row) for row in rows[: limits[1]]] for rows in examples
-        ]
+        _check(n_pairs=n_pairs, n_examples=n_examples, max_classes=max_classes)
+        matrix, pairs = _tables(y_true, y_pred)
+        source, n = as_source(X, image_shape=image_shape), len(y_true)
+        if len(source) != n:
+            raise ValueError(f"X has {len(source)} images, but y has {n} labels.")
+        images = _thumbnails(source, pairs["examples"][:n_pairs], n_examples)
         return cls(matrix, pairs, images).plot(max_classes=max_classes, ax=ax)
 
     def plot(
-        self, *, max_classes: int = _MOST_CLASSES, ax=None
+        self,
+        *,
+        max_classes: int = _MOST_CLASSES,
+        im_kw: dict | None = None,
+        text_kw: dict | None = None,
+        ax=None,
     ) -> "MostConfusedDisplay":
         """Draw.
 
@@ -209,6 +188,8 @@ class MostConfusedDisplay:
         ----------
         max_classes : int, default=12
             Of more classes, those of the most confused pairs are shown.
+        im_kw, text_kw : dict, default=None
+            Passed to matplotlib's `imshow` for the matrix, and `text` for its numbers.
         ax : matplotlib Axes, default=None
             A subplot, which is divided; None makes a new figure.
 
@@ -224,50 +205,28 @@ class MostConfusedDisplay:
         ValueError
             If ax isn't a subplot, or `max_classes` is not an int of at least 1.
         """
-        from matplotlib.gridspec import GridSpecFromSubplotSpec
-
-        check_count("max_classes", max_classes)
+        _check(max_classes=max_classes)
         shown = self._classes(max_classes)
         n_rows = len(self.images)
         n_columns = max((len(images) for images in self.images), default=0)
-        side = max(2.2, _CELL * len(shown))
-        longest = max(width_of(fitted(c, _LONGEST_NAME, _FONT), _FONT) for c in shown)
-        left, right = side + longest + 0.6, max(n_columns * _PICTURE, 2.9)
-        figsize = (
-            left + right + 0.5,
-            max(side + longest + 1.15, (_PICTURE + _HEADING) * n_rows + 0.1),
-        )
-        given = ax is not None
-        if ax is None:
-            ax = grid_of_axes(None, [1.0], 1, "MostConfusedDisplay", figsize)[0, 0]
-        place, figure = subplot_place(ax), ax.figure
-        if n_rows:
-            grid = GridSpecFromSubplotSpec(
-                1, 2, place, width_ratios=(left, right), wspace=0.1
-            )
-            place = grid[0]
-            ratios = [_HEADING, _PICTURE] * n_rows
-            parts = GridSpecFromSubplotSpec(
-                2 * n_rows, n_columns, grid[1], height_ratios=ratios
-            )
-            # The headings have Axes of their own, as wide as all the images of a pair.
-            over = [figure.add_subplot(parts[2 * r, :]) for r in range(n_rows)]
-            axes = [
-                figure.add_subplot(parts[2 * r + 1, c])
-                for r in range(n_rows)
-                for c in range(n_columns)
-            ]
-            self.axes_ = np.array(axes, dtype=object).reshape(n_rows, n_columns)
-        else:
-            self.axes_, over = np.empty((0, 0), dtype=object), []
-        self.ax_ = figure.add_subplot(place)
-        self.figure_ = figure
-        self._draw_matrix(shown, given)
-        self._draw_pairs(over)
-        if not given:
-            # Of squares the first layout takes too much room for granted.
-            for _ in range(3):
-                figure.get_layout_engine().execute(figure)
+        longest = max(width_of(fitted(c, _LONGEST_NAME, 9), 9) for c in shown)
+        side = max(2.2, _CELL * len(shown)) + longest
+        right = max(0.85 * _PICTURE * n_columns, 2.9) if n_rows else 0.0
+        size = (side + 0.6 + right, max(side + 0.9, _PICTURE * n_rows))
+        place = place_of("MostConfusedDisplay", ax, size)
+        self.figure_ = place.whole
+        self.axes_, self.headings_ = np.empty((0, 0), dtype=object), []
+        matrix, pairs = place, None
+        if n_rows and place.width >= 1.2 * place.height:
+            matrix, pairs = place.divided(right / size[0], across=True)
+        elif n_rows:  # below the matrix, as many as have room
+            n_rows = min(n_rows, max(int(0.6 * place.height), 1))
+            part = 0.65 * n_rows / place.height
+            matrix, pairs = place.divided(min(part, 0.5), across=False)
+        self.ax_ = matrix.figure.subplots()
+        self._draw_matrix(shown, matrix, {"cmap": "Blues", **(im_kw or {})}, text_kw)
+        if pairs is not None:
+            self._draw_pairs(pairs, n_rows, n_columns)
         return self
 
     def _classes(self, max_classes: int) -> list[Any]:
@@ -284,91 +243,89 @@ class MostConfusedDisplay:
                 chosen |= new
         return [one for one in known if one in chosen] or known[:max_classes]
 
-    def _draw_matrix(self, shown: list[Any], given: bool) -> None:
-        ax = self.ax_
+    def _draw_matrix(
+        self, shown: list[Any], place: Place, im_kw: dict, text_kw: dict | None
+    ) -> None:
+        ax, n = self.ax_, len(shown)
         counts = self.matrix.loc[shown, shown].to_numpy()
         totals = np.maximum(self.matrix.loc[shown].to_numpy().sum(1), 1)
         shares = counts / totals[:, None]
-        ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        box, dpi = ax.get_window_extent(), ax.figure.dpi
-        longest, side = _LONGEST_NAME, min(box.width, box.height) / dpi
-        bare = given and ax.figure.get_layout_engine() is None
-        if given:
-            longest = min(longest, 0.3 * side)  # what names take, cells don't have
-            side -= longest + (_AXIS_LABEL if bare else 0)
-        cell = side / len(shown)
-        font = float(np.clip(54 * cell, 4, _FONT))
-        texts = {}
-        for place, n in np.ndenumerate(counts):
-            share = f"\n{100 * shares[place]:.0f} %" if len(shown) <= 6 else ""
-            texts[place] = f"{n}{share}" if n else ""
-        lines = "\n".join(texts.values()).split("\n")
-        widest = max(width_of(line, font) for line in set(lines))
-        for (row, column), text in texts.items():
-            if not text or widest > 0.8 * cell:  # no room for numbers
-                continue
-            ax.text(
-                column,
-                row,
-                text,
-                ha="center",
-                va="center",
-                fontsize=font,
-                color="white" if shares[row, column] > 0.55 else "black",
-            )
-        names = fitted_apart(shown, longest, font)
-        places = np.arange(len(shown))
-        ax.set_yticks(places, names, fontsize=font)
-        upright = max(width_of(name, font) for name in names) > 0.85 * cell
-        ax.set_xticks(places, names, fontsize=font, rotation=90 if upright else 0)
+        ax.imshow(shares, **{"vmin": 0, "vmax": 1, "aspect": "auto", **im_kw})
+        size = place.letters()
+        of_all = (
+            f" of {n} of {len(self.matrix)} classes" if n < len(self.matrix) else ""
+        )
+        note = f"number of images{of_all}; colour: share of the label's images"
+        place.head(note, [], size)
+        longest = min(_LONGEST_NAME, 0.28 * place.width)
+        width, height = place.width - longest - 0.4, place.height - 0.8
+        size = min(size, 54 * height / n, 54 * width / n)  # as high as a cell at most
+        names = fitted_apart(shown, longest, size)
+        below, widest = names, max(width_of(name, size) for name in names)
+        upright = widest > 0.85 * width / n
+        if upright and widest > 0.25 * height:  # there the columns have numbers
+            below = [str(column + 1) for column in range(n)]
+            names = fitted_apart(shown, longest - 0.25, size)
+            names = [f"{name}  {k}" for name, k in zip(names, below, strict=True)]
+            upright = False
+        size = min(size, 54 * (height - upright * widest) / n)
+        ax.set_yticks(range(n), names, fontsize=size)
+        ax.set_xticks(range(n), below, fontsize=size, rotation=90 * upright)
         ax.tick_params(length=0)
-        if bare:
-            line = 1.5 * font / 72
-            _shrink(ax, longest, longest if upright else line)
-        small = min(font + 1, 10)
-        ax.set_ylabel("label", fontsize=small)
-        ax.set_xlabel("prediction", fontsize=small)
-        title = "number of images"
-        if len(shown) < len(self.matrix):
-            title += f" ({len(shown)} of {len(self.matrix)} classes)"
-        size = _FONT if box.width > 2 * dpi else 7
-        note = "colour: share of the label's images"
-        if width_of(note, size) <= 1.25 * box.width / dpi:
-            title += f"\n{note}"
-        elif len(shown) < len(self.matrix):
-            title = f"{len(shown)} of {len(self.matrix)} classes"
-        ax.set_title(title, fontsize=size)
+        ax.set_ylabel("label", fontsize=place.letters())
+        ax.set_xlabel("prediction", fontsize=place.letters())
+        texts = {
+            cell: f"{count}\n{100 * shares[cell]:.0f} %" if n <= 6 else f"{count}"
+            for cell, count in np.ndenumerate(counts)
+            if count
+        }
+        lines = {line for text in texts.values() for line in text.split("\n")}
+        if max(width_of(line, size) for line in lines) > 0.9 * width / n:
+            return  # no room for numbers
+        look = {"ha": "center", "va": "center", "fontsize": size, **(text_kw or {})}
+        for (row, column), text in texts.items():
+            colour = "white" if shares[row, column] > 0.55 else "black"
+            ax.text(column, row, text, **{"color": colour, **look})
 
-    def _draw_pairs(self, over: list[Any]) -> None:
-        self.headings_ = []
-        for ax, axes, images, (_, pair) in zip(
-            over, self.axes_, self.images, self.pairs.iterrows(), strict=False
+    def _draw_pairs(self, place: Place, n_rows: int, n_columns: int) -> None:
+        self.axes_ = place.figure.subplots(n_rows, n_columns, squeeze=False)
+        size = place.letters() if place.width < 2.5 else 9.0
+        for axes, images, (_, pair) in zip(
+            self.axes_, self.images, self.pairs.iterrows(), strict=False
         ):
-            total = round(pair["n"] / pair["rate"])
-            width = axes_width(np.array([ax])) / 1.08  # letters on pixels are wider
-            font = _FONT if width > 2.5 else 7
-            all_of_them = f": {pair['n']} of {total} ({100 * pair['rate']:.0f} %)"
-            for numbers in (all_of_them, f": {pair['n']}", ""):
-                room = (width - width_of(f" → {numbers}", font)) / 2
-                if room > 0.5:
-                    break
-            names = fitted_apart([pair["truth"], pair["prediction"]], room, font)
-            heading = " → ".join(names) + numbers
-            text = ax.text(0, 0, heading, fontsize=font, va="bottom")
-            text.set_in_layout(False)
-            self.headings_.append(text)
-            ax.set_axis_off()
             for axis in axes:
                 axis.set_axis_off()
             for axis, image in zip(axes, images, strict=False):
-                show_image(axis, image, colour=WRONG)
+                show_image(axis, image, WRONG, anchor="NW")
+            total = round(pair["n"] / pair["rate"])
+            all_of_them = f": {pair['n']} of {total} ({100 * pair['rate']:.0f} %)"
+            for numbers in (all_of_them, f": {pair['n']}", ""):
+                room = (0.95 * place.width - width_of(f" → {numbers}", size)) / 2
+                if room > 0.5:
+                    break
+            names = fitted_apart([pair["truth"], pair["prediction"]], room, size)
+            heading = " → ".join(names) + numbers
+            # The heading is wider than its image: an empty one keeps its height free.
+            axes[0].set_title(" ", fontsize=size, y=1.0, pad=4)
+            over = {"xycoords": "axes fraction", "textcoords": "offset points"}
+            title = axes[0].annotate(heading, (0, 1), (0, 4), fontsize=size, **over)
+            title.set_in_layout(False)
+            self.headings_.append(title)
 
 
-def _shrink(ax: Any, left: float, bottom: float) -> None:
-    """Leave inches for names, and for what the axis is, within the Axes' place."""
-    place, figure = ax.get_position(original=True), ax.figure
-    x = min((left + _AXIS_LABEL) * figure.dpi / figure.bbox.width, 0.8 * place.width)
-    y = min(
-        (bottom + _AXIS_LABEL) * figure.dpi / figure.bbox.height, 0.8 * place.height
-    )
-    ax.set_position((place.x0 + x, place.y0 + y, place.width - x, place.height - y))
+def _check(**counts: Any) -> None:
+    for name, value in counts.items():
+        check_count(name, value)
+
+
+def _tables(y, predicted) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the matrix, and all pairs with all examples."""
+    y, predicted = np.asarray(y).ravel(), np.asarray(predicted).ravel()
+    classes = np.unique(np.concatenate([y, predicted]))
+    counts = confusion_matrix(y, predicted, labels=classes)
+    pairs = most_confused(y, predicted, k=None, n_examples=len(y))
+    return pd.DataFrame(counts, index=classes, columns=classes), pairs
+
+
+def _thumbnails(source: ImageSource, examples: Any, n: int) -> list[list[np.ndarray]]:
+    return [[thumbnail(source, row) for row in rows[:n]] for rows in examples]

@@ -15,10 +15,11 @@ from sklearn_dl._plots import (
     PURPLE,
     SKY_BLUE,
     VERMILLION,
-    fitted,
+    fitted_apart,
+    place_of,
+    tidy,
 )
 from sklearn_dl.inspection._embedding import embedded, features_of, spread
-from sklearn_dl.inspection._panels import panels, tidy
 from sklearn_dl.inspection._pictures import thumbnail
 from sklearn_dl.inspection._stream import image_shape_of
 
@@ -134,13 +135,9 @@ class EmbeddingDisplay:
             Classes or numbers.
         method : str or transformer, default="pca"
             See `from_features`.
-        n_thumbnails : int, default=50
-            See `plot`.
-        thumbnail_size : float, default=0.08
-            See `plot`.
         random_state : int, default=0
             See `from_features`.
-        ax : matplotlib Axes, default=None
+        n_thumbnails, thumbnail_size, ax
             See `plot`.
 
         Returns
@@ -198,15 +195,11 @@ class EmbeddingDisplay:
             the first 50 of them; UMAP [2]_, if umap-learn is installed; or any object
             with a `fit_transform` that returns two columns. t-SNE and UMAP keep near
             images near; distances between groups mean little.
-        n_thumbnails : int, default=50
-            See `plot`.
-        thumbnail_size : float, default=0.08
-            See `plot`.
         image_shape : tuple of int, default=None
             (height, width[, channels]) of rows of pixels; None infers square ones.
         random_state : int, default=0
             Of the method, where its name is given.
-        ax : matplotlib Axes, default=None
+        n_thumbnails, thumbnail_size, ax
             See `plot`.
 
         Returns
@@ -236,7 +229,12 @@ class EmbeddingDisplay:
         )
 
     def plot(
-        self, *, n_thumbnails: int = 50, thumbnail_size: float = 0.08, ax=None
+        self,
+        *,
+        n_thumbnails: int = 50,
+        thumbnail_size: float = 0.08,
+        scatter_kw: dict | None = None,
+        ax=None,
     ) -> "EmbeddingDisplay":
         """Draw.
 
@@ -246,6 +244,8 @@ class EmbeddingDisplay:
             At most as many images are drawn; fewer where they have no room.
         thumbnail_size : float, default=0.08
             Longer side of a thumbnail, as a share of the picture's longer side.
+        scatter_kw : dict, default=None
+            Passed to matplotlib's `scatter` for the dots.
         ax : matplotlib Axes, default=None
             A subplot. None makes a new figure.
 
@@ -269,123 +269,112 @@ class EmbeddingDisplay:
             raise ValueError(
                 f"thumbnail_size must lie between 0 and 1, got {thumbnail_size!r}."
             )
-        groups = _groups(self.y, len(self.embedding))
-        axes, fontsize, cell = panels(
-            "EmbeddingDisplay",
-            ax,
-            shape=(1, 1),
-            size=(7.0, 5.6),
-            title=self.title,
-            handles=lambda: [_handle(g) for g in groups if g["label"]],
-        )
-        self.ax_ = axes[0, 0]
-        self.figure_ = self.ax_.figure
+        place = place_of("EmbeddingDisplay", ax, (7.0, 6.2))
+        letters = place.letters()
+        # The legend takes a third of the place at most.
+        rows, columns = 20 * place.height // letters, place.width // 2.25
+        groups = _groups(self.y, len(self.embedding), int(rows * max(columns, 1)) - 1)
+        self.ax_, self.figure_ = place.figure.subplots(), place.whole
         # Distances are the same in both directions, so that images keep their shape.
         width, height = np.ptp(self.embedding, axis=0)
-        width = max(width, height * cell[0] / cell[1], 1e-9)
-        side = thumbnail_size * width * max(1.0, cell[1] / cell[0])
+        width = max(width, height * place.width / place.height, 1e-9)
+        side = thumbnail_size * width * max(1.0, place.height / place.width)
         self.thumbnail_rows_ = np.empty(0, dtype=int)
         if self.source is not None and n_thumbnails:
             self.thumbnail_rows_ = spread(self.embedding, 1.05 * side, n_thumbnails)
-        colours = self._draw_dots(groups, fontsize)
-        for row in self.thumbnail_rows_:
-            self._draw_thumbnail(row, side, *colours(row))
+        colours = self._draw_dots(groups, letters, scatter_kw or {})
+        for row in self.thumbnail_rows_.tolist():
+            self._draw_thumbnail(row, side, *colours[row])
         low = self.embedding.min(axis=0) - 0.6 * side
         high = self.embedding.max(axis=0) + 0.6 * side
         self.ax_.update_datalim([low, high])
         self.ax_.margins(0)
         self.ax_.autoscale_view()
         self.ax_.set_aspect("equal", adjustable="datalim")
-        self.ax_.set_xlabel(self.labels[0])
-        self.ax_.set_ylabel(self.labels[1])
-        self.ax_.set_xticks([])
-        self.ax_.set_yticks([])
-        tidy(self.ax_, fontsize)
+        self.ax_.set(xlabel=self.labels[0], ylabel=self.labels[1], xticks=[], yticks=[])
+        tidy(self.ax_, letters)
+        place.head(self.title, _handles(groups, letters), letters)
         return self
 
-    def _draw_dots(self, groups, fontsize):
-        """Draw what is no thumbnail, and return what colours a row's frame."""
+    def _draw_dots(self, groups, letters: float, scatter_kw: dict) -> list[Any]:
+        """Draw what is no thumbnail; return colour and dashes of each row's frame."""
         dots = np.ones(len(self.embedding), dtype=bool)
         dots[self.thumbnail_rows_] = False
         look: dict[str, Any] = {"s": 22, "linewidths": 0.5, "edgecolors": "white"}
+        look |= scatter_kw
         if not groups:
-            from matplotlib import colormaps
             from matplotlib.cm import ScalarMappable
             from matplotlib.colors import Normalize
 
             assert self.y is not None
             values = self.y.astype(float)
             scale = ScalarMappable(
-                Normalize(np.nanmin(values), np.nanmax(values)), colormaps["cividis"]
+                Normalize(np.nanmin(values), np.nanmax(values)), "cividis"
             )
             shown = scale.to_rgba(values)
-            self.ax_.scatter(*self.embedding[dots].T, c=shown[dots], **look)
+            self.ax_.scatter(*self.embedding[dots].T, **{"c": shown[dots], **look})
             bar = self.figure_.colorbar(scale, ax=self.ax_, pad=0.02, aspect=30)
-            bar.ax.tick_params(labelsize=fontsize - 1)
-            bar.set_label("y", fontsize=fontsize)
-            return lambda row: (shown[row], "-")
-        styles = {}
-        for group in groups:
-            rows = group["rows"]
+            bar.ax.tick_params(labelsize=letters - 1)
+            bar.set_label("y", fontsize=letters)
+            return [(colour, "-") for colour in shown]
+        frames: list[Any] = [None] * len(self.embedding)
+        for _, rows, colour, marker, dashes in groups:
             for row in rows:
-                styles[int(row)] = (group["colour"], group["dashes"])
-            self.ax_.scatter(
-                *self.embedding[rows[dots[rows]]].T,
-                color=group["colour"],
-                marker=group["marker"],
-                **look,
-            )
-        return lambda row: styles[int(row)]
+                frames[row] = (colour, dashes)
+            points = self.embedding[rows[dots[rows]]]
+            self.ax_.scatter(*points.T, **{"color": colour, "marker": marker, **look})
+        return frames
 
     def _draw_thumbnail(self, row: int, side: float, colour, dashes) -> None:
         from matplotlib.patches import Rectangle
 
         assert isinstance(self.source, ImageSource)
-        image = thumbnail(self.source, int(row), _PIXELS)
+        image = thumbnail(self.source, row, _PIXELS)
         height, width = np.array(image.shape[:2]) * side / max(image.shape[:2])
         x, y = self.embedding[row] - np.array([width, height]) / 2
-        self.ax_.imshow(image, extent=(x, x + width, y, y + height), zorder=3)
-        frame = Rectangle(
-            (x, y), width, height, fill=False, ec=colour, ls=dashes, lw=2, zorder=3.1
-        )
-        self.ax_.add_patch(frame)
+        place = (x, x + width, y, y + height)
+        look: dict[str, Any] = {"fill": False, "ec": colour, "ls": dashes, "lw": 2}
+        frame = Rectangle((x, y), width, height, zorder=3.1, **look)
+        for artist in (
+            self.ax_.imshow(image, extent=place, zorder=3),
+            self.ax_.add_patch(frame),
+        ):
+            artist.set_in_layout(False)
 
 
-def _groups(y: np.ndarray | None, n: int) -> list[dict[str, Any]]:
-    """Return rows and looks of each class; none where y is continuous."""
-    looks = [
-        {"colour": colour, "marker": marker, "dashes": dashes}
-        for marker, dashes in _STYLES
-        for colour in _COLOURS
-    ]
+def _groups(y: np.ndarray | None, n: int, most: int) -> list[tuple]:
+    """Return label, rows, colour, marker and dashes of each class, and of the others.
+
+    There is none where y is continuous.
+    """
+    looks = [(colour, *style) for style in _STYLES for colour in _COLOURS]
     if y is None:
-        return [{"label": "", "rows": np.arange(n), **looks[0]}]
+        return [("", np.arange(n), *looks[0])]
     if y.dtype.kind == "f" and type_of_target(y, input_name="y") == "continuous":
         return []
     labels, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
-    named = np.arange(len(labels))
-    if len(labels) > len(looks):
-        named = np.sort(np.argsort(-counts, kind="stable")[: len(looks)])
-    groups: list[dict[str, Any]] = [
-        {"label": f"{labels[code]}", "rows": np.flatnonzero(codes == code), **look}
+    most = min(most, len(looks))
+    if len(labels) <= most + 1 and len(labels) <= len(looks):
+        most = len(labels)
+    named = np.sort(np.argsort(-counts, kind="stable")[:most])
+    groups: list[tuple] = [
+        (str(labels[code]), np.flatnonzero(codes == code), *look)
         for code, look in zip(named, looks, strict=False)
     ]
     if len(named) < len(labels):
         rows = np.flatnonzero(~np.isin(codes, named))
         label = f"{len(labels) - len(named)} other classes"
-        look = {"colour": _OTHERS, "marker": "*", "dashes": "-"}
-        groups.append({"label": label, "rows": rows, **look})
+        groups.append((label, rows, _OTHERS, "*", "-"))
     return groups
 
 
-def _handle(group: dict[str, Any]):
+def _handles(groups: list[tuple], letters: float) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    return Line2D(
-        [],
-        [],
-        color=group["colour"],
-        marker=group["marker"],
-        linestyle=group["dashes"],
-        label=f"{fitted(group['label'], 1.6, 9)} ({len(group['rows']):,})",
-    )
+    handles = []
+    names = fitted_apart([label for label, *_ in groups], 1.45, letters)
+    for name, (_, rows, colour, marker, dashes) in zip(names, groups, strict=True):
+        look = {"color": colour, "marker": marker, "linestyle": dashes}
+        if name:
+            handles.append(Line2D([], [], label=f"{name} ({len(rows):,})", **look))
+    return handles

@@ -4,29 +4,30 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_dl._images import as_source
-from sklearn_dl._plots import plain
+from sklearn_dl._plots import picture_axes
 from sklearn_dl.inspection._losses import top_losses
 from sklearn_dl.inspection._pictures import (
     DOUBTED,
+    LINE,
     RIGHT,
+    WIDTH,
     WRONG,
     Line,
     check_count,
-    grid_of_axes,
-    name_of,
     row_heights,
     set_title,
     show_image,
-    text_room,
     thumbnail,
 )
-from sklearn_dl.inspection._scores import GivenClasses, GivenNumbers, refuse_missing
+from sklearn_dl.inspection._scores import refuse_missing
 from sklearn_dl.inspection._stream import image_shape_of
 
-_WIDTH, _LINE, _FONT = 1.9, 0.17, 9  # inches of a picture and a line; points
+_TITLES = {"worst": "Worst predictions", "best": "Best predictions"}
+_FRAMES = {RIGHT: "right", WRONG: "mistake", DOUBTED: "label in doubt"}
 
 
 class TopLossesDisplay:
@@ -46,7 +47,7 @@ class TopLossesDisplay:
     images : list of ndarray of uint8, shape (h, w, 3)
         The image of each row.
     title : str, default=""
-        Of a new figure.
+        Heading.
 
     Attributes
     ----------
@@ -115,9 +116,7 @@ class TopLossesDisplay:
             The highest losses, the most confident mistakes first; or the lowest.
         cv, random_state
             See `top_losses`.
-        n_columns : int, default=4
-            See `plot`.
-        ax : matplotlib Axes or array of them, default=None
+        n_columns, ax
             See `plot`.
 
         Returns
@@ -131,27 +130,11 @@ class TopLossesDisplay:
             As `top_losses`, and if `k` or `kind` is not valid, or X holds no images: a
             table for a pipeline with other columns, for example.
         """
-        shape = image_shape_of(estimator)
-        folds = {"cv": cv, "random_state": random_state}
-        return cls._drawn(estimator, X, y, folds, k, kind, shape, n_columns, ax)
-
-    @classmethod
-    def _drawn(cls, estimator, X, y, folds, k, kind, image_shape, n_columns, ax):
         _check(k, kind)
-        table = top_losses(estimator, X, y, k=None, **folds)
-        try:
-            source = as_source(X, image_shape=image_shape)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"X holds no images that can be shown: {error} Give from_table the "
-                "table of top_losses, or from_predictions the predictions, with the "
-                "images as X."
-            ) from error
-        chosen = table.head(k) if kind == "worst" else table.iloc[::-1].head(k)
-        titles = {"worst": "Worst predictions", "best": "Best predictions"}
-        chosen = chosen.reset_index(drop=True)
-        title = titles[kind]
-        return cls.from_table(chosen, source, title=title, n_columns=n_columns, ax=ax)
+        table = top_losses(estimator, X, y, k=None, cv=cv, random_state=random_state)
+        source = _source(X, image_shape_of(estimator))
+        rows, title = _first(table, k, kind), _TITLES[kind]
+        return cls.from_table(rows, source, title=title, n_columns=n_columns, ax=ax)
 
     @classmethod
     def from_predictions(
@@ -198,6 +181,7 @@ class TopLossesDisplay:
             If the lengths or the number of classes differ, `y_true` has missing values,
             or an option is not valid.
         """
+        _check(k, kind)
         refuse_missing(y_true)
         if task not in ("auto", "classification", "regression"):
             raise ValueError(
@@ -207,7 +191,7 @@ class TopLossesDisplay:
             numbers = type_of_target(y_true).startswith("continuous")
             task = "regression" if numbers else "classification"
         y_pred = np.asarray(y_pred, dtype=float)
-        given: Any = GivenNumbers(y_pred)
+        given: Any = _Numbers(y_pred)
         if task == "classification":
             labels = np.unique(y_true) if classes is None else np.asarray(classes)
             if y_pred.ndim != 2 or y_pred.shape[1] != len(labels):
@@ -216,7 +200,9 @@ class TopLossesDisplay:
                     f"probabilities for each of {len(labels)} classes."
                 )
             given = _Probabilities(y_pred, labels)
-        return cls._drawn(given, X, y_true, {}, k, kind, image_shape, n_columns, ax)
+        rows = _first(top_losses(given, X, y_true, k=None), k, kind)
+        source, title = _source(X, image_shape), _TITLES[kind]
+        return cls.from_table(rows, source, title=title, n_columns=n_columns, ax=ax)
 
     @classmethod
     def from_table(
@@ -238,12 +224,10 @@ class TopLossesDisplay:
         X : images
             Those that the table was made of.
         title : str, default=""
-            Of a new figure.
-        n_columns : int, default=4
-            See `plot`.
+            Heading.
         image_shape : tuple of int, default=None
             (height, width) or (height, width, channels) of rows of pixels.
-        ax : matplotlib Axes or array of them, default=None
+        n_columns, ax
             See `plot`.
 
         Returns
@@ -295,52 +279,80 @@ class TopLossesDisplay:
         n = len(self.images)
         n_columns = max(1, min(n_columns, n))
         heights = row_heights(self.images, n_columns)
-        if isinstance(ax, list | tuple | np.ndarray) and np.size(ax) < (
-            len(heights) * n_columns
-        ):
+        if np.ndim(ax) and np.size(ax) < len(heights) * n_columns:
             n_columns, heights = n, [max(heights)]
-        texts = [_lines(row) for _, row in self.table.iterrows()]
-        above = _LINE * max(map(len, texts)) + 0.1
-        size = (n_columns * _WIDTH, sum(_WIDTH * h + above for h in heights) + 0.6)
-        axes = grid_of_axes(ax, heights, n_columns, "TopLossesDisplay", size, above)
-        self.axes_ = axes
-        self.figure_ = axes[0, 0].figure
-        room, font = text_room(ax, axes, _WIDTH)
-        colours = [_colour(row) for _, row in self.table.iterrows()]
-        for i, axis in enumerate(axes.ravel()):
+        rows = [row for _, row in self.table.iterrows()]
+        lines, colours = [_lines(row) for row in rows], [_colour(row) for row in rows]
+        above = LINE * max(map(len, lines)) + 0.1
+        size = (n_columns * WIDTH, sum(WIDTH * h + above for h in heights) + 0.5)
+        self.axes_, place = picture_axes(
+            "TopLossesDisplay", ax, heights, n_columns, size
+        )
+        self.figure_ = place.whole
+        for axis in self.axes_.flat[n:]:
             axis.set_axis_off()
-            if i >= n:
-                continue
-            show_image(axis, self.images[i], heights[i // n_columns], colours[i])
-            set_title(axis, texts[i], room, font)
-        if ax is None:
-            self.figure_.suptitle(plain(self.title) or None, fontsize=12)
-            _draw_legend(self.figure_, colours)
+        for axis, image, colour, text in zip(
+            self.axes_.flat, self.images, colours, lines, strict=False
+        ):
+            show_image(axis, image, colour)
+            set_title(axis, text, place.width / n_columns)
+        if place.figure is not None:
+            place.head(self.title, _handles(colours), place.letters())
         return self
 
 
-def _draw_legend(figure, colours: list[str | None]) -> None:
+def _handles(colours: list[str | None]) -> list[Any]:
+    """Return what the frames mean."""
     from matplotlib.patches import Patch
 
-    names = {RIGHT: "right", WRONG: "mistake", DOUBTED: "label in doubt"}
-    handles = [
-        Patch(fill=False, edgecolor=colour, linewidth=2.5, label=name)
-        for colour, name in names.items()
+    look: dict[str, Any] = {"fill": False, "linewidth": 2.5}
+    return [
+        Patch(edgecolor=colour, label=name, **look)
+        for colour, name in _FRAMES.items()
         if colour in colours
     ]
-    if handles:
-        figure.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=len(handles),
-            fontsize=_FONT,
-            frameon=False,
-        )
 
 
-class _Probabilities(GivenClasses):
+def _source(X: Any, image_shape: Any) -> Any:
+    try:
+        return as_source(X, image_shape=image_shape)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"X holds no images that can be shown: {error} Give from_table the table "
+            "of top_losses, or from_predictions the predictions, with the images as X."
+        ) from error
+
+
+def _first(table: pd.DataFrame, k: int, kind: str) -> pd.DataFrame:
+    """Return the worst rows of a table that begins with them, or the best."""
+    rows = table if kind == "worst" else table.iloc[::-1]
+    return rows.head(k).reset_index(drop=True)
+
+
+class _Numbers(RegressorMixin, BaseEstimator):
+    """Answers with numbers that were predicted before."""
+
+    def __init__(self, values):
+        self.values_ = values
+
+    def fit(self, X, y):
+        return self
+
+    def predict(self, X):
+        return self.values_
+
+
+class _Probabilities(ClassifierMixin, BaseEstimator):
+    """Answers with probabilities that were predicted before."""
+
+    def __init__(self, values, classes):
+        self.values_, self.classes_ = values, classes
+
+    def fit(self, X, y):
+        return self
+
     def predict_proba(self, X):
-        return self.values
+        return self.values_
 
 
 def _check(k: Any, kind: Any) -> None:
@@ -359,8 +371,8 @@ def _colour(row: pd.Series) -> str | None:
 
 def _lines(row: pd.Series) -> list[Line]:
     """Return what is written of an image."""
-    name = name_of(row.get("path"))
-    file = [name] if name else []
+    file = [str(row.get("path") or "").replace("\\", "/").rsplit("/", 1)[-1]]
+    file = file if file[0] else []
     if "probability" not in row:
         return [*_numbers(row), f"row {row['row']}", *file]
     sure = row["probability"]

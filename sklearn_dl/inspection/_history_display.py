@@ -6,25 +6,37 @@ import numpy as np
 import pandas as pd
 from sklearn.exceptions import NotFittedError
 
-from sklearn_dl._plots import BLACK, BLUE, GREEN, PURPLE, VERMILLION
-from sklearn_dl.inspection._panels import decades, few_ticks, legend_above, panels, tidy
+from sklearn_dl._plots import (
+    BLACK,
+    BLUE,
+    GREEN,
+    PURPLE,
+    SKY_BLUE,
+    VERMILLION,
+    place_of,
+    plain,
+    tidy,
+)
 
-_LOSSES = {"train_loss": "training", "valid_loss": "validation"}
-_ACCURACIES = {
-    "train_top1": "training",
-    "valid_top1": "validation",
-    "train_top5": "training, top 5",
-    "valid_top5": "validation, top 5",
+# The columns of each panel: their names, colours and lines.
+_PANELS: dict[str, dict[str, tuple[str, str, str]]] = {
+    "loss": {
+        "train_loss": ("training", BLUE, "-"),
+        "valid_loss": ("validation", VERMILLION, "-"),
+    },
+    "accuracy": {
+        "train_top1": ("training", BLUE, "-"),
+        "valid_top1": ("validation", VERMILLION, "-"),
+        "train_top5": ("training, top 5", BLUE, "--"),
+        "valid_top5": ("validation, top 5", VERMILLION, "--"),
+    },
+    "score": {"valid_score": ("validation", VERMILLION, "-")},
+    "rates": {
+        "lr": ("rate of the head", BLACK, "-"),
+        "backbone_lr": ("rate of the backbone", PURPLE, "--"),
+    },
 }
-_RATES = {"lr": "head", "backbone_lr": "backbone"}
-_STYLES: dict[str, tuple[str, str]] = {
-    "training": (BLUE, "-"),
-    "validation": (VERMILLION, "-"),
-    "training, top 5": (BLUE, "--"),
-    "validation, top 5": (VERMILLION, "--"),
-    "head": (BLACK, "-"),
-    "backbone": (PURPLE, "--"),
-}
+_GROUND = "#DDDDDD"
 _MARKED = 40  # epochs up to which each one has a dot
 _WIDE = 30.0  # a largest loss of as many times the smallest is drawn on a log scale
 
@@ -37,8 +49,8 @@ class TrainingHistoryDisplay:
     logarithmic scale. A green line marks the epoch whose weights early stopping kept
     (without it they are those at the end), a dotted one the end of a training that
     stopped before its last epoch, and grey ground the epochs in which the head was
-    trained alone, before the backbone was unfrozen. The heading says why training
-    ended.
+    trained alone, before the backbone was unfrozen. Hatched are epochs whose loss was
+    no finite number. The heading says why training ended, and where it diverged.
 
     Make one with `from_estimator` or `from_history`.
 
@@ -145,7 +157,7 @@ class TrainingHistoryDisplay:
             raise NotFittedError(
                 f"This {type(estimator).__name__} is not fitted: call fit first."
             )
-        reason, scoring = estimator.stop_reason_, params["scoring"]
+        scoring, reason = params["scoring"], estimator.stop_reason_
         if scoring is None:
             scoring = "accuracy" if hasattr(estimator, "classes_") else "R²"
         display = cls(
@@ -172,9 +184,7 @@ class TrainingHistoryDisplay:
 
         Parameters
         ----------
-        history : DataFrame
-            One row per epoch, as ``history_``.
-        best_epoch, stop_reason, max_epochs, score_name
+        history, best_epoch, stop_reason, max_epochs, score_name
             As in `TrainingHistoryDisplay`.
         ax : matplotlib Axes, default=None
             See `plot`.
@@ -193,11 +203,13 @@ class TrainingHistoryDisplay:
         )
         return display.plot(ax=ax)
 
-    def plot(self, *, ax=None) -> "TrainingHistoryDisplay":
+    def plot(self, *, line_kw: dict | None = None, ax=None) -> "TrainingHistoryDisplay":
         """Draw.
 
         Parameters
         ----------
+        line_kw : dict, default=None
+            Passed to matplotlib's `plot` for each curve.
         ax : matplotlib Axes, default=None
             A subplot, which is divided into the panels. None makes a new figure.
 
@@ -213,44 +225,35 @@ class TrainingHistoryDisplay:
         ValueError
             If ax is not a subplot.
         """
-        parts = self._parts()
-        axes, fontsize, cell = panels(
-            "TrainingHistoryDisplay",
-            ax,
-            shape=(len(parts), 1),
-            size=(7.0, 0.6 + 1.55 * len(parts)),
-            title=self._title(),
-            handles=lambda: self._handles(parts["loss"]),
-            gap=0.34,
-            sharex=True,
-        )
-        self.axes_ = dict(zip(parts, axes[:, 0], strict=True))
-        self.ax_ = self.axes_["loss"]
-        self.figure_ = self.ax_.figure
-        # Without its title, and its share of what is under the last one.
-        height = cell[1] - (0.03 + 0.05 / len(parts)) * fontsize
-        steps = few_ticks(height, fontsize)
-        for part, axis in self.axes_.items():
-            self._draw(axis, parts[part])
+        parts, epochs = self._parts(), self._epochs
+        size = (7.0, 1.0 + 1.5 * len(parts))
+        place = place_of("TrainingHistoryDisplay", ax, size)
+        axes = place.figure.subplots(len(parts), 1, squeeze=False, sharex=True)[:, 0]
+        self.axes_ = dict(zip(parts, axes, strict=True))
+        self.ax_, self.figure_ = axes[0], place.whole
+        letters = place.letters(1, len(parts))
+        for (part, columns), axis in zip(parts.items(), axes, strict=True):
+            self._draw(axis, columns, line_kw or {})
             self._mark(axis)
-            axis.margins(y=0.12)
-            axis.locator_params(axis="y", nbins=steps, min_n_ticks=1)
-            name, values = self._name(part), self._positive(list(parts[part]))
-            if part == "rates" or (part == "loss" and self._wide(values)):
-                name += ", log scale"
-                axis.set_yscale("log")
-                if len(values):
-                    decades(axis, values, max(steps - 1, 1))
-            axis.set_title(name, loc="left", fontsize=fontsize, pad=3)
+            log = part == "rates" or (part == "loss" and self._wide)
+            if log:
+                _whole_decades(axis, self.history[list(columns)].to_numpy(dtype=float))
+            else:
+                axis.margins(y=0.12)
+                axis.yaxis.get_major_locator().set_params(min_n_ticks=1)
+            names = {"score": self.score_name, "rates": "learning rate"}
+            name = plain(names.get(part, part)) + (", log scale" if log else "")
+            axis.set_title(name, loc="left", fontsize=letters, y=1.0, pad=3)
             axis.grid(axis="y", color="0.92")
-            axis.set_axisbelow(True)
-            tidy(axis, fontsize)
-        self._explain(fontsize)
-        bottom = axes[-1, 0]
-        bottom.set_xlabel("epoch", fontsize=fontsize)
-        first, last = self._epochs[0], self._epochs[-1]
-        bottom.set_xlim(first - 0.5, last + 0.5)
-        bottom.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+            tidy(axis, letters)
+        axes[-1].set_xlabel("epoch", fontsize=letters)
+        axes[-1].set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+        axes[-1].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        named: dict[str, Any] = {}  # each look once
+        for axis in axes:
+            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+                named.setdefault(label, handle)
+        place.head(self._title(), list(named.values()), letters)
         return self
 
     @property
@@ -264,8 +267,7 @@ class TrainingHistoryDisplay:
         """The last epoch in which the head was trained alone before the rest was."""
         if "backbone_lr" not in self.history:
             return None
-        rates = np.nan_to_num(self.history["backbone_lr"].to_numpy(dtype=float))
-        trained = np.flatnonzero(rates > 0)
+        trained = np.flatnonzero(self.history["backbone_lr"].to_numpy(dtype=float) > 0)
         if not len(trained) or trained[0] == 0:
             return None
         return int(self._epochs[trained[0] - 1])
@@ -273,115 +275,91 @@ class TrainingHistoryDisplay:
     @property
     def _stopped(self) -> bool:
         """Whether training ended before it was to."""
-        asked = self.max_epochs
-        return asked is not None and int(self._epochs[-1]) < asked
+        return self.max_epochs is not None and self._epochs[-1] < self.max_epochs
 
-    def _parts(self) -> dict[str, dict[str, str]]:
-        """Return the panels: which columns each one has, and their names."""
+    @property
+    def _diverged(self) -> np.ndarray:
+        """The epochs whose loss is no finite number."""
+        bad = ~np.isfinite(self.history["train_loss"].to_numpy(dtype=float))
+        if "valid_loss" in self.history:  # NaN where an epoch wasn't validated
+            bad |= np.isinf(self.history["valid_loss"].to_numpy(dtype=float))
+        return self._epochs[bad]
+
+    @property
+    def _wide(self) -> bool:
+        """Whether losses are so far apart that they need a log scale."""
+        losses = self.history.filter(list(_PANELS["loss"])).to_numpy(dtype=float)
+        losses = losses[np.isfinite(losses)]
+        return len(losses) > 0 and 0 < _WIDE * losses.min() < losses.max()
+
+    def _parts(self) -> dict[str, dict[str, tuple[str, str, str]]]:
+        """Return the panels: which columns each one has, and their looks."""
         history = self.history
-        score = {}
-        if "valid_score" in history:
-            same = (
-                self.score_name in ("accuracy", "score")
-                and "valid_top1" in history
-                and np.array_equal(
-                    history["valid_score"], history["valid_top1"], equal_nan=True
-                )
-            )
-            score = {} if same else {"valid_score": "validation"}
-        asked = {
-            "loss": _LOSSES,
-            "accuracy": _ACCURACIES,
-            "score": score,
-            "rates": _RATES,
-        }
         found = {
-            part: {name: label for name, label in names.items() if name in history}
-            for part, names in asked.items()
+            part: {name: look for name, look in columns.items() if name in history}
+            for part, columns in _PANELS.items()
         }
-        return {part: names for part, names in found.items() if names}
-
-    def _name(self, part: str) -> str:
-        names = {"score": self.score_name, "rates": "learning rate"}
-        return names.get(part, part)
-
-    def _positive(self, columns: list[str]) -> np.ndarray:
-        values = self.history[columns].to_numpy(dtype=float)
-        return values[np.isfinite(values) & (values > 0)]
-
-    def _wide(self, losses: np.ndarray) -> bool:
-        """Tell whether losses are so far apart that they need a log scale."""
-        below = (self.history.filter(list(_LOSSES)) <= 0).to_numpy().any()
-        return len(losses) > 0 and not below and losses.max() > _WIDE * losses.min()
+        if (
+            self.score_name in ("accuracy", "score")
+            and {"valid_score", "valid_top1"} <= {*history}
+            and np.array_equal(
+                history["valid_score"], history["valid_top1"], equal_nan=True
+            )
+        ):
+            found["score"] = {}  # it is drawn as the accuracy
+        return {part: columns for part, columns in found.items() if columns}
 
     def _title(self) -> str:
         last = int(self._epochs[-1])
         said = f"Trained for {last} epoch{'s' if last > 1 else ''}"
         if self._stopped:
             said = f"Trained for {last} of at most {self.max_epochs} epochs"
-        return f"{said}: {self.stop_reason}" if self.stop_reason else said
-
-    def _handles(self, losses: dict[str, str]) -> list:
-        from matplotlib.lines import Line2D
-        from matplotlib.patches import Patch
-
-        handles: list[Any] = [
-            Line2D([], [], color=_STYLES[label][0], label=label)
-            for label in losses.values()
-        ]
-        if self.best_epoch is not None:
-            label = f"weights kept: epoch {self.best_epoch}"
-            handles.append(Line2D([], [], color=GREEN, linewidth=3, label=label))
-        if self._alone is not None:
-            label = f"head alone; unfrozen after epoch {self._alone}"
-            handles.append(Patch(color=_GROUND, label=label))
-        if self._stopped:
-            label = f"stopped after epoch {self._epochs[-1]}"
-            handles.append(Line2D([], [], color=BLACK, linestyle=":", label=label))
-        return handles
-
-    def _explain(self, fontsize: float) -> None:
-        """Say what is dashed; the heading tells what the colours are."""
-        from matplotlib.lines import Line2D
-
-        rates = self.axes_.get("rates")
-        if rates is not None and "backbone_lr" in self.history:
-            legend_above(rates, rates.get_legend_handles_labels()[0], fontsize)
-        if {"train_top5", "valid_top5"} & set(self.history):
-            dashes: dict[str, Any] = {"top 1": "-", "top 5": "--"}
-            handles = [
-                Line2D([], [], color="0.3", linestyle=style, label=name)
-                for name, style in dashes.items()
-            ]
-            legend_above(self.axes_["accuracy"], handles, fontsize)
-
-    def _draw(self, ax, columns: dict[str, str]) -> None:
-        epochs = self._epochs
-        for column, label in columns.items():
-            colour, style = _STYLES[label]
-            values = self.history[column].to_numpy(dtype=float)
-            if column in _RATES:
-                values = np.where(values > 0, values, np.nan)
-            ax.plot(
-                epochs,
-                np.where(np.isfinite(values), values, np.nan),
-                color=colour,
-                linestyle=style,
-                linewidth=1.6,
-                marker="o" if len(epochs) <= _MARKED else "",
-                markersize=3.5 if len(epochs) > 3 else 5,
-                label=label,
-            )
+        if self.stop_reason:
+            said = f"{said}: {self.stop_reason}"
+        if len(self._diverged):
+            said += f". Diverged: no finite loss in epoch {self._diverged[0]}"
+        return said
 
     def _mark(self, ax) -> None:
-        if self._alone is not None:
-            ax.axvspan(
-                self._epochs[0] - 0.5, self._alone + 0.5, color=_GROUND, zorder=0
-            )
+        epochs, alone, bad = self._epochs, self._alone, self._diverged
         if self.best_epoch is not None:
-            ax.axvline(self.best_epoch, color=GREEN, linewidth=3, alpha=0.6, zorder=1)
+            label = f"weights kept: epoch {self.best_epoch}"
+            look: dict[str, Any] = {"color": GREEN, "linewidth": 3, "alpha": 0.6}
+            ax.axvline(self.best_epoch, **look, zorder=1, label=label)
+        if alone is not None:
+            label = f"head alone; unfrozen after epoch {alone}"
+            look = {"color": _GROUND, "linewidth": 0, "zorder": 0}
+            ax.axvspan(epochs[0] - 0.5, alone + 0.5, **look, label=label)
         if self._stopped:
-            ax.axvline(self._epochs[-1], color=BLACK, linestyle=":", zorder=1)
+            label = f"stopped after epoch {epochs[-1]}"
+            ax.axvline(epochs[-1], color=BLACK, linestyle=":", zorder=1, label=label)
+        if len(bad):
+            look = {"facecolor": "none", "edgecolor": SKY_BLUE, "hatch": "///"}
+            for run in np.split(bad, np.flatnonzero(np.diff(bad) > 1) + 1):
+                span = (run[0] - 0.5, run[-1] + 0.5)
+                ax.axvspan(*span, **look, linewidth=0, zorder=0, label="no finite loss")
+
+    def _draw(self, ax, columns: dict[str, Any], line_kw: dict) -> None:
+        epochs = self._epochs
+        for column, (label, colour, style) in columns.items():
+            values = self.history[column].to_numpy(dtype=float)
+            shown = np.isfinite(values)
+            if column in _PANELS["rates"]:
+                shown &= values > 0
+            look: dict[str, Any] = {"color": colour, "linestyle": style, "label": label}
+            look |= {"marker": "o" if len(epochs) <= _MARKED else "", "linewidth": 1.6}
+            look |= {"markersize": 3.5 if len(epochs) > 3 else 5}
+            ax.plot(epochs, np.where(shown, values, np.nan), **{**look, **line_kw})
 
 
-_GROUND = "#DDDDDD"
+def _whole_decades(ax: Any, values: np.ndarray) -> None:
+    """Make a log scale of whole decades, so that it has numbers."""
+    from matplotlib.ticker import NullLocator
+
+    ax.set_yscale("log")
+    ax.yaxis.set_minor_locator(NullLocator())
+    values = np.log10(values[np.isfinite(values) & (values > 0)])
+    if len(values):
+        ax.set_ylim(
+            10.0 ** np.floor(values.min() - 0.1), 10.0 ** np.ceil(values.max() + 0.1)
+        )

@@ -2,27 +2,36 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from sklearn_dl._plots import fitted, plain, width_of
-from sklearn_dl.inspection._panels import panels, tidy
+from sklearn_dl._plots import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY_BLUE,
+    VERMILLION,
+    fitted,
+    fitted_apart,
+    place_of,
+    plain,
+    tidy,
+    wrapped,
+)
 from sklearn_dl.inspection._report import RobustnessReport
 from sklearn_dl.inspection._robustness import robustness_report
-from sklearn_dl.inspection._robustness_curves import (
-    BY_SEVERITY,
-    COLOURS,
-    class_styles,
-    draw_class,
-    draw_curve,
-    draw_start,
-    legend_of_corruptions,
-    legend_of_panels,
-    say_amount,
-    set_ticks,
-    starred,
-)
 
+_NAME, _SEVERITY = "corruption", "severity"  # columns of the report
 _NAMED = 8  # weaknesses in the heading; panels have their stars
+_BY_WEAKNESS = (BLUE, ORANGE, VERMILLION)  # within chance, beyond it, beyond the margin
+_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE)
+_DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 2)))
+_MARKERS = "osD^vP"
+# Of classes, which leave the colours of the whole to it.
+_CLASS_COLOURS = (GREEN, PURPLE, SKY_BLUE, BLACK)
+_CLEAN: dict[str, Any] = {"color": "0.35", "linestyle": "--", "linewidth": 1}
 # Scores from 0 to 1, whose drops are said in points.
 _SHARES = (
     *("accuracy", "average_precision", "balanced_accuracy", "f1", "jaccard"),
@@ -92,10 +101,8 @@ class RobustnessDisplay:
         X,
         y,
         *,
-        corruptions=None,
-        severities=(0.5, 1.0, 2.0),
-        scoring=None,
-        options=None,
+        report_kw: dict | None = None,
+        value: str = "score",
         ax=None,
     ) -> "RobustnessDisplay":
         """Draw how far the score of a fitted estimator falls on corrupted images.
@@ -108,9 +115,9 @@ class RobustnessDisplay:
             Any form that the estimator takes; not those it was fitted on.
         y : array-like of shape (n,) or (n, n_outputs)
             The truth.
-        corruptions, severities, scoring, options : default=None
-            As in `robustness_report`.
-        ax : matplotlib Axes, default=None
+        report_kw : dict, default=None
+            Passed to `robustness_report`, as ``{"severities": (1, 2)}``.
+        value, ax
             See `plot`.
 
         Returns
@@ -118,16 +125,8 @@ class RobustnessDisplay:
         RobustnessDisplay
             Drawn; its ``report`` has the numbers.
         """
-        report = robustness_report(
-            estimator,
-            X,
-            y,
-            corruptions=corruptions,
-            severities=severities,
-            scoring=scoring,
-            options=options,
-        )
-        return cls(report).plot(ax=ax)
+        report = robustness_report(estimator, X, y, **(report_kw or {}))
+        return cls(report).plot(value=value, ax=ax)
 
     @classmethod
     def from_report(
@@ -144,11 +143,7 @@ class RobustnessDisplay:
         ----------
         report : RobustnessReport
             What to draw.
-        corruptions : str or list of str, default=None
-            See `plot`.
-        value : {"score", "drop"}, default="score"
-            See `plot`.
-        ax : matplotlib Axes, default=None
+        corruptions, value, ax
             See `plot`.
 
         Returns
@@ -158,7 +153,14 @@ class RobustnessDisplay:
         """
         return cls(report).plot(corruptions, value=value, ax=ax)
 
-    def plot(self, corruptions=None, *, value: str = "score", ax=None):
+    def plot(
+        self,
+        corruptions=None,
+        *,
+        value: str = "score",
+        line_kw: dict | None = None,
+        ax=None,
+    ) -> "RobustnessDisplay":
         """Draw.
 
         Parameters
@@ -169,6 +171,8 @@ class RobustnessDisplay:
         value : {"score", "drop"}, default="score"
             Whether to draw scores, or what they lost: in points, hundredths, where the
             score is a share such as accuracy.
+        line_kw : dict, default=None
+            Passed to matplotlib's `plot` for each curve.
         ax : matplotlib Axes, default=None
             A subplot, which is divided into the panels. None makes a new figure.
 
@@ -185,9 +189,14 @@ class RobustnessDisplay:
             If the report doesn't have a corruption, there are too many, `value` is
             another one, or ax is not a subplot.
         """
-        curves = self._curves(value)
+        if value not in ("score", "drop"):
+            raise ValueError(f"value must be 'score' or 'drop', got {value!r}.")
+        curves = {
+            str(name): self._curve(rows, self.report.clean_score, value)
+            for name, rows in self.report.table.groupby(_NAME, sort=False)
+        }
         if corruptions is None:
-            return self._plot_each(curves, value, ax)
+            return self._plot_each(curves, value, line_kw or {}, ax)
         names = [corruptions] if isinstance(corruptions, str) else list(corruptions)
         for name in names:
             if name not in curves:
@@ -195,36 +204,112 @@ class RobustnessDisplay:
                     f"The report has no corruption {name!r}; it has "
                     f"{', '.join(curves)}."
                 )
-        if not 1 <= len(set(names)) <= len(COLOURS):
+        if not 1 <= len(set(names)) <= len(_COLOURS):
             raise ValueError(
-                f"corruptions must name 1 to {len(COLOURS)} of them, got {len(names)}."
+                f"corruptions must name 1 to {len(_COLOURS)} of them, got {len(names)}."
             )
-        return self._plot_together({name: curves[name] for name in names}, value, ax)
+        curves = {name: curves[name] for name in names}
+        return self._plot_together(curves, value, line_kw or {}, ax)
 
-    def _curves(self, value: str) -> dict[str, pd.DataFrame]:
-        """Return each corruption's ``x``, ``value``, ``low``, ``high``, ``amount``."""
-        if value not in ("score", "drop"):
-            raise ValueError(f"value must be 'score' or 'drop', got {value!r}.")
-        found = {}
-        for name, rows in self.report.table.groupby("corruption", sort=False):
-            found[str(name)] = self._curve(rows, self.report.clean_score, value)
-        return found
+    def _plot_each(self, curves: dict[str, pd.DataFrame], value, line_kw, ax):
+        n = len(curves)
+        # As few empty places as can be, and not too many rows.
+        least = min(n, 3 if n <= 9 else 4)
+        columns = min(range(least, min(n, 5) + 1), key=lambda c: (-n % c, -c))
+        rows = -(-n // columns)
+        place = place_of(
+            "RobustnessDisplay",
+            ax,
+            (max(1.75 * columns + 0.6, 4.2), 1.4 * rows + 1.4),
+        )
+        letters, width = place.letters(columns, rows), 0.85 * place.width / columns
+        axes = place.figure.subplots(
+            rows, columns, squeeze=False, sharex=True, sharey=True
+        )
+        self.axes_ = dict(zip(curves, axes.flat, strict=False))
+        self.ax_, self.figure_ = axes[0, 0], place.whole
+        classes = self._classes(value)
+        for (name, curve), axis in zip(curves.items(), axes.flat, strict=False):
+            weakness = self._weakness(name)
+            colour = _BY_WEAKNESS[weakness]
+            _draw_start(axis, curve)
+            for label, look in classes.items():
+                table = self.report.classes
+                chosen = table[(table[_NAME] == name) & (table["class"] == label)]
+                clean = float((chosen["score"] + chosen["drop"]).iloc[0])
+                _draw_class(axis, self._curve(chosen, clean, value), look)
+            look = {"color": colour, "linewidth": 1.5 + 0.4 * weakness}
+            _draw_curve(axis, curve, {**look, "marker": "o", **line_kw})
+            axis.set_title(
+                fitted(name, 0.9 * width, letters, after=f" {'*' * weakness}".rstrip()),
+                loc="left",
+                fontsize=letters,
+                y=1.0,  # else matplotlib searches for ticks above, at each drawing
+                pad=3,
+                fontweight="bold" if weakness else "normal",
+            )
+            tidy(axis, letters)
+            if place.height > 0.8 * rows + 1:  # else curves matter more than captions
+                caption = wrapped(_caption(curve), width, letters - 1)
+                axis.set_xlabel(caption, fontsize=letters - 1, color="0.3", labelpad=2)
+        for axis in axes.flat[n:]:
+            axis.set_axis_off()
+        for axis in axes.flat[max(n - columns, 0) : n]:
+            axis.tick_params(labelbottom=True)
+        self.ax_.locator_params(axis="y", nbins=3, min_n_ticks=1)
+        _set_ticks(self.ax_, curves, width)
+        place.figure.supxlabel("severity", fontsize=letters)
+        place.figure.supylabel(self._label(value), fontsize=letters)
+        weakest = {self._weakness(name): axis for name, axis in self.axes_.items()}
+        names = ("within chance", "beyond chance *", f"{self._margin} **")
+        handles = [
+            _line(names[k], color=_BY_WEAKNESS[k], marker="o", markersize=3)
+            for k in sorted(weakest, reverse=True)
+        ]
+        handles += _shared(self.report.confidence_level)
+        for name, look in zip(
+            fitted_apart(list(classes), 1.6, letters), classes.values(), strict=True
+        ):
+            handles.append(_line(f"recall of {name}", **look))
+        table = self.report.classes
+        left_out = 0 if table is None else table["class"].nunique() - len(classes)
+        place.head(self._title(curves, left_out), handles, letters)
+        return self
+
+    def _plot_together(self, curves: dict[str, pd.DataFrame], value, line_kw, ax):
+        place = place_of("RobustnessDisplay", ax, (6.4, 4.6))
+        self.ax_, self.figure_ = place.figure.subplots(), place.whole
+        self.axes_ = dict.fromkeys(curves, self.ax_)
+        letters, handles = place.letters(), []
+        _draw_start(self.ax_, next(iter(curves.values())))
+        once = [name for name, curve in curves.items() if curve["x"].isna().all()]
+        for n, (name, curve) in enumerate(curves.items()):
+            look = {"color": _COLOURS[n], "linestyle": _DASHES[n], "linewidth": 1.9}
+            look |= {"marker": _MARKERS[n], **line_kw}
+            beside = 1.0 + 0.1 * (once.index(name) + 1) if name in once else 1.0
+            _draw_curve(self.ax_, curve, look, beside)
+            label = f"{name} {'*' * self._weakness(name)}".rstrip()
+            handles.append(_line(f"{label} ({_caption(curve)})", **look))
+        tidy(self.ax_, letters)
+        self.ax_.set_xlabel("severity", fontsize=letters)
+        self.ax_.set_ylabel(self._label(value), fontsize=letters)
+        _set_ticks(self.ax_, curves, 0.85 * place.width)
+        handles += _shared(self.report.confidence_level)
+        place.head(self._title(curves), handles, letters)
+        return self
 
     def _curve(self, rows: pd.DataFrame, clean: float, value: str) -> pd.DataFrame:
-        start, sign, unit = clean, -1.0, 1.0
+        """Return ``x``, ``value``, ``low``, ``high`` and ``amount`` by severity."""
+        start, unit = clean, -1.0
         if value == "drop":
-            start, sign, unit = 0.0, 1.0, self._unit
-        curve = pd.DataFrame(
-            {
-                "x": rows["severity"].to_numpy(dtype=float),
-                "value": start + sign * unit * rows["drop"].to_numpy(),
-                "low": start + sign * unit * rows["low"].to_numpy(),
-                "high": start + sign * unit * rows["high"].to_numpy(),
-            }
-        )
-        if "amount" in rows:
-            curve["amount"] = rows["amount"].to_numpy()
-        return curve.sort_values("x", ignore_index=True)
+            start, unit = 0.0, self._unit
+        rows = rows.iloc[np.argsort(rows[_SEVERITY].to_numpy(), kind="stable")]
+        names = {"value": "drop", "low": "low", "high": "high"}
+        table = {k: start + unit * rows[name].to_numpy() for k, name in names.items()}
+        table |= {"x": rows[_SEVERITY].to_numpy(), "amount": rows.get("amount", "")}
+        curve = pd.DataFrame(table).reset_index(drop=True)
+        curve.attrs["start"] = start
+        return curve
 
     @property
     def _unit(self) -> float:
@@ -241,142 +326,110 @@ class RobustnessDisplay:
         margin = f"beyond {self._unit * self.report.margin:g}"
         return f"{margin} points" if self._unit == 100 else margin
 
-    def _severity(self, name: str) -> int:
-        """Return 2 for a severe weakness, 1 for one beyond chance, else 0."""
-        low = self.report.table.loc[self.report.table["corruption"] == name, "low"]
+    def _weakness(self, name: str) -> int:
+        """Return 2 for a drop beyond the margin, 1 for one beyond chance, else 0."""
+        low = self.report.table.loc[self.report.table[_NAME] == name, "low"]
         return int((low > 0).any()) + int((low > self.report.margin).any())
 
-    def _title(self, names) -> str:
+    def _title(self, names: Any, left_out: int = 0) -> str:
         report = self.report
-        shown = report.weaknesses[report.weaknesses["corruption"].isin(names)]
         said = f"{report.scoring} {report.clean_score:.3f} on the images as they are"
         if report.n_images:
             said += f" ({report.n_images:,})"
-        weak = list(dict.fromkeys(shown["corruption"]))  # the largest drop first
-        groups = {
-            f"{self._margin.capitalize()} (**)": [
-                n for n in weak if self._severity(n) > 1
-            ],
-            "Beyond chance (*)": [n for n in weak if self._severity(n) == 1],
-        }
-        for text, found in groups.items():
-            if found:
-                more = len(found) - _NAMED
-                said += f". {text}: {', '.join(found[:_NAMED])}"
+        found = report.weaknesses[_NAME]  # the largest drop first
+        weak = list(dict.fromkeys(found[found.isin(names)]))
+        severe = f"{self._margin.capitalize()} (**)"
+        for text, degree in ((severe, 2), ("Beyond chance (*)", 1)):
+            chosen = [name for name in weak if self._weakness(name) == degree]
+            if chosen:
+                said += f". {text}: {', '.join(chosen[:_NAMED])}"
+                more = len(chosen) - _NAMED
                 said += f" and {more} more" if more > 0 else ""
-        return said + ("." if weak else ". No drop is beyond chance.")
-
-    def _plot_each(self, curves: dict[str, pd.DataFrame], value: str, ax):
-        n = len(curves)
-        # As few empty places as can be, and not too many rows.
-        least = min(n, 3 if n <= 9 else 4)
-        columns = min(range(least, min(n, 5) + 1), key=lambda c: (-n % c, -c))
-        rows = -(-n // columns)
-        classes, left_out = self._classes()
-        title = self._title(curves)
+        said += "." if weak else ". No drop is beyond chance."
         if left_out:
-            title += f" {left_out} classes that fall less are not drawn."
-        axes, fontsize, cell = panels(
-            "RobustnessDisplay",
-            ax,
-            shape=(rows, columns),
-            size=(max(1.75 * columns + 0.6, 4.2), 1.5 * rows + 0.3),
-            title=title,
-            handles=lambda: legend_of_panels(
-                {self._severity(name) for name in curves},
-                self._margin,
-                classes,
-                self.report.confidence_level,
-            ),
-            gap=0.45,
-            sharex=True,
-            sharey=True,
-        )
-        self.axes_ = dict(zip(curves, axes.flat, strict=False))
-        self.ax_ = axes[0, 0]
-        self.figure_ = self.ax_.figure
-        width, height = 0.85 * cell[0], 0.85 * cell[1]
-        for name, axis in self.axes_.items():
-            severity = self._severity(name)
-            colour = BY_SEVERITY[severity]
-            draw_start(axis, self._start(value))
-            for label, style in classes.items():
-                draw_class(axis, self._class_curve(name, label, value), style)
-            draw_curve(axis, curves[name], colour, self._start(value), thick=severity)
-            heading = axis.set_title(
-                fitted(starred(name, severity), width, fontsize),
-                loc="left",
-                fontsize=fontsize,
-                pad=3,
-            )
-            if severity:
-                heading.set_fontweight("bold")
-            tidy(axis, fontsize)
-            say_amount(axis, curves[name], width, fontsize)
-        for axis in axes.flat[n:]:
-            axis.set_axis_off()
-        for column in range(columns):
-            lowest = axes.flat[(n - 1 - column) // columns * columns + column]
-            lowest.tick_params(labelbottom=True)
-            lowest.set_xlabel(f"{lowest.get_xlabel()}\nstrength")
-        for axis in axes[:, 0]:
-            label = self._label(value)  # the heading names the score too
-            short = width_of(label, fontsize) > height
-            axis.set_ylabel("score" if short else label, fontsize=fontsize)
-        set_ticks(self.ax_, curves, (width, cell[1] - 0.08 * fontsize), fontsize)
-        return self
+            said += f" {left_out} classes that fall less are not drawn."
+        return said
 
-    def _plot_together(self, curves: dict[str, pd.DataFrame], value: str, ax):
-        axes, fontsize, cell = panels(
-            "RobustnessDisplay",
-            ax,
-            shape=(1, 1),
-            size=(6.4, 3.8),
-            title=self._title(curves),
-            handles=lambda: legend_of_corruptions(
-                curves,
-                {name: self._severity(name) for name in curves},
-                self.report.confidence_level,
-            ),
-        )
-        self.ax_ = axes[0, 0]
-        self.axes_ = dict.fromkeys(curves, self.ax_)
-        self.figure_ = self.ax_.figure
-        draw_start(self.ax_, self._start(value))
-        once = [n for n, c in curves.items() if c["x"].isna().all()]
-        for n, name in enumerate(curves):
-            draw_curve(
-                self.ax_,
-                curves[name],
-                COLOURS[n],
-                self._start(value),
-                thick=1,
-                style=n,
-                place=0.1 * (once.index(name) + 1) if name in once else 0.0,
-            )
-        tidy(self.ax_, fontsize)
-        self.ax_.set_xlabel("severity", fontsize=fontsize)
-        self.ax_.set_ylabel(self._label(value), fontsize=fontsize)
-        set_ticks(self.ax_, curves, (0.85 * cell[0], cell[1]), fontsize)
-        return self
-
-    def _start(self, value: str) -> float:
-        return self.report.clean_score if value == "score" else 0.0
-
-    def _classes(self) -> tuple[dict[Any, tuple], int]:
-        """Return a colour and dashes for each class drawn, and how many are not."""
+    def _classes(self, value: str) -> dict[Any, dict]:
+        """Return the looks of the classes that fall most, in their order."""
         table = self.report.classes
         if table is None:
-            return {}, 0
+            return {}
         falls = table.groupby("class", sort=False)["drop"].max()
-        drawn = class_styles(falls)
-        return drawn, len(falls) - len(drawn)
+        most = falls.sort_values(ascending=False, kind="stable").index
+        most = {*most[: len(_CLASS_COLOURS)]}
+        drawn = [label for label in falls.index if label in most]
+        looks = zip(_CLASS_COLOURS, _DASHES[1:], strict=False)
+        return {
+            label: {"color": colour, "linestyle": dashes, "linewidth": 1.2}
+            for label, (colour, dashes) in zip(drawn, looks, strict=False)
+        }
 
-    def _class_curve(self, name: str, label: Any, value: str) -> pd.DataFrame:
-        table = self.report.classes
-        assert table is not None
-        rows = table[(table["corruption"] == name) & (table["class"] == label)]
-        clean = float((rows["score"] + rows["drop"]).iloc[0])
-        curve = self._curve(rows, clean, value)
-        curve.attrs["start"] = clean if value == "score" else 0.0
-        return curve
+
+def _draw_start(ax, curve: pd.DataFrame) -> None:
+    """Draw the value of the images as they are, over a grid."""
+    ax.axhline(curve.attrs["start"], **_CLEAN)
+    ax.grid(axis="y", color="0.92")
+
+
+def _draw_curve(ax, curve: pd.DataFrame, look: dict, x: float = 1.0) -> None:
+    """Draw a curve with its band; without severities a dot at x with its interval."""
+    start, colour = curve.attrs["start"], look["color"]
+    if curve["x"].isna().all():
+        row = curve.iloc[0]
+        ax.plot([x], [row["value"]], look["marker"], color=colour, markersize=5)
+        ax.vlines(x, row["low"], row["high"], color=colour, alpha=0.45, linewidth=3)
+        return
+    band = [np.r_[start, curve[name]] for name in ("low", "high")]
+    ax.fill_between(
+        np.r_[0.0, curve["x"]], *band, color=colour, alpha=0.25, linewidth=0
+    )
+    ax.plot(
+        np.r_[0.0, curve["x"]],
+        np.r_[start, curve["value"]],
+        **{"markersize": 3.5, **look},
+    )
+
+
+def _draw_class(ax, curve: pd.DataFrame, look: dict) -> None:
+    if curve["x"].isna().all():
+        ax.plot([1.0], curve["value"], "_", color=look["color"], markersize=12)
+    else:
+        start = curve.attrs["start"]
+        ax.plot(np.r_[0.0, curve["x"]], np.r_[start, curve["value"]], **look)
+
+
+def _caption(curve: pd.DataFrame) -> str:
+    """Say in words what the highest severity is."""
+    last = curve.iloc[-1]
+    return (
+        last["amount"] if np.isnan(last["x"]) else f"at {last['x']:g}: {last['amount']}"
+    )
+
+
+def _set_ticks(ax, curves: dict[str, pd.DataFrame], width: float) -> None:
+    """Write as many severities under an axis as have room in a width in inches."""
+    from matplotlib.ticker import FixedLocator, FormatStrFormatter
+
+    found = {x for curve in curves.values() for x in curve["x"].dropna()} | {0.0, 1.0}
+    ax.set_xlim(-0.05 * max(found), 1.08 * max(found))
+    locator = FixedLocator(sorted(found), nbins=max(int(width / 0.3), 2))
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+
+
+def _line(label: str, **look: Any) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **look)
+
+
+def _shared(level: float) -> list[Any]:
+    """Return what the legend of any curves explains."""
+    from matplotlib.patches import Patch
+
+    band = f"{level:.0%} interval of the drop"
+    return [
+        Patch(color="0.5", alpha=0.3, linewidth=0, label=band),
+        _line("images as they are", **_CLEAN),
+    ]

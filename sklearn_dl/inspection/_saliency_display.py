@@ -6,22 +6,21 @@ import numpy as np
 from sklearn.base import is_classifier
 
 from sklearn_dl._images import as_source
-from sklearn_dl.augmentation import as_image, plain_view, to_floats
+from sklearn_dl._plots import picture_axes
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.inspection._pictures import (
+    LINE,
     SIDE,
+    WIDTH,
     Line,
-    grid_of_axes,
     row_heights,
     set_title,
     show_image,
-    text_room,
     thumbnail,
 )
 from sklearn_dl.inspection._saliency import saliency
 from sklearn_dl.inspection._stream import image_shape_of
 
-_WIDTH, _FONT = 1.9, 9  # inches; points
 _GREY = np.array([0.299, 0.587, 0.114])
 
 
@@ -102,9 +101,7 @@ class SaliencyDisplay:
             Their labels or numbers, to be written beside the predictions.
         target, method, layer
             See `saliency`.
-        n_columns : int, default=4
-            See `plot`.
-        ax : matplotlib Axes or array of them, default=None
+        n_columns, ax
             See `plot`.
 
         Returns
@@ -151,11 +148,9 @@ class SaliencyDisplay:
             those of a regressor.
         titles : list of str, default=None
             Lines above each image.
-        n_columns : int, default=4
-            See `plot`.
         image_shape : tuple of int, default=None
             (height, width) or (height, width, channels) of rows of pixels.
-        ax : matplotlib Axes or array of them, default=None
+        n_columns, ax
             See `plot`.
 
         Returns
@@ -212,26 +207,27 @@ class SaliencyDisplay:
             list(t.split("\n")) if isinstance(t, str) else list(t)
             for t in self.titles or []
         ]
-        above = 0.17 * max(map(len, lines), default=0) + 0.1
-        height = _WIDTH * sum(heights) + above * len(heights) / 2 + 1.0
-        size = (n_columns * _WIDTH, height)
-        axes = grid_of_axes(ax, heights, n_columns, "SaliencyDisplay", size, above)
-        self.axes_, self.figure_ = axes, axes[0, 0].figure
-        for axis in axes.ravel():
+        above = LINE * max(map(len, lines), default=0) + 0.1
+        height = WIDTH * sum(heights) + above * len(heights) / 2 + 0.9
+        self.axes_, place = picture_axes(
+            "SaliencyDisplay", ax, heights, n_columns, (n_columns * WIDTH, height)
+        )
+        self.figure_ = place.whole
+        for axis in self.axes_.flat:
             axis.set_axis_off()
-        room, font = text_room(ax, axes, _WIDTH)
         signed = any((values < 0).any() for values in self.maps)
         colours = _colours(signed)
         for i, (image, values) in enumerate(zip(self.images, self.maps, strict=True)):
             row, column = 2 * (i // n_columns), i % n_columns
-            over = _over(image, values, colours, signed)
-            show_image(axes[row, column], image, heights[row])
-            show_image(axes[row + 1, column], over, heights[row])
-            if self.titles:
-                set_title(axes[row, column], lines[i], room, font)
-        if ax is None:
-            self.figure_.suptitle("What predictions rest on", fontsize=12)
-        _draw_scale(axes, colours, signed)
+            show_image(self.axes_[row, column], image)
+            show_image(
+                self.axes_[row + 1, column], _over(image, values, colours, signed)
+            )
+            if lines:
+                set_title(self.axes_[row, column], lines[i], place.width / n_columns)
+        if place.figure is not None:
+            place.head("What predictions rest on", [], place.letters())
+        _draw_scale(self.axes_, colours, signed, place.letters())
         return self
 
 
@@ -257,7 +253,7 @@ def _over(image, values, colours, signed: bool) -> np.ndarray:
     return np.clip((1 - weight) * grey + weight * colour, 0, 1)
 
 
-def _draw_scale(axes: np.ndarray, colours: Any, signed: bool) -> None:
+def _draw_scale(axes: np.ndarray, colours: Any, signed: bool, size: float) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -271,15 +267,17 @@ def _draw_scale(axes: np.ndarray, colours: Any, signed: bool) -> None:
         pad=0.02,
     )
     names = ["lowers it", "no influence", "raises it"] if signed else ["none", "most"]
-    bar.set_ticks([-1, 0, 1] if signed else [0, 1], labels=names, fontsize=8)
+    bar.set_ticks([-1, 0, 1] if signed else [0, 1], labels=names, fontsize=size - 1)
     what = "part in the predicted number" if signed else "speaks for the class"
-    bar.set_label(what, fontsize=_FONT)
+    bar.set_label(what, fontsize=size)
 
 
 def _input(source, row: int, preprocessing) -> np.ndarray:
     """Return what a function makes of an image, stretched to be seen."""
-    image = as_image(source[row])
-    view = to_floats(plain_view(image, preprocessing).numpy()).transpose(1, 2, 0)
+    from PIL import Image
+
+    image = Image.fromarray(thumbnail(source, row, 1 << 30))
+    view = np.asarray(preprocessing.geometry(image)).transpose(1, 2, 0)
     view = (view - view.min()) / max(float(np.ptp(view)), 1e-9)
     return (255 * view).astype(np.uint8)[:SIDE, :SIDE]
 

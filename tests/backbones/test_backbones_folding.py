@@ -477,7 +477,7 @@ def test_callbacks_of_the_library_leave_folding_on():
         random_state=0,
         callbacks=[WeightAveraging(), GradientMonitor()],
     )
-    backbone = model.fit(images, [0, 1] * 4).net_.module_.backbone
+    backbone = model.fit(images, [0, 1] * 4)._network.backbone
     model.predict(images)
     assert backbone._kept.forms
 
@@ -486,7 +486,7 @@ def test_gradients_of_maps_can_be_had_from_a_fitted_estimator():
     images = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), "uint8")
     options = {"weights": None, "image_size": 64, "max_epochs": 1, "random_state": 0}
     model = ImageClassifier("resnet18", **options).fit(images, [0, 1] * 2)
-    network = copy.deepcopy(model.net_.module_).eval()
+    network = copy.deepcopy(model.module_).eval()
     maps = []
 
     def keep(module, inputs, output):

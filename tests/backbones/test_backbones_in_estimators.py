@@ -34,9 +34,9 @@ def test_a_fit_moves_the_last_stage_and_the_head_and_nothing_else(name):
         callbacks=[before],
     )
     model.fit(X, ["a", "b"] * 2)
-    backbone = model.net_.module_.backbone
+    backbone = model.module_.backbone
     *frozen, last = backbone.stages
-    after = model.net_.module_.state_dict()
+    after = model.module_.state_dict()
     moved = {n for n in after if not torch.equal(after[n], before.state[n])}
     assert {"head.weight", "head.bias"} <= moved
     assert any(f"backbone.module.{n}" in moved for n in backbone.stages[last])

@@ -114,7 +114,7 @@ identity, held, done = load(), threading.Event(), threading.Event()
 print(identity)
 
 def hold():
-    with _fold.ONCE:
+    with _fold.ONCE.lock:
         held.set()
         done.wait()
 

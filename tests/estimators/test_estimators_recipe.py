@@ -157,7 +157,7 @@ def test_rates_fall_towards_the_input(data):
         ({"loss": "squared_error"}, "loss='squared_error' is not one of"),
         (
             {"loss": nn.CrossEntropyLoss(), "loss__label_smoothing": 0.1},
-            "label_smoothing",
+            "reaches into a LogLoss",
         ),
         ({"loss__label_smoothing": 1.0}, "label_smoothing"),
         ({"augment__mix": "mixdown"}, "mix"),

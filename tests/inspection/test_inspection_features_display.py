@@ -167,7 +167,7 @@ def test_only_what_is_drawn_is_decoded(tmp_path):
 def test_many_classes_differ_in_colour_or_form():
     names = [f"class number {k // 2:02d}" for k in range(60)]
     display = EmbeddingDisplay.from_features(features(60), photographs(60), names)
-    (legend,) = [ax.get_legend() for ax in display.figure_.axes if ax.get_legend()]
+    (legend,) = display.figure_.legends
     looks = {(h.get_color(), h.get_marker()) for h in legend.legend_handles}
     assert len(looks) == len(legend.get_texts()) == 29
     assert legend.get_texts()[-1].get_text() == "2 other classes (4)"

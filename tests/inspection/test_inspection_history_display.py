@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from one_thread import one_thread  # noqa: F401
 from panel_cases import (  # noqa: F401
     assert_legible,
-    drawn_texts,
     no_windows,
     place,
+    words,
 )
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -61,10 +61,6 @@ def curves(ax):
     return {line.get_label(): line.get_ydata() for line in lines}
 
 
-def words(display):
-    return " ".join(text for text, _ in drawn_texts(display.figure_))
-
-
 def test_the_curves_are_the_history_of_the_estimator():
     X, y = images()
     model = ImageClassifier(
@@ -85,11 +81,15 @@ def test_the_curves_are_the_history_of_the_estimator():
     np.testing.assert_array_equal(loss["validation"], found["valid_loss"])
     accuracy = curves(display.axes_["accuracy"])
     np.testing.assert_array_equal(accuracy["training"], found["train_top1"])
-    np.testing.assert_array_equal(rates["head"], found["lr"])
-    assert np.isnan(rates["backbone"][:2]).all()  # while the head is trained alone
-    np.testing.assert_array_equal(rates["backbone"][2:], found["backbone_lr"][2:])
+    np.testing.assert_array_equal(rates["rate of the head"], found["lr"])
+    assert np.isnan(
+        rates["rate of the backbone"][:2]
+    ).all()  # while the head is trained alone
+    np.testing.assert_array_equal(
+        rates["rate of the backbone"][2:], found["backbone_lr"][2:]
+    )
     assert display.axes_["rates"].get_yscale() == "log"
-    written = words(display)
+    written = words(display.figure_)
     assert f"weights kept: epoch {model.best_epoch_}" in written
     assert "unfrozen after epoch 2" in written
     assert model.n_iter_ < 6
@@ -107,7 +107,7 @@ def test_a_regressor_has_its_r2_and_no_accuracy():
         curves(axis)["validation"], model.history_["valid_score"]
     )
     assert axis.get_title(loc="left") == "R²"
-    assert "kept" not in words(display)
+    assert "kept" not in words(display.figure_)
 
 
 def test_a_score_that_is_the_accuracy_is_drawn_once():
@@ -131,7 +131,7 @@ def test_the_marks_are_where_they_belong():
         grey = axis.patches[0]
         assert (grey.get_x(), grey.get_x() + grey.get_width()) == (0.5, 2.5)
     whole = TrainingHistoryDisplay.from_history(history(9), max_epochs=9)
-    assert "stopped" not in words(whole)
+    assert "stopped" not in words(whole.figure_)
 
 
 @pytest.mark.parametrize("n", [1, 3, 300])
@@ -164,6 +164,21 @@ def test_a_rate_that_stays_and_a_loss_that_explodes_have_numbers():
     assert_legible(display.figure_)
 
 
+@pytest.mark.parametrize(("first", "n_runs"), [(1, 1), (3, 1), (5, 1)])
+def test_a_training_that_diverged_says_so(first, n_runs, place):  # noqa: F811
+    table = history(5)
+    table.loc[table["epoch"] >= first, ["train_loss", "valid_loss"]] = np.nan
+    display = TrainingHistoryDisplay.from_history(table, ax=place)
+    written = words(display.figure_)
+    assert f"Diverged: no finite loss in epoch {first}" in written
+    assert "no finite loss" in written.replace("Diverged: no finite loss", "")
+    for axis in display.axes_.values():
+        (span,) = axis.patches
+        assert (span.get_x(), span.get_x() + span.get_width()) == (first - 0.5, 5.5)
+        assert span.get_hatch()
+    assert_legible(display.figure_)
+
+
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(ValueError, match="no column 'train_loss'"):
         TrainingHistoryDisplay(pd.DataFrame({"loss": [1.0]}))
@@ -186,8 +201,9 @@ def test_axes_of_a_figure_need_no_pyplot(monkeypatch):
     display = TrainingHistoryDisplay.from_history(history(3), ax=left)
     assert display.figure_ is figure
     assert not left.axison
+    figure.draw_without_rendering()
     assert all(
-        axis.get_position().x1 < right.get_position().x0
+        axis.get_window_extent().x1 < right.get_window_extent().x0
         for axis in display.axes_.values()
     )
     with pytest.raises(ImportError, match=r"pip install 'sklearn_dl\[plots\]'"):

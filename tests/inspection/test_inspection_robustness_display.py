@@ -9,12 +9,12 @@ from panel_cases import (  # noqa: F401
     no_windows,
     place,
     without_matplotlib,
+    words,
 )
 from robustness_cases import ByBrightness, halves, photographs
 
 from sklearn_dl.inspection import (
     RobustnessDisplay,
-    RobustnessOptions,
     RobustnessReport,
     list_corruptions,
     robustness_report,
@@ -79,11 +79,21 @@ def test_each_panel_holds_its_change():
     at_2 = band[band[:, 0] == 2, 1]
     assert min(at_2) == pytest.approx(0.95 - rows["high"].iloc[-1])
     assert max(at_2) == pytest.approx(0.95 - rows["low"].iloc[-1])
-    levels = [line.get_ydata()[0] for line in display.axes_["darker"].get_lines()]
-    assert levels[0] == 0.95  # as they are
-    (dot,) = display.axes_["flip"].containers
+    as_they_are, _ = display.axes_["darker"].get_lines()
+    assert set(as_they_are.get_ydata()) == {0.95}
+    (dot,) = solid(display.axes_["flip"])
     flip = found.table.query("corruption == 'flip'")
-    assert list(dot.lines[0].get_ydata()) == flip["score"].tolist()
+    assert dot.get_ydata() == flip["score"].tolist()
+    (interval,) = display.axes_["flip"].collections[0].get_segments()
+    ends = 0.95 - flip[["low", "high"]].to_numpy()[0]
+    np.testing.assert_allclose(interval[:, 1], ends)
+
+
+def test_captions_say_the_highest_severity_also_where_they_wrap(place):  # noqa: F811
+    display = RobustnessDisplay.from_report(report(["blur", "flip", "noise"]), ax=place)
+    captions = [axis.get_xlabel() for axis in display.axes_.values()]
+    assert " ".join(captions[0].split()) == "at 2: 1.50% of the shorter side"
+    assert captions[1] == "left and right"
 
 
 def test_drops_are_in_points():
@@ -91,12 +101,12 @@ def test_drops_are_in_points():
     display = RobustnessDisplay(found).plot(value="drop")
     (line,) = solid(display.axes_["noise"])
     np.testing.assert_allclose(line.get_ydata(), [0, 1, 2, 4])
-    assert display.ax_.get_ylabel() == "drop, points"
+    assert "drop, points" in words(display.figure_)
     errors = report(["blur", "noise"], scoring="neg_mean_squared_error")
     display = RobustnessDisplay(errors).plot(value="drop")
     (line,) = solid(display.axes_["noise"])
     np.testing.assert_allclose(line.get_ydata(), [0, 0.01, 0.02, 0.04])
-    assert display.ax_.get_ylabel() == "drop"
+    assert "drop, points" not in words(display.figure_)
 
 
 def test_weaknesses_are_named_and_marked():
@@ -157,7 +167,7 @@ def test_some_corruptions_share_one_panel(place):  # noqa: F811
     assert len({line.get_marker() for line in lines}) == 4
     noise = report().table.query("corruption == 'noise'")
     np.testing.assert_allclose(lines[0].get_ydata(), [0.95, *noise["score"]])
-    dots = [dot.lines[0].get_xdata()[0] for dot in display.ax_.containers]
+    dots = [x[0] for line in display.ax_.get_lines() if len(x := line.get_xdata()) == 1]
     assert len(set(dots)) == 2  # beside each other
     assert_legible(display.figure_)
 
@@ -167,10 +177,12 @@ def test_an_estimator_is_asked_as_by_the_report():
     options = {
         "corruptions": ["darker", "flip"],
         "severities": [1, 2],
-        "options": RobustnessOptions(per_class=True, n_resamples=50),
+        "per_class": True,
     }
-    display = RobustnessDisplay.from_estimator(ByBrightness().fit(), X, y, **options)
-    found = robustness_report(ByBrightness().fit(), X, y, **options)
+    display = RobustnessDisplay.from_estimator(
+        ByBrightness().fit(), X, y, report_kw={**options, "n_resamples": 50}
+    )
+    found = robustness_report(ByBrightness().fit(), X, y, **options, n_resamples=50)
     pd.testing.assert_frame_equal(display.report.table, found.table)
     assert set(display.axes_) == {"flip", "darker"}
     assert_legible(display.figure_)
@@ -181,11 +193,9 @@ def test_names_of_classes_and_scores_are_no_mathematics(place):  # noqa: F811
     display = RobustnessDisplay.from_report(
         report(["blur", "noise"], classes, scoring="a$b$"), ax=place
     )
-    assert display.ax_.get_ylabel() in (r"a\$b\$", "score")
-    legend = next(ax.get_legend() for ax in display.figure_.axes if ax.get_legend())
-    names = [t.get_text() for t in legend.get_texts()]
-    assert {r"recall of \$x^2", r"recall of \$\nothing\$"} <= set(names)
-    assert "…" in names[-1]
+    names = [text for text, _ in drawn_texts(display.figure_)]
+    assert {r"a\$b\$", r"recall of \$x^2", r"recall of \$\nothing\$"} <= set(names)
+    assert any("…" in name for name in names if name.startswith("recall of a class"))
     assert_legible(display.figure_)
 
 

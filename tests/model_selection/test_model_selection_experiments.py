@@ -348,14 +348,14 @@ def test_the_picture_holds_the_scores():
         "better",
         "worse",
     ]
-    places = [c.lines[0].get_xydata()[0].tolist() for c in axis.containers]
-    assert places == [[0.75, 0], [0.9, 1], [0.8, 2]]
-    reach = axis.containers[0].lines[2][0].get_segments()[0][:, 0]
-    np.testing.assert_allclose(reach, [0.7, 0.8])
+    reaches, dots = axis.collections
+    assert dots.get_offsets().tolist() == [[0.75, 0], [0.9, 1], [0.8, 2]]
+    np.testing.assert_allclose(reaches.get_segments()[0], [[0.7, 0], [0.8, 0]])
     texts = [t.get_text() for t in axis.texts]
     assert texts == ["0.750  12 s", "0.900  +0.150", "0.800  -0.100"]
-    colours = [c.lines[0].get_color() for c in axis.containers]
-    assert len(set(colours)) == 3  # as the others, the best, one that fell
+    assert (
+        len({*map(tuple, dots.get_facecolors())}) == 3
+    )  # as the others, the best, one that fell
     assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the first on top
     display.figure_.canvas.draw()
     pyplot.close(display.figure_)
@@ -396,7 +396,7 @@ def test_names_are_no_mathematics_and_small_numbers_are_seen(place):  # noqa: F8
 @pytest.mark.parametrize("size", [(12, 4), (7, 3)])
 def test_names_and_numbers_stay_in_a_subplot_in_the_middle(size):
     figure = pytest.importorskip("matplotlib.figure").Figure(size)
-    ax = figure.subplots(1, 3)[1]
+    left, ax, right = figure.subplots(1, 3)
     own = ax.get_window_extent().frozen()
     display = ExperimentsDisplay.from_experiments(described(), ax=ax)
     drawn_texts(figure)
@@ -404,8 +404,8 @@ def test_names_and_numbers_stay_in_a_subplot_in_the_middle(size):
         t.get_window_extent()
         for t in [*ax.get_yticklabels(), *ax.texts, ax.xaxis.label]
     ]
-    assert min(box.x0 for box in boxes) > own.x0 - 1
-    assert max(box.x1 for box in boxes) < own.x1 + 1
+    assert min(box.x0 for box in boxes) > left.get_window_extent().x1
+    assert max(box.x1 for box in boxes) < right.get_tightbbox().x0
     assert display.ax_.get_window_extent().width > 0.1 * own.width
 
 

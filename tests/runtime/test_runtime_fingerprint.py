@@ -16,6 +16,7 @@ import threading
 import tracemalloc
 import weakref
 from collections import namedtuple
+from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 
@@ -641,3 +642,9 @@ def test_tokens_differ_after_a_fork():
 def test_locks_are_all_the_same():
     assert text_of(threading.Lock()) == text_of(threading.Lock())
     assert text_of(threading.RLock()) == text_of(threading.RLock())
+
+
+def test_a_partial_is_told_alike_before_and_after_somebody_looked_at_it():
+    seen = functools.partial(round, ndigits=1)
+    first = text_of(seen)
+    assert text_of(deepcopy(seen)) == first == text_of(seen)
