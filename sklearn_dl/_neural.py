@@ -56,6 +56,7 @@ from sklearn_dl.training import (
     fitted_attributes,
     gives_margins,
     is_checkpoint,
+    is_ours,
     noted,
     resolve_loss,
     resolve_schedule,
@@ -166,6 +167,9 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             read = bound(self._dataset, network, regime, execution, seed, stack)
             training = read(rows, augmented=True)
             validating = None if held_out is None else read(held_out)
+            if network.backbone.shared and not all(map(is_ours, self.callbacks or ())):
+                network.backbone = copy.deepcopy(network.backbone)
+                network.backbone.unsettle()  # somebody may write to it
             fingerprint = None
             if any(map(is_checkpoint, self.callbacks or ())):
                 fingerprint = self._fingerprint(rows, held_out, previous)

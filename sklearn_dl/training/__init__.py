@@ -33,6 +33,7 @@ from sklearn_dl.training._net import build_callbacks as build_callbacks
 from sklearn_dl.training._net import build_net as build_net
 from sklearn_dl.training._net import check_net_params as check_net_params
 from sklearn_dl.training._net import is_checkpoint as is_checkpoint
+from sklearn_dl.training._net import is_ours as is_ours
 from sklearn_dl.training._optimizers import OPTIMIZERS as OPTIMIZERS
 from sklearn_dl.training._optimizers import Optimizer
 from sklearn_dl.training._regime import Regime as Regime

@@ -720,6 +720,11 @@ def build_callbacks(
     return [*first, *chosen, *(c for c in users if c not in first)]
 
 
+def is_ours(callback) -> bool:
+    """Tell whether a callback is of this library, and so leaves frozen parts alone."""
+    return class_of(callback).__module__.startswith("sklearn_dl.")
+
+
 def is_checkpoint(callback) -> bool:
     """Tell whether a user's callback is a `Checkpoint`."""
     return issubclass(class_of(callback), Checkpoint)
