@@ -128,14 +128,18 @@ class ImageEstimatorMixin(CallbackSupportMixin):
         All estimators of the process that ask for the same have the very same one.
         """
         resolve_cache(self.cache)  # what is wrong with it is said now
-        self._warn_once_that_nothing_hits()
-        normalization = _normalization(self.preprocessing)
+        if self.weights is None:
+            self._warn_once_that_nothing_hits()
+        normalization = None
+        if isinstance(self.preprocessing, str | tuple | list):
+            normalization = _normalization(self.preprocessing)
+        size = self.image_size
         backbone = shared_backbone(
             self.backbone,
             self.weights,
             layer=tuple(self.layer) if isinstance(self.layer, list) else self.layer,
             preprocessing=None if normalization else self.preprocessing,
-            image_size=_size(self.image_size),
+            image_size=tuple(size) if isinstance(size, list) else size,
             seed=seed,
             device=execution.device,
             dtype=execution.module_dtype,
@@ -152,9 +156,9 @@ class ImageEstimatorMixin(CallbackSupportMixin):
 
     def _warn_once_that_nothing_hits(self) -> None:
         """Warn at the second of the random backbones that no cache can serve."""
-        random = self.weights is None and not callable(self.backbone)
         frozen = getattr(self, "trainable", "head") == "head"
-        if random and frozen and self.random_state is None and self.cache is not None:
+        found_again = callable(self.backbone) or self.random_state is not None
+        if frozen and not found_again and self.cache is not None:
             if next(_UNSEEDED) == 1:
                 warnings.warn(
                     "weights=None with random_state=None draws another backbone at "
@@ -173,16 +177,10 @@ def on_cpu(module: torch.nn.Module) -> torch.nn.Module:
     return copy.deepcopy(module).cpu()
 
 
-def _size(image_size) -> Any:
-    return tuple(image_size) if isinstance(image_size, list) else image_size
-
-
 def _normalization(preprocessing) -> Any:
     """Return "data" or (mean, std) where `preprocessing` is that, else None."""
-    if isinstance(preprocessing, str) and preprocessing == "data":
-        return "data"
-    if not isinstance(preprocessing, tuple | list):
-        return None
+    if isinstance(preprocessing, str):
+        return "data" if preprocessing == "data" else None
     try:
         mean, std = (tuple(float(v) for v in part) for part in preprocessing)
     except (TypeError, ValueError):

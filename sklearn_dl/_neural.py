@@ -146,7 +146,13 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             if validation is not None or self.early_stopping:
                 rows, held_out = self._split(rows, validation, seed)
             # What is wrong with these is said before images are read.
-            loss, net_params = self._loss(), self.net_params or {}
+            targets, net_params = self._targets, self.net_params or {}
+            loss = resolve_loss(
+                self.loss,
+                kind=targets.kind,
+                n_outputs=targets.n_outputs,
+                label_weight=targets.label_weight,
+            )
             if net_params:
                 check_net_params(net_params, len(rows), execution.step_size)
             keep_large_blocks()
@@ -189,7 +195,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 net.continue_from(self.history_, getattr(self, "_net", None))
             net.partial_fit(training, None)
             self._finish(net, goes_on)
-        if network.trains_backbone:
+        if network.backbone.trains:
             release_memory()
         if net.interrupted_:
             # The estimator is usable; a search over it must still stop.
@@ -227,14 +233,6 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             return rows, Rows(source, target, weight, note=note).weighted()
         strata = self._targets.strata(rows.target)
         return rows.split(self.validation_fraction, strata, seed)
-
-    def _loss(self) -> torch.nn.Module:
-        return resolve_loss(
-            self.loss,
-            kind=self._targets.kind,
-            n_outputs=self._targets.n_outputs,
-            label_weight=self._targets.label_weight,
-        )
 
     def _new_network(
         self, rows: Rows, execution: Execution, seed: int, previous
@@ -291,9 +289,9 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         if augmenter is not None:
             view = AugmentedView(augmenter, seed)
         changing = view is not None or mixing is not None
-        if not changing and (regime.warmup_epochs or not network.trains_backbone):
+        if not changing and (regime.warmup_epochs or not network.backbone.trains):
             features = self._features(network.backbone, rows, execution)
-        if changing or network.trains_backbone:
+        if changing or network.backbone.trains:
             pixels = stack.enter_context(
                 PixelReader(
                     rows.source, preprocessing, execution.device, rows.rows, view
@@ -368,13 +366,16 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         )
         if chance is not None and len(net.history):
             kept = getattr(self, "best_epoch_", len(net.history))
-            warn_of_divergence(net, kept, chance * self._targets.largest_weight)
+            if self._targets.label_weight is not None:
+                chance *= float(self._targets.label_weight.max())
+            warn_of_divergence(net, kept, chance)
         self.__dict__.update(fitted_attributes(net))
         interrupted = "interrupted by the user" if net.interrupted_ else ""
         self.stop_reason_ = interrupted or net.stop_reason_
         self._network.eval().backbone.settle()
-        net.forget_training()
+        net.optimizer_.zero_grad(set_to_none=True)
         if goes_on:
+            net.forget_training()
             self._net = net
 
     @property
@@ -414,7 +415,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             return (values if views is None else values.mean(1)).to(outputs)
 
         options: dict[str, Any] = {"description": "predictions", "views": views}
-        if network.trains_backbone:
+        if network.backbone.trains:
             return run_network(
                 network,
                 source,

@@ -34,11 +34,6 @@ class Targets(ABC):
     classes: np.ndarray
     label_weight: np.ndarray | None = None
 
-    @property
-    def largest_weight(self) -> float:
-        """Return how much a label's weight may raise the loss."""
-        return 1.0 if self.label_weight is None else float(self.label_weight.max())
-
     @abstractmethod
     def encode(self, y, name: str = "y") -> torch.Tensor:
         """Return y for the loss; raise where it is not like the y of the fit."""

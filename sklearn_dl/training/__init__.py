@@ -26,7 +26,6 @@ from sklearn_dl.training._losses import EpsilonInsensitiveLoss, HingeLoss, LogLo
 from sklearn_dl.training._losses import chance_loss as chance_loss
 from sklearn_dl.training._losses import gives_margins as gives_margins
 from sklearn_dl.training._losses import resolve_loss as resolve_loss
-from sklearn_dl.training._module import BackboneWithHead as BackboneWithHead
 from sklearn_dl.training._net import EstimatorNet as EstimatorNet
 from sklearn_dl.training._net import Recipe as Recipe
 from sklearn_dl.training._net import build_callbacks as build_callbacks
@@ -36,6 +35,7 @@ from sklearn_dl.training._net import is_checkpoint as is_checkpoint
 from sklearn_dl.training._net import is_ours as is_ours
 from sklearn_dl.training._optimizers import OPTIMIZERS as OPTIMIZERS
 from sklearn_dl.training._optimizers import Optimizer
+from sklearn_dl.training._regime import BackboneWithHead as BackboneWithHead
 from sklearn_dl.training._regime import Regime as Regime
 from sklearn_dl.training._regime import Trainable
 from sklearn_dl.training._schedule import SCHEDULES as SCHEDULES

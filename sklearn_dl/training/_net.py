@@ -37,13 +37,17 @@ from sklearn_dl.training._callbacks import (
 )
 from sklearn_dl.training._checkpoint import Checkpoint
 from sklearn_dl.training._dataset import RowLoader, TrainingRows, sent, whole_batch
-from sklearn_dl.training._module import BackboneWithHead
 from sklearn_dl.training._optimizers import (
     WAYS_OF_THE_STEP,
     Optimizer,
     parameter_groups,
 )
-from sklearn_dl.training._regime import Regime, learned_state, trains_batch_norm
+from sklearn_dl.training._regime import (
+    BackboneWithHead,
+    Regime,
+    learned_state,
+    trains_batch_norm,
+)
 from sklearn_dl.training._schedule import LearningRates, Schedule
 
 _TARGET = "_target"
@@ -80,16 +84,9 @@ class Recipe:
 
 
 class Interrupts:
-    """Ctrl-C, told from a `KeyboardInterrupt` that a callback raises.
+    """Ctrl-C, told from a `KeyboardInterrupt` that a callback raises."""
 
-    Attributes
-    ----------
-    came : bool
-        Whether Ctrl-C came while it watched.
-    """
-
-    def __init__(self):
-        self.came = False
+    came = False  # while it watched
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -250,7 +247,7 @@ class EstimatorNet(NeuralNet):
         for rows in (dataset_train, dataset_valid):
             if rows is not None:
                 rows.start_epoch(epoch)
-                if not self.warming_up_ and self.module_.trains_backbone:
+                if not self.warming_up_ and self.module_.backbone.trains:
                     rows.use_pixels()
         key = int(keyed_generator(self.recipe.seed, epoch).integers(2**62))
         reseed(key, self.recipe.execution.device)
@@ -292,7 +289,8 @@ class EstimatorNet(NeuralNet):
         if self.stop_:
             return self
         try:
-            return super().fit_loop(X, y, self.epochs_left_, **kwargs)
+            epochs = self.max_epochs - self._epochs_done
+            return super().fit_loop(X, y, epochs, **kwargs)
         except StopTraining:
             pass
         except KeyboardInterrupt:
@@ -366,13 +364,13 @@ class EstimatorNet(NeuralNet):
         with self.recipe.execution.autocast():
             return self.module_(**values).to(self.recipe.execution.module_dtype)
 
-    def _parts(self, x: Mapping[str, torch.Tensor]) -> Iterator[dict[str, Any]]:
-        """Yield a batch in `parts_` parts, or as many as it has rows."""
+    def _parts(self, x: Mapping[str, torch.Tensor]) -> list[dict[str, Any]]:
+        """Return a batch in `parts_` parts, or as many as it has rows."""
         n_rows = len(next(iter(x.values())))
         parts = max(1, min(self.parts_, n_rows))
         ends = [n_rows * k // parts for k in range(parts + 1)]
-        for rows in map(slice, ends[:-1], ends[1:]):
-            yield {name: value[rows] for name, value in x.items()}
+        slices = map(slice, ends[:-1], ends[1:])
+        return [{name: v[rows] for name, v in x.items()} for rows in slices]
 
     def get_loss(self, y_pred, y_true, X=None, training=False) -> torch.Tensor:
         """Return the mean over the batch of the weighted losses of the rows.
@@ -438,7 +436,9 @@ class EstimatorNet(NeuralNet):
         """Add up the gradients of the parts of a batch."""
         losses: list[torch.Tensor] = []
         outputs: list[torch.Tensor] = []
-        parts = list(self._parts({**inputs, _TARGET: target}))
+        parts = [{**inputs, _TARGET: target}]
+        if self.parts_ > 1:
+            parts = self._parts(parts[0])
         for part in parts:
             wanted = part.pop(_TARGET)
             y_pred = self.infer(part, **fit_params)
@@ -532,7 +532,6 @@ class EstimatorNet(NeuralNet):
         # Its scale is found by trial: a stream of short fits must not begin anew.
         self.scaler_state_ = self.scaler_.state_dict()
         self.scaler_ = None
-        self.optimizer_.zero_grad(set_to_none=True)
 
     def on_cpu(self) -> "EstimatorNet":
         """Return the net on the CPU, a copy where it is on another device."""

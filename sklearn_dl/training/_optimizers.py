@@ -9,7 +9,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
-from sklearn_dl.training._module import BackboneWithHead
+from sklearn_dl.training._regime import BackboneWithHead
 
 # name: (class, arguments, learning rate that suits it)
 OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict, float]] = {

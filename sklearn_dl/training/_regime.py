@@ -1,4 +1,4 @@
-"""Transfer regimes: what is trained when, and at which rates."""
+"""Transfer regimes: a backbone with a head, and what of it is trained when."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -10,7 +10,43 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
-from sklearn_dl.training._module import BackboneWithHead
+from sklearn_dl.backbones import Backbone
+
+
+class BackboneWithHead(nn.Module):
+    """A backbone's features through a head.
+
+    The one network serves both ways of training: from pixels, through the
+    backbone, and from features that the frozen backbone gave before.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Maps (b, 3, height, width) to (b, n_features).
+    head : nn.Module
+        Maps (b, n_features) to (b, n_outputs); see `Head`.
+    """
+
+    backbone: Backbone
+    head: nn.Module
+
+    def __init__(self, backbone: Backbone, head: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(
+        self, x: torch.Tensor | None = None, features: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the head's outputs, (b, n_outputs), for pixels or for features."""
+        if features is None:
+            assert x is not None
+            if self.training and not (self.backbone.trains or x.requires_grad):
+                with torch.no_grad():  # evaluation may want gradients of its maps
+                    features = self.backbone(x)
+            else:
+                features = self.backbone(x)
+        return self.head(features)
 
 
 class Trainable(BaseEstimator):
@@ -152,7 +188,7 @@ class Regime:
         The network is left as the last phase has it.
         """
         self.set_phase(network, warming_up=False)
-        part: nn.Module = network if network.trains_backbone else network.head
+        part: nn.Module = network if network.backbone.trains else network.head
         prefix = "" if part is network else "head."
         trained = part.named_parameters(prefix.removesuffix("."))
         return frozenset(name for name, p in trained if p.requires_grad)
@@ -162,7 +198,7 @@ def trains_batch_norm(network: BackboneWithHead) -> bool:
     """Tell whether training moves the statistics of some BatchNorm."""
     network.train()
     norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    part: nn.Module = network if network.trains_backbone else network.head
+    part: nn.Module = network if network.backbone.trains else network.head
     return any(isinstance(m, norms) and m.training for m in part.modules())
 
 
