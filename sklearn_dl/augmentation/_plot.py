@@ -294,7 +294,7 @@ def _drawn(
             else plain[row]
             for row, image in enumerate(images)
         ]
-        columns.append(_mixed(views, *mixture, [seed, draw]))
+        columns.append(_mixed(views, mixture, [seed, draw]))
     return AugmentationDisplay(plain, columns)
 
 
@@ -307,13 +307,14 @@ def _as_image(image: Image.Image | np.ndarray) -> Any:
     return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
 
 
-def _mixed(views, mix, alpha, key) -> list[tuple[torch.Tensor, str]]:
+def _mixed(views, mixture, key) -> list[tuple[torch.Tensor, str]]:
     """Return a column of images, each with what is written below it."""
+    mix, alpha = mixture
     if mix is None:
         return [(view, "") for view in views]
     channels = max(len(view) for view in views)
     floats = [torch.from_numpy(to_floats(view.numpy())) for view in views]
-    mixed = mix_batch(
+    mixed: Any = mix_batch(
         torch.stack([view.expand(channels, -1, -1) for view in floats]),
         torch.arange(len(views)),
         torch.ones(len(views)),
