@@ -254,7 +254,7 @@ class DiversityDisplay:
             bar = ax.figure.colorbar(
                 image, ax=ax, location="bottom", aspect=40, pad=0.02
             )
-            bar.ax.tick_params(labelsize=letters - 2)
+            bar.ax.tick_params(labelsize=max(letters - 2, 6))
             return  # no room for numbers in the cells
         look = {"ha": "center", "va": "center", "fontsize": size, **(kw[1] or {})}
         for (row, column), text in texts.items():

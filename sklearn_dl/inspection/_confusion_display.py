@@ -215,7 +215,8 @@ class MostConfusedDisplay:
         size = (side + 0.6 + right, max(side + 0.9, _PICTURE * n_rows))
         place = place_of("MostConfusedDisplay", ax, size)
         self.figure_ = place.whole
-        self.axes_, self.headings_ = np.empty((0, 0), dtype=object), []
+        self.axes_ = np.empty((0, 0), dtype=object)
+        self.headings_: list[Any] = []
         matrix, pairs = place, None
         if n_rows and place.width >= 1.2 * place.height:
             matrix, pairs = place.divided(right / size[0], across=True)

@@ -220,7 +220,7 @@ class RobustnessDisplay:
         place = place_of(
             "RobustnessDisplay",
             ax,
-            (max(1.75 * columns + 0.6, 4.2), 1.4 * rows + 1.4),
+            (max(1.75 * columns + 0.6, 4.2), 1.4 * rows + 1.6),
         )
         letters, width = place.letters(columns, rows), 0.85 * place.width / columns
         axes = place.figure.subplots(
@@ -228,13 +228,14 @@ class RobustnessDisplay:
         )
         self.axes_ = dict(zip(curves, axes.flat, strict=False))
         self.ax_, self.figure_ = axes[0, 0], place.whole
-        classes = self._classes(value)
+        classes, table = self._classes(), self.report.classes
+        spacious = place.height > 0.8 * rows + 1
         for (name, curve), axis in zip(curves.items(), axes.flat, strict=False):
             weakness = self._weakness(name)
             colour = _BY_WEAKNESS[weakness]
             _draw_start(axis, curve)
             for label, look in classes.items():
-                table = self.report.classes
+                assert table is not None
                 chosen = table[(table[_NAME] == name) & (table["class"] == label)]
                 clean = float((chosen["score"] + chosen["drop"]).iloc[0])
                 _draw_class(axis, self._curve(chosen, clean, value), look)
@@ -249,14 +250,14 @@ class RobustnessDisplay:
                 fontweight="bold" if weakness else "normal",
             )
             tidy(axis, letters)
-            if place.height > 0.8 * rows + 1:  # else curves matter more than captions
+            if spacious:  # else curves matter more than captions
                 caption = wrapped(_caption(curve), width, letters - 1)
                 axis.set_xlabel(caption, fontsize=letters - 1, color="0.3", labelpad=2)
         for axis in axes.flat[n:]:
             axis.set_axis_off()
         for axis in axes.flat[max(n - columns, 0) : n]:
             axis.tick_params(labelbottom=True)
-        self.ax_.locator_params(axis="y", nbins=3, min_n_ticks=1)
+        self.ax_.locator_params(axis="y", nbins=3 if spacious else 1, min_n_ticks=1)
         _set_ticks(self.ax_, curves, width)
         place.figure.supxlabel("severity", fontsize=letters)
         place.figure.supylabel(self._label(value), fontsize=letters)
@@ -271,7 +272,6 @@ class RobustnessDisplay:
             fitted_apart(list(classes), 1.6, letters), classes.values(), strict=True
         ):
             handles.append(_line(f"recall of {name}", **look))
-        table = self.report.classes
         left_out = 0 if table is None else table["class"].nunique() - len(classes)
         place.head(self._title(curves, left_out), handles, letters)
         return self
@@ -305,7 +305,9 @@ class RobustnessDisplay:
             start, unit = 0.0, self._unit
         rows = rows.iloc[np.argsort(rows[_SEVERITY].to_numpy(), kind="stable")]
         names = {"value": "drop", "low": "low", "high": "high"}
-        table = {k: start + unit * rows[name].to_numpy() for k, name in names.items()}
+        table: dict[str, Any] = {
+            k: start + unit * rows[name].to_numpy() for k, name in names.items()
+        }
         table |= {"x": rows[_SEVERITY].to_numpy(), "amount": rows.get("amount", "")}
         curve = pd.DataFrame(table).reset_index(drop=True)
         curve.attrs["start"] = start
@@ -350,14 +352,14 @@ class RobustnessDisplay:
             said += f" {left_out} classes that fall less are not drawn."
         return said
 
-    def _classes(self, value: str) -> dict[Any, dict]:
+    def _classes(self) -> dict[Any, dict]:
         """Return the looks of the classes that fall most, in their order."""
         table = self.report.classes
         if table is None:
             return {}
         falls = table.groupby("class", sort=False)["drop"].max()
-        most = falls.sort_values(ascending=False, kind="stable").index
-        most = {*most[: len(_CLASS_COLOURS)]}
+        order = falls.sort_values(ascending=False, kind="stable").index
+        most = {*order[: len(_CLASS_COLOURS)]}
         drawn = [label for label in falls.index if label in most]
         looks = zip(_CLASS_COLOURS, _DASHES[1:], strict=False)
         return {
