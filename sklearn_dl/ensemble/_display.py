@@ -218,7 +218,7 @@ class DiversityDisplay:
             (self.ax_.yaxis, labels, 0.7 * place.height / n / 0.2),
             (self.ax_.xaxis, [str(k + 1) for k in range(n)], cell / 0.25),
         ):
-            step = max(int(np.ceil(1 / room)), 1)  # not all of many find room
+            step = int(np.ceil(max(1 / room, n / 25)))  # not all of many find room
             axis.set_ticks(range(0, n, step), texts[::step])
         self.ax_.tick_params(length=0, labelsize=letters)
         self._draw_pairs(table.to_numpy(), value, cell, letters, (im_kw, text_kw))

@@ -22,6 +22,15 @@ from sklearn_dl._plots import (
 )
 from sklearn_dl.inspection._report import RobustnessReport
 from sklearn_dl.inspection._robustness import robustness_report
+from sklearn_dl.inspection._robustness_curves import (
+    caption_of,
+    draw_class,
+    draw_curve,
+    draw_start,
+    handle,
+    set_severities,
+    shared_handles,
+)
 
 _NAME, _SEVERITY = "corruption", "severity"  # columns of the report
 _NAMED = 8  # weaknesses in the heading; panels have their stars
@@ -31,7 +40,6 @@ _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 2)))
 _MARKERS = "osD^vP"
 # Of classes, which leave the colours of the whole to it.
 _CLASS_COLOURS = (GREEN, PURPLE, SKY_BLUE, BLACK)
-_CLEAN: dict[str, Any] = {"color": "0.35", "linestyle": "--", "linewidth": 1}
 # Scores from 0 to 1, whose drops are said in points.
 _SHARES = (
     *("accuracy", "average_precision", "balanced_accuracy", "f1", "jaccard"),
@@ -233,14 +241,14 @@ class RobustnessDisplay:
         for (name, curve), axis in zip(curves.items(), axes.flat, strict=False):
             weakness = self._weakness(name)
             colour = _BY_WEAKNESS[weakness]
-            _draw_start(axis, curve)
+            draw_start(axis, curve)
             for label, look in classes.items():
                 assert table is not None
                 chosen = table[(table[_NAME] == name) & (table["class"] == label)]
                 clean = float((chosen["score"] + chosen["drop"]).iloc[0])
-                _draw_class(axis, self._curve(chosen, clean, value), look)
+                draw_class(axis, self._curve(chosen, clean, value), look)
             look = {"color": colour, "linewidth": 1.5 + 0.4 * weakness}
-            _draw_curve(axis, curve, {**look, "marker": "o", **line_kw})
+            draw_curve(axis, curve, {**look, "marker": "o", **line_kw})
             axis.set_title(
                 fitted(name, 0.9 * width, letters, after=f" {'*' * weakness}".rstrip()),
                 loc="left",
@@ -251,27 +259,27 @@ class RobustnessDisplay:
             )
             tidy(axis, letters)
             if spacious:  # else curves matter more than captions
-                caption = wrapped(_caption(curve), width, letters - 1)
+                caption = wrapped(caption_of(curve), width, letters - 1)
                 axis.set_xlabel(caption, fontsize=letters - 1, color="0.3", labelpad=2)
         for axis in axes.flat[n:]:
             axis.set_axis_off()
         for axis in axes.flat[max(n - columns, 0) : n]:
             axis.tick_params(labelbottom=True)
         self.ax_.locator_params(axis="y", nbins=3 if spacious else 1, min_n_ticks=1)
-        _set_ticks(self.ax_, curves, width)
+        set_severities(self.ax_, curves, width)
         place.figure.supxlabel("severity", fontsize=letters)
         place.figure.supylabel(self._label(value), fontsize=letters)
         weakest = {self._weakness(name): axis for name, axis in self.axes_.items()}
         names = ("within chance", "beyond chance *", f"{self._margin} **")
         handles = [
-            _line(names[k], color=_BY_WEAKNESS[k], marker="o", markersize=3)
+            handle(names[k], color=_BY_WEAKNESS[k], marker="o", markersize=3)
             for k in sorted(weakest, reverse=True)
         ]
-        handles += _shared(self.report.confidence_level)
+        handles += shared_handles(self.report.confidence_level)
         for name, look in zip(
             fitted_apart(list(classes), 1.6, letters), classes.values(), strict=True
         ):
-            handles.append(_line(f"recall of {name}", **look))
+            handles.append(handle(f"recall of {name}", **look))
         left_out = 0 if table is None else table["class"].nunique() - len(classes)
         place.head(self._title(curves, left_out), handles, letters)
         return self
@@ -281,20 +289,20 @@ class RobustnessDisplay:
         self.ax_, self.figure_ = place.figure.subplots(), place.whole
         self.axes_ = dict.fromkeys(curves, self.ax_)
         letters, handles = place.letters(), []
-        _draw_start(self.ax_, next(iter(curves.values())))
+        draw_start(self.ax_, next(iter(curves.values())))
         once = [name for name, curve in curves.items() if curve["x"].isna().all()]
         for n, (name, curve) in enumerate(curves.items()):
             look = {"color": _COLOURS[n], "linestyle": _DASHES[n], "linewidth": 1.9}
             look |= {"marker": _MARKERS[n], **line_kw}
             beside = 1.0 + 0.1 * (once.index(name) + 1) if name in once else 1.0
-            _draw_curve(self.ax_, curve, look, beside)
+            draw_curve(self.ax_, curve, look, beside)
             label = f"{name} {'*' * self._weakness(name)}".rstrip()
-            handles.append(_line(f"{label} ({_caption(curve)})", **look))
+            handles.append(handle(f"{label} ({caption_of(curve)})", **look))
         tidy(self.ax_, letters)
         self.ax_.set_xlabel("severity", fontsize=letters)
         self.ax_.set_ylabel(self._label(value), fontsize=letters)
-        _set_ticks(self.ax_, curves, 0.85 * place.width)
-        handles += _shared(self.report.confidence_level)
+        set_severities(self.ax_, curves, 0.85 * place.width)
+        handles += shared_handles(self.report.confidence_level)
         place.head(self._title(curves), handles, letters)
         return self
 
@@ -366,72 +374,3 @@ class RobustnessDisplay:
             label: {"color": colour, "linestyle": dashes, "linewidth": 1.2}
             for label, (colour, dashes) in zip(drawn, looks, strict=False)
         }
-
-
-def _draw_start(ax, curve: pd.DataFrame) -> None:
-    """Draw the value of the images as they are, over a grid."""
-    ax.axhline(curve.attrs["start"], **_CLEAN)
-    ax.grid(axis="y", color="0.92")
-
-
-def _draw_curve(ax, curve: pd.DataFrame, look: dict, x: float = 1.0) -> None:
-    """Draw a curve with its band; without severities a dot at x with its interval."""
-    start, colour = curve.attrs["start"], look["color"]
-    if curve["x"].isna().all():
-        row = curve.iloc[0]
-        ax.plot([x], [row["value"]], look["marker"], color=colour, markersize=5)
-        ax.vlines(x, row["low"], row["high"], color=colour, alpha=0.45, linewidth=3)
-        return
-    band = [np.r_[start, curve[name]] for name in ("low", "high")]
-    ax.fill_between(
-        np.r_[0.0, curve["x"]], *band, color=colour, alpha=0.25, linewidth=0
-    )
-    ax.plot(
-        np.r_[0.0, curve["x"]],
-        np.r_[start, curve["value"]],
-        **{"markersize": 3.5, **look},
-    )
-
-
-def _draw_class(ax, curve: pd.DataFrame, look: dict) -> None:
-    if curve["x"].isna().all():
-        ax.plot([1.0], curve["value"], "_", color=look["color"], markersize=12)
-    else:
-        start = curve.attrs["start"]
-        ax.plot(np.r_[0.0, curve["x"]], np.r_[start, curve["value"]], **look)
-
-
-def _caption(curve: pd.DataFrame) -> str:
-    """Say in words what the highest severity is."""
-    last = curve.iloc[-1]
-    return (
-        last["amount"] if np.isnan(last["x"]) else f"at {last['x']:g}: {last['amount']}"
-    )
-
-
-def _set_ticks(ax, curves: dict[str, pd.DataFrame], width: float) -> None:
-    """Write as many severities under an axis as have room in a width in inches."""
-    from matplotlib.ticker import FixedLocator, FormatStrFormatter
-
-    found = {x for curve in curves.values() for x in curve["x"].dropna()} | {0.0, 1.0}
-    ax.set_xlim(-0.05 * max(found), 1.08 * max(found))
-    locator = FixedLocator(sorted(found), nbins=max(int(width / 0.3), 2))
-    ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-
-
-def _line(label: str, **look: Any) -> Any:
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], label=label, **look)
-
-
-def _shared(level: float) -> list[Any]:
-    """Return what the legend of any curves explains."""
-    from matplotlib.patches import Patch
-
-    band = f"{level:.0%} interval of the drop"
-    return [
-        Patch(color="0.5", alpha=0.3, linewidth=0, label=band),
-        _line("images as they are", **_CLEAN),
-    ]
