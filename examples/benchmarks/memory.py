@@ -1,15 +1,20 @@
-"""Peak memory of `transform` against the number of image files, without a cache.
-
-Each size runs in a process of its own over distinct JPEG files; the peak of its
-resident memory, less the features it returns, should not grow with the number.
+"""Peak memory of `transform` against the number of files, and memory of many fits.
 
     python examples/benchmarks/memory.py --sizes 1000 20000
+    python examples/benchmarks/memory.py --fits 300
+
+Each size runs in a process of its own over distinct JPEG files, without a cache; the
+peak of its resident memory, less the features it returns, should not grow with the
+number. With `--fits`, one process fits heads on random backbones of ever new seeds,
+without a cache: its resident memory should not grow once the bound of the backbones
+that are kept is reached.
 """
 
 import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import harness
@@ -23,10 +28,19 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 20000])
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--pixels", type=int, default=320, help="side of the images")
+    parser.add_argument("--fits", type=int, help="measure so many fits instead")
+    parser.add_argument("--package", type=Path, help="the folder that holds sklearn_dl")
     parser.add_argument("--measure", type=Path, help=harness.argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         return measure(args.measure, args.sizes[0], args.backbone)
+    if args.package is not None:
+        sys.path.insert(0, str(args.package.resolve()))
+    if args.fits:
+        header = ["fits", "resident MB"]
+        title = f"Resident memory of heads on ever new backbones, {args.backbone}"
+        rows = list(after_fits(args.fits, args.backbone))
+        return harness.table(title, header, rows, args.output)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), max(args.sizes), args.pixels)
@@ -40,6 +54,21 @@ def main() -> None:
     header = ["files", "peak MB", "features MB", "less features"]
     title = f"Memory of `transform` against the number of files, {args.backbone}"
     harness.table(title, header, rows, args.output)
+
+
+def after_fits(n: int, backbone: str) -> Iterator[list]:
+    """Yield the number of fits so far and the resident memory, ten times."""
+    from sklearn_dl import ImageClassifier
+
+    X = harness.random_arrays(8, 64)
+    for seed in range(n):
+        model = ImageClassifier(
+            backbone, weights=None, image_size=64, random_state=seed, cache=None
+        )
+        model.set_params(max_epochs=1).fit(X, np.arange(8) % 2).predict(X)
+        if (seed + 1) % max(1, n // 10) == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            yield [seed + 1, f"{pages * resource.getpagesize() / 1e6:.0f}"]
 
 
 def write_images(folder: Path, n: int, side: int) -> None:
