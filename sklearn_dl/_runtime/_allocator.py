@@ -51,10 +51,13 @@ def keep_large_blocks(keep: bool | None = None) -> bool:
 _STATE = {"kept": False}
 
 
-def release_memory() -> None:
+def release_memory(*, at_once: bool = False) -> None:
     """Give kept blocks back to the system, at the end of a public call.
 
-    A sixteenth of the machine's memory, and 1 GiB at most, may stay with the process:
+    With `at_once` all of them, as when a network is let go of whose blocks lie between
+    others'. Otherwise some stay:
+
+    a sixteenth of the machine's memory, and 1 GiB at most, may stay with the process:
     to fault the pages of a pass over 50 images in again takes longer than half of the
     pass itself. With a worker of a pool 128 MiB may: there are many, and joblib ends
     those that seem to grow.
@@ -64,7 +67,7 @@ def release_memory() -> None:
     resident, least = _resident_bytes(), _AFTER_RELEASE.get(os.getpid(), 0)
     if resident < least:  # somebody else gave memory back
         _AFTER_RELEASE[os.getpid()] = least = resident
-    if resident - least > _kept_bytes():
+    if at_once or resident - least > _kept_bytes():
         _glibc().malloc_trim(0)
         _AFTER_RELEASE.clear()  # of the process that this one was forked from
         _AFTER_RELEASE[os.getpid()] = _resident_bytes()

@@ -14,7 +14,7 @@ from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.transforms._presets import ImageClassification
 
-from sklearn_dl._runtime import fingerprint_text, seeded
+from sklearn_dl._runtime import fingerprint_text, release_memory, seeded
 from sklearn_dl.backbones._backbone import (
     Backbone,
     Kept,
@@ -540,8 +540,11 @@ class _Registry:
     def keep(self, kept: Kept) -> None:
         """Keep a network, and those before it as far as there is room."""
         self.recent = [*(old for old in self.recent if old is not kept), kept]
+        full = len(self.recent)
         while len(self.recent) > 1 and self._n_bytes() > _KEPT_BYTES:
             del self.recent[0]
+        if len(self.recent) < full:
+            release_memory(at_once=True)
 
     def _n_bytes(self) -> int:
         return sum(kept.n_bytes for kept in self.recent)
