@@ -94,7 +94,7 @@ def test_the_course_from_start_to_end(walk, photos, tmp_path, without_onnx):
     folds = scores(output, "accuracy, folds")
     assert list(folds) == STEPS
     assert len(scores(output, "accuracy, folds of the search")) == 6
-    assert list(scores(output, "accuracy, changed images")) == [
+    assert list(scores(output, "accuracy, corrupted images")) == [
         "trained head",
         "augmented",
     ]
