@@ -158,6 +158,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             keep_large_blocks()
             stack.enter_context(seeded(seed, execution.device))
             network = self._new_network(rows, execution, seed, previous)
+            frozen = network.backbone  # features come from it; what trains is a copy
             optimizer = Optimizer.of(self.optimizer)
             schedule = resolve_schedule(self.schedule)
             regime = Regime.of(
@@ -170,7 +171,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 warmup_lr=schedule.warmup_lr,
                 max_epochs=self.max_epochs,
             )
-            read = bound(self._dataset, network, regime, execution, seed, stack)
+            read = bound(self._dataset, network, frozen, regime, execution, seed, stack)
             training = read(rows, augmented=True)
             validating = None if held_out is None else read(held_out)
             if network.backbone.shared and not all(map(is_ours, self.callbacks or ())):
@@ -179,13 +180,11 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             fingerprint = None
             if any(map(is_checkpoint, self.callbacks or ())):
                 fingerprint = self._fingerprint(rows, held_out, previous)
-            kind = self._targets.kind
+            how = regime, optimizer, execution, targets.kind, seed, max_epochs
             net = build_net(
                 network,
                 loss,
-                Recipe(
-                    regime, optimizer, execution, kind, seed, max_epochs, fingerprint
-                ),
+                Recipe(*how, fingerprint),
                 training,
                 validating,
                 callbacks=self._net_callbacks(held_out, task, schedule, partial),
@@ -268,15 +267,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         return BackboneWithHead(backbone, layers)
 
     def _dataset(
-        self,
-        network,
-        regime: Regime,
-        execution: Execution,
-        seed: int,
-        stack,
-        rows: Rows,
-        *,
-        augmented: bool = False,
+        self, network, frozen, regime, execution, seed, stack, rows, augmented=False
     ) -> TrainingRows:
         """Return rows of pixels, or of features while the backbone is frozen.
 
@@ -290,13 +281,11 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             view = AugmentedView(augmenter, seed)
         changing = view is not None or mixing is not None
         if not changing and (regime.warmup_epochs or not network.backbone.trains):
-            features = self._features(network.backbone, rows, execution)
+            features = self._features(frozen, rows, execution)
         if changing or network.backbone.trains:
-            pixels = stack.enter_context(
-                PixelReader(
-                    rows.source, preprocessing, execution.device, rows.rows, view
-                )
-            )
+            device, index = execution.device, rows.rows
+            reader = PixelReader(rows.source, preprocessing, device, index, view)
+            pixels = stack.enter_context(reader)
         return TrainingRows(
             rows,
             pixels=pixels,
