@@ -488,7 +488,7 @@ def place(network: _Module, device: torch.device, dtype: torch.dtype) -> _Module
     backbones = _backbones(network)
     # Settled backbones know where they are.
     known = [b for b in backbones if b._kept.place == where]
-    rest = [network] if network not in known else []
+    rest: list[nn.Module] = [network] if network not in known else []
     if known and rest:
         rest = [part for part in network.children() if part not in known]
     tensors = (t for part in rest for t in (*part.parameters(), *part.buffers()))
