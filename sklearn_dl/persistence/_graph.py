@@ -18,8 +18,8 @@ from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl.backbones import Backbone, Preprocessing
 from sklearn_dl.persistence._archive import versions
 from sklearn_dl.persistence._errors import ModelFileError
+from sklearn_dl.persistence._estimators import HELD, network_of, set_network
 from sklearn_dl.persistence._exported_file import FORMAT, VERSION
-from sklearn_dl.persistence._fitted import HELD, network_of, set_network
 from sklearn_dl.persistence._linear import Affine, linear_layers
 from sklearn_dl.training import gives_margins
 

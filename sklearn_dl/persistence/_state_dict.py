@@ -22,7 +22,7 @@ from sklearn_dl.backbones import (
     named_tensors,
 )
 from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._fitted import network_of
+from sklearn_dl.persistence._estimators import network_of
 
 
 def export_state_dict(
