@@ -38,15 +38,14 @@ def write_archive(
     file: BinaryIO, content: dict[str, Any], members: Mapping[str, Callable[[], bytes]]
 ) -> None:
     """Write members, and a manifest with what else JSON can hold."""
-    digests = {}
+    about = {"format": FORMAT, "version": VERSION, "versions": versions()}
+    manifest: dict[str, Any] = {**about, "members": {}, **content}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, write in members.items():
             data = write()
-            digests[name] = hashlib.sha256(data).hexdigest()
+            manifest["members"][name] = hashlib.sha256(data).hexdigest()
             archive.writestr(_entry(name), data)
             del data
-        about = {"format": FORMAT, "version": VERSION, "versions": versions()}
-        manifest = {**about, "members": digests, **content}
         text = json.dumps(manifest, allow_nan=False, separators=(",", ":"))
         if len(text) > _MANIFEST_BYTES:
             raise ModelFileError(
@@ -71,7 +70,7 @@ class Archive:
     def read(self, name: str) -> bytes:
         """Return a member, once it is known to be as it was written."""
         digest = self.manifest["members"].get(name)
-        if digest is None or name not in self._zip.NameToInfo:
+        if digest is None:
             raise ModelFileError(f"it is incomplete, without the member {name}.")
         data = self._zip.read(name)
         if hashlib.sha256(data).hexdigest() != digest:
@@ -83,22 +82,17 @@ class Archive:
         names = [entry.filename for entry in entries]
         for entry in entries:
             name = entry.filename
+            odd = ""
             if name != _MANIFEST and not MEMBER.fullmatch(name):
-                raise ModelFileError(
-                    f"it is no model of sklearn_dl: it has a member {name!r:.100}. "
-                    "Nothing of it was read."
-                )
-            if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-                raise ModelFileError(
-                    f"{name} is compressed or encrypted, which save never does. "
-                    "Nothing of it was read."
-                )
+                odd = f"it is no model of sklearn_dl: it has a member {name!r:.100}"
+            elif entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+                odd = f"{name} is compressed or encrypted, which save never does"
+            if odd:
+                raise ModelFileError(f"{odd}. Nothing of it was read.")
         if len(set(names)) < len(names):
             raise ModelFileError("it has two members of one name.")
         if _MANIFEST not in names:
-            raise ModelFileError(
-                f"it is no model of sklearn_dl: {_MANIFEST} is missing."
-            )
+            raise ModelFileError(f"it is no model of sklearn_dl, without {_MANIFEST}.")
         declared = sum(entry.file_size for entry in entries)
         if declared > size or any(e.file_size != e.compress_size for e in entries):
             raise ModelFileError(f"it declares {declared} bytes, but has {size}.")
@@ -121,9 +115,7 @@ class Archive:
             )
         for name in manifest["members"]:
             if name not in self._zip.NameToInfo:
-                raise ModelFileError(
-                    f"it is incomplete, without the member {name!r:.100}."
-                )
+                raise ModelFileError(f"it is incomplete, without {name!r:.100}.")
         return manifest
 
 

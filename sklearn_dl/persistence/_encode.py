@@ -40,10 +40,8 @@ class Encoder:
         self.tensors = TensorWriter()
         self.left_out: dict[str, str] = {}  # by its place, and what is there instead
         self._writers: dict[type, Callable[[Any, str], dict[str, Any]]] = {
-            np.ndarray: self._array,
-            dict: self._mapping,
-            Bunch: self._mapping,
-            pd.DataFrame: self._frame,
+            **{np.ndarray: self._array, pd.DataFrame: self._frame},
+            **{dict: self._mapping, Bunch: self._mapping},
         }
         self._plain_only = 0
         self._trust = Trust()
@@ -131,15 +129,14 @@ class Encoder:
         make, arguments, state = (*reduced, None)[:3]
         if make is copyreg.__newobj__ and arguments == (kind,):  # type: ignore[attr-defined]
             node: dict[str, Any] = {"kind": "object"}
-            node["name"] = self.name(kind, "object", where)
         else:
             compiled = make.__name__.startswith("__pyx_unpickle_")
             if compiled and arguments[2:] in ((None,), ((),)):
                 make, arguments = kind, ()
             if make is not kind:
                 raise _cannot(value, where)
-            node = {"kind": "call", "name": self.name(kind, "call", where)}
-            node["arguments"] = self.items(arguments, where)
+            node = {"kind": "call", "arguments": self.items(arguments, where)}
+        node["name"] = self.name(kind, node["kind"], where)
         if state is not None:
             node["state"] = self._state(value, state, where)
         return node
@@ -174,11 +171,10 @@ class Encoder:
             dtype = describe_dtype(value.dtype)
         except TypeError as error:
             raise ModelFileError(f"{where} can't be saved: {error}.") from error
-        fortran = value.flags.f_contiguous and not value.flags.c_contiguous
         node = {"kind": "array", "dtype": dtype, "shape": shape}
-        if fortran:
+        if value.flags.f_contiguous and not value.flags.c_contiguous:
             node["order"] = "F"
-        data = np.frombuffer(value.tobytes("F" if fortran else "C"), np.uint8)
+        data = np.frombuffer(value.tobytes(node.get("order", "C")), np.uint8)
         if data.size:
             node["data"] = self.tensors.add("arrays", torch.tensor(data))
         return node

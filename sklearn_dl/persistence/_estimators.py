@@ -255,7 +255,7 @@ class EstimatorReader:
         if digest_weights(backbone.module) != node["digest"]:
             raise ModelFileError(
                 f"The weights of {name!r} ({used}) are not those that the model was "
-                "trained on: their digest differs. Give the file of those " + hint
+                f"trained on: their digest differs. Give the file of those {hint}"
             )
         return backbone
 

@@ -72,12 +72,9 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
     graph = graph_of(estimator)
     output = graph.metadata["output"]
     with _explained("this backbone to ONNX"):
+        names: Any = {"input_names": ["images"], "output_names": [output]}
         program = torch.onnx.export(
-            graph.program(),
-            input_names=["images"],
-            output_names=[output],
-            dynamo=True,
-            verbose=False,
+            graph.program(), **names, dynamo=True, verbose=False
         )
     assert program is not None
     model = program.model_proto
@@ -89,9 +86,11 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
     entry.key, entry.value = "sklearn_dl", graph.text
     data = model.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    graph.check(
-        lambda images: session.run([output], {"images": images})[0], "The ONNX graph"
-    )
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return session.run([output], {"images": images})[0]
+
+    graph.check(run, "The ONNX graph")
     with replacing(path) as file:
         file.write(data)
 

@@ -24,16 +24,8 @@ from sklearn_dl.persistence._linear import Affine, linear_layers
 from sklearn_dl.training import gives_margins
 
 TOLERANCE = 1e-4
-_METHODS = {
-    "probabilities": "predict_proba",
-    "scores": "decision_function",
-    "targets": "predict",
-}
-_KINDS = {
-    "multiclass": "classes",
-    "multilabel-indicator": "labels",
-    "continuous": "targets",
-}
+_METHODS = {"probabilities": "predict_proba", "scores": "decision_function"}
+_KINDS = {"multiclass": "classes", "multilabel-indicator": "labels"}
 
 
 class Deployed(nn.Module):
@@ -136,21 +128,20 @@ def graph_of(estimator: Any) -> Graph:
     if others:
         twin = make_pipeline(twin, *others)
     module = Deployed(backbone, rest, preprocessing).eval().requires_grad_(False)
-    return Graph(module, metadata, size, getattr(twin, _METHODS[output]))
+    return Graph(module, metadata, size, getattr(twin, _METHODS.get(output, "predict")))
 
 
 def _finish(estimator: Any) -> tuple[nn.Module, str, str]:
     """Return what follows the head, the kind of target, and the output's name."""
     targets = estimator._targets
+    if targets.kind == "continuous":
+        weight, shift = np.diag(targets.scaler.scale_), targets.scaler.mean_
+        return Affine(weight=weight, shift=shift), "targets", "targets"
     kind = _KINDS[targets.kind]
-    if kind == "targets":
-        scaler = targets.scaler
-        weight = np.diag(scaler.scale_)
-        return Affine(weight=weight, shift=scaler.mean_), kind, "targets"
     if gives_margins(estimator.loss):
         return nn.Identity(), kind, "scores"
-    softmax = nn.Softmax(dim=-1)
-    return nn.Sigmoid() if kind == "labels" else softmax, kind, "probabilities"
+    layer = nn.Sigmoid() if kind == "labels" else nn.Softmax(dim=-1)
+    return layer, kind, "probabilities"
 
 
 def _float32(network: Any) -> Any:
@@ -163,12 +154,11 @@ def _on_ready_images(estimator: Any, preprocessing: Preprocessing) -> Any:
 
     It computes on the CPU, in float32.
     """
+    twin = type(estimator).__new__(type(estimator))
+    vars(twin).update({k: v for k, v in vars(estimator).items() if k not in HELD})
     plain = {"device": "cpu", "precision": "float32", "cache": None}
-    given = {**estimator.get_params(deep=False), **plain, "image_shape": None}
-    twin = type(estimator)(**given)
-    learned = {k: v for k, v in vars(estimator).items() if k not in {*given, *HELD}}
     ready = Preprocessing(None, None, preprocessing.mean, preprocessing.std)
-    vars(twin).update(learned, preprocessing_=ready)
+    vars(twin).update(plain, image_shape=None, preprocessing_=ready)
     network = _float32(network_of(estimator))
     backbone = network if isinstance(network, Backbone) else network.backbone
     backbone.preprocessing = ready
@@ -198,14 +188,13 @@ def _checked(estimator: Any) -> tuple[Preprocessing, tuple[int, int]]:
 
 
 def _classes(classes: np.ndarray) -> dict[str, Any]:
-    labels = classes.tolist()
-    plain = classes
+    labels, plain = classes.tolist(), classes
     if classes.dtype.kind == "O" and len({type(label) for label in labels}) == 1:
         plain = np.array(labels)  # such as text in a column of a table
     if plain.dtype.kind not in "biufU":
         raise ModelFileError(
-            f"Classes of the dtype {classes.dtype} can't be exported: they must be "
-            "strings or numbers."
+            f"Classes of the dtype {classes.dtype} can't be exported, only strings and "
+            "numbers."
         )
     return {"classes": labels, "classes_dtype": plain.dtype.str}
 
@@ -230,10 +219,6 @@ def _untapped(backbone: Backbone, size: tuple[int, int]) -> nn.Module:
         return backbone
     backbone.unsettle()  # what is recorded is the plain network
     with torch.no_grad():
-        record = make_fx(
-            backbone,
-            tracing_mode="symbolic",
-            pre_dispatch=True,
-            _allow_non_fake_inputs=True,
-        )
+        options: Any = {"tracing_mode": "symbolic", "_allow_non_fake_inputs": True}
+        record = make_fx(backbone, **options, pre_dispatch=True)
         return record(torch.zeros(2, 3, *size))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from safetensors.torch import save as dump
 from sklearn.base import BaseEstimator
 
 from sklearn_dl._base import ImageEstimatorMixin
@@ -15,7 +16,7 @@ from sklearn_dl.persistence._decode import Decoder
 from sklearn_dl.persistence._encode import Encoder
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._estimators import EstimatorReader, describe_estimator
-from sklearn_dl.persistence._tensors import TensorReader, dump
+from sklearn_dl.persistence._tensors import TensorReader
 from sklearn_dl.persistence._trust import Trust
 
 

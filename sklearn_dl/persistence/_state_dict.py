@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -113,8 +114,6 @@ def export_state_dict(
 
 
 def _safetensors(name: str, state_dict: dict, preprocessing: dict | None = None):
-    from safetensors.torch import save
-
     metadata = {"backbone": name}
     if preprocessing is not None:
         metadata["preprocessing"] = json.dumps(preprocessing)

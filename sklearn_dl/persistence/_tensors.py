@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import nn
 
 from sklearn_dl.backbones import named_tensors
@@ -56,9 +58,6 @@ class TensorReader:
 
     def __getitem__(self, place: Any) -> torch.Tensor:
         """Return a tensor, which nobody may write to."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load
-
         member, _, number = place.rpartition("/")
         if member not in self._members:
             name = f"{member}.safetensors"
@@ -75,9 +74,7 @@ class TensorReader:
         """Put copies of tensors into a network, whose own may be without memory."""
         own = named_tensors(module)
         if odd := sorted(own.keys() ^ places.keys()):
-            raise ModelFileError(
-                f"The tensors are not those of the network: {odd[:3]}."
-            )
+            raise ModelFileError(f"Tensors are not those of the network: {odd[:3]}.")
         for name, old in own.items():
             new = self[places[name]]
             same_kind = new.is_floating_point() == old.is_floating_point()
@@ -97,10 +94,3 @@ class TensorReader:
                     done[id(old)] = new
                 owner, _, leaf = name.rpartition(".")
                 setattr(module.get_submodule(owner), leaf, done[id(old)])
-
-
-def dump(tensors: dict[str, torch.Tensor]) -> bytes:
-    """Return tensors as a safetensors file has them."""
-    from safetensors.torch import save
-
-    return save(tensors)
