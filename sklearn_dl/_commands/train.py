@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"There is no folder or table {data!r}.")
     out = _output(args, data)
     model = _model(args)
-    from sklearn_dl._commands._data import load_data
+    from sklearn_dl._commands._data import EpochLines, load_data
     from sklearn_dl.backbones import load_backbone
     from sklearn_dl.persistence import save
 
@@ -97,8 +97,6 @@ def run(args: argparse.Namespace) -> int:
     say(parts.description)
     began = time.perf_counter()
     if not (args.quiet or on_terminal(sys.stderr)):
-        from sklearn_dl._commands._epochs import EpochLines
-
         model.set_params(callbacks=[*(model.callbacks or ()), EpochLines()])
     try:
         model.fit(parts.X, parts.y)

@@ -80,9 +80,8 @@ class RegimeComparison:
 
     def __str__(self) -> str:
         """Return the leaderboard as text."""
-        board = self.leaderboard_.assign(
-            parameters=self.leaderboard_["parameters"].map(_in_words)
-        )
+        words = self.leaderboard_["parameters"].map(_in_words)
+        board = self.leaderboard_.assign(parameters=words)
         return board.to_string(index=False, float_format="{:.4g}".format)
 
     __repr__ = __str__
@@ -216,12 +215,10 @@ def compare_regimes(
         # `RegimePipeline` brings the weights to where each regime takes them.
         with config_context(enable_metadata_routing=False):
             search.fit(X, y, **weighted)
-    n_rows = _num_samples(X)
-    board = _leaderboard(search, n_rows)
+    board, best = _leaderboard(search, _num_samples(X)), search.best_estimator_
     _warn_of_failures(board)
-    refitted = search.best_estimator_
-    passes = float(board["passes"].sum() + refitted.n_images_ / n_rows)
-    return RegimeComparison(board, refitted["model"], passes, search)
+    passes = float(board["passes"].sum() + best.n_images_ / _num_samples(X))
+    return RegimeComparison(board, best["model"], passes, search)
 
 
 class _CountingScorer:
@@ -261,8 +258,8 @@ def shuffled_folds(cv, y, classification: bool, random_state):
     if not isinstance(cv, Integral):
         return cv
     stratified = classification and type_of_target(y) in {"binary", "multiclass"}
-    splitter: Any = StratifiedKFold if stratified else KFold
-    return splitter(cv, shuffle=True, random_state=random_state)
+    kind: Any = StratifiedKFold if stratified else KFold
+    return kind(cv, shuffle=True, random_state=random_state)
 
 
 def _leaderboard(search: GridSearchCV, n_rows: int) -> pd.DataFrame:
@@ -273,7 +270,10 @@ def _leaderboard(search: GridSearchCV, n_rows: int) -> pd.DataFrame:
     board = pd.DataFrame(
         {
             "regime": [params["regime"] for params in results["params"]],
-            "parameters": [_of_grid(params) for params in results["params"]],
+            "parameters": [
+                {k.removeprefix("model__"): v for k, v in params.items() if "__" in k}
+                for params in results["params"]
+            ],
             "mean_score": results["mean_test_score"],
             "std_score": results["std_test_score"],
             "rank": results["rank_test_score"],
@@ -283,10 +283,6 @@ def _leaderboard(search: GridSearchCV, n_rows: int) -> pd.DataFrame:
         }
     )
     return board.sort_values("rank", kind="stable")
-
-
-def _of_grid(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {k.removeprefix("model__"): v for k, v in params.items() if "__" in k}
 
 
 def _in_words(parameters: Mapping[str, Any]) -> str:

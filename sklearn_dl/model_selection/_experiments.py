@@ -188,21 +188,17 @@ class Experiments:
             spread = values.std(ddof=1) / len(values) ** 0.5 if several else np.nan
         elif not 0 <= spread < np.inf and not np.isnan(spread):
             raise ValueError(f"spread of {name!r} must be 0 or more: {spread!r}.")
-        texts = {} if parameters is None else parameters_as_text(parameters)
-        before = self._find(since, str(metric))
-        done = Experiment(
-            name=str(name),
-            score=float(values.mean()),
-            spread=float(spread),
-            scores=values.tolist(),
-            metric=str(metric),
-            seconds=np.nan if seconds is None else float(seconds),
-            parameters=texts,
-            time=datetime.now().astimezone().isoformat(timespec="seconds"),
-        )
+        done = Experiment(str(name), float(values.mean()), float(spread))
+        done.scores, done.metric = values.tolist(), str(metric)
+        done.time = datetime.now().astimezone().isoformat(timespec="seconds")
+        if seconds is not None:
+            done.seconds = float(seconds)
+        if parameters is not None:
+            done.parameters = parameters_as_text(parameters)
+        before = self._find(since, done.metric)
         if before is not None:
             done.since = before.name
-            done.changed = changes(before.parameters, texts)
+            done.changed = changes(before.parameters, done.parameters)
             if before.metric == done.metric:
                 done.gain = done.score - before.score
         if self.path is None:

@@ -91,11 +91,10 @@ class LearningRateFinder:
             _, ax = pyplot.subplots()
         ax.plot(self.lrs_, self.losses_, ".", color="0.7", label="batch")
         ax.plot(self.lrs_, self.smoothed_, color=BLUE, label="running mean")
-        for (name, rate), style in zip(
-            self.suggestions_.items(), ("-", "--"), strict=True
-        ):
+        styles = {"steepest": "-", "minimum": "--"}
+        for name, rate in self.suggestions_.items():
             if rate is not None:
-                label = f"{name}: {rate:.2g}"
+                label, style = f"{name}: {rate:.2g}", styles[name]
                 ax.axvline(rate, color=VERMILLION, linestyle=style, label=label)
         # The explosion at the end would flatten the rest.
         finite = self.smoothed_[np.isfinite(self.smoothed_)]
@@ -105,8 +104,7 @@ class LearningRateFinder:
             ax.set_ylim(low - margin, high + margin)
         ax.set(xscale="log", xlabel="Learning rate of the head", ylabel="Training loss")
         ax.legend()
-        self.ax_ = ax
-        self.figure_ = ax.figure
+        self.ax_, self.figure_ = ax, ax.figure
         return self
 
 
@@ -235,8 +233,7 @@ def lr_find(
     recorder = BatchLosses(n_steps, divergence=divergence)
     model = _tested(estimator, np.geomspace(lr_min, lr_max, n_steps), recorder)
     with warnings.catch_warnings():
-        # Diverging is what it is for.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # diverging is its end
         model.fit(X, y, sample_weight=sample_weight)
     columns = (recorder.lrs_, recorder.losses_, recorder.smoothed_)
     finder = LearningRateFinder(*map(np.array, columns))
@@ -255,15 +252,12 @@ def _tested(estimator, rates: np.ndarray, recorder: BatchLosses):
     model = clone(estimator)
     lr = model.lr or Optimizer.of(model.optimizer).default_lr
     own = [c[1] if isinstance(c, tuple) else c for c in model.callbacks or ()]
-    terms = [callback for callback in own if hasattr(callback, "loss_term")]
+    terms = [c for c in own if hasattr(c, "loss_term")]
     return model.set_params(
         # The schedule multiplies all rates, so the backbone's keep their ratio.
         schedule=lambda step, _: float(rates[min(step, len(rates) - 1)]) / lr,
-        # The recorder ends training: an epoch has at least one step.
-        max_epochs=len(rates),
-        warmup_epochs=0,
-        early_stopping=False,
-        warm_start=False,
-        verbose=0,
         callbacks=[*terms, recorder],
+        max_epochs=len(rates),  # an epoch has at least one step; the recorder ends it
+        **{"warmup_epochs": 0, "early_stopping": False, "warm_start": False},
+        verbose=0,
     )

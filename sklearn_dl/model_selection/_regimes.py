@@ -133,110 +133,78 @@ def recommend_regime(estimator, n_samples, similarity) -> list[Recommendation]:
     >>> option.estimator.trainable
     2
     """
-    different = similarity == "different"
-    chosen: list[Recommendation] = []
+    choices = _choices(estimator, n_samples, similarity == "different")
+    return [Recommendation(*choice) for choice in choices]
+
+
+def _choices(
+    estimator, n_samples: int, different: bool
+) -> Iterator[tuple[str, BaseEstimator, str]]:
+    """Yield name, model and reason of each regime."""
+    linear = "linear SVM" if is_classifier(estimator) else "ridge regression"
+    rest: dict[str, Any] = {"augment": "standard", "warmup_epochs": 1}
     if n_samples >= SMALL and different:
-        chosen += _large_different(estimator, n_samples >= VERY_LARGE)
+        rest |= {"trainable": "all", "optimizer__max_grad_norm": 1.0}
+        rates = {"lr": 1e-2, "backbone_lr": 1e-3, "schedule": "cosine"}
+        yield (
+            "warm-up, then everything at a higher rate",
+            network(estimator, max_epochs=15, **rest, **rates),
+            "Enough images to move the weights far from what they were trained for: "
+            "the backbone has a tenth of the head's rate, with the gradient clipped. "
+            "They are still a better start than random ones.",
+        )
+        if n_samples >= VERY_LARGE:
+            rest |= {"weights": None, "warmup_epochs": 0, "schedule": "one_cycle"}
+            yield (
+                "everything, from random weights",
+                network(estimator, max_epochs=60, lr=5e-2, **rest),
+                "With so many images random weights can end as well as pretrained "
+                "ones, after several times the epochs; nothing of the old task is left "
+                "in them.",
+            )
     elif n_samples >= SMALL:
-        chosen += _large_similar(estimator)
-    if n_samples < LARGE:
-        small = _small_different if different else _small_similar
-        chosen += small(estimator)
-    return chosen
-
-
-def _linear_name(estimator) -> str:
-    return "linear SVM" if is_classifier(estimator) else "ridge regression"
-
-
-def _small_similar(estimator) -> Iterator[Recommendation]:
-    yield Recommendation(
-        f"features + {_linear_name(estimator)}",
-        linear_model(estimator),
-        "Few images: training the backbone would overfit. They are like those of the "
-        "weights, so its last features separate them; a linear model takes seconds.",
-    )
-    yield Recommendation(
-        "trained head",
-        network(estimator, trainable="head", warmup_epochs=0),
-        "The same features under a head trained by gradient descent: probabilities, "
-        "any loss, dropout; the backbone stays as it is.",
-    )
-
-
-def _small_different(estimator) -> Iterator[Recommendation]:
-    layer = earlier_layer(estimator)
-    yield Recommendation(
-        f"features of an earlier layer + {_linear_name(estimator)}",
-        linear_model(estimator, layer),
-        "Few images, unlike those of the weights: the last layers know only what the "
-        f"weights were trained for; {layer!r} is more general. Compare other layers in "
-        "a grid over features__layer.",
-    )
-    yield Recommendation(
-        "last stages, after a warm-up",
-        network(
-            estimator, trainable=2, warmup_epochs=2, max_epochs=12, augment="strong"
-        ),
-        "The last stages are adapted to the new images, the general ones kept. The "
-        "head is trained first, so that its first, random gradients don't harm them; "
-        "strong augmentation stands for missing images. Leave its flip out where a "
-        "mirror image means something else.",
-    )
-
-
-def _large_similar(estimator) -> Iterator[Recommendation]:
-    rest: dict[str, Any] = {
-        "warmup_epochs": 1,
-        "max_epochs": 10,
-        "augment": "standard",
-        "schedule": "cosine",
-    }
-    yield Recommendation(
-        "warm-up, then everything",
-        network(estimator, trainable="all", **rest),
-        "Enough images to train everything without overfitting; weights that are "
-        "nearly right need small steps, so the backbone has a hundredth of the head's "
-        "rate.",
-    )
-    yield Recommendation(
-        "warm-up, then the last stages",
-        network(estimator, trainable=2, **rest),
-        "Cheaper: the first stages, edges and textures, serve as they are.",
-    )
-
-
-def _large_different(estimator, very_large: bool) -> Iterator[Recommendation]:
-    rest: dict[str, Any] = {"augment": "standard", "optimizer__max_grad_norm": 1.0}
-    yield Recommendation(
-        "warm-up, then everything at a higher rate",
-        network(
-            estimator,
-            trainable="all",
-            warmup_epochs=1,
-            max_epochs=15,
-            lr=1e-2,
-            backbone_lr=1e-3,
-            schedule="cosine",
-            **rest,
-        ),
-        "Enough images to move the weights far from what they were trained for: the "
-        "backbone has a tenth of the head's rate, with the gradient clipped. They are "
-        "still a better start than random ones.",
-    )
-    if very_large:
-        yield Recommendation(
-            "everything, from random weights",
-            network(
-                estimator,
-                weights=None,
-                trainable="all",
-                warmup_epochs=0,
-                max_epochs=60,
-                lr=5e-2,
-                schedule="one_cycle",
-                **rest,
-            ),
-            "With so many images random weights can end as well as pretrained ones, "
-            "after several times the epochs; nothing of the old task is left in them.",
+        rest |= {"max_epochs": 10, "schedule": "cosine"}
+        yield (
+            "warm-up, then everything",
+            network(estimator, trainable="all", **rest),
+            "Enough images to train everything without overfitting; weights that are "
+            "nearly right need small steps, so the backbone has a hundredth of the "
+            "head's rate.",
+        )
+        yield (
+            "warm-up, then the last stages",
+            network(estimator, trainable=2, **rest),
+            "Cheaper: the first stages, edges and textures, serve as they are.",
+        )
+    if n_samples < LARGE and different:
+        layer = earlier_layer(estimator)
+        rest = {"warmup_epochs": 2, "max_epochs": 12, "augment": "strong"}
+        yield (
+            f"features of an earlier layer + {linear}",
+            linear_model(estimator, layer),
+            "Few images, unlike those of the weights: the last layers know only what "
+            f"the weights were trained for; {layer!r} is more general. Compare other "
+            "layers in a grid over features__layer.",
+        )
+        yield (
+            "last stages, after a warm-up",
+            network(estimator, trainable=2, **rest),
+            "The last stages are adapted to the new images, the general ones kept. The "
+            "head is trained first, so that its first, random gradients don't harm "
+            "them; strong augmentation stands for missing images. Leave its flip out "
+            "where a mirror image means something else.",
+        )
+    elif n_samples < LARGE:
+        yield (
+            f"features + {linear}",
+            linear_model(estimator),
+            "Few images: training the backbone would overfit. They are like those of "
+            "the weights, so its last features separate them; a linear model takes "
+            "seconds.",
+        )
+        yield (
+            "trained head",
+            network(estimator, trainable="head", warmup_epochs=0),
+            "The same features under a head trained by gradient descent: "
+            "probabilities, any loss, dropout; the backbone stays as it is.",
         )
