@@ -60,11 +60,12 @@ def open_model(path: str, *, device: str | None, batch_size: int) -> "Answers":
     direct = model in own
     # The members of an ensemble share the features of one chunk of images.
     cache = None if direct else FeatureCache(name="command line", max_bytes=2**26)
-    chosen = {} if device is None else {"device": device}
+    options = {"batch_size": batch_size, "cache": cache, "verbose": 0}
     if device is not None:
         resolve_device(device)  # raises where it isn't there
+        options["device"] = device
     for estimator in own:
-        estimator.set_params(batch_size=batch_size, cache=cache, verbose=0, **chosen)
+        estimator.set_params(**options)
     return Answers(model, path, direct=direct)
 
 
@@ -89,21 +90,11 @@ class Answers:
     """A model, asked for predictions with what stands behind them.
 
     With `direct`, its predictions follow from its probabilities or scores, so that an
-    image is looked at once. With `top`, an answer has only so many classes, the most
-    probable first.
-
-    Attributes
-    ----------
-    value_name : {"probability", "score"} or None
-        What a class has; None for what has no classes, or nothing more than these.
-    classes : list
-        Those that have a value, in the order of the values.
-    n_targets : int or None
-        Number of targets, or of labels, where a prediction is a list, else None.
+    image is looked at once.
     """
 
-    value_name: str | None = None
-    top: int | None = None
+    value_name: str | None = None  # "probability" or "score", where a class has one
+    top: int | None = None  # only so many classes, the most probable first
 
     def __init__(self, model: Any, path: str, *, direct: bool):
         if not hasattr(model, "predict"):
@@ -111,11 +102,12 @@ class Answers:
                 f"{path} holds a {type(model).__name__}, which doesn't predict."
             )
         self.model = model
-        self.classes: list[Any] = []
+        self.classes: list[Any] = []  # those that have a value, in their order
         self._direct = direct
         # What predictions look like is known from one.
         blank = [Image.new("RGB", (256, 256))]
         predicted = np.asarray(model.predict(blank))
+        # Number of targets, or of labels, where a prediction is a list.
         self.n_targets = predicted.shape[1] if predicted.ndim == 2 else None
         methods = {"predict_proba": "probability", "decision_function": "score"}
         there = [m for m in methods if hasattr(model, "classes_") and hasattr(model, m)]
@@ -172,15 +164,12 @@ class Answers:
             answer["prediction"] = [label for label, there in pairs if there]
         if self.top is not None:
             order = np.argsort(-values, kind="stable")[: self.top]
-            answer["top"] = [
-                {"class": self.classes[k], "probability": float(values[k])}
-                for k in order
-            ]
+            best = [(self.classes[k], float(values[k])) for k in order]
+            answer["top"] = [{"class": c, "probability": value} for c, value in best]
         else:
             key = "probabilities" if self.value_name == "probability" else "scores"
-            answer[key] = dict(
-                zip(map(str, self.classes), values.tolist(), strict=True)
-            )
+            names = map(str, self.classes)
+            answer[key] = dict(zip(names, values.tolist(), strict=True))
 
 
 # Not by pandas: rows of 1,000 classes take twice as long with it, and its JSON refuses

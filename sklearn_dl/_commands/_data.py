@@ -186,5 +186,4 @@ class EpochLines(EpochProgress):
     def on_batch_end(self, net, **kwargs):
         pass
 
-    def on_train_end(self, net, **kwargs):
-        pass
+    on_train_end = on_batch_end

@@ -90,16 +90,6 @@ def checked_output(path: str | os.PathLike, *inputs: str) -> Path:
     return Path(path).expanduser()
 
 
-def checked_model(path: str) -> str:
-    """Return the path of a model's file, if there is one."""
-    path = os.path.expanduser(path)
-    if not os.path.exists(path):
-        raise CommandError(f"There is no file {path}.")
-    if os.path.isdir(path):
-        raise CommandError(f"{path} is a folder, not the file of a model.")
-    return path
-
-
 def size_of(path: str | os.PathLike) -> str:
     """Return the size of a file, for people."""
     return f"{os.path.getsize(path) / 1e6:.1f} MB"

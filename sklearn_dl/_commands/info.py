@@ -11,7 +11,8 @@ import argparse
 import json
 from typing import Any
 
-from sklearn_dl._commands._terminal import checked_model, say, size_of
+from sklearn_dl._commands._terminal import say, size_of
+from sklearn_dl.persistence import check_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Describe the model; return the exit code."""
     from sklearn_dl._commands._answers import is_graph
 
-    path = checked_model(args.model)
+    path = check_file(args.model)
     facts = _describe_graph(path) if is_graph(path) else _describe_model(path)
     facts = {k: v for k, v in facts.items() if v is not None}
     if args.format == "json":

@@ -24,13 +24,13 @@ from itertools import chain, islice
 
 from sklearn_dl._commands._terminal import (
     CommandError,
-    checked_model,
     checked_output,
     on_terminal,
     positive,
     write_error,
 )
 from sklearn_dl._files import replacing
+from sklearn_dl.persistence import check_file
 
 _STDIN = "-"
 # Batches that the model is given at once: it reads ahead among these.
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     from sklearn_dl._commands._answers import csv_rows, json_lines, open_model
 
-    path = checked_model(args.model)
+    path = check_file(args.model)
     paths = Paths(args.images)
     output = None
     if args.output is not None:

@@ -128,11 +128,12 @@ def _model(args: argparse.Namespace) -> Any:
     from sklearn_dl._regressor import ImageRegressor
 
     kind = ImageClassifier if args.task == "classification" else ImageRegressor
+    stages = args.trainable
     model = kind(
         args.backbone,
         weights=None if args.weights.lower() == "none" else args.weights,
         image_size=args.image_size,
-        trainable=_trainable(args.trainable),
+        trainable=int(stages) if stages.isdecimal() else _names(stages),
         augment=_names(args.augment),
         max_epochs=args.epochs,
         batch_size=args.batch_size,
@@ -150,10 +151,6 @@ def _model(args: argparse.Namespace) -> Any:
 
 def _names(text: str | None) -> str | list[str] | None:
     return text.split(",") if text is not None and "," in text else text
-
-
-def _trainable(text: str) -> Any:
-    return int(text) if text.isdecimal() else _names(text)
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -233,7 +233,7 @@ def lr_find(
     recorder = BatchLosses(n_steps, divergence=divergence)
     model = _tested(estimator, np.geomspace(lr_min, lr_max, n_steps), recorder)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # diverging is its end
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it is to diverge
         model.fit(X, y, sample_weight=sample_weight)
     columns = (recorder.lrs_, recorder.losses_, recorder.smoothed_)
     finder = LearningRateFinder(*map(np.array, columns))
@@ -253,11 +253,12 @@ def _tested(estimator, rates: np.ndarray, recorder: BatchLosses):
     lr = model.lr or Optimizer.of(model.optimizer).default_lr
     own = [c[1] if isinstance(c, tuple) else c for c in model.callbacks or ()]
     terms = [c for c in own if hasattr(c, "loss_term")]
+    off = {"warmup_epochs": 0, "early_stopping": False, "warm_start": False}
     return model.set_params(
         # The schedule multiplies all rates, so the backbone's keep their ratio.
         schedule=lambda step, _: float(rates[min(step, len(rates) - 1)]) / lr,
         callbacks=[*terms, recorder],
         max_epochs=len(rates),  # an epoch has at least one step; the recorder ends it
-        **{"warmup_epochs": 0, "early_stopping": False, "warm_start": False},
+        **off,
         verbose=0,
     )

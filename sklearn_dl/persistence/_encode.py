@@ -16,7 +16,7 @@ from sklearn.utils import Bunch
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._kinds import KINDS, LEFT_OUT, describe_dtype, find_kind
 from sklearn_dl.persistence._tensors import TensorWriter
-from sklearn_dl.persistence._trust import Trust, is_reference, name_of
+from sklearn_dl.persistence._trust import REFERENCES, Trust, name_of
 
 # Attributes of scikit-learn's objects that prediction does without. They are left out
 # where they hold what can't be loaded without trusting more.
@@ -113,7 +113,7 @@ class Encoder:
             except TypeError as error:
                 raise _cannot(value, where) from error
             return {"kind": name, "items": self.items(parts, where)}
-        if is_reference(value):
+        if isinstance(value, REFERENCES):  # rather than objects
             return {"kind": "value", "name": self.name(value, "value", where)}
         return self._object(value, where)
 

@@ -137,8 +137,7 @@ class ExportedClassifier(ClassifierMixin, _Exported):
 
         Parameters
         ----------
-        X : images
-            Any form that `ImageClassifier` takes.
+        X : images, in any form that `ImageClassifier` takes
 
         Returns
         -------
@@ -152,8 +151,7 @@ class ExportedClassifier(ClassifierMixin, _Exported):
 
         Parameters
         ----------
-        X : images
-            Any form that `ImageClassifier` takes.
+        X : images, in any form that `ImageClassifier` takes
 
         Returns
         -------
@@ -169,8 +167,7 @@ class ExportedClassifier(ClassifierMixin, _Exported):
 
         Parameters
         ----------
-        X : images
-            Any form that `ImageClassifier` takes.
+        X : images, in any form that `ImageClassifier` takes
 
         Returns
         -------
@@ -211,8 +208,7 @@ class ExportedRegressor(RegressorMixin, _Exported):
 
         Parameters
         ----------
-        X : images
-            Any form that `ImageRegressor` takes.
+        X : images, in any form that `ImageRegressor` takes
 
         Returns
         -------
@@ -303,7 +299,7 @@ def _geometry(image: Image.Image, rule: dict[str, Any]) -> Image.Image:
         size = (resize, other) if width <= height else (other, resize)
     else:
         size = (width, height) if resize is None else (resize[1], resize[0])
-    if size != (width, height):
+    if size != image.size:
         image = image.resize(size, FILTERS[rule["interpolation"]])
     if crop is None:
         return image

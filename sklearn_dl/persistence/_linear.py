@@ -75,11 +75,8 @@ def linear_layers(steps: list[Any]) -> tuple[nn.Module, str]:
     if name in _REGRESSORS:
         return affine(last), "targets"
     if name != "LogisticRegression":
-        raise _cannot(
-            last,
-            f"classifiers can be LogisticRegression, {', '.join(_WITH_SCORES)}; "
-            f"regressors {', '.join(_REGRESSORS)}",
-        )
+        known = f"{', '.join(_WITH_SCORES)}; regressors {', '.join(_REGRESSORS)}"
+        raise _cannot(last, f"classifiers can be LogisticRegression, {known}")
     binary = len(last.classes_) == 2
     finish = Platt(slope=[-1.0], shift=[0.0]) if binary else nn.Softmax(dim=1)
     return nn.Sequential(affine(last), finish), "probabilities"
@@ -92,13 +89,11 @@ def _calibrated(model: Any) -> tuple[Any, Platt]:
     inner = getattr(inner, "estimator", inner)  # within a FrozenEstimator
     wanted = len(members) == 1 and members[0].method == "sigmoid"
     if not wanted or type(inner).__name__ not in _WITH_SCORES:
-        raise _cannot(
-            model,
-            "calibrated ones can be CalibratedClassifierCV(..., ensemble=False, "
-            f"method='sigmoid') of {', '.join(_WITH_SCORES)}",
-        )
-    found = [(calibrator.a_, calibrator.b_) for calibrator in members[0].calibrators]
-    return inner, Platt(slope=[a for a, _ in found], shift=[b for _, b in found])
+        form = "CalibratedClassifierCV(..., ensemble=False, method='sigmoid')"
+        known = ", ".join(_WITH_SCORES)
+        raise _cannot(model, f"calibrated ones can be {form} of {known}")
+    found = members[0].calibrators
+    return inner, Platt(slope=[c.a_ for c in found], shift=[c.b_ for c in found])
 
 
 def _cannot(step: Any, instead: str) -> ModelFileError:

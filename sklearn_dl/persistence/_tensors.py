@@ -74,7 +74,7 @@ class TensorReader:
         """Put copies of tensors into a network, whose own may be without memory."""
         own = named_tensors(module)
         if odd := sorted(own.keys() ^ places.keys()):
-            raise ModelFileError(f"Tensors are not those of the network: {odd[:3]}.")
+            raise ModelFileError(f"The tensors are not those expected: {odd[:3]}.")
         for name, old in own.items():
             new = self[places[name]]
             same_kind = new.is_floating_point() == old.is_floating_point()

@@ -39,6 +39,7 @@ VALUES = frozenset(
     {f"builtins:{name}" for name in ("bool", "float", "int", "object", "str")}
     | {"sklearn_dl.training:SAM"}
 )
+REFERENCES = (type, FunctionType, BuiltinFunctionType, np.ufunc)
 _UFUNCS = ("numpy", "scipy.special")
 # Where scikit-learn's functions may be values: scores and kernels.
 _FUNCTIONS = ("sklearn.feature_selection.", "sklearn.metrics.")
@@ -175,8 +176,3 @@ def _is_sound(name: str, found: Any, use: str) -> bool:
     if module.startswith("torch.optim"):
         return kind and "Optimizer" in {base.__name__ for base in found.__mro__}
     return at_home and module.startswith(_FUNCTIONS) and isinstance(found, FunctionType)
-
-
-def is_reference(value: Any) -> bool:
-    """Tell whether a value is a class or a function, rather than an object."""
-    return isinstance(value, type | FunctionType | BuiltinFunctionType | np.ufunc)
