@@ -117,14 +117,11 @@ def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray
     if os.path.isdir(data):
         bunch = load_image_folder(data, verify=verify)
     else:
-        target = args.target or ["target"]
-        bunch = load_image_frame(
-            data,
-            path=args.path,
-            target=target[0] if len(target) == 1 else target,
-            root=args.root or os.path.dirname(os.path.abspath(data)),
-            verify=verify,
-        )
+        names = args.target or ["target"]
+        target = names[0] if len(names) == 1 else names
+        root = args.root or os.path.dirname(os.path.abspath(data))
+        columns = {"path": args.path, "target": target}
+        bunch = load_image_frame(data, **columns, root=root, verify=verify)
     failed = bunch.skipped[~bunch.skipped["reason"].isin(_NO_IMAGES)]
     for path, reason in zip(failed["path"], failed["reason"], strict=True):
         write_error(f"train: left out {path!r}: {reason}")

@@ -129,17 +129,14 @@ def _model(args: argparse.Namespace) -> Any:
 
     kind = ImageClassifier if args.task == "classification" else ImageRegressor
     stages = args.trainable
+    same = ("image_size", "batch_size", "lr", "early_stopping", "device")
     model = kind(
         args.backbone,
         weights=None if args.weights.lower() == "none" else args.weights,
-        image_size=args.image_size,
         trainable=int(stages) if stages.isdecimal() else _names(stages),
         augment=_names(args.augment),
         max_epochs=args.epochs,
-        batch_size=args.batch_size,
-        lr=args.lr,
-        early_stopping=args.early_stopping,
-        device=args.device,
+        **{name: getattr(args, name) for name in same},
         cache="memory" if args.cache is None else args.cache,
         random_state=args.seed,
         verbose=int(not args.quiet and on_terminal(sys.stderr)),

@@ -200,13 +200,10 @@ def compare_regimes(
     if classification and "continuous" in type_of_target(y):
         raise ValueError("y is continuous: for a regression give an ImageRegressor.")
     pipeline, grid = regime_grid(estimator, regimes)
+    scorer = _CountingScorer(check_scoring(pipeline, scoring))
+    folds = shuffled_folds(cv, y, classification, estimator.random_state)
     search = GridSearchCV(
-        pipeline,
-        grid,
-        scoring=_CountingScorer(check_scoring(pipeline, scoring)),
-        refit="score",
-        cv=shuffled_folds(cv, y, classification, estimator.random_state),
-        n_jobs=n_jobs,
+        pipeline, grid, scoring=scorer, refit="score", cv=folds, n_jobs=n_jobs
     )
     weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
     with warnings.catch_warnings():
@@ -242,12 +239,9 @@ class _CountingScorer:
             score = float(self.scorer(estimator, X, y, **weighted))
         except Exception as error:
             # scikit-learn would lose the other candidates: it expects a dict.
-            warnings.warn(
-                f"Scoring the regime {estimator.regime!r} failed: "
-                f"{type(error).__name__}: {error}",
-                FitFailedWarning,
-                stacklevel=2,
-            )
+            what = f"Scoring the regime {estimator.regime!r} failed"
+            message = f"{what}: {type(error).__name__}: {error}"
+            warnings.warn(message, FitFailedWarning, stacklevel=2)
             return {"score": np.nan, "images": np.nan}
         return {"score": score, "images": estimator.n_images_ + images_seen() - before}
 
@@ -295,14 +289,9 @@ def _in_words(parameters: Mapping[str, Any]) -> str:
 
 def _warn_of_failures(board: pd.DataFrame) -> None:
     failed = board[board["mean_score"].isna()]
-    names = [
-        f"{regime} ({_in_words(parameters)})" if parameters else regime
-        for regime, parameters in zip(failed.regime, failed.parameters, strict=True)
-    ]
+    pairs = zip(failed.regime, failed.parameters, strict=True)
+    names = [f"{regime} ({_in_words(p)})" if p else regime for regime, p in pairs]
     if names:
-        warnings.warn(
-            f"{len(names)} of {len(board)} candidates failed in a fold and have no "
-            f"score: {'; '.join(names)}.",
-            FitFailedWarning,
-            stacklevel=4,
-        )
+        count = f"{len(names)} of {len(board)} candidates"
+        message = f"{count} failed in a fold and have no score: {'; '.join(names)}."
+        warnings.warn(message, FitFailedWarning, stacklevel=4)

@@ -30,9 +30,8 @@ def linear_model(estimator, layer: str | None = None) -> Pipeline:
         model = make_feature_classifier(random_state=estimator.random_state)
         return model.set_params(features=extractor)
     ridge = RidgeCV(alphas=tuple(np.geomspace(1e0, 1e5, 6).tolist()))
-    return Pipeline(
-        [("features", extractor), ("scaler", StandardScaler()), ("regressor", ridge)]
-    )
+    scaler = ("scaler", StandardScaler())
+    return Pipeline([("features", extractor), scaler, ("regressor", ridge)])
 
 
 def network(
@@ -48,14 +47,11 @@ def network(
 
 def earlier_layer(estimator) -> str:
     """Return the layer at the end of the last stage but one."""
-    given, size = estimator.preprocessing, estimator.image_size
+    backbone, given = estimator.backbone, estimator.preprocessing
     of_data = isinstance(given, tuple | list) or given == "data"
-    options = {
-        "layer": estimator.layer,
-        "preprocessing": None if of_data else given,
-        "image_size": tuple(size) if isinstance(size, list) else size,
-    }
-    backbone = estimator.backbone
+    options = {"layer": estimator.layer, "preprocessing": None if of_data else given}
+    size = estimator.image_size
+    options["image_size"] = tuple(size) if isinstance(size, list) else size
     try:
         # Only names are wanted: where it can be, no weights are drawn.
         with torch.device("meta" if isinstance(backbone, str) else "cpu"), seeded(0):
