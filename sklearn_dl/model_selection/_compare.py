@@ -25,9 +25,7 @@ from sklearn_dl.model_selection._models import NETWORKS
 
 @dataclass(eq=False, repr=False)
 class RegimeComparison:
-    """Result of a comparison of transfer regimes, best candidate first.
-
-    Made by `compare_regimes`; prints as a table.
+    """Result of `compare_regimes`, best candidate first; prints as a table.
 
     Attributes
     ----------
@@ -46,11 +44,10 @@ class RegimeComparison:
     best_estimator_ : estimator
         The best candidate, fitted on all of X.
     passes_ : float
-        Passes of all candidates and of the last fit together; of failed folds nothing
-        is known.
+        Passes of all candidates and of the last fit, without failed folds.
     search_ : GridSearchCV
-        The search, with every fold's score in ``cv_results_``. Its ``best_estimator_``
-        is a pipeline around the one here.
+        With every fold's score in ``cv_results_``; its ``best_estimator_`` is a
+        pipeline around the one here.
 
     Examples
     --------
@@ -110,8 +107,7 @@ def compare_regimes(
     """Cross-validate transfer regimes on the same folds, and rank them.
 
     The grid of `regime_grid` runs in scikit-learn's `GridSearchCV`, and the best
-    candidate is fitted on all of X. A candidate that fails in a fold gets no score,
-    and a warning names it.
+    candidate is fitted on all of X. One that fails in a fold gets no score.
 
     Parameters
     ----------
@@ -153,7 +149,7 @@ def compare_regimes(
     Warns
     -----
     FitFailedWarning
-        If a candidate failed.
+        If candidates failed: it names them.
 
     See Also
     --------
@@ -161,10 +157,9 @@ def compare_regimes(
 
     Notes
     -----
-    Candidates share the cache, so that whichever comes first pays for the features of
-    all: its seconds and passes are higher for it. Images are counted in the thread of
-    each fit: an estimator of your own that fits its parts in other processes hides
-    them.
+    Candidates share the cache, so that the first pays in seconds and passes for the
+    features of all. Images are counted in the thread of each fit: an estimator of your
+    own that fits its parts in other processes hides them.
 
     The best of many candidates scores a little too well: score ``best_estimator_`` on
     images that took no part, or cross-validate a search of `regime_grid`.

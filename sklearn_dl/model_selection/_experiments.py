@@ -37,8 +37,7 @@ class Experiment:
     score : float
         Mean of `scores`.
     spread : float
-        Standard error of the score: over folds, the standard deviation of their scores
-        divided by the square root of their number. NaN where it is not known.
+        Standard error of the score, as that of the mean over folds; NaN if unknown.
     scores : list of float
     metric : str
         What the score is.
@@ -72,8 +71,8 @@ class Experiment:
 class Experiments:
     """Log of experiments: parameters, score with its error, seconds, what changed.
 
-    Each experiment is a line of a file, written when it is done; a crash loses none of
-    them. A later session, or another process, goes on with the same file.
+    Each is a line of a file, written when it is done, so that a crash loses none. A
+    later session, or another process, goes on with the same file.
 
     Parameters
     ----------
@@ -81,8 +80,7 @@ class Experiments:
         The file, in JSON Lines; made with the first experiment. None keeps them in
         memory.
     mlflow : bool, default=False
-        Whether each experiment is logged to MLflow too, as a run of its current
-        experiment, by the library ``mlflow`` itself.
+        Whether each is logged to MLflow too, as a run of its current experiment.
 
     Raises
     ------
@@ -198,8 +196,7 @@ class Experiments:
         scores : float or sequence of float
             One, or that of each fold or seed.
         parameters : estimator or mapping of str, default=None
-            An estimator, whose class and parameters are logged, or whatever else stands
-            beside the score.
+            An estimator with its parameters, or whatever else stands beside the score.
         spread : float, default=None
             Standard error of the score; None takes that of the mean of several scores.
         metric : str, default="score"
@@ -207,8 +204,8 @@ class Experiments:
         seconds : float, default=None
             Time it took.
         since : str or None, default=None
-            Name of the experiment to compare with, the last of that name, and of the
-            metric if there is one; None takes the best so far of the same metric.
+            Name of the experiment to compare with, the last of it, if possible of the
+            metric; None takes the best so far of the same metric.
 
         Returns
         -------

@@ -59,8 +59,7 @@ def regime_grid(
     """Return a pipeline and a grid over transfer regimes, for one search.
 
     ``GridSearchCV(*regime_grid(estimator))`` searches all of them, and
-    `RandomizedSearchCV` and `HalvingGridSearchCV` alike; `compare_regimes` does it and
-    makes a leaderboard.
+    `RandomizedSearchCV` and `HalvingGridSearchCV` alike.
 
     =============  ==============================================  =====================
     regime         model                                           grid
@@ -79,15 +78,13 @@ def regime_grid(
     ----------
     estimator : ImageClassifier or ImageRegressor
         What all models have in common: backbone, weights, `max_epochs`, cache, seed and
-        whatever the table does not set. Its own `augment` goes before that of the
-        table.
+        whatever else the table does not set; its own `augment` goes before the table's.
     regimes : str, list of str or dict, default=("svm", "head", "last", "all")
         Names from the table. Or a dict whose keys are names of regimes; a value is
 
         - a name from the table;
         - a grid, a dict from parameters to lists of values (or, for randomized
-          searches, distributions), in place of the table's grid for the regime of that
-          name;
+          searches, distributions), in place of the table's for that name;
         - an estimator of your own;
         - a pair (name from the table or estimator, grid).
 
@@ -108,7 +105,7 @@ def regime_grid(
 
     See Also
     --------
-    compare_regimes : Run the grid.
+    compare_regimes : Run the grid, and make a leaderboard.
     recommend_regime : What to try first.
 
     Notes

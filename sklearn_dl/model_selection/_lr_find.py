@@ -20,9 +20,7 @@ _POSITIVE = Interval(Real, 0, None, closed="neither")
 
 @dataclass(eq=False)
 class LearningRateFinder:
-    """Curve of a learning-rate range test, with the rates that it suggests.
-
-    Made by `lr_find`.
+    """Curve of a learning-rate range test by `lr_find`, with the rates it suggests.
 
     Attributes
     ----------
@@ -36,10 +34,8 @@ class LearningRateFinder:
         ``suggestions_["steepest"]``.
     suggestions_ : dict of str to float or None
         ``"steepest"``: the middle of the decade of rates over which the loss falls
-        fastest: the line fitted to the losses against log10 of the rate is steepest
-        there. Only decades before the lowest point of the running mean count.
-        ``"minimum"``: a tenth of the rate at that lowest point, usually larger. Both
-        None where the loss never fell.
+        fastest, before the lowest point of the running mean. ``"minimum"``: a tenth of
+        the rate at that point, usually larger. Both None where the loss never fell.
     ax_, figure_ : matplotlib's Axes and Figure
         Where `plot` drew.
 
@@ -154,17 +150,15 @@ def lr_find(
 ) -> LearningRateFinder:
     """Find a learning rate by a short training whose rate grows at every step [1]_.
 
-    A clone is trained: the estimator stays as it is. Its rate grows geometrically;
-    that of the backbone keeps its ratio to it. There is no warm-up of the head, no
-    early stopping and no validation; of the estimator's `callbacks` only those that
-    add a term to the loss take part, so that nothing is written or shown. Weights,
-    augmentation, mixing, loss and optimiser are the estimator's own.
+    A clone is trained. Its rate grows geometrically; that of the backbone keeps its
+    ratio to it. There is no warm-up of the head, no early stopping and no validation;
+    of the estimator's `callbacks` only those that add a term to the loss take part. All
+    else is the estimator's own.
 
     Parameters
     ----------
     estimator : ImageClassifier or ImageRegressor
-        With the optimiser and the regime that the rate is for. Of a pipeline, give the
-        step that is one.
+        With the optimiser and the regime that the rate is for.
     X : images
         Any form that `fit` takes.
     y : array-like of shape (n,) or (n, n_outputs)

@@ -58,9 +58,8 @@ def recommend_regime(estimator, n_samples, similarity) -> list[Recommendation]:
     """Return the transfer regimes that suit the data, best first.
 
     Two questions decide: how many images there are, and how much they look like those
-    the backbone was trained on (ImageNet: photographs of everyday things). Layers of a
-    network go from general to specific, so that the more the images differ, the
-    earlier the layers that still serve them [1]_.
+    of the weights. Layers of a network go from general to specific, so that the more
+    the images differ, the earlier the layers that still serve them [1]_.
 
     ============  =============================  ====================================
     images        similar                        different
@@ -81,8 +80,7 @@ def recommend_regime(estimator, n_samples, similarity) -> list[Recommendation]:
     estimator : ImageClassifier or ImageRegressor
         What all regimes have in common: backbone, weights, device, cache and whatever
         a regime does not set. Its own `augment` goes before that of the table. For an
-        ImageRegressor a ridge regression (`RidgeCV`) stands for the SVM: it takes
-        several targets, in any unit.
+        ImageRegressor a ridge regression (`RidgeCV`) stands for the SVM.
     n_samples : int
         Number of training images.
     similarity : {"similar", "different"}
@@ -106,12 +104,11 @@ def recommend_regime(estimator, n_samples, similarity) -> list[Recommendation]:
 
     Notes
     -----
-    The limits are not sharp. Linear models on frozen features win where there are few
-    images per class, and fine-tuning overtakes them as the images grow to a few
-    thousand [2]_. Training from random weights caught up with fine-tuning from some
-    ten thousand richly labelled images on, given several times the epochs, and never
-    at a thousand [3]_; with one label per image we wait for ten times as many. Only a
-    comparison on your own images decides: cross-validate the first two.
+    The limits are not sharp: cross-validate the first two on your own images. Linear
+    models on frozen features win where there are few images per class, and fine-tuning
+    overtakes them at a few thousand [2]_. Training from random weights caught up from
+    some ten thousand richly labelled images on, given several times the epochs, and
+    never at a thousand [3]_; with one label per image we wait for ten times as many.
 
     References
     ----------

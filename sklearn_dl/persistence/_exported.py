@@ -114,10 +114,6 @@ class ExportedClassifier(ClassifierMixin, _Exported):
     preprocessing_ : dict
         How images are resized and cropped.
 
-    See Also
-    --------
-    export_onnx : Write the file.
-
     Examples
     --------
     >>> from sklearn_dl.persistence import ExportedClassifier
@@ -244,9 +240,8 @@ def load_exported(
     Raises
     ------
     ModelFileError
-        A ValueError: if the file is no ONNX graph of `export_onnx`, or what it says
-        about itself doesn't fit its graph. A ``.pt2`` is refused: loading one can run
-        code.
+        If the file is no ONNX graph of `export_onnx` (such as a ``.pt2``, whose loading
+        can run code), or what it says about itself doesn't fit its graph.
     FileNotFoundError
         If there is no such file.
     ImportError
@@ -256,7 +251,6 @@ def load_exported(
     -----
     Arrays of floats, which should lie in [0, 1], and of 16 bits are rounded to 8 bits,
     which is what the graph takes: predictions differ a little from the original's.
-    Images that have to be resized are resized by Pillow, as the original does on a CPU.
 
     Examples
     --------

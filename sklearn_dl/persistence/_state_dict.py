@@ -42,28 +42,26 @@ def export_state_dict(
         replaced as a whole.
     head : bool, default=False
         Whether the head is written too, as the network's last layer, so that
-        ``torchvision.models.resnet18(num_classes=k)`` loads the file whole. A backbone
-        that reads the file as weights leaves it aside. It must be one linear layer on
-        ``layer="pre_logits"`` of a network that ends in one.
+        ``torchvision.models.resnet18(num_classes=k)`` loads the file whole. It must be
+        one linear layer on ``layer="pre_logits"`` of a network that ends in one.
 
     Raises
     ------
     ModelFileError
-        A ValueError: if there is no backbone, `path` has another ending, or the head
-        is no such layer.
+        If there is no backbone, `path` has another ending, or the head is no such
+        layer.
 
     Warns
     -----
     UserWarning
-        If the preprocessing is a function, which can't be written: give it again with
-        ``preprocessing=``.
+        If the preprocessing is a function, which can't be written.
 
     Notes
     -----
     The preprocessing goes with the tensors: in the metadata of a ``.safetensors`` file
     under ``preprocessing``, as JSON; in a ``.pth`` file, ``{"state_dict": ...,
-    "preprocessing": ...}``. Layers behind `layer` were removed and are not there.
-    Tensors in float64 are read as float32 when they are given as weights.
+    "preprocessing": ...}``. Layers behind `layer` are not there. Tensors in float64
+    given as weights are read as float32.
 
     Examples
     --------
