@@ -14,25 +14,18 @@ from sklearn_dl._commands._terminal import CommandError
 from sklearn_dl._images import ImageDecodeError
 
 
-def is_graph(path: str) -> bool:
-    """Whether a file is an exported graph, by its name."""
-    return path.lower().endswith(".onnx")
-
-
 def image_estimators(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
     """Yield the estimators with a backbone in a model, parameters and fitted ones."""
     from sklearn.base import BaseEstimator
 
-    from sklearn_dl._classifier import ImageClassifier
-    from sklearn_dl._features import ImageFeatureExtractor
-    from sklearn_dl._regressor import ImageRegressor
+    from sklearn_dl._base import ImageEstimatorMixin
 
     seen = set() if seen is None else seen
     if id(value) in seen:
         return
     seen.add(id(value))
     parts: Any = ()
-    if isinstance(value, ImageClassifier | ImageFeatureExtractor | ImageRegressor):
+    if isinstance(value, ImageEstimatorMixin):
         yield value
     elif isinstance(value, BaseEstimator | dict):
         parts = (value if isinstance(value, dict) else vars(value)).values()
@@ -46,7 +39,7 @@ def image_estimators(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
 
 def open_model(path: str, *, device: str | None, batch_size: int) -> "Answers":
     """Read what `save` or `export_onnx` wrote; a device of None leaves it as saved."""
-    if is_graph(path):
+    if path.lower().endswith(".onnx"):
         return Answers(_open_graph(path, device, batch_size), path, direct=True)
     from sklearn.utils.validation import check_is_fitted
 

@@ -23,11 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Describe the model; return the exit code."""
-    from sklearn_dl._commands._answers import is_graph
-
     path = check_file(args.model)
-    facts = _describe_graph(path) if is_graph(path) else _describe_model(path)
-    facts = {k: v for k, v in facts.items() if v is not None}
+    describe = _describe_graph if path.lower().endswith(".onnx") else _describe_model
+    facts = {k: v for k, v in describe(path).items() if v is not None}
     if args.format == "json":
         say(json.dumps({"path": path, **facts}, default=str))
         return 0

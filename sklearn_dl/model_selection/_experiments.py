@@ -204,8 +204,8 @@ class Experiments:
         seconds : float, default=None
             Time it took.
         since : str or None, default=None
-            Name of the experiment to compare with, the last of it, if possible of the
-            metric; None takes the best so far of the same metric.
+            Name of the experiment to compare with, the last of that name, and of the
+            metric if there is one; None takes the best so far of the same metric.
 
         Returns
         -------

@@ -113,14 +113,12 @@ def _suggestions(lrs, losses, smoothed) -> dict[str, float | None]:
     if lrs[lowest] < 10 * lrs[0]:
         return nothing  # what rises after the first decade fell by chance
     x = np.log10(lrs[: lowest + 1])
-    # Half a decade to the left must be there; to the right the curve may turn first.
-    centres = [i for i in range(lowest + 1) if x[i] - x[0] >= 0.5 - 1e-9]
-    windows = {i: np.abs(x - x[i]) <= 0.5 + 1e-9 for i in centres}
-    slopes = {
-        i: np.polyfit(x[window], losses[: lowest + 1][window], 1)[0]
-        for i, window in windows.items()
-        if window.sum() > 2
-    }
+    slopes: dict[int, float] = {}
+    for i in range(lowest + 1):
+        near = np.abs(x - x[i]) <= 0.5 + 1e-9
+        # Half a decade to the left must be there; to the right it may turn first.
+        if x[i] - x[0] >= 0.5 - 1e-9 and near.sum() > 2:
+            slopes[i] = np.polyfit(x[near], losses[: lowest + 1][near], 1)[0]
     if not slopes or min(slopes.values()) >= 0:
         return nothing
     steepest = min(slopes, key=slopes.__getitem__)

@@ -64,8 +64,7 @@ def earlier_layer(estimator) -> str:
     for name, part in loaded.module.named_modules():
         inside = {f"{name}.{p}" for p, _ in part.named_parameters()}
         nested = any(name.startswith(f"{outer}.") for outer in found)
-        if not name or nested or isinstance(part, nn.Linear):
-            continue
-        if inside and not inside & last:
+        free = name and not nested and not isinstance(part, nn.Linear)
+        if free and inside and not inside & last:
             found.append(name)
     return found[-1] if found else "pre_logits"

@@ -9,9 +9,9 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from sklearn_dl._base import ImageEstimatorMixin
+from sklearn_dl.persistence._archive import TensorReader
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._kinds import KINDS, LEFT_OUT, dtype_of
-from sklearn_dl.persistence._tensors import TensorReader
 from sklearn_dl.persistence._trust import Trust, untrusted
 
 # Kinds of nodes that name a class or a function, and what is done with it.

@@ -13,9 +13,9 @@ import torch
 from scipy import sparse
 from sklearn.utils import Bunch
 
+from sklearn_dl.persistence._archive import TensorWriter
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._kinds import KINDS, LEFT_OUT, describe_dtype, find_kind
-from sklearn_dl.persistence._tensors import TensorWriter
 from sklearn_dl.persistence._trust import REFERENCES, Trust, name_of
 
 # Attributes of scikit-learn's objects that prediction does without. They are left out

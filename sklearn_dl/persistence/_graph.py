@@ -20,10 +20,12 @@ from sklearn_dl.persistence._archive import versions
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._estimators import HELD, network_of, set_network
 from sklearn_dl.persistence._exported_file import FORMAT, VERSION
-from sklearn_dl.persistence._linear import Affine, linear_layers
 from sklearn_dl.training import gives_margins
 
 TOLERANCE = 1e-4
+# scikit-learn's linear models that can be layers of a graph.
+_WITH_SCORES = ("LinearSVC", "RidgeClassifier", "SGDClassifier")
+_REGRESSORS = ("LinearRegression", "LinearSVR", "Ridge", "SGDRegressor")
 _METHODS = {"probabilities": "predict_proba", "scores": "decision_function"}
 _KINDS = {"multiclass": "classes", "multilabel-indicator": "labels"}
 
@@ -104,7 +106,7 @@ def graph_of(estimator: Any) -> Graph:
     preprocessing, size = _checked(images)
     network = _float32(network_of(images))
     if others:
-        rest, output = linear_layers(others)
+        rest, output = _linear_layers(others)
         kind = "targets" if output == "targets" else "classes"
         single = kind == "targets" and np.ndim(others[-1].coef_) == 1
         backbone = network
@@ -136,7 +138,7 @@ def _finish(estimator: Any) -> tuple[nn.Module, str, str]:
     targets = estimator._targets
     if targets.kind == "continuous":
         weight, shift = np.diag(targets.scaler.scale_), targets.scaler.mean_
-        return Affine(weight=weight, shift=shift), "targets", "targets"
+        return _Affine(weight=weight, shift=shift), "targets", "targets"
     kind = _KINDS[targets.kind]
     if gives_margins(estimator.loss):
         return nn.Identity(), kind, "scores"
@@ -222,3 +224,94 @@ def _untapped(backbone: Backbone, size: tuple[int, int]) -> nn.Module:
         options: Any = {"tracing_mode": "symbolic", "_allow_non_fake_inputs": True}
         record = make_fx(backbone, **options, pre_dispatch=True)
         return record(torch.zeros(2, 3, *size))
+
+
+class _Fixed(nn.Module):
+    """A layer of numbers in float64, in which scikit-learn computes."""
+
+    def __init__(self, **values: Any):
+        super().__init__()
+        for name, value in values.items():
+            self.register_buffer(name, torch.from_numpy(np.array(value, float)))
+
+
+class _Affine(_Fixed):
+    """``x @ weight + shift``, (n, k) of (n, d)."""
+
+    weight: torch.Tensor
+    shift: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (n, k) of (n, d)."""
+        return x.double() @ self.weight + self.shift
+
+
+class _Platt(_Fixed):
+    """Platt's sigmoids of scores, normalised over the classes."""
+
+    slope: torch.Tensor
+    shift: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (n, k) of (n, k), or (n, 2) of (n, 1)."""
+        each = torch.sigmoid(-(x * self.slope + self.shift))
+        if each.shape[1] == 1:
+            return torch.cat([1 - each, each], dim=1)
+        return each / each.sum(1, keepdim=True)
+
+
+def _linear_layers(steps: list[Any]) -> tuple[nn.Module, str]:
+    """Return the steps of a pipeline after the features as layers, and their output.
+
+    The steps are StandardScaler, any number of times, and a linear model; the output is
+    one of "probabilities", "scores" and "targets".
+    """
+    *scalers, last = [step for step in steps if step not in ("passthrough", None)]
+    center: Any = 0.0
+    scale: Any = 1.0  # of all scalers together: (x - center) / scale
+    for scaler in scalers:
+        if type(scaler).__name__ != "StandardScaler":
+            raise _cannot(scaler, "before the last step only StandardScaler can be")
+        center = center + scale * (scaler.mean_ if scaler.with_mean else 0.0)
+        scale = scale * (scaler.scale_ if scaler.with_std else 1.0)
+
+    def affine(model: Any) -> _Affine:
+        coef = np.atleast_2d(model.coef_) / scale
+        shift = model.intercept_ - coef @ np.broadcast_to(center, coef.shape[1])
+        return _Affine(weight=coef.T, shift=shift)
+
+    name = type(last).__name__
+    if name == "CalibratedClassifierCV":
+        member, platt = _calibrated(last)
+        return nn.Sequential(affine(member), platt), "probabilities"
+    if name in _WITH_SCORES:
+        return affine(last), "scores"
+    if name in _REGRESSORS:
+        return affine(last), "targets"
+    if name != "LogisticRegression":
+        known = f"{', '.join(_WITH_SCORES)}; regressors {', '.join(_REGRESSORS)}"
+        raise _cannot(last, f"classifiers can be LogisticRegression, {known}")
+    binary = len(last.classes_) == 2
+    finish = _Platt(slope=[-1.0], shift=[0.0]) if binary else nn.Softmax(dim=1)
+    return nn.Sequential(affine(last), finish), "probabilities"
+
+
+def _calibrated(model: Any) -> tuple[Any, _Platt]:
+    """Return the one model that was calibrated, and its sigmoids."""
+    members = model.calibrated_classifiers_
+    inner = members[0].estimator
+    inner = getattr(inner, "estimator", inner)  # within a FrozenEstimator
+    wanted = len(members) == 1 and members[0].method == "sigmoid"
+    if not wanted or type(inner).__name__ not in _WITH_SCORES:
+        form = "CalibratedClassifierCV(..., ensemble=False, method='sigmoid')"
+        known = ", ".join(_WITH_SCORES)
+        raise _cannot(model, f"calibrated ones can be {form} of {known}")
+    found = members[0].calibrators
+    return inner, _Platt(slope=[c.a_ for c in found], shift=[c.b_ for c in found])
+
+
+def _cannot(step: Any, instead: str) -> ModelFileError:
+    return ModelFileError(
+        f"{type(step).__name__} can't be exported: {instead}. Or use `save`, which "
+        "takes any of scikit-learn."
+    )

@@ -6,17 +6,15 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from safetensors.torch import save as dump
 from sklearn.base import BaseEstimator
 
 from sklearn_dl._base import ImageEstimatorMixin
 from sklearn_dl._files import check_target, replacing
-from sklearn_dl.persistence._archive import reading, write_archive
+from sklearn_dl.persistence._archive import TensorReader, reading, write_archive
 from sklearn_dl.persistence._decode import Decoder
 from sklearn_dl.persistence._encode import Encoder
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._estimators import EstimatorReader, describe_estimator
-from sklearn_dl.persistence._tensors import TensorReader
 from sklearn_dl.persistence._trust import Trust
 
 
@@ -99,13 +97,9 @@ def save(
         root = encoder(estimator, type(estimator).__name__)
     except RecursionError as error:
         raise ModelFileError("The model is nested too deeply to be saved.") from error
-    members = {
-        f"{member}.safetensors": partial(dump, tensors)
-        for member, tensors in encoder.tensors.members.items()
-    }
     content = {"root": root, "nodes": encoder.nodes}
     with replacing(path) as file:
-        write_archive(file, content, members)
+        write_archive(file, content, encoder.tensors.members)
     if encoder.left_out:
         places = [f"{k} ({v} instead)" for k, v in encoder.left_out.items()]
         more = f" and {len(places) - 6} more" if len(places) > 6 else ""
