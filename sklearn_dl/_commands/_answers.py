@@ -53,7 +53,7 @@ def open_model(path: str, *, device: str | None, batch_size: int) -> "Answers":
     direct = model in own
     # The members of an ensemble share the features of one chunk of images.
     cache = None if direct else FeatureCache(name="command line", max_bytes=2**26)
-    options = {"batch_size": batch_size, "cache": cache, "verbose": 0}
+    options: dict[str, Any] = {"batch_size": batch_size, "cache": cache, "verbose": 0}
     if device is not None:
         resolve_device(device)  # raises where it isn't there
         options["device"] = device
@@ -115,23 +115,21 @@ class Answers:
     def __call__(self, paths: Sequence[str]) -> list[dict[str, Any]]:
         """Return the prediction of each image, or the error of reading it."""
         answers: list[dict[str, Any]] = [{"path": path} for path in paths]
-        left = answers
-        while left:
+        predictions, values = [], np.empty((0, 0))
+        while left := [answer for answer in answers if "error" not in answer]:
             try:
                 predictions, values = self._ask([answer["path"] for answer in left])
+                break
             except ImageDecodeError as error:
                 failed = {r: why for r, _, why in error.failures if r is not None}
                 if not failed:
                     raise
                 for row, reason in failed.items():
                     left[row]["error"] = reason
-                left = [answer for answer in left if "error" not in answer]
-                continue
-            for answer, found, row in zip(left, predictions, values, strict=True):
-                answer["prediction"] = found
-                if self.value_name is not None:
-                    self._name_classes(answer, row)
-            break
+        for answer, found, row in zip(left, predictions, values, strict=True):
+            answer["prediction"] = found
+            if self.value_name is not None:
+                self._name_classes(answer, row)
         return answers
 
     def _ask(self, paths: list[str]) -> tuple[list, np.ndarray]:

@@ -20,7 +20,7 @@ from sklearn.utils.validation import _num_samples
 
 from sklearn_dl.backbones import images_seen
 from sklearn_dl.model_selection._grid import regime_grid
-from sklearn_dl.model_selection._models import NETWORKS
+from sklearn_dl.model_selection._regimes import NETWORKS
 
 
 @dataclass(eq=False, repr=False)
@@ -113,8 +113,7 @@ def compare_regimes(
     ----------
     estimator : ImageClassifier or ImageRegressor
         What all regimes have in common, as in `regime_grid`.
-    X : images
-        Any form that `fit` takes.
+    X : images, in any form that `fit` takes
     y : array-like of shape (n,) or (n, n_outputs)
         Targets.
     regimes : str, list of str or dict, default=("svm", "head", "last", "all")

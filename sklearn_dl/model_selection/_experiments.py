@@ -249,11 +249,7 @@ class Experiments:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row per experiment, in the order in which they came.
-
-        Columns: ``name``, ``score``, ``spread`` (standard error), ``metric``, ``gain``,
-        ``seconds``, ``changed``, ``time``; see `Experiment`.
-        """
+        """A row per experiment, in the order in which they came; see `Experiment`."""
         return pd.DataFrame(map(vars, self.experiments), columns=_COLUMNS)
 
     @property

@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import validate_params
 
 from sklearn_dl.backbones import images_seen
-from sklearn_dl.model_selection._models import (
+from sklearn_dl.model_selection._regimes import (
     NETWORKS,
     earlier_layer,
     linear_model,

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, validate_params
 
 from sklearn_dl._plots import BLUE, VERMILLION, import_pyplot
-from sklearn_dl.model_selection._models import NETWORKS
+from sklearn_dl.model_selection._regimes import NETWORKS
 from sklearn_dl.training import BatchLosses, Optimizer
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -157,8 +157,7 @@ def lr_find(
     ----------
     estimator : ImageClassifier or ImageRegressor
         With the optimiser and the regime that the rate is for.
-    X : images
-        Any form that `fit` takes.
+    X : images, in any form that `fit` takes
     y : array-like of shape (n,) or (n, n_outputs)
         Targets.
     lr_min, lr_max : float, default=1e-6 and 10.0

@@ -3,7 +3,6 @@
 import copyreg
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -198,9 +197,7 @@ class Encoder:
 
 
 def _cannot(value: Any, where: str) -> ModelFileError:
-    shown = repr(type(value).__name__)
-    with suppress(Exception):
-        shown = f"{type(value).__module__}.{type(value).__qualname__}"
+    shown = f"{type(value).__module__}.{type(value).__qualname__}"
     return ModelFileError(
         f"{where} is of the type {shown}, which can't be written as plain data."
     )

@@ -194,9 +194,8 @@ class EstimatorReader:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a GPU isn't here is said in predict
             device = resolve_device(estimator.device, fall_back=True)
-        part, read = "network", self._network
-        if issubclass(kind, ImageFeatureExtractor):
-            part, read = "backbone", self._backbone
+        part = "backbone" if issubclass(kind, ImageFeatureExtractor) else "network"
+        read: Any = self._backbone if part == "backbone" else self._network
         if part in node:
             set_network(estimator, read(node[part], decoder, device))
         return estimator

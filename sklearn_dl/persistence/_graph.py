@@ -156,7 +156,7 @@ def _on_ready_images(estimator: Any, preprocessing: Preprocessing) -> Any:
 
     It computes on the CPU, in float32.
     """
-    twin = type(estimator).__new__(type(estimator))
+    twin: Any = object.__new__(type(estimator))
     vars(twin).update({k: v for k, v in vars(estimator).items() if k not in HELD})
     plain = {"device": "cpu", "precision": "float32", "cache": None}
     ready = Preprocessing(None, None, preprocessing.mean, preprocessing.std)

@@ -126,8 +126,8 @@ def export_state_dict(
 
 def _last_layer(backbone: Backbone, head: nn.Module | None) -> dict[str, torch.Tensor]:
     """Return the head's tensors under the names of the network's last layer."""
-    layer, linear = backbone.layer, isinstance(head, nn.Linear)
-    if linear and backbone.name in backbone_names() and layer == "pre_logits":
+    layer, known = backbone.layer, backbone.name in backbone_names()
+    if known and layer == "pre_logits" and isinstance(head, nn.Linear):
         whole = build(backbone.name, shapes_only=True)
         last = find_head(whole)
         if isinstance(whole.get_submodule(last), nn.Linear):
