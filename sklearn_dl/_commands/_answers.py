@@ -115,7 +115,8 @@ class Answers:
     def __call__(self, paths: Sequence[str]) -> list[dict[str, Any]]:
         """Return the prediction of each image, or the error of reading it."""
         answers: list[dict[str, Any]] = [{"path": path} for path in paths]
-        predictions, values = [], np.empty((0, 0))
+        predictions: list[Any] = []
+        values = np.empty((0, 0))
         while left := [answer for answer in answers if "error" not in answer]:
             try:
                 predictions, values = self._ask([answer["path"] for answer in left])
@@ -124,8 +125,8 @@ class Answers:
                 failed = {r: why for r, _, why in error.failures if r is not None}
                 if not failed:
                     raise
-                for row, reason in failed.items():
-                    left[row]["error"] = reason
+                for place, reason in failed.items():
+                    left[place]["error"] = reason
         for answer, found, row in zip(left, predictions, values, strict=True):
             answer["prediction"] = found
             if self.value_name is not None:
@@ -195,10 +196,8 @@ def _cells(answer: dict[str, Any]) -> list[Any]:
     values = answer.get("probabilities") or answer.get("scores") or {}
     if isinstance(found, list) and (values or top):  # the labels of one image
         found = ";".join(map(str, found))
-    cells = [
-        f"{value:.8g}" if isinstance(value, float) else value
-        for value in (found if isinstance(found, list) else [found])
-    ]
+    found = found if isinstance(found, list) else [found]
+    cells = [f"{v:.8g}" if isinstance(v, float) else v for v in found]
     cells += [f"{value:.6g}" for value in values.values()]
     for one in top:
         cells += [one["class"], f"{one['probability']:.6g}"]

@@ -159,9 +159,8 @@ def _split(X, y, share: float, seed: int, regression: bool):
                 "at least 2 to hold one out. --validation 0 trains on all."
             )
         share = max(share, len(names) / len(y))  # one of each class
-    return train_test_split(
-        X, y, test_size=share, stratify=None if regression else y, random_state=seed
-    )
+    classes = None if regression else y
+    return train_test_split(X, y, test_size=share, stratify=classes, random_state=seed)
 
 
 class EpochLines(EpochProgress):

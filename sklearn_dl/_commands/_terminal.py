@@ -83,10 +83,8 @@ def checked_output(path: str | os.PathLike, *inputs: str) -> Path:
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
-        reason = error.strerror or error
-        raise CommandError(
-            f"{path} can't be written: {reason} ({target.parent})."
-        ) from error
+        reason = f"{error.strerror or error} ({target.parent})"
+        raise CommandError(f"{path} can't be written: {reason}.") from error
     return Path(path).expanduser()
 
 

@@ -200,14 +200,21 @@ def compare_regimes(
         pipeline, grid, scoring=scorer, refit="score", cv=folds, n_jobs=n_jobs
     )
     weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
-    with warnings.catch_warnings():
+    # `RegimePipeline` brings the weights to where each regime takes them.
+    with warnings.catch_warnings(), config_context(enable_metadata_routing=False):
         # The warning below names the candidates.
         warnings.filterwarnings("ignore", "One or more of the test scores", UserWarning)
-        # `RegimePipeline` brings the weights to where each regime takes them.
-        with config_context(enable_metadata_routing=False):
-            search.fit(X, y, **weighted)
+        search.fit(X, y, **weighted)
     board, best = _leaderboard(search, _num_samples(X)), search.best_estimator_
-    _warn_of_failures(board)
+    failed = board[board["mean_score"].isna()]
+    if len(failed):
+        pairs = zip(failed.regime, failed.parameters, strict=True)
+        names = "; ".join(
+            f"{name} ({_in_words(p)})" if p else name for name, p in pairs
+        )
+        count = f"{len(failed)} of {len(board)} candidates"
+        message = f"{count} failed in a fold and have no score: {names}."
+        warnings.warn(message, FitFailedWarning, stacklevel=3)
     passes = float(board["passes"].sum() + best.n_images_ / _num_samples(X))
     return RegimeComparison(board, best["model"], passes, search)
 
@@ -279,13 +286,3 @@ def _in_words(parameters: Mapping[str, Any]) -> str:
         text = f"{value:.4g}" if isinstance(value, float) else value
         words.append(f"{name.rpartition('__')[2]}={text}")
     return ", ".join(words)
-
-
-def _warn_of_failures(board: pd.DataFrame) -> None:
-    failed = board[board["mean_score"].isna()]
-    pairs = zip(failed.regime, failed.parameters, strict=True)
-    names = [f"{regime} ({_in_words(p)})" if p else regime for regime, p in pairs]
-    if names:
-        count = f"{len(names)} of {len(board)} candidates"
-        message = f"{count} failed in a fold and have no score: {'; '.join(names)}."
-        warnings.warn(message, FitFailedWarning, stacklevel=4)

@@ -146,11 +146,9 @@ class Experiments:
         Parameters
         ----------
         name : str
-            Name of the experiment.
         estimator : estimator
             Unfitted; copies are fitted.
-        X, y : array-like
-            Data, in any form that the estimator takes.
+        X, y : data, in any form that the estimator takes
         cv : int, splitter or iterable of (train, test), default=5
             A number of folds is shuffled, always in the same way, and stratified for
             classes. For groups or one held-out part give the splits.
@@ -192,7 +190,6 @@ class Experiments:
         Parameters
         ----------
         name : str
-            Name of the experiment.
         scores : float or sequence of float
             One, or that of each fold or seed.
         parameters : estimator or mapping of str, default=None

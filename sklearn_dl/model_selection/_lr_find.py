@@ -222,7 +222,19 @@ def lr_find(
             f"{lr_min:g} to {lr_max:g}: take {math.ceil(2 * decades + 1)} or more."
         )
     recorder = BatchLosses(n_steps, divergence=divergence)
-    model = _tested(estimator, np.geomspace(lr_min, lr_max, n_steps), recorder)
+    rates = np.geomspace(lr_min, lr_max, n_steps)
+    model = clone(estimator)
+    lr = model.lr or Optimizer.of(model.optimizer).default_lr
+    own = [c[1] if isinstance(c, tuple) else c for c in model.callbacks or ()]
+    off = {"warmup_epochs": 0, "early_stopping": False, "warm_start": False}
+    model.set_params(
+        # The schedule multiplies all rates, so the backbone's keep their ratio.
+        schedule=lambda step, _: float(rates[min(step, n_steps - 1)]) / lr,
+        callbacks=[*(c for c in own if hasattr(c, "loss_term")), recorder],
+        max_epochs=n_steps,  # of at least one step each; the recorder ends training
+        verbose=0,
+        **off,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it is to diverge
         model.fit(X, y, sample_weight=sample_weight)
@@ -236,20 +248,3 @@ def lr_find(
             stacklevel=3,
         )
     return finder
-
-
-def _tested(estimator, rates: np.ndarray, recorder: BatchLosses):
-    """Return a clone that trains with these rates and records its losses."""
-    model = clone(estimator)
-    lr = model.lr or Optimizer.of(model.optimizer).default_lr
-    own = [c[1] if isinstance(c, tuple) else c for c in model.callbacks or ()]
-    terms = [c for c in own if hasattr(c, "loss_term")]
-    off = {"warmup_epochs": 0, "early_stopping": False, "warm_start": False}
-    return model.set_params(
-        # The schedule multiplies all rates, so the backbone's keep their ratio.
-        schedule=lambda step, _: float(rates[min(step, len(rates) - 1)]) / lr,
-        callbacks=[*terms, recorder],
-        max_epochs=len(rates),  # an epoch has at least one step; the recorder ends it
-        **off,
-        verbose=0,
-    )

@@ -67,7 +67,7 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
 
     check_target(path)
     graph = graph_of(estimator)
-    output = graph.metadata["output"]
+    output = graph.output
     with _explained("this backbone to ONNX"):
         names: Any = {"input_names": ["images"], "output_names": [output]}
         program = torch.onnx.export(

@@ -185,12 +185,7 @@ class ExportedRegressor(RegressorMixin, _Exported):
     Parameters
     ----------
     path, batch_size, image_shape, providers
-        As in `ExportedClassifier`.
-
-    Attributes
-    ----------
-    preprocessing_ : dict
-        How images are resized and cropped.
+        As in `ExportedClassifier`, and so is the attribute ``preprocessing_``.
 
     Examples
     --------

@@ -55,7 +55,8 @@ class Graph:
     """What an estimator is exported as, and its predictions to compare with."""
 
     module: Deployed  # on the CPU, in float32 and evaluation mode
-    metadata: dict[str, Any]  # what those who use it need to know, as JSON has it
+    output: str  # its name
+    text: str  # what those who use it need to know, as JSON
     size: tuple[int, int]  # height and width of the images
     reference: Callable[[np.ndarray], np.ndarray]
 
@@ -73,11 +74,6 @@ class Graph:
                     f"{what} gives other predictions than the estimator: they differ "
                     f"by {worst:.2g} for {len(part)} images. Nothing was written."
                 )
-
-    @property
-    def text(self) -> str:
-        """The metadata as JSON."""
-        return json.dumps(self.metadata, allow_nan=False)
 
     def program(self) -> Any:
         """Return torch's graph, for any number of images."""
@@ -130,7 +126,9 @@ def graph_of(estimator: Any) -> Graph:
     if others:
         twin = make_pipeline(twin, *others)
     module = Deployed(backbone, rest, preprocessing).eval().requires_grad_(False)
-    return Graph(module, metadata, size, getattr(twin, _METHODS.get(output, "predict")))
+    text = json.dumps(metadata, allow_nan=False)
+    predict = getattr(twin, _METHODS.get(output, "predict"))
+    return Graph(module, output, text, size, predict)
 
 
 def _finish(estimator: Any) -> tuple[nn.Module, str, str]:

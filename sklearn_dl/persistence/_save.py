@@ -126,7 +126,6 @@ def load(
     Parameters
     ----------
     path : str or path-like
-        The file.
     trusted : list of classes and functions, default=()
         Your own, that the model uses: ``[my_module.MyTransformer, timm.create_model]``.
         Only give what you know: instances of the classes are made with what the file
