@@ -115,7 +115,6 @@ def compare_regimes(
         What all regimes have in common, as in `regime_grid`.
     X : images, in any form that `fit` takes
     y : array-like of shape (n,) or (n, n_outputs)
-        Targets.
     regimes : str, list of str or dict, default=("svm", "head", "last", "all")
         As in `regime_grid`; lists of values only.
     cv : int, splitter, iterable of (train, test) or None, default=5
@@ -135,7 +134,6 @@ def compare_regimes(
     Returns
     -------
     RegimeComparison
-        With ``leaderboard_``, ``best_estimator_``, ``passes_`` and ``search_``.
 
     Raises
     ------

@@ -159,7 +159,6 @@ def lr_find(
         With the optimiser and the regime that the rate is for.
     X : images, in any form that `fit` takes
     y : array-like of shape (n,) or (n, n_outputs)
-        Targets.
     lr_min, lr_max : float, default=1e-6 and 10.0
         Rates of the head in the first and the last step.
     n_steps : int, default=100
@@ -169,12 +168,10 @@ def lr_find(
         Training ends once the running mean of the losses is above this many times its
         best.
     sample_weight : array-like of shape (n,), default=None
-        Weights of the rows.
 
     Returns
     -------
     LearningRateFinder
-        With ``lrs_``, ``losses_``, ``smoothed_``, ``suggestion_`` and ``plot()``.
 
     Raises
     ------

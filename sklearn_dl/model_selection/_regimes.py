@@ -98,7 +98,6 @@ def recommend_regime(estimator, n_samples, similarity) -> list[Recommendation]:
     Returns
     -------
     list of Recommendation
-        With ``name``, ``estimator`` (not fitted) and ``reason``.
 
     Raises
     ------

@@ -91,8 +91,7 @@ class Archive:
         entries = self._zip.infolist()
         names = [entry.filename for entry in entries]
         for entry in entries:
-            name = entry.filename
-            odd = ""
+            name, odd = entry.filename, ""
             if name != _MANIFEST and not _MEMBER.fullmatch(name):
                 odd = f"it is no model of sklearn_dl: it has a member {name!r:.100}"
             elif entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:

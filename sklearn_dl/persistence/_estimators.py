@@ -237,9 +237,8 @@ class EstimatorReader:
         if isinstance(given, dict):
             given = given.get(name)
         used = weights if given is None else given
-        layer = decoder(node["layer"])
         dtype = torch.float64 if node["double"] else torch.float32
-        options = {"layer": layer, "preprocessing": preprocessing}
+        options = {"layer": decoder(node["layer"]), "preprocessing": preprocessing}
         hint = f"as load(path, weights={{{name!r}: 'path/to/file'}})."
         try:
             backbone = shared_backbone(

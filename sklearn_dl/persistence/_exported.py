@@ -52,8 +52,7 @@ class _Exported(BaseEstimator):
         return tags
 
     def __getstate__(self):
-        state = super().__getstate__()
-        return {k: v for k, v in state.items() if k != "_opened"}
+        return {k: v for k, v in super().__getstate__().items() if k != "_opened"}
 
     @property
     def _metadata(self) -> dict[str, Any]:
