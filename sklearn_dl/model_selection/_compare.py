@@ -207,9 +207,7 @@ def compare_regimes(
     failed = board[board["mean_score"].isna()]
     if len(failed):
         pairs = zip(failed.regime, failed.parameters, strict=True)
-        names = "; ".join(
-            f"{name} ({_in_words(p)})" if p else name for name, p in pairs
-        )
+        names = "; ".join(f"{r} ({_in_words(p)})" if p else r for r, p in pairs)
         count = f"{len(failed)} of {len(board)} candidates"
         message = f"{count} failed in a fold and have no score: {names}."
         warnings.warn(message, FitFailedWarning, stacklevel=3)

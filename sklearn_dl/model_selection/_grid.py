@@ -110,8 +110,7 @@ def regime_grid(
 
     Notes
     -----
-    Random weights with ``random_state=None`` differ at each fit, so that candidates
-    can't share features.
+    With ``random_state=None`` random weights differ at each fit, and share no features.
 
     Examples
     --------
