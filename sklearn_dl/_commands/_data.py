@@ -1,4 +1,4 @@
-"""Images to train on, and images to score."""
+"""Images to train on and to score, and how far the training is."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ import numpy as np
 
 from sklearn_dl._commands._terminal import CommandError, write_error
 from sklearn_dl.datasets import load_image_folder, load_image_frame
+from sklearn_dl.training import EpochProgress
 
 _TRAIN = ("train", "training")
 _HELD_OUT = ("val", "valid", "validation", "test", "testing")
@@ -116,14 +117,11 @@ def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray
     if os.path.isdir(data):
         bunch = load_image_folder(data, verify=verify)
     else:
-        target = args.target or ["target"]
-        bunch = load_image_frame(
-            data,
-            path=args.path,
-            target=target[0] if len(target) == 1 else target,
-            root=args.root or os.path.dirname(os.path.abspath(data)),
-            verify=verify,
-        )
+        names = args.target or ["target"]
+        target = names[0] if len(names) == 1 else names
+        root = args.root or os.path.dirname(os.path.abspath(data))
+        columns = {"path": args.path, "target": target}
+        bunch = load_image_frame(data, **columns, root=root, verify=verify)
     failed = bunch.skipped[~bunch.skipped["reason"].isin(_NO_IMAGES)]
     for path, reason in zip(failed["path"], failed["reason"], strict=True):
         write_error(f"train: left out {path!r}: {reason}")
@@ -161,6 +159,27 @@ def _split(X, y, share: float, seed: int, regression: bool):
                 "at least 2 to hold one out. --validation 0 trains on all."
             )
         share = max(share, len(names) / len(y))  # one of each class
-    return train_test_split(
-        X, y, test_size=share, stratify=None if regression else y, random_state=seed
-    )
+    classes = None if regression else y
+    return train_test_split(X, y, test_size=share, stratify=classes, random_state=seed)
+
+
+class EpochLines(EpochProgress):
+    """Writes a line after each epoch, where no bar can be drawn."""
+
+    def on_train_begin(self, net, **kwargs):
+        self.total_ = None
+
+    def on_epoch_begin(self, net, dataset_train=None, **kwargs):
+        if self.total_ is None:
+            self.total_ = len(net.history) - 1 + net.epochs_left_
+
+    def on_epoch_end(self, net, **kwargs):
+        row = net.history[-1]
+        names = [n for n in ("train_loss", "valid_loss", "valid_score") if n in row]
+        shown = ", ".join(f"{name} {row[name]:.4g}" for name in names)
+        write_error(f"epoch {len(net.history)} of {self.total_}: {shown}")
+
+    def on_batch_end(self, net, **kwargs):
+        pass
+
+    on_train_end = on_batch_end

@@ -83,21 +83,9 @@ def checked_output(path: str | os.PathLike, *inputs: str) -> Path:
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
-        reason = error.strerror or error
-        raise CommandError(
-            f"{path} can't be written: {reason} ({target.parent})."
-        ) from error
+        reason = f"{error.strerror or error} ({target.parent})"
+        raise CommandError(f"{path} can't be written: {reason}.") from error
     return Path(path).expanduser()
-
-
-def checked_model(path: str) -> str:
-    """Return the path of a model's file, if there is one."""
-    path = os.path.expanduser(path)
-    if not os.path.exists(path):
-        raise CommandError(f"There is no file {path}.")
-    if os.path.isdir(path):
-        raise CommandError(f"{path} is a folder, not the file of a model.")
-    return path
 
 
 def size_of(path: str | os.PathLike) -> str:

@@ -15,13 +15,8 @@ example:
 
 import argparse
 
-from sklearn_dl._commands._terminal import (
-    CommandError,
-    checked_model,
-    checked_output,
-    say,
-    size_of,
-)
+from sklearn_dl._commands._terminal import CommandError, checked_output, say, size_of
+from sklearn_dl.persistence import check_file
 
 _GRAPHS = (".onnx", ".pt2")
 _TENSORS = (".safetensors", ".pth", ".pt")
@@ -45,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"export: {args.out!r} must end in one of {endings}.")
     if args.head and args.out.endswith(_GRAPHS):
         raise CommandError("export: a graph always has its head; leave --head out.")
-    path = checked_model(args.model)
+    path = check_file(args.model)
     out = checked_output(args.out, path)
     from sklearn_dl._commands._answers import image_estimators
     from sklearn_dl.persistence import export_onnx, export_pt2, export_state_dict, load

@@ -11,7 +11,8 @@ import argparse
 import json
 from typing import Any
 
-from sklearn_dl._commands._terminal import checked_model, say, size_of
+from sklearn_dl._commands._terminal import say, size_of
+from sklearn_dl.persistence import check_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,11 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Describe the model; return the exit code."""
-    from sklearn_dl._commands._answers import is_graph
-
-    path = checked_model(args.model)
-    facts = _describe_graph(path) if is_graph(path) else _describe_model(path)
-    facts = {k: v for k, v in facts.items() if v is not None}
+    path = check_file(args.model)
+    describe = _describe_graph if path.lower().endswith(".onnx") else _describe_model
+    facts = {k: v for k, v in describe(path).items() if v is not None}
     if args.format == "json":
         say(json.dumps({"path": path, **facts}, default=str))
         return 0

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"There is no folder or table {data!r}.")
     out = _output(args, data)
     model = _model(args)
-    from sklearn_dl._commands._data import load_data
+    from sklearn_dl._commands._data import EpochLines, load_data
     from sklearn_dl.backbones import load_backbone
     from sklearn_dl.persistence import save
 
@@ -97,8 +97,6 @@ def run(args: argparse.Namespace) -> int:
     say(parts.description)
     began = time.perf_counter()
     if not (args.quiet or on_terminal(sys.stderr)):
-        from sklearn_dl._commands._epochs import EpochLines
-
         model.set_params(callbacks=[*(model.callbacks or ()), EpochLines()])
     try:
         model.fit(parts.X, parts.y)
@@ -130,17 +128,15 @@ def _model(args: argparse.Namespace) -> Any:
     from sklearn_dl._regressor import ImageRegressor
 
     kind = ImageClassifier if args.task == "classification" else ImageRegressor
+    stages = args.trainable
+    same = ("image_size", "batch_size", "lr", "early_stopping", "device")
     model = kind(
         args.backbone,
         weights=None if args.weights.lower() == "none" else args.weights,
-        image_size=args.image_size,
-        trainable=_trainable(args.trainable),
+        trainable=int(stages) if stages.isdecimal() else _names(stages),
         augment=_names(args.augment),
         max_epochs=args.epochs,
-        batch_size=args.batch_size,
-        lr=args.lr,
-        early_stopping=args.early_stopping,
-        device=args.device,
+        **{name: getattr(args, name) for name in same},
         cache="memory" if args.cache is None else args.cache,
         random_state=args.seed,
         verbose=int(not args.quiet and on_terminal(sys.stderr)),
@@ -152,10 +148,6 @@ def _model(args: argparse.Namespace) -> Any:
 
 def _names(text: str | None) -> str | list[str] | None:
     return text.split(",") if text is not None and "," in text else text
-
-
-def _trainable(text: str) -> Any:
-    return int(text) if text.isdecimal() else _names(text)
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -20,14 +20,12 @@ from sklearn.utils.validation import _num_samples
 
 from sklearn_dl.backbones import images_seen
 from sklearn_dl.model_selection._grid import regime_grid
-from sklearn_dl.model_selection._models import NETWORKS
+from sklearn_dl.model_selection._regimes import NETWORKS
 
 
 @dataclass(eq=False, repr=False)
 class RegimeComparison:
-    """Result of a comparison of transfer regimes, best candidate first.
-
-    Made by `compare_regimes`; prints as a table.
+    """Result of `compare_regimes`, best candidate first; prints as a table.
 
     Attributes
     ----------
@@ -46,11 +44,10 @@ class RegimeComparison:
     best_estimator_ : estimator
         The best candidate, fitted on all of X.
     passes_ : float
-        Passes of all candidates and of the last fit together; of failed folds nothing
-        is known.
+        Passes of all candidates and of the last fit, without failed folds.
     search_ : GridSearchCV
-        The search, with every fold's score in ``cv_results_``. Its ``best_estimator_``
-        is a pipeline around the one here.
+        With every fold's score in ``cv_results_``; its ``best_estimator_`` is a
+        pipeline around the one here.
 
     Examples
     --------
@@ -80,9 +77,8 @@ class RegimeComparison:
 
     def __str__(self) -> str:
         """Return the leaderboard as text."""
-        board = self.leaderboard_.assign(
-            parameters=self.leaderboard_["parameters"].map(_in_words)
-        )
+        words = self.leaderboard_["parameters"].map(_in_words)
+        board = self.leaderboard_.assign(parameters=words)
         return board.to_string(index=False, float_format="{:.4g}".format)
 
     __repr__ = __str__
@@ -111,17 +107,14 @@ def compare_regimes(
     """Cross-validate transfer regimes on the same folds, and rank them.
 
     The grid of `regime_grid` runs in scikit-learn's `GridSearchCV`, and the best
-    candidate is fitted on all of X. A candidate that fails in a fold gets no score,
-    and a warning names it.
+    candidate is fitted on all of X. One that fails in a fold gets no score.
 
     Parameters
     ----------
     estimator : ImageClassifier or ImageRegressor
         What all regimes have in common, as in `regime_grid`.
-    X : images
-        Any form that `fit` takes.
+    X : images, in any form that `fit` takes
     y : array-like of shape (n,) or (n, n_outputs)
-        Targets.
     regimes : str, list of str or dict, default=("svm", "head", "last", "all")
         As in `regime_grid`; lists of values only.
     cv : int, splitter, iterable of (train, test) or None, default=5
@@ -141,7 +134,6 @@ def compare_regimes(
     Returns
     -------
     RegimeComparison
-        With ``leaderboard_``, ``best_estimator_``, ``passes_`` and ``search_``.
 
     Raises
     ------
@@ -154,7 +146,7 @@ def compare_regimes(
     Warns
     -----
     FitFailedWarning
-        If a candidate failed.
+        If candidates failed: it names them.
 
     See Also
     --------
@@ -162,10 +154,9 @@ def compare_regimes(
 
     Notes
     -----
-    Candidates share the cache, so that whichever comes first pays for the features of
-    all: its seconds and passes are higher for it. Images are counted in the thread of
-    each fit: an estimator of your own that fits its parts in other processes hides
-    them.
+    Candidates share the cache, so that the first pays in seconds and passes for the
+    features of all. Images are counted in the thread of each fit: an estimator of your
+    own that fits its parts in other processes hides them.
 
     The best of many candidates scores a little too well: score ``best_estimator_`` on
     images that took no part, or cross-validate a search of `regime_grid`.
@@ -201,27 +192,27 @@ def compare_regimes(
     if classification and "continuous" in type_of_target(y):
         raise ValueError("y is continuous: for a regression give an ImageRegressor.")
     pipeline, grid = regime_grid(estimator, regimes)
+    scorer = _CountingScorer(check_scoring(pipeline, scoring))
+    folds = shuffled_folds(cv, y, classification, estimator.random_state)
     search = GridSearchCV(
-        pipeline,
-        grid,
-        scoring=_CountingScorer(check_scoring(pipeline, scoring)),
-        refit="score",
-        cv=shuffled_folds(cv, y, classification, estimator.random_state),
-        n_jobs=n_jobs,
+        pipeline, grid, scoring=scorer, refit="score", cv=folds, n_jobs=n_jobs
     )
     weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
-    with warnings.catch_warnings():
+    # `RegimePipeline` brings the weights to where each regime takes them.
+    with warnings.catch_warnings(), config_context(enable_metadata_routing=False):
         # The warning below names the candidates.
         warnings.filterwarnings("ignore", "One or more of the test scores", UserWarning)
-        # `RegimePipeline` brings the weights to where each regime takes them.
-        with config_context(enable_metadata_routing=False):
-            search.fit(X, y, **weighted)
-    n_rows = _num_samples(X)
-    board = _leaderboard(search, n_rows)
-    _warn_of_failures(board)
-    refitted = search.best_estimator_
-    passes = float(board["passes"].sum() + refitted.n_images_ / n_rows)
-    return RegimeComparison(board, refitted["model"], passes, search)
+        search.fit(X, y, **weighted)
+    board, best = _leaderboard(search, _num_samples(X)), search.best_estimator_
+    failed = board[board["mean_score"].isna()]
+    if len(failed):
+        pairs = zip(failed.regime, failed.parameters, strict=True)
+        names = "; ".join(f"{r} ({_in_words(p)})" if p else r for r, p in pairs)
+        count = f"{len(failed)} of {len(board)} candidates"
+        message = f"{count} failed in a fold and have no score: {names}."
+        warnings.warn(message, FitFailedWarning, stacklevel=3)
+    passes = float(board["passes"].sum() + best.n_images_ / _num_samples(X))
+    return RegimeComparison(board, best["model"], passes, search)
 
 
 class _CountingScorer:
@@ -245,12 +236,9 @@ class _CountingScorer:
             score = float(self.scorer(estimator, X, y, **weighted))
         except Exception as error:
             # scikit-learn would lose the other candidates: it expects a dict.
-            warnings.warn(
-                f"Scoring the regime {estimator.regime!r} failed: "
-                f"{type(error).__name__}: {error}",
-                FitFailedWarning,
-                stacklevel=2,
-            )
+            what = f"Scoring the regime {estimator.regime!r} failed"
+            message = f"{what}: {type(error).__name__}: {error}"
+            warnings.warn(message, FitFailedWarning, stacklevel=2)
             return {"score": np.nan, "images": np.nan}
         return {"score": score, "images": estimator.n_images_ + images_seen() - before}
 
@@ -261,8 +249,8 @@ def shuffled_folds(cv, y, classification: bool, random_state):
     if not isinstance(cv, Integral):
         return cv
     stratified = classification and type_of_target(y) in {"binary", "multiclass"}
-    splitter: Any = StratifiedKFold if stratified else KFold
-    return splitter(cv, shuffle=True, random_state=random_state)
+    kind: Any = StratifiedKFold if stratified else KFold
+    return kind(cv, shuffle=True, random_state=random_state)
 
 
 def _leaderboard(search: GridSearchCV, n_rows: int) -> pd.DataFrame:
@@ -273,7 +261,10 @@ def _leaderboard(search: GridSearchCV, n_rows: int) -> pd.DataFrame:
     board = pd.DataFrame(
         {
             "regime": [params["regime"] for params in results["params"]],
-            "parameters": [_of_grid(params) for params in results["params"]],
+            "parameters": [
+                {k.removeprefix("model__"): v for k, v in params.items() if "__" in k}
+                for params in results["params"]
+            ],
             "mean_score": results["mean_test_score"],
             "std_score": results["std_test_score"],
             "rank": results["rank_test_score"],
@@ -285,28 +276,9 @@ def _leaderboard(search: GridSearchCV, n_rows: int) -> pd.DataFrame:
     return board.sort_values("rank", kind="stable")
 
 
-def _of_grid(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {k.removeprefix("model__"): v for k, v in params.items() if "__" in k}
-
-
 def _in_words(parameters: Mapping[str, Any]) -> str:
     words = []
     for name, value in parameters.items():
         text = f"{value:.4g}" if isinstance(value, float) else value
         words.append(f"{name.rpartition('__')[2]}={text}")
     return ", ".join(words)
-
-
-def _warn_of_failures(board: pd.DataFrame) -> None:
-    failed = board[board["mean_score"].isna()]
-    names = [
-        f"{regime} ({_in_words(parameters)})" if parameters else regime
-        for regime, parameters in zip(failed.regime, failed.parameters, strict=True)
-    ]
-    if names:
-        warnings.warn(
-            f"{len(names)} of {len(board)} candidates failed in a fold and have no "
-            f"score: {'; '.join(names)}.",
-            FitFailedWarning,
-            stacklevel=4,
-        )

@@ -1,8 +1,14 @@
 """Log of experiments: what was tried, with its score."""
 
+import errno
+import json
 import os
+import re
 import time
+import warnings
+import zlib
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,22 +20,59 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import cross_validate
 
 from sklearn_dl.model_selection._compare import shuffled_folds
-from sklearn_dl.model_selection._experiment import (
-    Experiment,
-    append,
-    changes,
-    parameters_as_text,
-    read,
-)
 
 _COLUMNS = ["name", "score", "spread", "metric", "gain", "seconds", "changed", "time"]
+_VERSION = 1
+_START = b'{"version": '
+_LONGEST = 200  # characters of a parameter's text
+
+
+@dataclass(eq=False)
+class Experiment:
+    """Entry of the log of experiments.
+
+    Attributes
+    ----------
+    name : str
+    score : float
+        Mean of `scores`.
+    spread : float
+        Standard error of the score, as that of the mean over folds; NaN if unknown.
+    scores : list of float
+    metric : str
+        What the score is.
+    seconds : float
+        Time of fitting and scoring; NaN if unknown.
+    parameters : dict of str to str
+        The estimator's class, as ``"estimator"``, and its parameters, as text.
+    since : str or None
+        Name of the experiment that this one is compared with.
+    gain : float
+        The score less that of the other one; NaN without one of the same metric.
+    changed : str
+        Parameters that differ from the other's, such as ``"C: 1.0 → 100.0"``.
+    time : str
+        When it was written down, ISO 8601.
+    """
+
+    name: str
+    score: float
+    spread: float = np.nan
+    scores: list[float] = field(default_factory=list)
+    metric: str = "score"
+    seconds: float = np.nan
+    parameters: dict[str, str] = field(default_factory=dict)
+    since: str | None = None
+    gain: float = np.nan
+    changed: str = ""
+    time: str = ""
 
 
 class Experiments:
     """Log of experiments: parameters, score with its error, seconds, what changed.
 
-    Each experiment is a line of a file, written when it is done; a crash loses none of
-    them. A later session, or another process, goes on with the same file.
+    Each is a line of a file, written when it is done, so that a crash loses none. A
+    later session, or another process, goes on with the same file.
 
     Parameters
     ----------
@@ -37,8 +80,7 @@ class Experiments:
         The file, in JSON Lines; made with the first experiment. None keeps them in
         memory.
     mlflow : bool, default=False
-        Whether each experiment is logged to MLflow too, as a run of its current
-        experiment, by the library ``mlflow`` itself.
+        Whether each is logged to MLflow too, as a run of its current experiment.
 
     Raises
     ------
@@ -86,7 +128,7 @@ class Experiments:
             _mlflow()
         self._kept: list[Experiment] = []
         if self.path is not None:
-            read(self.path)  # a file that is not ours is refused before it grows
+            _read(self.path)  # a file that is not ours is refused before it grows
 
     def evaluate(
         self,
@@ -104,11 +146,9 @@ class Experiments:
         Parameters
         ----------
         name : str
-            Name of the experiment.
         estimator : estimator
             Unfitted; copies are fitted.
-        X, y : array-like
-            Data, in any form that the estimator takes.
+        X, y : data, in any form that the estimator takes
         cv : int, splitter or iterable of (train, test), default=5
             A number of folds is shuffled, always in the same way, and stratified for
             classes. For groups or one held-out part give the splits.
@@ -124,23 +164,15 @@ class Experiments:
         """
         if not (scoring is None or isinstance(scoring, str) or callable(scoring)):
             raise ValueError(f"scoring must be one metric, got {scoring!r}.")
+        options: dict[str, Any] = {"scoring": check_scoring(estimator, scoring)}
+        options["cv"] = shuffled_folds(cv, y, is_classifier(estimator), random_state=0)
         start = time.perf_counter()
         found = cross_validate(
-            estimator,
-            X,
-            y,
-            cv=shuffled_folds(cv, y, is_classifier(estimator), random_state=0),
-            scoring=check_scoring(estimator, scoring),
-            n_jobs=n_jobs,
-            error_score="raise",
+            estimator, X, y, n_jobs=n_jobs, error_score="raise", **options
         )
-        return self.record(
-            name,
-            found["test_score"],
-            estimator,
-            metric=_metric_name(scoring, estimator),
-            seconds=time.perf_counter() - start,
-        )
+        spent, scores = time.perf_counter() - start, found["test_score"]
+        metric = _metric_name(scoring, estimator)
+        return self.record(name, scores, estimator, metric=metric, seconds=spent)
 
     def record(
         self,
@@ -158,12 +190,10 @@ class Experiments:
         Parameters
         ----------
         name : str
-            Name of the experiment.
         scores : float or sequence of float
             One, or that of each fold or seed.
         parameters : estimator or mapping of str, default=None
-            An estimator, whose class and parameters are logged, or whatever else stands
-            beside the score.
+            An estimator with its parameters, or whatever else stands beside the score.
         spread : float, default=None
             Standard error of the score; None takes that of the mean of several scores.
         metric : str, default="score"
@@ -188,27 +218,23 @@ class Experiments:
             spread = values.std(ddof=1) / len(values) ** 0.5 if several else np.nan
         elif not 0 <= spread < np.inf and not np.isnan(spread):
             raise ValueError(f"spread of {name!r} must be 0 or more: {spread!r}.")
-        texts = {} if parameters is None else parameters_as_text(parameters)
-        before = self._find(since, str(metric))
-        done = Experiment(
-            name=str(name),
-            score=float(values.mean()),
-            spread=float(spread),
-            scores=values.tolist(),
-            metric=str(metric),
-            seconds=np.nan if seconds is None else float(seconds),
-            parameters=texts,
-            time=datetime.now().astimezone().isoformat(timespec="seconds"),
-        )
+        done = Experiment(str(name), float(values.mean()), float(spread))
+        done.scores, done.metric = values.tolist(), str(metric)
+        done.time = datetime.now().astimezone().isoformat(timespec="seconds")
+        if seconds is not None:
+            done.seconds = float(seconds)
+        if parameters is not None:
+            done.parameters = _as_text(parameters)
+        before = self._find(since, done.metric)
         if before is not None:
             done.since = before.name
-            done.changed = changes(before.parameters, texts)
+            done.changed = _changes(before.parameters, done.parameters)
             if before.metric == done.metric:
                 done.gain = done.score - before.score
         if self.path is None:
             self._kept.append(done)
         else:
-            append(self.path, done)
+            _append(self.path, done)
         if self.mlflow:
             _log_to_mlflow(done)
         return done
@@ -216,15 +242,11 @@ class Experiments:
     @property
     def experiments(self) -> list[Experiment]:
         """All experiments, as they came, from the file as it is now."""
-        return list(self._kept) if self.path is None else read(self.path)
+        return list(self._kept) if self.path is None else _read(self.path)
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row per experiment, in the order in which they came.
-
-        Columns: ``name``, ``score``, ``spread`` (standard error), ``metric``, ``gain``,
-        ``seconds``, ``changed``, ``time``; see `Experiment`.
-        """
+        """A row per experiment, in the order in which they came; see `Experiment`."""
         return pd.DataFrame(map(vars, self.experiments), columns=_COLUMNS)
 
     @property
@@ -282,3 +304,91 @@ def _log_to_mlflow(done: Experiment) -> None:
             mlflow.log_params(dict(items[k : k + 100]))
         mlflow.log_metrics({k: v for k, v in numbers.items() if np.isfinite(v)})
         mlflow.set_tags({"metric": done.metric, "changed": done.changed})
+
+
+def _as_text(source: BaseEstimator | Mapping[str, Any]) -> dict[str, str]:
+    """Return a mapping, or an estimator with its class and its parts', as text."""
+    if isinstance(source, Mapping):
+        return {str(key): _text(value) for key, value in source.items()}
+    deep = source.get_params(deep=True)
+    parts = [type(value).__name__ for value in deep.values() if hasattr(value, "fit")]
+    inside = f"({', '.join(parts)})" if parts else ""
+    found = {"estimator": f"{type(source).__name__}{inside}"}
+    for name, value in sorted(deep.items()):
+        pairs = value if isinstance(value, list) else []
+        steps = any(hasattr(p[1], "fit") for p in pairs if isinstance(p, tuple))
+        if name != "estimator" and not steps:  # their own parameters tell of them
+            found[name] = _text(value)
+    return found
+
+
+def _text(value: Any) -> str:
+    """Return a short text for a value, the same in another process."""
+    if isinstance(value, BaseEstimator):
+        return type(value).__name__
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+    if len(text) <= _LONGEST:
+        return text
+    digest = zlib.crc32(text.encode("utf-8", "backslashreplace"))
+    return f"{text[: _LONGEST - 12]}... {digest:08x}"
+
+
+def _changes(before: dict[str, str], now: dict[str, str]) -> str:
+    """Return what differs; where the estimators are of different kinds, only that."""
+    names = [*now, *(name for name in before if name not in now)]
+    if before.get("estimator") != now.get("estimator"):
+        names = ["estimator"]
+    return ", ".join(
+        f"{name}: {before.get(name, 'unset')} → {now.get(name, 'unset')}"
+        for name in names
+        if before.get(name) != now.get(name)
+    )
+
+
+def _append(path: Path, done: Experiment) -> None:
+    """Write an experiment at the end of a file, to the disk, in one piece."""
+    state = {k: None if v != v else v for k, v in asdict(done).items()}  # JSON: no NaN
+    text = json.dumps({"version": _VERSION, **state}, ensure_ascii=False)
+    line = f"{text}\n".encode("utf-8", "backslashreplace")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Lines that several writers append don't mix, where each is one write.
+    with open(path, "ab+", buffering=0) as file:
+        if file.seek(0, os.SEEK_END):  # what a crash cut off stays a line of its own
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        if file.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(file.fileno())
+
+
+def _read(path: Path) -> list[Experiment]:
+    """Return the experiments of a file, none if there is no file."""
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    known = {one.name for one in fields(Experiment)}
+    found, bad = [], []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            state = json.loads(line)
+            newer = state["version"] > _VERSION
+            kept = {k: v for k, v in state.items() if k in known and v is not None}
+            found.append(Experiment(**kept))
+        except (ValueError, TypeError, KeyError):
+            bad.append(number)
+            continue
+        if newer:
+            raise ValueError(f"{path} is of a newer version of sklearn_dl: update it.")
+    if bad and not found and not lines[bad[0] - 1].startswith(_START):
+        raise ValueError(f"{path} holds no experiments: choose another file.")
+    if bad:
+        warnings.warn(
+            f"{path}: left out line {', '.join(map(str, bad))}, cut off or not an "
+            "experiment.",
+            stacklevel=3,
+        )
+    return found

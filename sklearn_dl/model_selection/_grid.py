@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import validate_params
 
 from sklearn_dl.backbones import images_seen
-from sklearn_dl.model_selection._models import (
+from sklearn_dl.model_selection._regimes import (
     NETWORKS,
     earlier_layer,
     linear_model,
@@ -23,11 +23,7 @@ _RATES = [1e-3, 1e-2]
 
 
 class RegimePipeline(Pipeline):
-    """Pipeline of one step, ``"model"``, with the name of its regime as a parameter.
-
-    Its `fit` brings a `sample_weight` to the last estimator, however deep that is, and
-    counts in ``n_images_`` the images that went through backbones in its thread.
-    """
+    """Pipeline of one step, ``"model"``, with the name of its regime as a parameter."""
 
     def __init__(
         self, steps, *, regime=None, transform_input=None, memory=None, verbose=False
@@ -39,15 +35,14 @@ class RegimePipeline(Pipeline):
         self.verbose = verbose
 
     def fit(self, X, y=None, **params):
-        """Fit the estimator, and count the images."""
+        """Fit with weights for the last step, however deep, and count the images."""
         before = images_seen()
         if "sample_weight" in params and not get_config()["enable_metadata_routing"]:
             names, last = [], self
             while isinstance(last, Pipeline):
                 name, last = last.steps[-1]
                 names.append(name)
-            weight = params.pop("sample_weight")
-            params["__".join([*names, "sample_weight"])] = weight
+            params["__".join([*names, "sample_weight"])] = params.pop("sample_weight")
         try:
             super().fit(X, y, **params)
         except Exception as error:
@@ -64,8 +59,7 @@ def regime_grid(
     """Return a pipeline and a grid over transfer regimes, for one search.
 
     ``GridSearchCV(*regime_grid(estimator))`` searches all of them, and
-    `RandomizedSearchCV` and `HalvingGridSearchCV` alike; `compare_regimes` does it and
-    makes a leaderboard.
+    `RandomizedSearchCV` and `HalvingGridSearchCV` alike.
 
     =============  ==============================================  =====================
     regime         model                                           grid
@@ -84,15 +78,13 @@ def regime_grid(
     ----------
     estimator : ImageClassifier or ImageRegressor
         What all models have in common: backbone, weights, `max_epochs`, cache, seed and
-        whatever the table does not set. Its own `augment` goes before that of the
-        table.
+        whatever else the table does not set; its own `augment` goes before the table's.
     regimes : str, list of str or dict, default=("svm", "head", "last", "all")
         Names from the table. Or a dict whose keys are names of regimes; a value is
 
         - a name from the table;
         - a grid, a dict from parameters to lists of values (or, for randomized
-          searches, distributions), in place of the table's grid for the regime of that
-          name;
+          searches, distributions), in place of the table's for that name;
         - an estimator of your own;
         - a pair (name from the table or estimator, grid).
 
@@ -113,13 +105,12 @@ def regime_grid(
 
     See Also
     --------
-    compare_regimes : Run the grid.
+    compare_regimes : Run the grid, and make a leaderboard.
     recommend_regime : What to try first.
 
     Notes
     -----
-    Random weights with ``random_state=None`` differ at each fit, so that candidates
-    can't share features.
+    With ``random_state=None`` random weights differ at each fit, and share no features.
 
     Examples
     --------
@@ -163,17 +154,15 @@ def _named(regimes) -> Iterator[tuple[str, Any, Mapping[str, Any] | None]]:
     if not regimes:
         raise ValueError(f"regimes is empty: choose from {list(REGIMES)}.")
     for name, regime in regimes.items():
-        source, grid = regime, None
-        if isinstance(regime, Mapping):
-            source, grid = name, regime
-        elif isinstance(regime, tuple | list) and len(regime) == 2:
+        source, grid = (name, regime) if isinstance(regime, Mapping) else (regime, None)
+        if isinstance(regime, tuple | list) and len(regime) == 2:
             source, grid = regime
-        if isinstance(source, str) and source not in REGIMES:
+        known = isinstance(source, str)
+        if known and source not in REGIMES:
             raise ValueError(
                 f"There is no regime {source!r}: choose from {list(REGIMES)}, or give "
                 "a dict {name: estimator} for your own."
             )
-        known = isinstance(source, str)
         fits = hasattr(source, "fit") and not isinstance(source, type)
         a_grid = grid is None or isinstance(grid, Mapping)
         if not (isinstance(name, str) and (known or fits) and a_grid):
@@ -190,14 +179,9 @@ def _from_table(estimator, regime: str) -> tuple[BaseEstimator, dict[str, Any]]:
         layer = earlier_layer(estimator) if regime == "earlier" else None
         grid = {"classifier__C": _COSTS} if is_classifier(estimator) else {}
         return linear_model(estimator, layer), grid
-    if regime == "head":
-        model = network(estimator, trainable="head", warmup_epochs=0)
-    else:
-        model = network(
-            estimator,
-            trainable=2 if regime == "last" else "all",
-            warmup_epochs=min(2, estimator.max_epochs - 1),
-            augment="standard",
-            schedule="cosine",
-        )
-    return model, {"lr": _RATES}
+    settings: dict[str, Any] = {"trainable": "head", "warmup_epochs": 0}
+    if regime != "head":
+        settings = {"trainable": 2 if regime == "last" else "all"}
+        settings |= {"warmup_epochs": min(2, estimator.max_epochs - 1)}
+        settings |= {"augment": "standard", "schedule": "cosine"}
+    return network(estimator, **settings), {"lr": _RATES}

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, validate_params
 
 from sklearn_dl._plots import BLUE, VERMILLION, import_pyplot
-from sklearn_dl.model_selection._models import NETWORKS
+from sklearn_dl.model_selection._regimes import NETWORKS
 from sklearn_dl.training import BatchLosses, Optimizer
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -20,9 +20,7 @@ _POSITIVE = Interval(Real, 0, None, closed="neither")
 
 @dataclass(eq=False)
 class LearningRateFinder:
-    """Curve of a learning-rate range test, with the rates that it suggests.
-
-    Made by `lr_find`.
+    """Curve of a learning-rate range test by `lr_find`, with the rates it suggests.
 
     Attributes
     ----------
@@ -36,10 +34,8 @@ class LearningRateFinder:
         ``suggestions_["steepest"]``.
     suggestions_ : dict of str to float or None
         ``"steepest"``: the middle of the decade of rates over which the loss falls
-        fastest: the line fitted to the losses against log10 of the rate is steepest
-        there. Only decades before the lowest point of the running mean count.
-        ``"minimum"``: a tenth of the rate at that lowest point, usually larger. Both
-        None where the loss never fell.
+        fastest, before the lowest point of the running mean. ``"minimum"``: a tenth of
+        the rate at that point, usually larger. Both None where the loss never fell.
     ax_, figure_ : matplotlib's Axes and Figure
         Where `plot` drew.
 
@@ -91,11 +87,10 @@ class LearningRateFinder:
             _, ax = pyplot.subplots()
         ax.plot(self.lrs_, self.losses_, ".", color="0.7", label="batch")
         ax.plot(self.lrs_, self.smoothed_, color=BLUE, label="running mean")
-        for (name, rate), style in zip(
-            self.suggestions_.items(), ("-", "--"), strict=True
-        ):
+        styles = {"steepest": "-", "minimum": "--"}
+        for name, rate in self.suggestions_.items():
             if rate is not None:
-                label = f"{name}: {rate:.2g}"
+                label, style = f"{name}: {rate:.2g}", styles[name]
                 ax.axvline(rate, color=VERMILLION, linestyle=style, label=label)
         # The explosion at the end would flatten the rest.
         finite = self.smoothed_[np.isfinite(self.smoothed_)]
@@ -105,8 +100,7 @@ class LearningRateFinder:
             ax.set_ylim(low - margin, high + margin)
         ax.set(xscale="log", xlabel="Learning rate of the head", ylabel="Training loss")
         ax.legend()
-        self.ax_ = ax
-        self.figure_ = ax.figure
+        self.ax_, self.figure_ = ax, ax.figure
         return self
 
 
@@ -119,14 +113,12 @@ def _suggestions(lrs, losses, smoothed) -> dict[str, float | None]:
     if lrs[lowest] < 10 * lrs[0]:
         return nothing  # what rises after the first decade fell by chance
     x = np.log10(lrs[: lowest + 1])
-    # Half a decade to the left must be there; to the right the curve may turn first.
-    centres = [i for i in range(lowest + 1) if x[i] - x[0] >= 0.5 - 1e-9]
-    windows = {i: np.abs(x - x[i]) <= 0.5 + 1e-9 for i in centres}
-    slopes = {
-        i: np.polyfit(x[window], losses[: lowest + 1][window], 1)[0]
-        for i, window in windows.items()
-        if window.sum() > 2
-    }
+    slopes: dict[int, float] = {}
+    for i in range(lowest + 1):
+        near = np.abs(x - x[i]) <= 0.5 + 1e-9
+        # Half a decade to the left must be there; to the right it may turn first.
+        if x[i] - x[0] >= 0.5 - 1e-9 and near.sum() > 2:
+            slopes[i] = np.polyfit(x[near], losses[: lowest + 1][near], 1)[0]
     if not slopes or min(slopes.values()) >= 0:
         return nothing
     steepest = min(slopes, key=slopes.__getitem__)
@@ -156,21 +148,17 @@ def lr_find(
 ) -> LearningRateFinder:
     """Find a learning rate by a short training whose rate grows at every step [1]_.
 
-    A clone is trained: the estimator stays as it is. Its rate grows geometrically;
-    that of the backbone keeps its ratio to it. There is no warm-up of the head, no
-    early stopping and no validation; of the estimator's `callbacks` only those that
-    add a term to the loss take part, so that nothing is written or shown. Weights,
-    augmentation, mixing, loss and optimiser are the estimator's own.
+    A clone is trained. Its rate grows geometrically; that of the backbone keeps its
+    ratio to it. There is no warm-up of the head, no early stopping and no validation;
+    of the estimator's `callbacks` only those that add a term to the loss take part. All
+    else is the estimator's own.
 
     Parameters
     ----------
     estimator : ImageClassifier or ImageRegressor
-        With the optimiser and the regime that the rate is for. Of a pipeline, give the
-        step that is one.
-    X : images
-        Any form that `fit` takes.
+        With the optimiser and the regime that the rate is for.
+    X : images, in any form that `fit` takes
     y : array-like of shape (n,) or (n, n_outputs)
-        Targets.
     lr_min, lr_max : float, default=1e-6 and 10.0
         Rates of the head in the first and the last step.
     n_steps : int, default=100
@@ -180,12 +168,10 @@ def lr_find(
         Training ends once the running mean of the losses is above this many times its
         best.
     sample_weight : array-like of shape (n,), default=None
-        Weights of the rows.
 
     Returns
     -------
     LearningRateFinder
-        With ``lrs_``, ``losses_``, ``smoothed_``, ``suggestion_`` and ``plot()``.
 
     Raises
     ------
@@ -233,10 +219,21 @@ def lr_find(
             f"{lr_min:g} to {lr_max:g}: take {math.ceil(2 * decades + 1)} or more."
         )
     recorder = BatchLosses(n_steps, divergence=divergence)
-    model = _tested(estimator, np.geomspace(lr_min, lr_max, n_steps), recorder)
+    rates = np.geomspace(lr_min, lr_max, n_steps)
+    model = clone(estimator)
+    lr = model.lr or Optimizer.of(model.optimizer).default_lr
+    own = [c[1] if isinstance(c, tuple) else c for c in model.callbacks or ()]
+    off = {"warmup_epochs": 0, "early_stopping": False, "warm_start": False}
+    model.set_params(
+        # The schedule multiplies all rates, so the backbone's keep their ratio.
+        schedule=lambda step, _: float(rates[min(step, n_steps - 1)]) / lr,
+        callbacks=[*(c for c in own if hasattr(c, "loss_term")), recorder],
+        max_epochs=n_steps,  # of at least one step each; the recorder ends training
+        verbose=0,
+        **off,
+    )
     with warnings.catch_warnings():
-        # Diverging is what it is for.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it is to diverge
         model.fit(X, y, sample_weight=sample_weight)
     columns = (recorder.lrs_, recorder.losses_, recorder.smoothed_)
     finder = LearningRateFinder(*map(np.array, columns))
@@ -248,22 +245,3 @@ def lr_find(
             stacklevel=3,
         )
     return finder
-
-
-def _tested(estimator, rates: np.ndarray, recorder: BatchLosses):
-    """Return a clone that trains with these rates and records its losses."""
-    model = clone(estimator)
-    lr = model.lr or Optimizer.of(model.optimizer).default_lr
-    own = [c[1] if isinstance(c, tuple) else c for c in model.callbacks or ()]
-    terms = [callback for callback in own if hasattr(callback, "loss_term")]
-    return model.set_params(
-        # The schedule multiplies all rates, so the backbone's keep their ratio.
-        schedule=lambda step, _: float(rates[min(step, len(rates) - 1)]) / lr,
-        # The recorder ends training: an epoch has at least one step.
-        max_epochs=len(rates),
-        warmup_epochs=0,
-        early_stopping=False,
-        warm_start=False,
-        verbose=0,
-        callbacks=[*terms, recorder],
-    )

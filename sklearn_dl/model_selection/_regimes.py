@@ -1,20 +1,27 @@
-"""Recommendation of transfer regimes, by a decision table."""
+"""Transfer regimes: which to try, and their models, built from one estimator."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
-from sklearn.base import BaseEstimator, is_classifier
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from torch import nn
 
-from sklearn_dl.model_selection._models import (
-    NETWORKS,
-    earlier_layer,
-    linear_model,
-    network,
-)
+from sklearn_dl._classifier import ImageClassifier
+from sklearn_dl._features import ImageFeatureExtractor, make_feature_classifier
+from sklearn_dl._regressor import ImageRegressor
+from sklearn_dl._runtime import seeded
+from sklearn_dl.backbones import load_backbone
 
+# What `validate_params` lets through as the estimator that regimes are built from.
+NETWORKS = [ImageClassifier, ImageRegressor]
 SMALL = 2_000
 LARGE = 10_000
 VERY_LARGE = 100_000
@@ -58,9 +65,8 @@ def recommend_regime(estimator, n_samples, similarity) -> list[Recommendation]:
     """Return the transfer regimes that suit the data, best first.
 
     Two questions decide: how many images there are, and how much they look like those
-    the backbone was trained on (ImageNet: photographs of everyday things). Layers of a
-    network go from general to specific, so that the more the images differ, the
-    earlier the layers that still serve them [1]_.
+    of the weights. Layers of a network go from general to specific, so that the more
+    the images differ, the earlier the layers that still serve them [1]_.
 
     ============  =============================  ====================================
     images        similar                        different
@@ -81,8 +87,7 @@ def recommend_regime(estimator, n_samples, similarity) -> list[Recommendation]:
     estimator : ImageClassifier or ImageRegressor
         What all regimes have in common: backbone, weights, device, cache and whatever
         a regime does not set. Its own `augment` goes before that of the table. For an
-        ImageRegressor a ridge regression (`RidgeCV`) stands for the SVM: it takes
-        several targets, in any unit.
+        ImageRegressor a ridge regression (`RidgeCV`) stands for the SVM.
     n_samples : int
         Number of training images.
     similarity : {"similar", "different"}
@@ -93,7 +98,6 @@ def recommend_regime(estimator, n_samples, similarity) -> list[Recommendation]:
     Returns
     -------
     list of Recommendation
-        With ``name``, ``estimator`` (not fitted) and ``reason``.
 
     Raises
     ------
@@ -106,12 +110,11 @@ def recommend_regime(estimator, n_samples, similarity) -> list[Recommendation]:
 
     Notes
     -----
-    The limits are not sharp. Linear models on frozen features win where there are few
-    images per class, and fine-tuning overtakes them as the images grow to a few
-    thousand [2]_. Training from random weights caught up with fine-tuning from some
-    ten thousand richly labelled images on, given several times the epochs, and never
-    at a thousand [3]_; with one label per image we wait for ten times as many. Only a
-    comparison on your own images decides: cross-validate the first two.
+    The limits are not sharp: cross-validate the first two on your own images. Linear
+    models on frozen features win where there are few images per class, and fine-tuning
+    overtakes them at a few thousand [2]_. Training from random weights caught up from
+    some ten thousand richly labelled images on, given several times the epochs, and
+    never at a thousand [3]_; with one label per image we wait for ten times as many.
 
     References
     ----------
@@ -133,110 +136,129 @@ def recommend_regime(estimator, n_samples, similarity) -> list[Recommendation]:
     >>> option.estimator.trainable
     2
     """
-    different = similarity == "different"
-    chosen: list[Recommendation] = []
+    choices = _choices(estimator, n_samples, similarity == "different")
+    return [Recommendation(*choice) for choice in choices]
+
+
+def _choices(
+    estimator, n_samples: int, different: bool
+) -> Iterator[tuple[str, BaseEstimator, str]]:
+    """Yield name, model and reason of each regime."""
+    linear = "linear SVM" if is_classifier(estimator) else "ridge regression"
+    rest: dict[str, Any] = {"augment": "standard", "warmup_epochs": 1}
     if n_samples >= SMALL and different:
-        chosen += _large_different(estimator, n_samples >= VERY_LARGE)
-    elif n_samples >= SMALL:
-        chosen += _large_similar(estimator)
-    if n_samples < LARGE:
-        small = _small_different if different else _small_similar
-        chosen += small(estimator)
-    return chosen
-
-
-def _linear_name(estimator) -> str:
-    return "linear SVM" if is_classifier(estimator) else "ridge regression"
-
-
-def _small_similar(estimator) -> Iterator[Recommendation]:
-    yield Recommendation(
-        f"features + {_linear_name(estimator)}",
-        linear_model(estimator),
-        "Few images: training the backbone would overfit. They are like those of the "
-        "weights, so its last features separate them; a linear model takes seconds.",
-    )
-    yield Recommendation(
-        "trained head",
-        network(estimator, trainable="head", warmup_epochs=0),
-        "The same features under a head trained by gradient descent: probabilities, "
-        "any loss, dropout; the backbone stays as it is.",
-    )
-
-
-def _small_different(estimator) -> Iterator[Recommendation]:
-    layer = earlier_layer(estimator)
-    yield Recommendation(
-        f"features of an earlier layer + {_linear_name(estimator)}",
-        linear_model(estimator, layer),
-        "Few images, unlike those of the weights: the last layers know only what the "
-        f"weights were trained for; {layer!r} is more general. Compare other layers in "
-        "a grid over features__layer.",
-    )
-    yield Recommendation(
-        "last stages, after a warm-up",
-        network(
-            estimator, trainable=2, warmup_epochs=2, max_epochs=12, augment="strong"
-        ),
-        "The last stages are adapted to the new images, the general ones kept. The "
-        "head is trained first, so that its first, random gradients don't harm them; "
-        "strong augmentation stands for missing images. Leave its flip out where a "
-        "mirror image means something else.",
-    )
-
-
-def _large_similar(estimator) -> Iterator[Recommendation]:
-    rest: dict[str, Any] = {
-        "warmup_epochs": 1,
-        "max_epochs": 10,
-        "augment": "standard",
-        "schedule": "cosine",
-    }
-    yield Recommendation(
-        "warm-up, then everything",
-        network(estimator, trainable="all", **rest),
-        "Enough images to train everything without overfitting; weights that are "
-        "nearly right need small steps, so the backbone has a hundredth of the head's "
-        "rate.",
-    )
-    yield Recommendation(
-        "warm-up, then the last stages",
-        network(estimator, trainable=2, **rest),
-        "Cheaper: the first stages, edges and textures, serve as they are.",
-    )
-
-
-def _large_different(estimator, very_large: bool) -> Iterator[Recommendation]:
-    rest: dict[str, Any] = {"augment": "standard", "optimizer__max_grad_norm": 1.0}
-    yield Recommendation(
-        "warm-up, then everything at a higher rate",
-        network(
-            estimator,
-            trainable="all",
-            warmup_epochs=1,
-            max_epochs=15,
-            lr=1e-2,
-            backbone_lr=1e-3,
-            schedule="cosine",
-            **rest,
-        ),
-        "Enough images to move the weights far from what they were trained for: the "
-        "backbone has a tenth of the head's rate, with the gradient clipped. They are "
-        "still a better start than random ones.",
-    )
-    if very_large:
-        yield Recommendation(
-            "everything, from random weights",
-            network(
-                estimator,
-                weights=None,
-                trainable="all",
-                warmup_epochs=0,
-                max_epochs=60,
-                lr=5e-2,
-                schedule="one_cycle",
-                **rest,
-            ),
-            "With so many images random weights can end as well as pretrained ones, "
-            "after several times the epochs; nothing of the old task is left in them.",
+        rest |= {"trainable": "all", "optimizer__max_grad_norm": 1.0}
+        rates: Any = {"lr": 1e-2, "backbone_lr": 1e-3, "schedule": "cosine"}
+        yield (
+            "warm-up, then everything at a higher rate",
+            network(estimator, max_epochs=15, **rest, **rates),
+            "Enough images to move the weights far from what they were trained for: "
+            "the backbone has a tenth of the head's rate, with the gradient clipped. "
+            "They are still a better start than random ones.",
         )
+        if n_samples >= VERY_LARGE:
+            rest |= {"weights": None, "warmup_epochs": 0, "schedule": "one_cycle"}
+            yield (
+                "everything, from random weights",
+                network(estimator, max_epochs=60, lr=5e-2, **rest),
+                "With so many images random weights can end as well as pretrained "
+                "ones, after several times the epochs; nothing of the old task is left "
+                "in them.",
+            )
+    elif n_samples >= SMALL:
+        rest |= {"max_epochs": 10, "schedule": "cosine"}
+        yield (
+            "warm-up, then everything",
+            network(estimator, trainable="all", **rest),
+            "Enough images to train everything without overfitting; weights that are "
+            "nearly right need small steps, so the backbone has a hundredth of the "
+            "head's rate.",
+        )
+        yield (
+            "warm-up, then the last stages",
+            network(estimator, trainable=2, **rest),
+            "Cheaper: the first stages, edges and textures, serve as they are.",
+        )
+    if n_samples < LARGE and different:
+        layer = earlier_layer(estimator)
+        rest = {"warmup_epochs": 2, "max_epochs": 12, "augment": "strong"}
+        yield (
+            f"features of an earlier layer + {linear}",
+            linear_model(estimator, layer),
+            "Few images, unlike those of the weights: the last layers know only what "
+            f"the weights were trained for; {layer!r} is more general. Compare other "
+            "layers in a grid over features__layer.",
+        )
+        yield (
+            "last stages, after a warm-up",
+            network(estimator, trainable=2, **rest),
+            "The last stages are adapted to the new images, the general ones kept. The "
+            "head is trained first, so that its first, random gradients don't harm "
+            "them; strong augmentation stands for missing images. Leave its flip out "
+            "where a mirror image means something else.",
+        )
+    elif n_samples < LARGE:
+        yield (
+            f"features + {linear}",
+            linear_model(estimator),
+            "Few images: training the backbone would overfit. They are like those of "
+            "the weights, so its last features separate them; a linear model takes "
+            "seconds.",
+        )
+        yield (
+            "trained head",
+            network(estimator, trainable="head", warmup_epochs=0),
+            "The same features under a head trained by gradient descent: "
+            "probabilities, any loss, dropout; the backbone stays as it is.",
+        )
+
+
+def linear_model(estimator, layer: str | None = None) -> Pipeline:
+    """Return a linear model on features of the estimator's frozen backbone."""
+    extractor = ImageFeatureExtractor()
+    given = clone(estimator).get_params(deep=False)
+    shared = extractor.get_params(deep=False).keys() & given.keys()
+    extractor.set_params(**{name: given[name] for name in shared})
+    if layer is not None:
+        extractor.set_params(layer=layer)
+    if is_classifier(estimator):
+        model = make_feature_classifier(random_state=estimator.random_state)
+        return model.set_params(features=extractor)
+    ridge = RidgeCV(alphas=tuple(np.geomspace(1e0, 1e5, 6).tolist()))
+    scaler = ("scaler", StandardScaler())
+    return Pipeline([("features", extractor), scaler, ("regressor", ridge)])
+
+
+def network(
+    estimator, *, trainable, augment: str | None = None, **parameters
+) -> BaseEstimator:
+    """Return a copy with other parameters; its own augmentation goes before others."""
+    if estimator.augment is None:
+        parameters["augment"] = augment
+    settings = hasattr(estimator.trainable, "get_params")  # more than the stages
+    parameters["trainable__stages" if settings else "trainable"] = trainable
+    return clone(estimator).set_params(**parameters)
+
+
+def earlier_layer(estimator) -> str:
+    """Return the layer at the end of the last stage but one."""
+    backbone, given = estimator.backbone, estimator.preprocessing
+    of_data = isinstance(given, tuple | list) or given == "data"
+    options = {"layer": estimator.layer, "preprocessing": None if of_data else given}
+    size = estimator.image_size
+    options["image_size"] = tuple(size) if isinstance(size, list) else size
+    with seeded(0):
+        try:  # only names are wanted: where it can be, no weights are drawn
+            with torch.device("meta" if isinstance(backbone, str) else "cpu"):
+                loaded = load_backbone(backbone, None, **options)
+        except NotImplementedError:  # RegNet's constructor computes its widths
+            loaded = load_backbone(backbone, None, **options)
+    last = set(list(loaded.stages.values())[-1])
+    found: list[str] = []
+    for name, part in loaded.module.named_modules():
+        inside = {f"{name}.{p}" for p, _ in part.named_parameters()}
+        nested = any(name.startswith(f"{outer}.") for outer in found)
+        free = name and not nested and not isinstance(part, nn.Linear)
+        if free and inside and not inside & last:
+            found.append(name)
+    return found[-1] if found else "pre_logits"

@@ -8,10 +8,11 @@ a classifier or regressor of it.
 from typing import TYPE_CHECKING
 
 from sklearn_dl._lazy import lazy
+from sklearn_dl.persistence._errors import ModelFileError
+from sklearn_dl.persistence._errors import check_file as check_file
 
 if TYPE_CHECKING:
     from sklearn_dl.persistence._archive import read_versions as read_versions
-    from sklearn_dl.persistence._errors import ModelFileError
     from sklearn_dl.persistence._export import export_onnx, export_pt2
     from sklearn_dl.persistence._exported import (
         ExportedClassifier,
@@ -40,7 +41,6 @@ __getattr__, __dir__ = lazy(
     {
         "ExportedClassifier": "sklearn_dl.persistence._exported",
         "ExportedRegressor": "sklearn_dl.persistence._exported",
-        "ModelFileError": "sklearn_dl.persistence._errors",
         "export_onnx": "sklearn_dl.persistence._export",
         "export_pt2": "sklearn_dl.persistence._export",
         "export_state_dict": "sklearn_dl.persistence._state_dict",

@@ -1,22 +1,32 @@
-"""The archive: an uncompressed zip of one manifest and tensors, checked when read."""
+"""The archive: an uncompressed zip of one manifest and tensors, checked when read.
+
+Each content of a tensor is there once, and is read only as what it was.
+"""
 
 import hashlib
 import json
 import os
 import platform
+import re
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any, BinaryIO
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import nn
+
+from sklearn_dl.backbones import named_tensors
 from sklearn_dl.persistence._errors import ModelFileError, check_file, first_line
-from sklearn_dl.persistence._tensors import MEMBER
 
 FORMAT = "sklearn_dl model"
 VERSION = 2
 _MANIFEST = "manifest.json"
+_MEMBER = re.compile(r"(arrays|tensors-\d{1,6})\.safetensors")
 _MANIFEST_BYTES = 2**28
 _OWN_VERSION: str = sys.modules["sklearn_dl"].__version__  # type: ignore[attr-defined]
 _PACKAGES = ("numpy", "scikit-learn", "skorch", "torch", "torchvision")
@@ -35,18 +45,17 @@ def read_versions(path: str | os.PathLike) -> dict[str, str]:
 
 
 def write_archive(
-    file: BinaryIO, content: dict[str, Any], members: Mapping[str, Callable[[], bytes]]
+    file: BinaryIO, content: dict[str, Any], members: dict[str, dict[str, torch.Tensor]]
 ) -> None:
-    """Write members, and a manifest with what else JSON can hold."""
-    digests = {}
+    """Write members of tensors, and a manifest with what else JSON can hold."""
+    about = {"format": FORMAT, "version": VERSION, "versions": versions()}
+    manifest: dict[str, Any] = {**about, "members": {}, **content}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, write in members.items():
-            data = write()
-            digests[name] = hashlib.sha256(data).hexdigest()
+        for member, tensors in members.items():
+            name, data = f"{member}.safetensors", save(tensors)
+            manifest["members"][name] = hashlib.sha256(data).hexdigest()
             archive.writestr(_entry(name), data)
             del data
-        about = {"format": FORMAT, "version": VERSION, "versions": versions()}
-        manifest = {**about, "members": digests, **content}
         text = json.dumps(manifest, allow_nan=False, separators=(",", ":"))
         if len(text) > _MANIFEST_BYTES:
             raise ModelFileError(
@@ -71,7 +80,7 @@ class Archive:
     def read(self, name: str) -> bytes:
         """Return a member, once it is known to be as it was written."""
         digest = self.manifest["members"].get(name)
-        if digest is None or name not in self._zip.NameToInfo:
+        if digest is None:
             raise ModelFileError(f"it is incomplete, without the member {name}.")
         data = self._zip.read(name)
         if hashlib.sha256(data).hexdigest() != digest:
@@ -82,23 +91,17 @@ class Archive:
         entries = self._zip.infolist()
         names = [entry.filename for entry in entries]
         for entry in entries:
-            name = entry.filename
-            if name != _MANIFEST and not MEMBER.fullmatch(name):
-                raise ModelFileError(
-                    f"it is no model of sklearn_dl: it has a member {name!r:.100}. "
-                    "Nothing of it was read."
-                )
-            if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-                raise ModelFileError(
-                    f"{name} is compressed or encrypted, which save never does. "
-                    "Nothing of it was read."
-                )
+            name, odd = entry.filename, ""
+            if name != _MANIFEST and not _MEMBER.fullmatch(name):
+                odd = f"it is no model of sklearn_dl: it has a member {name!r:.100}"
+            elif entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+                odd = f"{name} is compressed or encrypted, which save never does"
+            if odd:
+                raise ModelFileError(f"{odd}. Nothing of it was read.")
         if len(set(names)) < len(names):
             raise ModelFileError("it has two members of one name.")
         if _MANIFEST not in names:
-            raise ModelFileError(
-                f"it is no model of sklearn_dl: {_MANIFEST} is missing."
-            )
+            raise ModelFileError(f"it is no model of sklearn_dl, without {_MANIFEST}.")
         declared = sum(entry.file_size for entry in entries)
         if declared > size or any(e.file_size != e.compress_size for e in entries):
             raise ModelFileError(f"it declares {declared} bytes, but has {size}.")
@@ -121,9 +124,7 @@ class Archive:
             )
         for name in manifest["members"]:
             if name not in self._zip.NameToInfo:
-                raise ModelFileError(
-                    f"it is incomplete, without the member {name!r:.100}."
-                )
+                raise ModelFileError(f"it is incomplete, without {name!r:.100}.")
         return manifest
 
 
@@ -150,3 +151,83 @@ def reading(path: str | os.PathLike):
             f"{path} is damaged, or doesn't fit the versions installed here: "
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
+
+
+class TensorWriter:
+    """Tensors by member of the archive; the same content is kept once."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, dict[str, torch.Tensor]] = {}
+        self._places: dict[bytes, str] = {}
+        # By where they are in memory, which several models may share; kept, so that
+        # the address isn't given to another.
+        self._known: dict[tuple, tuple[str, torch.Tensor]] = {}
+
+    def add(self, member: str, tensor: torch.Tensor) -> str:
+        """Return the place of a tensor, ``member/number``."""
+        form = tensor.device, tensor.dtype, tensor.shape, tensor.stride()
+        key = (tensor.data_ptr(), *form)
+        if key in self._known and tensor.numel():
+            return self._known[key][0]
+        plain = tensor.detach().cpu().contiguous()
+        digest = hashlib.sha256(f"{plain.dtype} {[*plain.shape]}\n".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+        place = self._places.get(digest.digest())
+        if place is None:
+            tensors = self.members.setdefault(member, {})
+            place = self._places[digest.digest()] = f"{member}/{len(tensors)}"
+            tensors[str(len(tensors))] = plain
+        self._known[key] = place, tensor
+        return place
+
+    def add_network(self, module: nn.Module) -> dict[str, str]:
+        """Return the places of the tensors of a network, in a member of their own."""
+        member = f"tensors-{len(self.members)}"
+        return {name: self.add(member, t) for name, t in named_tensors(module).items()}
+
+
+class TensorReader:
+    """Reads tensors by their places, each member when it is needed first."""
+
+    def __init__(self, read: Callable[[str], bytes]):
+        self._read = read  # from the name of a member to its bytes
+        self._members: dict[str, dict[str, torch.Tensor]] = {}
+
+    def __getitem__(self, place: Any) -> torch.Tensor:
+        """Return a tensor, which nobody may write to."""
+        member, _, number = place.rpartition("/")
+        if member not in self._members:
+            name = f"{member}.safetensors"
+            if not _MEMBER.fullmatch(name):
+                raise ModelFileError(f"{place!r:.60} is no place of a tensor.")
+            data = self._read(name)
+            try:
+                self._members[member] = load(data)
+            except (SafetensorError, ValueError, KeyError, OverflowError) as error:
+                raise ModelFileError(f"{name} holds no tensors: {error}") from error
+        return self._members[member][number]
+
+    def fill(self, module: nn.Module, places: dict[str, str]) -> None:
+        """Put copies of tensors into a network, whose own may be without memory."""
+        own = named_tensors(module)
+        if odd := sorted(own.keys() ^ places.keys()):
+            raise ModelFileError(f"The tensors are not those expected: {odd[:3]}.")
+        for name, old in own.items():
+            new = self[places[name]]
+            same_kind = new.is_floating_point() == old.is_floating_point()
+            if new.shape != old.shape or not same_kind:
+                raise ModelFileError(
+                    f"The tensor {name} is {tuple(new.shape)} of {new.dtype}, but the "
+                    f"network's is {tuple(old.shape)} of {old.dtype}."
+                )
+        done: dict[int, torch.Tensor] = {}
+        with torch.inference_mode(False), torch.no_grad():
+            for name, old in own.items():
+                if id(old) not in done:  # tied ones stay tied
+                    read = self[places[name]]
+                    new = torch.empty_like(read).copy_(read)  # aligned as any of torch
+                    if isinstance(old, nn.Parameter):
+                        new = nn.Parameter(new, requires_grad=old.requires_grad)
+                    done[id(old)] = new
+                owner, _, leaf = name.rpartition(".")
+                setattr(module.get_submodule(owner), leaf, done[id(old)])

@@ -1,6 +1,5 @@
 """Plain data as fitted objects; nothing is made of what isn't known or trusted."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,9 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from sklearn_dl._base import ImageEstimatorMixin
+from sklearn_dl.persistence._archive import TensorReader
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._kinds import KINDS, LEFT_OUT, dtype_of
-from sklearn_dl.persistence._tensors import TensorReader
 from sklearn_dl.persistence._trust import Trust, untrusted
 
 # Kinds of nodes that name a class or a function, and what is done with it.
@@ -23,18 +22,16 @@ _LARGEST = 2**63
 
 
 class Decoder:
-    """Reads the table of nodes that an `Encoder` wrote."""
+    """Reads the table of nodes of an `Encoder`; `estimator(node, self)` reads ours."""
 
     def __init__(
         self,
         nodes: list[dict[str, Any]],
         tensors: TensorReader,
         trust: Trust,
-        estimator: Callable[[dict, "Decoder"], Any],
+        estimator,
     ):
-        self.nodes = nodes
-        self.tensors = tensors
-        self.trust = trust
+        self.nodes, self.tensors, self.trust = nodes, tensors, trust
         self._readers = {
             "array": self._array,
             "objects": self._objects,
@@ -51,13 +48,9 @@ class Decoder:
 
     def run(self, root: Any) -> Any:
         """Return what the root stands for; nothing is imported that isn't trusted."""
-        names = {
-            node["name"]
-            for node in self.nodes
-            if node["kind"] in _USES
-            and not self.trust.allows(node["name"], _USES[node["kind"]])
-        }
-        if names:
+        named = [node for node in self.nodes if node["kind"] in _USES]
+        uses = {(node["name"], _USES[node["kind"]]) for node in named}
+        if names := {name for name, use in uses if not self.trust.allows(name, use)}:
             raise untrusted(names)
         for node in self.nodes:
             kind = node["kind"]
@@ -73,9 +66,9 @@ class Decoder:
 
     def __call__(self, value: Any) -> Any:
         """Return what a value stands for."""
+        if isinstance(value, dict):
+            raise ModelFileError("A value is not one.")
         if not isinstance(value, list):
-            if isinstance(value, dict):
-                raise ModelFileError("A value is not one.")
             return value
         (number,) = value
         if type(number) is not int or not 0 <= number < len(self._made):
@@ -113,8 +106,8 @@ class Decoder:
         return self._with_state(kind.__new__(kind), node)
 
     def _call(self, node: dict[str, Any]) -> Any:
-        made = self.find_class(node)(*self.items(node["arguments"]))
-        return self._with_state(made, node)
+        kind, arguments = self.find_class(node), self.items(node["arguments"])
+        return self._with_state(kind(*arguments), node)
 
     def _with_state(self, made: Any, node: dict[str, Any]) -> Any:
         if "state" not in node:

@@ -3,7 +3,6 @@
 import copyreg
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -13,10 +12,10 @@ import torch
 from scipy import sparse
 from sklearn.utils import Bunch
 
+from sklearn_dl.persistence._archive import TensorWriter
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._kinds import KINDS, LEFT_OUT, describe_dtype, find_kind
-from sklearn_dl.persistence._tensors import TensorWriter
-from sklearn_dl.persistence._trust import Trust, is_reference, name_of
+from sklearn_dl.persistence._trust import REFERENCES, Trust, name_of
 
 # Attributes of scikit-learn's objects that prediction does without. They are left out
 # where they hold what can't be loaded without trusting more.
@@ -40,10 +39,8 @@ class Encoder:
         self.tensors = TensorWriter()
         self.left_out: dict[str, str] = {}  # by its place, and what is there instead
         self._writers: dict[type, Callable[[Any, str], dict[str, Any]]] = {
-            np.ndarray: self._array,
-            dict: self._mapping,
-            Bunch: self._mapping,
-            pd.DataFrame: self._frame,
+            **{np.ndarray: self._array, pd.DataFrame: self._frame},
+            **{dict: self._mapping, Bunch: self._mapping},
         }
         self._plain_only = 0
         self._trust = Trust()
@@ -115,7 +112,7 @@ class Encoder:
             except TypeError as error:
                 raise _cannot(value, where) from error
             return {"kind": name, "items": self.items(parts, where)}
-        if is_reference(value):
+        if isinstance(value, REFERENCES):  # rather than objects
             return {"kind": "value", "name": self.name(value, "value", where)}
         return self._object(value, where)
 
@@ -131,15 +128,14 @@ class Encoder:
         make, arguments, state = (*reduced, None)[:3]
         if make is copyreg.__newobj__ and arguments == (kind,):  # type: ignore[attr-defined]
             node: dict[str, Any] = {"kind": "object"}
-            node["name"] = self.name(kind, "object", where)
         else:
             compiled = make.__name__.startswith("__pyx_unpickle_")
             if compiled and arguments[2:] in ((None,), ((),)):
                 make, arguments = kind, ()
             if make is not kind:
                 raise _cannot(value, where)
-            node = {"kind": "call", "name": self.name(kind, "call", where)}
-            node["arguments"] = self.items(arguments, where)
+            node = {"kind": "call", "arguments": self.items(arguments, where)}
+        node["name"] = self.name(kind, node["kind"], where)
         if state is not None:
             node["state"] = self._state(value, state, where)
         return node
@@ -174,11 +170,10 @@ class Encoder:
             dtype = describe_dtype(value.dtype)
         except TypeError as error:
             raise ModelFileError(f"{where} can't be saved: {error}.") from error
-        fortran = value.flags.f_contiguous and not value.flags.c_contiguous
         node = {"kind": "array", "dtype": dtype, "shape": shape}
-        if fortran:
+        if value.flags.f_contiguous and not value.flags.c_contiguous:
             node["order"] = "F"
-        data = np.frombuffer(value.tobytes("F" if fortran else "C"), np.uint8)
+        data = np.frombuffer(value.tobytes(node.get("order", "C")), np.uint8)
         if data.size:
             node["data"] = self.tensors.add("arrays", torch.tensor(data))
         return node
@@ -202,9 +197,7 @@ class Encoder:
 
 
 def _cannot(value: Any, where: str) -> ModelFileError:
-    shown = repr(type(value).__name__)
-    with suppress(Exception):
-        shown = f"{type(value).__module__}.{type(value).__qualname__}"
+    shown = f"{type(value).__module__}.{type(value).__qualname__}"
     return ModelFileError(
         f"{where} is of the type {shown}, which can't be written as plain data."
     )

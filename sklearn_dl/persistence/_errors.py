@@ -6,8 +6,8 @@ import os
 class ModelFileError(ValueError):
     """A file of a model can't be written or read.
 
-    It is damaged, of another kind, of a newer version, or names classes and functions
-    that aren't trusted; or the model holds what can't be written without code.
+    It is damaged, of another kind or version, or names what isn't trusted; or the model
+    holds what can't be written without code.
 
     Examples
     --------

@@ -1,25 +1,37 @@
 """Our estimators as plain data: parameters, what was learned, and networks."""
 
+import copy
 import inspect
+import json
 import warnings
 from typing import Any
+
+import torch
+from torch import nn
 
 from sklearn_dl._base import ImageEstimatorMixin
 from sklearn_dl._features import ImageFeatureExtractor
 from sklearn_dl._parameters import NETWORK_PARAMETERS
-from sklearn_dl._runtime import resolve_device
-from sklearn_dl.backbones import Backbone
+from sklearn_dl._runtime import resolve_device, seeded
+from sklearn_dl.backbones import (
+    Backbone,
+    assemble_torchvision,
+    backbone_names,
+    digest_architecture,
+    digest_weights,
+    input_size,
+    load_backbone,
+    place,
+    share,
+    shared_backbone,
+)
 from sklearn_dl.persistence._decode import Decoder
 from sklearn_dl.persistence._encode import Encoder
 from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._fitted import HELD, network_of, set_network
-from sklearn_dl.persistence._networks import (
-    NetworkReader,
-    describe_backbone,
-    describe_network,
-)
-from sklearn_dl.training import gives_margins
+from sklearn_dl.training import BackboneWithHead, Head, gives_margins
 
+# Attributes that hold a network, or a trainer around it.
+HELD = frozenset({"_network", "_backbone", "_net"})
 # What only training needs: replaced by their defaults where they hold code.
 _FOR_TRAINING = frozenset(
     {"augment", "callbacks", "class_weight", "loss", "net_params", "optimizer"}
@@ -29,11 +41,30 @@ _FOR_TRAINING = frozenset(
 _NEEDED = frozenset({"_origin", "_targets", "classes_", "preprocessing_"})
 
 
+def network_of(estimator: Any) -> Any:
+    """Return what an estimator predicts with, which nobody may change.
+
+    A `BackboneWithHead`, the `Backbone` of an extractor, or None where it isn't fitted.
+    """
+    state = vars(estimator)
+    return state.get("_network", state.get("_backbone"))
+
+
+def set_network(estimator: Any, network: BackboneWithHead | Backbone) -> None:
+    """Give an estimator what it predicts with."""
+    name = "_backbone" if isinstance(network, Backbone) else "_network"
+    vars(estimator)[name] = network
+
+
 def describe_estimator(
     estimator: Any, encoder: Encoder, where: str, way: str
 ) -> dict[str, Any]:
-    """Return the node of an estimator; `way` as `describe_backbone` takes it."""
-    given = estimator.get_params(deep=False)
+    """Return the node of an estimator.
+
+    With the `way` "reference" and not "whole", a digest stands for the tensors of a
+    frozen backbone with weights of a name or a file.
+    """
+    given, network = estimator.get_params(deep=False), network_of(estimator)
     node: dict[str, Any] = {
         "kind": "estimator",
         "name": encoder.name(type(estimator), "object", where),
@@ -43,24 +74,21 @@ def describe_estimator(
         },
         "state": {},
     }
-    network, origin = network_of(estimator), vars(estimator).get("_origin", given)
     if isinstance(network, Backbone):
-        place = f"{where}.backbone_"
-        node["backbone"] = describe_backbone(network, origin, encoder, place, way)
+        part = f"{where}.backbone_"
+        node["backbone"] = _describe_backbone(network, given, encoder, part, way)
     elif network is not None:
-        place, n_outputs = f"{where}.module_", estimator._targets.n_outputs
-        node["network"] = describe_network(
-            network, n_outputs, origin, encoder, place, way
-        )
+        part = f"{where}.module_"
+        node["network"] = _describe_network(estimator, encoder, part, way)
     for name, value in vars(estimator).items():
-        place = f"{where}.{name}"
+        part = f"{where}.{name}"
         if name in _NEEDED:
-            node["state"][name] = encoder(value, place)
+            node["state"][name] = encoder(value, part)
         elif name not in given and name not in HELD:
             try:
-                node["state"][name] = encoder.plainly(value, place)
+                node["state"][name] = encoder.plainly(value, part)
             except ModelFileError:
-                encoder.left_out[place] = "nothing"
+                encoder.left_out[part] = "nothing"
     return node
 
 
@@ -81,11 +109,71 @@ def _parameter(
         return encoder(instead, where)
 
 
+def _describe_network(
+    estimator: Any, encoder: Encoder, where: str, way: str
+) -> dict[str, Any]:
+    """Return what a network with a head is built from, and its tensors."""
+    network, origin = network_of(estimator), estimator._origin
+    backbone, head = network.backbone, origin["head"] or Head()
+    n_outputs = estimator._targets.n_outputs
+    if repr(_empty_head(head, backbone.n_features, n_outputs)) != repr(network.head):
+        raise ModelFileError(
+            f"{where}.head was changed after it was built, so it couldn't be built "
+            "again: say what it should be with head=Head(...)."
+        )
+    part = f"{where}.backbone"
+    return {
+        "backbone": _describe_backbone(backbone, origin, encoder, part, way),
+        "head": encoder(head, f"{where}.head"),
+        "n_outputs": n_outputs,
+        "tensors": encoder.tensors.add_network(network.head),
+    }
+
+
+def _describe_backbone(
+    backbone: Backbone, origin: dict[str, Any], encoder: Encoder, where: str, way: str
+) -> dict[str, Any]:
+    """Return what a backbone is built from, and its tensors or their digest."""
+    name, weights, module = origin["backbone"], origin["weights"], backbone.module
+    # The stages that training changes.
+    moving = {n for n, p in module.named_parameters() if p.requires_grad}
+    trained = [stage for stage, names in backbone.stages.items() if moving & {*names}]
+    node: dict[str, Any] = {
+        "layer": encoder(backbone.layer, f"{where}.layer"),
+        "pretrained": backbone.pretrained,
+        "preprocessing": encoder(backbone.preprocessing, f"{where}.preprocessing"),
+        "trained": trained,
+        "settled": backbone.settled,
+    }
+    if isinstance(name, str):
+        size = input_size(name, backbone.preprocessing)
+        node = {**node, "architecture": name, "size": [*size]}
+        again = _empty_backbone(node, backbone.layer, backbone.preprocessing)
+        if digest_architecture(again) != digest_architecture(backbone):
+            raise ModelFileError(
+                f"{where} was changed after {name!r} was built, so it couldn't be "
+                "built again: make the change in a function that returns the network, "
+                "and give that as backbone=."
+            )
+    else:
+        node["callable"] = encoder(name, f"{where} (its parameter backbone)")
+    published = isinstance(name, str) and weights is not None
+    if way == "whole" or trained or not published:
+        return {**node, "tensors": encoder.tensors.add_network(module)}
+    return {
+        **node,
+        "weights": encoder(weights, f"{where}.weights"),
+        "digest": digest_weights(module),
+        "double": _dtype_of(module) == torch.float64,
+    }
+
+
 class EstimatorReader:
-    """Builds our estimators; `weights` as `NetworkReader` takes them."""
+    """Builds our estimators; equal frozen backbones of a file share their tensors."""
 
     def __init__(self, weights: Any = None):
-        self._networks = NetworkReader(weights)
+        self.weights = weights  # where those are to which the file refers, or None
+        self._shared: dict[str, Backbone] = {}
 
     def __call__(self, node: dict[str, Any], decoder: Decoder) -> Any:
         """Return the estimator of a node."""
@@ -106,11 +194,106 @@ class EstimatorReader:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a GPU isn't here is said in predict
             device = resolve_device(estimator.device, fall_back=True)
-        extracts = issubclass(kind, ImageFeatureExtractor)
-        if "backbone" in node and extracts:
-            backbone = self._networks.backbone(node["backbone"], decoder, device)
-            set_network(estimator, backbone)
-        if "network" in node and not extracts:
-            network = self._networks.network(node["network"], decoder, device)
-            set_network(estimator, network)
+        part = "backbone" if issubclass(kind, ImageFeatureExtractor) else "network"
+        read: Any = self._backbone if part == "backbone" else self._network
+        if part in node:
+            set_network(estimator, read(node[part], decoder, device))
         return estimator
+
+    def _network(self, node, decoder: Decoder, device) -> BackboneWithHead:
+        backbone = self._backbone(node["backbone"], decoder, device)
+        head = decoder(node["head"])
+        if not isinstance(head, Head):
+            raise ModelFileError("A head is not one.")
+        layers = _empty_head(head, backbone.n_features, node["n_outputs"])
+        decoder.tensors.fill(layers, node["tensors"])
+        layers = place(layers, device, _dtype_of(layers))
+        return BackboneWithHead(backbone, layers).eval()
+
+    def _backbone(self, node, decoder: Decoder, device) -> Backbone:
+        """Return a backbone: shared where it is frozen, else with its own tensors."""
+        preprocessing = decoder(node["preprocessing"])
+        if "digest" in node:
+            backbone = self._referred(node, decoder, preprocessing, device)
+            if not node["settled"]:
+                backbone = copy.deepcopy(backbone)
+        elif node["trained"] or not node["settled"]:
+            backbone = _with_tensors(node, decoder, preprocessing)
+            backbone.freeze(node["trained"])
+            backbone = place(backbone, device, _dtype_of(backbone))
+        else:
+            key = json.dumps([{**node, "preprocessing": None}, str(device)])
+            if key not in self._shared:
+                template = _with_tensors(node, decoder, preprocessing)
+                self._shared[key] = share(template, device, _dtype_of(template))
+            return self._shared[key].replace_preprocessing(preprocessing)
+        backbone.settle() if node["settled"] else backbone.unsettle()
+        return backbone
+
+    def _referred(self, node, decoder: Decoder, preprocessing, device) -> Backbone:
+        """Return the shared backbone with the weights to which a node refers."""
+        name, weights = node["architecture"], decoder(node["weights"])
+        given = self.weights
+        if isinstance(given, dict):
+            given = given.get(name)
+        used = weights if given is None else given
+        dtype = torch.float64 if node["double"] else torch.float32
+        options = {"layer": decoder(node["layer"]), "preprocessing": preprocessing}
+        hint = f"as load(path, weights={{{name!r}: 'path/to/file'}})."
+        try:
+            backbone = shared_backbone(
+                name, used, **options, device=device, dtype=dtype
+            )
+        except (OSError, ValueError) as error:
+            raise ModelFileError(
+                f"The file holds no weights of {name!r}, but refers to those of "
+                f"weights={weights!r}, which can't be loaded: {error}\nGive their file "
+                f"{hint}"
+            ) from error
+        if digest_weights(backbone.module) != node["digest"]:
+            raise ModelFileError(
+                f"The weights of {name!r} ({used}) are not those that the model was "
+                f"trained on: their digest differs. Give the file of those {hint}"
+            )
+        return backbone
+
+
+def _with_tensors(node: dict[str, Any], decoder: Decoder, preprocessing) -> Backbone:
+    layer = decoder(node["layer"])
+    if "architecture" in node:
+        backbone = _empty_backbone(node, layer, preprocessing)
+    else:
+        function = decoder(node["callable"])
+        if isinstance(function, str) or not callable(function):
+            raise ModelFileError("A backbone is neither a name nor a function.")
+        options = {"layer": layer, "preprocessing": preprocessing}
+        with seeded(0):
+            backbone = load_backbone(function, None, **options)
+        backbone.pretrained = bool(node["pretrained"])
+    decoder.tensors.fill(backbone.module, node["tensors"])
+    return backbone
+
+
+def _empty_backbone(node: dict[str, Any], layer: Any, preprocessing) -> Backbone:
+    """Return a backbone of torchvision's, without values in its tensors."""
+    name, (height, width) = node["architecture"], node["size"]
+    if name not in backbone_names():
+        raise ModelFileError(f"{name!r:.60} is no backbone of this torchvision.")
+    if max(height, width) > 2**14:
+        raise ModelFileError(f"{height} x {width} is no size of images.")
+    size, pretrained = (int(height), int(width)), bool(node["pretrained"])
+    return assemble_torchvision(
+        name, size, preprocessing, layer=layer, pretrained=pretrained
+    )
+
+
+def _empty_head(head: Head, n_features: int, n_outputs: int) -> nn.Module:
+    """Return the layers of a head, whose tensors take no memory."""
+    with seeded(0), torch.device("meta"):
+        return head.build(n_features, n_outputs)
+
+
+def _dtype_of(module: nn.Module) -> torch.dtype:
+    """Return the precision of a network."""
+    every = (tensor.dtype for tensor in module.state_dict().values())
+    return next((dtype for dtype in every if dtype.is_floating_point), torch.float32)

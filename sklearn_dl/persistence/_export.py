@@ -22,8 +22,7 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
     """Write a fitted estimator as one ONNX graph, from pixels to predictions.
 
     Normalisation, backbone, head and softmax (or the scale of a regressor's targets)
-    are in it, in float32. Before it is written it is run with onnxruntime, and must
-    predict what the estimator does.
+    are in it, in float32. It is only written if onnxruntime predicts the same by it.
 
     Parameters
     ----------
@@ -37,12 +36,11 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
     Raises
     ------
     ModelFileError
-        A ValueError: if the estimator has no such form (a function for preprocessing,
-        test-time augmentation, another model on the features), torch can't export its
-        backbone, or the graph's predictions differ from the estimator's by more than
-        1e-4 (of targets and scores: of their scale).
+        If the estimator has no such form (a function for preprocessing, test-time
+        augmentation, another model on the features), torch can't export its backbone,
+        or predictions differ by more than 1e-4 (of targets and scores: of their scale).
     ImportError
-        If onnx, onnxscript or onnxruntime is missing: ``sklearn_dl[export]``.
+        If a package of ``sklearn_dl[export]`` is missing.
 
     See Also
     --------
@@ -50,11 +48,10 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
 
     Notes
     -----
-    The input ``images`` is uint8 RGB of shape (n, height, width, 3), n free, height and
-    width those of the network's input. The output (n, k) is called ``probabilities``,
-    ``scores`` (``loss="hinge"``, LinearSVC: k is 1 for a LinearSVC of two classes) or
-    ``targets``. The model's metadata have, under ``sklearn_dl``, a JSON of the classes
-    and of the rule for resizing and cropping images.
+    The input ``images`` is uint8 RGB of shape (n, height, width, 3), n free. The output
+    (n, k) is called ``probabilities``, ``scores`` (``loss="hinge"``; LinearSVC, whose k
+    is 1 for two classes) or ``targets``. The metadata have, under ``sklearn_dl``, a
+    JSON of the classes and of the rule for resizing and cropping images.
 
     Examples
     --------
@@ -70,14 +67,11 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
 
     check_target(path)
     graph = graph_of(estimator)
-    output = graph.metadata["output"]
+    output = graph.output
     with _explained("this backbone to ONNX"):
+        names: Any = {"input_names": ["images"], "output_names": [output]}
         program = torch.onnx.export(
-            graph.program(),
-            input_names=["images"],
-            output_names=[output],
-            dynamo=True,
-            verbose=False,
+            graph.program(), **names, dynamo=True, verbose=False
         )
     assert program is not None
     model = program.model_proto
@@ -89,9 +83,11 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
     entry.key, entry.value = "sklearn_dl", graph.text
     data = model.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    graph.check(
-        lambda images: session.run([output], {"images": images})[0], "The ONNX graph"
-    )
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return session.run([output], {"images": images})[0]
+
+    graph.check(run, "The ONNX graph")
     with replacing(path) as file:
         file.write(data)
 
@@ -112,8 +108,7 @@ def export_pt2(estimator: Any, path: str | os.PathLike) -> None:
     Raises
     ------
     ModelFileError
-        As in `export_onnx`; and if `path` ends in something else, which
-        ``torch.export.load`` wouldn't take.
+        As in `export_onnx`; and if `path` ends in something else.
 
     Warnings
     --------
@@ -122,7 +117,7 @@ def export_pt2(estimator: Any, path: str | os.PathLike) -> None:
 
     Notes
     -----
-    Input and output are those of `export_onnx`. The metadata are in the extra file
+    Input and output are those of `export_onnx`; the metadata are in the extra file
     ``sklearn_dl.json``.
 
     Examples

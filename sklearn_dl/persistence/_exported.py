@@ -52,8 +52,7 @@ class _Exported(BaseEstimator):
         return tags
 
     def __getstate__(self):
-        state = super().__getstate__()
-        return {k: v for k, v in state.items() if k != "_opened"}
+        return {k: v for k, v in super().__getstate__().items() if k != "_opened"}
 
     @property
     def _metadata(self) -> dict[str, Any]:
@@ -114,10 +113,6 @@ class ExportedClassifier(ClassifierMixin, _Exported):
     preprocessing_ : dict
         How images are resized and cropped.
 
-    See Also
-    --------
-    export_onnx : Write the file.
-
     Examples
     --------
     >>> from sklearn_dl.persistence import ExportedClassifier
@@ -137,8 +132,7 @@ class ExportedClassifier(ClassifierMixin, _Exported):
 
         Parameters
         ----------
-        X : images
-            Any form that `ImageClassifier` takes.
+        X : images, in any form that `ImageClassifier` takes
 
         Returns
         -------
@@ -152,8 +146,7 @@ class ExportedClassifier(ClassifierMixin, _Exported):
 
         Parameters
         ----------
-        X : images
-            Any form that `ImageClassifier` takes.
+        X : images, in any form that `ImageClassifier` takes
 
         Returns
         -------
@@ -169,8 +162,7 @@ class ExportedClassifier(ClassifierMixin, _Exported):
 
         Parameters
         ----------
-        X : images
-            Any form that `ImageClassifier` takes.
+        X : images, in any form that `ImageClassifier` takes
 
         Returns
         -------
@@ -192,12 +184,7 @@ class ExportedRegressor(RegressorMixin, _Exported):
     Parameters
     ----------
     path, batch_size, image_shape, providers
-        As in `ExportedClassifier`.
-
-    Attributes
-    ----------
-    preprocessing_ : dict
-        How images are resized and cropped.
+        As in `ExportedClassifier`, and so is the attribute ``preprocessing_``.
 
     Examples
     --------
@@ -211,8 +198,7 @@ class ExportedRegressor(RegressorMixin, _Exported):
 
         Parameters
         ----------
-        X : images
-            Any form that `ImageRegressor` takes.
+        X : images, in any form that `ImageRegressor` takes
 
         Returns
         -------
@@ -248,9 +234,8 @@ def load_exported(
     Raises
     ------
     ModelFileError
-        A ValueError: if the file is no ONNX graph of `export_onnx`, or what it says
-        about itself doesn't fit its graph. A ``.pt2`` is refused: loading one can run
-        code.
+        If the file is no ONNX graph of `export_onnx` (such as a ``.pt2``, whose loading
+        can run code), or what it says about itself doesn't fit its graph.
     FileNotFoundError
         If there is no such file.
     ImportError
@@ -260,7 +245,6 @@ def load_exported(
     -----
     Arrays of floats, which should lie in [0, 1], and of 16 bits are rounded to 8 bits,
     which is what the graph takes: predictions differ a little from the original's.
-    Images that have to be resized are resized by Pillow, as the original does on a CPU.
 
     Examples
     --------
@@ -303,7 +287,7 @@ def _geometry(image: Image.Image, rule: dict[str, Any]) -> Image.Image:
         size = (resize, other) if width <= height else (other, resize)
     else:
         size = (width, height) if resize is None else (resize[1], resize[0])
-    if size != (width, height):
+    if size != image.size:
         image = image.resize(size, FILTERS[rule["interpolation"]])
     if crop is None:
         return image

@@ -24,7 +24,12 @@ def open_graph(
 ) -> tuple[Any, dict[str, Any]]:
     """Return a session of onnxruntime with a file, and the file's metadata."""
     path = check_file(path)
-    _refuse_zip(path)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            saved = "manifest.json" in archive.namelist()
+        other = "a file of torch, whose loading can run code, or another zip"
+        kind = "a file of save: read it with load" if saved else other
+        raise ModelFileError(f"{path} is {kind}. This takes what export_onnx wrote.")
     if find_spec("onnxruntime") is None:
         raise ImportError("load_exported needs onnxruntime: pip install onnxruntime.")
     import onnxruntime
@@ -44,19 +49,6 @@ def open_graph(
     return session, _described(path, text, session)
 
 
-def _refuse_zip(path: str) -> None:
-    """Raise for the files of torch and of `save`, which are zips."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        if "manifest.json" in archive.namelist():
-            raise ModelFileError(f"{path} is a file of save: read it with load.")
-    raise ModelFileError(
-        f"{path} is a file of torch, whose loading can run code, or another zip. "
-        "load_exported takes what export_onnx wrote."
-    )
-
-
 def _described(path: str, text: str, session: Any) -> dict[str, Any]:
     try:
         metadata = json.loads(text)
@@ -70,8 +62,7 @@ def _described(path: str, text: str, session: Any) -> dict[str, Any]:
         writer = writer.get("sklearn_dl") if isinstance(writer, dict) else None
         raise ModelFileError(
             f"{path} was written by sklearn_dl {writer!s:.40}, with the format "
-            f"{version!r:.20}; this version knows formats up to {VERSION}. Update "
-            "sklearn_dl."
+            f"{version!r:.20}: this one knows those up to {VERSION}. Update sklearn_dl."
         )
     try:
         _check(metadata, session)

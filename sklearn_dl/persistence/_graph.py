@@ -18,22 +18,16 @@ from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl.backbones import Backbone, Preprocessing
 from sklearn_dl.persistence._archive import versions
 from sklearn_dl.persistence._errors import ModelFileError
+from sklearn_dl.persistence._estimators import HELD, network_of, set_network
 from sklearn_dl.persistence._exported_file import FORMAT, VERSION
-from sklearn_dl.persistence._fitted import HELD, network_of, set_network
-from sklearn_dl.persistence._linear import Affine, linear_layers
 from sklearn_dl.training import gives_margins
 
 TOLERANCE = 1e-4
-_METHODS = {
-    "probabilities": "predict_proba",
-    "scores": "decision_function",
-    "targets": "predict",
-}
-_KINDS = {
-    "multiclass": "classes",
-    "multilabel-indicator": "labels",
-    "continuous": "targets",
-}
+# scikit-learn's linear models that can be layers of a graph.
+_WITH_SCORES = ("LinearSVC", "RidgeClassifier", "SGDClassifier")
+_REGRESSORS = ("LinearRegression", "LinearSVR", "Ridge", "SGDRegressor")
+_METHODS = {"probabilities": "predict_proba", "scores": "decision_function"}
+_KINDS = {"multiclass": "classes", "multilabel-indicator": "labels"}
 
 
 class Deployed(nn.Module):
@@ -61,7 +55,8 @@ class Graph:
     """What an estimator is exported as, and its predictions to compare with."""
 
     module: Deployed  # on the CPU, in float32 and evaluation mode
-    metadata: dict[str, Any]  # what those who use it need to know, as JSON has it
+    output: str  # its name
+    text: str  # what those who use it need to know, as JSON
     size: tuple[int, int]  # height and width of the images
     reference: Callable[[np.ndarray], np.ndarray]
 
@@ -79,11 +74,6 @@ class Graph:
                     f"{what} gives other predictions than the estimator: they differ "
                     f"by {worst:.2g} for {len(part)} images. Nothing was written."
                 )
-
-    @property
-    def text(self) -> str:
-        """The metadata as JSON."""
-        return json.dumps(self.metadata, allow_nan=False)
 
     def program(self) -> Any:
         """Return torch's graph, for any number of images."""
@@ -112,7 +102,7 @@ def graph_of(estimator: Any) -> Graph:
     preprocessing, size = _checked(images)
     network = _float32(network_of(images))
     if others:
-        rest, output = linear_layers(others)
+        rest, output = _linear_layers(others)
         kind = "targets" if output == "targets" else "classes"
         single = kind == "targets" and np.ndim(others[-1].coef_) == 1
         backbone = network
@@ -136,21 +126,22 @@ def graph_of(estimator: Any) -> Graph:
     if others:
         twin = make_pipeline(twin, *others)
     module = Deployed(backbone, rest, preprocessing).eval().requires_grad_(False)
-    return Graph(module, metadata, size, getattr(twin, _METHODS[output]))
+    text = json.dumps(metadata, allow_nan=False)
+    predict = getattr(twin, _METHODS.get(output, "predict"))
+    return Graph(module, output, text, size, predict)
 
 
 def _finish(estimator: Any) -> tuple[nn.Module, str, str]:
     """Return what follows the head, the kind of target, and the output's name."""
     targets = estimator._targets
+    if targets.kind == "continuous":
+        weight, shift = np.diag(targets.scaler.scale_), targets.scaler.mean_
+        return _Affine(weight=weight, shift=shift), "targets", "targets"
     kind = _KINDS[targets.kind]
-    if kind == "targets":
-        scaler = targets.scaler
-        weight = np.diag(scaler.scale_)
-        return Affine(weight=weight, shift=scaler.mean_), kind, "targets"
     if gives_margins(estimator.loss):
         return nn.Identity(), kind, "scores"
-    softmax = nn.Softmax(dim=-1)
-    return nn.Sigmoid() if kind == "labels" else softmax, kind, "probabilities"
+    layer = nn.Sigmoid() if kind == "labels" else nn.Softmax(dim=-1)
+    return layer, kind, "probabilities"
 
 
 def _float32(network: Any) -> Any:
@@ -163,12 +154,11 @@ def _on_ready_images(estimator: Any, preprocessing: Preprocessing) -> Any:
 
     It computes on the CPU, in float32.
     """
+    twin: Any = object.__new__(type(estimator))
+    vars(twin).update({k: v for k, v in vars(estimator).items() if k not in HELD})
     plain = {"device": "cpu", "precision": "float32", "cache": None}
-    given = {**estimator.get_params(deep=False), **plain, "image_shape": None}
-    twin = type(estimator)(**given)
-    learned = {k: v for k, v in vars(estimator).items() if k not in {*given, *HELD}}
     ready = Preprocessing(None, None, preprocessing.mean, preprocessing.std)
-    vars(twin).update(learned, preprocessing_=ready)
+    vars(twin).update(plain, image_shape=None, preprocessing_=ready)
     network = _float32(network_of(estimator))
     backbone = network if isinstance(network, Backbone) else network.backbone
     backbone.preprocessing = ready
@@ -198,14 +188,13 @@ def _checked(estimator: Any) -> tuple[Preprocessing, tuple[int, int]]:
 
 
 def _classes(classes: np.ndarray) -> dict[str, Any]:
-    labels = classes.tolist()
-    plain = classes
+    labels, plain = classes.tolist(), classes
     if classes.dtype.kind == "O" and len({type(label) for label in labels}) == 1:
         plain = np.array(labels)  # such as text in a column of a table
     if plain.dtype.kind not in "biufU":
         raise ModelFileError(
-            f"Classes of the dtype {classes.dtype} can't be exported: they must be "
-            "strings or numbers."
+            f"Classes of the dtype {classes.dtype} can't be exported, only strings and "
+            "numbers."
         )
     return {"classes": labels, "classes_dtype": plain.dtype.str}
 
@@ -230,10 +219,97 @@ def _untapped(backbone: Backbone, size: tuple[int, int]) -> nn.Module:
         return backbone
     backbone.unsettle()  # what is recorded is the plain network
     with torch.no_grad():
-        record = make_fx(
-            backbone,
-            tracing_mode="symbolic",
-            pre_dispatch=True,
-            _allow_non_fake_inputs=True,
-        )
+        options: Any = {"tracing_mode": "symbolic", "_allow_non_fake_inputs": True}
+        record = make_fx(backbone, **options, pre_dispatch=True)
         return record(torch.zeros(2, 3, *size))
+
+
+class _Fixed(nn.Module):
+    """A layer of numbers in float64, in which scikit-learn computes."""
+
+    def __init__(self, **values: Any):
+        super().__init__()
+        for name, value in values.items():
+            self.register_buffer(name, torch.from_numpy(np.array(value, float)))
+
+
+class _Affine(_Fixed):
+    """``x @ weight + shift``, (n, k) of (n, d)."""
+
+    weight: torch.Tensor
+    shift: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (n, k) of (n, d)."""
+        return x.double() @ self.weight + self.shift
+
+
+class _Platt(_Fixed):
+    """Platt's sigmoids of scores, normalised over the classes."""
+
+    slope: torch.Tensor
+    shift: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (n, k) of (n, k), or (n, 2) of (n, 1)."""
+        each = torch.sigmoid(-(x * self.slope + self.shift))
+        if each.shape[1] == 1:
+            return torch.cat([1 - each, each], dim=1)
+        return each / each.sum(1, keepdim=True)
+
+
+def _linear_layers(steps: list[Any]) -> tuple[nn.Module, str]:
+    """Return the steps of a pipeline after the features as layers, and their output.
+
+    The steps are StandardScaler, any number of times, and a linear model; the output is
+    one of "probabilities", "scores" and "targets".
+    """
+    *scalers, last = [step for step in steps if step not in ("passthrough", None)]
+    center: Any = 0.0
+    scale: Any = 1.0  # of all scalers together: (x - center) / scale
+    for scaler in scalers:
+        if type(scaler).__name__ != "StandardScaler":
+            raise _cannot(scaler, "before the last step only StandardScaler can be")
+        center = center + scale * (scaler.mean_ if scaler.with_mean else 0.0)
+        scale = scale * (scaler.scale_ if scaler.with_std else 1.0)
+
+    def affine(model: Any) -> _Affine:
+        coef = np.atleast_2d(model.coef_) / scale
+        shift = model.intercept_ - coef @ np.broadcast_to(center, coef.shape[1])
+        return _Affine(weight=coef.T, shift=shift)
+
+    name = type(last).__name__
+    if name == "CalibratedClassifierCV":
+        member, platt = _calibrated(last)
+        return nn.Sequential(affine(member), platt), "probabilities"
+    if name in _WITH_SCORES:
+        return affine(last), "scores"
+    if name in _REGRESSORS:
+        return affine(last), "targets"
+    if name != "LogisticRegression":
+        known = f"{', '.join(_WITH_SCORES)}; regressors {', '.join(_REGRESSORS)}"
+        raise _cannot(last, f"classifiers can be LogisticRegression, {known}")
+    binary = len(last.classes_) == 2
+    finish = _Platt(slope=[-1.0], shift=[0.0]) if binary else nn.Softmax(dim=1)
+    return nn.Sequential(affine(last), finish), "probabilities"
+
+
+def _calibrated(model: Any) -> tuple[Any, _Platt]:
+    """Return the one model that was calibrated, and its sigmoids."""
+    members = model.calibrated_classifiers_
+    inner = members[0].estimator
+    inner = getattr(inner, "estimator", inner)  # within a FrozenEstimator
+    wanted = len(members) == 1 and members[0].method == "sigmoid"
+    if not wanted or type(inner).__name__ not in _WITH_SCORES:
+        form = "CalibratedClassifierCV(..., ensemble=False, method='sigmoid')"
+        known = ", ".join(_WITH_SCORES)
+        raise _cannot(model, f"calibrated ones can be {form} of {known}")
+    found = members[0].calibrators
+    return inner, _Platt(slope=[c.a_ for c in found], shift=[c.b_ for c in found])
+
+
+def _cannot(step: Any, instead: str) -> ModelFileError:
+    return ModelFileError(
+        f"{type(step).__name__} can't be exported: {instead}. Or use `save`, which "
+        "takes any of scikit-learn."
+    )

@@ -66,18 +66,15 @@ def _random_state(state: dict[str, Any]) -> np.random.RandomState:
     return made
 
 
-_GENERATORS = {
-    kind.__name__: kind
-    for kind in (
-        *(np.random.MT19937, np.random.PCG64, np.random.PCG64DXSM),
-        *(np.random.Philox, np.random.SFC64),
-    )
-}
+_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 
 
 def _generator(state: dict[str, Any]) -> np.random.Generator:
     _check_position(state)
-    bits: Any = _GENERATORS[state["bit_generator"]](0)
+    name = state["bit_generator"]
+    if name not in _GENERATORS:
+        raise ModelFileError(f"{name!r:.40} is no generator of numpy.")
+    bits: Any = getattr(np.random, name)(0)
     bits.state = state
     return np.random.Generator(bits)
 

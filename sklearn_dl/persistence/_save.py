@@ -10,12 +10,11 @@ from sklearn.base import BaseEstimator
 
 from sklearn_dl._base import ImageEstimatorMixin
 from sklearn_dl._files import check_target, replacing
-from sklearn_dl.persistence._archive import reading, write_archive
+from sklearn_dl.persistence._archive import TensorReader, reading, write_archive
 from sklearn_dl.persistence._decode import Decoder
 from sklearn_dl.persistence._encode import Encoder
 from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._estimators import EstimatorReader, describe_estimator
-from sklearn_dl.persistence._tensors import TensorReader, dump
 from sklearn_dl.persistence._trust import Trust
 
 
@@ -36,24 +35,22 @@ def save(
         The file; any name will do, such as ``"ants_bees.model"``.
     backbones : {"whole", "reference"}, default="whole"
         Whether the tensors of frozen backbones are in the file, each backbone once; or
-        only the name of their weights and a digest of the tensors, so that `load` needs
-        those weights. Backbones that were trained, random ones and those of callables
-        are always in the file.
+        only the name of their weights and a digest, so that `load` needs those weights.
+        Backbones that were trained, random or made by callables are always in the file.
 
     Raises
     ------
     ModelFileError
-        A ValueError: if prediction needs what can't be written without code, such as a
-        lambda in ``backbone=``. It names the place.
+        If prediction needs what can't be written without code, such as a lambda in
+        ``backbone=``. It names the place.
     FileNotFoundError, FileExistsError, IsADirectoryError
         If the folder of `path` doesn't exist, or `path` is one, or a device.
 
     Warns
     -----
     UserWarning
-        If something is left out that only a new fit needs: callbacks, functions in
-        ``augment``, losses, optimisers and scorers of your own. The loaded estimator
-        has the default in its place.
+        If something of your own is left out that only a new fit needs: callbacks,
+        functions in ``augment``, losses, optimisers, scorers. Defaults stand for it.
 
     See Also
     --------
@@ -65,9 +62,8 @@ def save(
     The file is an uncompressed zip: ``manifest.json`` has the parameters, what was
     learned beside tensors, the versions of the packages and a SHA-256 digest of every
     other member; the others are ``.safetensors``. The optimiser's state is not saved: a
-    warm start or `partial_fit` of the loaded model goes on from the weights, with a
-    fresh optimiser. A ``Pipeline``'s ``memory`` is left out, since it names a folder of
-    pickles.
+    warm start or `partial_fit` goes on from the weights with a fresh one. A
+    ``Pipeline``'s ``memory`` is left out, since it names a folder of pickles.
 
     Your own classes (a transformer in a pipeline) and importable functions (a callable
     backbone such as ``partial(timm.create_model, "resnet26d")``, a function in ``tta``
@@ -101,13 +97,9 @@ def save(
         root = encoder(estimator, type(estimator).__name__)
     except RecursionError as error:
         raise ModelFileError("The model is nested too deeply to be saved.") from error
-    members = {
-        f"{member}.safetensors": partial(dump, tensors)
-        for member, tensors in encoder.tensors.members.items()
-    }
     content = {"root": root, "nodes": encoder.nodes}
     with replacing(path) as file:
-        write_archive(file, content, members)
+        write_archive(file, content, encoder.tensors.members)
     if encoder.left_out:
         places = [f"{k} ({v} instead)" for k, v in encoder.left_out.items()]
         more = f" and {len(places) - 6} more" if len(places) > 6 else ""
@@ -128,13 +120,12 @@ def load(
     """Read a model that `save` wrote; nothing in the file is executed.
 
     On the same versions and device it predicts what it did before, to the last bit.
-    Its parameters are as they were, so it can be cloned and fitted again; only a folder
-    in ``cache`` becomes ``"memory"``, as a file must not say where others are written.
+    Its parameters are as they were; only a folder in ``cache`` becomes ``"memory"``, as
+    a file must not say where others are written.
 
     Parameters
     ----------
     path : str or path-like
-        The file.
     trusted : list of classes and functions, default=()
         Your own, that the model uses: ``[my_module.MyTransformer, timm.create_model]``.
         Only give what you know: instances of the classes are made with what the file
@@ -152,9 +143,8 @@ def load(
     Raises
     ------
     ModelFileError
-        A ValueError: if the file is none of `save`, is damaged, cut off or has the
-        format of another version, names what isn't trusted, or refers to weights that
-        aren't there or have another digest.
+        If the file is none of `save`, is damaged or has the format of another version,
+        names what isn't trusted, or refers to weights that aren't there or differ.
     FileNotFoundError, IsADirectoryError
         If there is no such file.
 
@@ -176,9 +166,8 @@ def load(
     trees are checked; others (such as those of libsvm and of histogram gradient
     boosting) trust their arrays, so that a file made to do harm may crash the process.
 
-    A model trained on a GPU loads anywhere. With ``device="auto"`` it computes on what
-    is there; with ``device="cuda"`` where there is none, prediction warns and takes
-    the CPU, and a new fit asks for another `device`.
+    A model trained on a GPU loads anywhere. With ``device="cuda"`` where there is none,
+    prediction warns and takes the CPU, and a new fit asks for another `device`.
 
     Examples
     --------

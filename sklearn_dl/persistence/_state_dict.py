@@ -1,12 +1,12 @@
 """Export of a backbone's tensors in torchvision's layout."""
 
-import io
 import json
 import os
 import warnings
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -22,7 +22,7 @@ from sklearn_dl.backbones import (
     named_tensors,
 )
 from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._fitted import network_of
+from sklearn_dl.persistence._estimators import network_of
 
 
 def export_state_dict(
@@ -42,28 +42,26 @@ def export_state_dict(
         replaced as a whole.
     head : bool, default=False
         Whether the head is written too, as the network's last layer, so that
-        ``torchvision.models.resnet18(num_classes=k)`` loads the file whole. A backbone
-        that reads the file as weights leaves it aside. It must be one linear layer on
-        ``layer="pre_logits"`` of a network that ends in one.
+        ``torchvision.models.resnet18(num_classes=k)`` loads the file whole. It must be
+        one linear layer on ``layer="pre_logits"`` of a network that ends in one.
 
     Raises
     ------
     ModelFileError
-        A ValueError: if there is no backbone, `path` has another ending, or the head
-        is no such layer.
+        If there is no backbone, `path` has another ending, or the head is no such
+        layer.
 
     Warns
     -----
     UserWarning
-        If the preprocessing is a function, which can't be written: give it again with
-        ``preprocessing=``.
+        If the preprocessing is a function, which can't be written.
 
     Notes
     -----
     The preprocessing goes with the tensors: in the metadata of a ``.safetensors`` file
     under ``preprocessing``, as JSON; in a ``.pth`` file, ``{"state_dict": ...,
-    "preprocessing": ...}``. Layers behind `layer` were removed and are not there.
-    Tensors in float64 are read as float32 when they are given as weights.
+    "preprocessing": ...}``. Layers behind `layer` are not there. Tensors in float64
+    given as weights are read as float32.
 
     Examples
     --------
@@ -84,9 +82,18 @@ def export_state_dict(
     path = os.fspath(path)
     if not path.endswith((".safetensors", ".pth", ".pt")):
         raise ModelFileError(f"{path!r} must end in '.safetensors', '.pth' or '.pt'.")
-    found = _image_estimator(estimator)
-    check_is_fitted(found)
-    network = network_of(found)
+    steps = [estimator]
+    if isinstance(estimator, Pipeline):
+        steps = [step for _, step in estimator.steps]
+    found = [step for step in steps if isinstance(step, ImageEstimatorMixin)]
+    if len(found) != 1:
+        raise ModelFileError(
+            f"{type(estimator).__name__} has no single backbone: give an "
+            "ImageClassifier, an ImageRegressor, an ImageFeatureExtractor or a "
+            "pipeline with one of them; of an ensemble, one of its members."
+        )
+    check_is_fitted(found[0])
+    network = network_of(found[0])
     backbone = network if isinstance(network, Backbone) else network.backbone
     state = named_tensors(backbone.module)
     if head:
@@ -102,54 +109,29 @@ def export_state_dict(
             UserWarning,
             stacklevel=2,
         )
-    if path.endswith(".safetensors"):
-        data = _safetensors(backbone.name, **content)
-    else:
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        data = buffer.getvalue()
     with replacing(path) as file:
-        file.write(data)
-
-
-def _safetensors(name: str, state_dict: dict, preprocessing: dict | None = None):
-    from safetensors.torch import save
-
-    metadata = {"backbone": name}
-    if preprocessing is not None:
-        metadata["preprocessing"] = json.dumps(preprocessing)
-    # Tied tensors are one in memory, which the format doesn't have.
-    seen: set[int] = set()
-    for key, tensor in state_dict.items():
-        if tensor.data_ptr() in seen:
-            state_dict[key] = tensor.clone()
-        seen.add(tensor.data_ptr())
-    return save(state_dict, metadata)
-
-
-def _image_estimator(estimator: Any) -> Any:
-    steps = [estimator]
-    if isinstance(estimator, Pipeline):
-        steps = [step for _, step in estimator.steps]
-    found = [step for step in steps if isinstance(step, ImageEstimatorMixin)]
-    if len(found) != 1:
-        raise ModelFileError(
-            f"{type(estimator).__name__} has no single backbone: give an "
-            "ImageClassifier, an ImageRegressor, an ImageFeatureExtractor or a "
-            "pipeline with one of them; of an ensemble, one of its members."
-        )
-    return found[0]
+        if not path.endswith(".safetensors"):
+            torch.save(content, file)
+            return
+        metadata = {"backbone": backbone.name}
+        if "preprocessing" in content:
+            metadata["preprocessing"] = json.dumps(content["preprocessing"])
+        # Tied tensors are one in memory, which the format doesn't have.
+        seen: set[int] = set()
+        for name, tensor in state.items():
+            state[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+            seen.add(tensor.data_ptr())
+        file.write(save(state, metadata))
 
 
 def _last_layer(backbone: Backbone, head: nn.Module | None) -> dict[str, torch.Tensor]:
     """Return the head's tensors under the names of the network's last layer."""
-    layer = backbone.layer
-    if backbone.name in backbone_names() and layer == "pre_logits":
+    layer, known = backbone.layer, backbone.name in backbone_names()
+    if known and layer == "pre_logits" and isinstance(head, nn.Linear):
         whole = build(backbone.name, shapes_only=True)
         last = find_head(whole)
         if isinstance(whole.get_submodule(last), nn.Linear):
-            if isinstance(head, nn.Linear):
-                return {f"{last}.{n}": t for n, t in named_tensors(head).items()}
+            return {f"{last}.{n}": t for n, t in named_tensors(head).items()}
     raise ModelFileError(
         "head=True needs a head of one linear layer on layer='pre_logits' of a "
         f"network that ends in a linear layer; here are {head!r:.200} and "

@@ -13,51 +13,33 @@ from sklearn.base import BaseEstimator
 from sklearn_dl.persistence._errors import ModelFileError
 
 # Ours, and those of scikit-learn that are no estimators but parts of fitted ones.
-OBJECTS = frozenset(
-    {
-        "sklearn_dl:FeatureCache",
-        "sklearn_dl:ImageClassifier",
-        "sklearn_dl:ImageFeatureExtractor",
-        "sklearn_dl:ImageRegressor",
-        "sklearn_dl._targets:ClassTargets",
-        "sklearn_dl._targets:ContinuousTargets",
-        "sklearn_dl._targets:LabelTargets",
-        "sklearn_dl.augmentation:Augment",
-        "sklearn_dl.backbones:CallablePreprocessing",
-        "sklearn_dl.training:Head",
-        "sklearn_dl.training:LogLoss",
-        "sklearn_dl.training:Optimizer",
-        "sklearn_dl.training:Schedule",
-        "sklearn_dl.training:Trainable",
-        "sklearn.calibration:_CalibratedClassifier",
-        "sklearn.ensemble._hist_gradient_boosting.predictor:TreePredictor",
-        "sklearn.metrics._scorer:_CurveScorer",
-        "sklearn.metrics._scorer:_MultimetricScorer",
-        "sklearn.metrics._scorer:_PassthroughScorer",
-        "sklearn.metrics._scorer:_Scorer",
-        "sklearn.utils._metadata_requests:MetadataRequest",
-        "sklearn.utils._metadata_requests:MethodMetadataRequest",
-    }
-)
+_CLASSES = {
+    "sklearn_dl": "FeatureCache ImageClassifier ImageFeatureExtractor ImageRegressor",
+    "sklearn_dl._targets": "ClassTargets ContinuousTargets LabelTargets",
+    "sklearn_dl.augmentation": "Augment",
+    "sklearn_dl.backbones": "CallablePreprocessing",
+    "sklearn_dl.training": "Head LogLoss Optimizer Schedule Trainable",
+    "sklearn.calibration": "_CalibratedClassifier",
+    "sklearn.ensemble._hist_gradient_boosting.predictor": "TreePredictor",
+    "sklearn.metrics._scorer": "_CurveScorer _MultimetricScorer _PassthroughScorer "
+    "_Scorer",
+    "sklearn.utils._metadata_requests": "MetadataRequest MethodMetadataRequest",
+}
+OBJECTS = frozenset(f"{m}:{name}" for m, c in _CLASSES.items() for name in c.split())
 # Modules of scikit-learn whose classes are all small values of that kind.
 OBJECT_MODULES = frozenset(
-    {
-        "sklearn._loss.link",
-        "sklearn._loss.loss",
-        "sklearn.gaussian_process.kernels",
-        "sklearn.model_selection._split",
-    }
+    {"sklearn._loss.link", "sklearn._loss.loss"}
+    | {"sklearn.gaussian_process.kernels", "sklearn.model_selection._split"}
 )
 # Compiled classes, which are called with plain values.
 CALLED_MODULES = frozenset({"sklearn._loss._loss", "sklearn.linear_model._sgd_fast"})
 CALLED = frozenset({"sklearn.tree._tree:Tree"})
 # Types that may be values of parameters, never called on loading.
 VALUES = frozenset(
-    {
-        *(f"builtins:{name}" for name in ("bool", "float", "int", "object", "str")),
-        "sklearn_dl.training:SAM",
-    }
+    {f"builtins:{name}" for name in ("bool", "float", "int", "object", "str")}
+    | {"sklearn_dl.training:SAM"}
 )
+REFERENCES = (type, FunctionType, BuiltinFunctionType, np.ufunc)
 _UFUNCS = ("numpy", "scipy.special")
 # Where scikit-learn's functions may be values: scores and kernels.
 _FUNCTIONS = ("sklearn.feature_selection.", "sklearn.metrics.")
@@ -68,13 +50,6 @@ def name_of(thing: Any) -> str | None:
     """Return ``module:name`` of a class or function; None where it can't be imported.
 
     Our own are named by the package that exports them, so that files outlast moves.
-
-    Examples
-    --------
-    >>> from sklearn_dl.persistence._trust import name_of
-    >>> from sklearn_dl.training import Head
-    >>> name_of(len), name_of(Head), name_of(lambda: None)
-    ('builtins:len', 'sklearn_dl.training:Head', None)
     """
     name = getattr(thing, "__qualname__", getattr(thing, "__name__", None))
     if not isinstance(name, str) or "<" in name:
@@ -201,8 +176,3 @@ def _is_sound(name: str, found: Any, use: str) -> bool:
     if module.startswith("torch.optim"):
         return kind and "Optimizer" in {base.__name__ for base in found.__mro__}
     return at_home and module.startswith(_FUNCTIONS) and isinstance(found, FunctionType)
-
-
-def is_reference(value: Any) -> bool:
-    """Tell whether a value is a class or a function, rather than an object."""
-    return isinstance(value, type | FunctionType | BuiltinFunctionType | np.ufunc)

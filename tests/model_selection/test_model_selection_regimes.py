@@ -14,7 +14,7 @@ from torch import nn
 from sklearn_dl import ImageClassifier, ImageRegressor
 from sklearn_dl.backbones import load_backbone
 from sklearn_dl.model_selection import Recommendation, recommend_regime
-from sklearn_dl.model_selection._models import earlier_layer
+from sklearn_dl.model_selection._regimes import earlier_layer
 from sklearn_dl.training import Head, Trainable
 
 SMALL = {
