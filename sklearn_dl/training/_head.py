@@ -1,7 +1,8 @@
 """Heads: the layers on a backbone's features."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -43,6 +44,7 @@ _INITS: dict[str, Callable[[torch.Tensor, float], Any]] = {
 }
 
 
+@dataclass(repr=False, eq=False)
 class Head(BaseEstimator):
     """The layers between a backbone's features and the outputs.
 
@@ -123,52 +125,38 @@ class Head(BaseEstimator):
         "normalize_features": ["boolean"],
     }
 
-    def __init__(
-        self,
-        hidden_layer_sizes=(),
-        *,
-        dropout=0.0,
-        activation="relu",
-        normalization=None,
-        init="default",
-        normalize_features=False,
-    ):
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.dropout = dropout
-        self.activation = activation
-        self.normalization = normalization
-        self.init = init
-        self.normalize_features = normalize_features
+    hidden_layer_sizes: int | Sequence[int] = ()
+    _: KW_ONLY
+    dropout: float = 0.0
+    activation: str = "relu"
+    normalization: str | None = None
+    init: str = "default"
+    normalize_features: bool = False
 
     def build(self, n_features: int, n_outputs: int) -> nn.Module:
         """Return a new head; its weights are drawn from torch's global generator.
 
-        Parameters
-        ----------
-        n_features, n_outputs : int
-            Widths of what goes in and of what comes out.
-
-        Returns
-        -------
-        torch.nn.Module
-            Maps (b, n_features) to (b, n_outputs): a ``torch.nn.Sequential`` with
-            named layers, or, where there is but one layer, that ``torch.nn.Linear``.
-
-        Raises
-        ------
-        ValueError
-            Naming the parameter that is not valid.
+        It maps (b, n_features) to (b, n_outputs): a ``torch.nn.Sequential`` with named
+        layers, or, where there is but one layer, that ``torch.nn.Linear``. ValueError
+        for a parameter that is not valid.
         """
         self._validate_params()
+        sizes = self.hidden_layer_sizes
+        widths = list(sizes) if isinstance(sizes, Iterable) else [sizes]
+        for width in widths:
+            if not isinstance(width, Integral) or isinstance(width, bool) or width < 1:
+                raise ValueError(
+                    f"hidden_layer_sizes={sizes!r} must hold widths, ints of at "
+                    f"least 1; got {width!r}."
+                )
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if self.normalize_features:
             layers["feature_norm"] = FeatureNorm(n_features)
-        widths = self._widths()
         if self.dropout and not widths:
             layers["dropout"] = nn.Dropout(self.dropout)
         gain = 5 / 3 if self.activation == "tanh" else 1.0
         n_in = n_features
-        for number, width in enumerate(widths, 1):
+        for number, width in enumerate(map(int, widths), 1):
             layers[f"linear{number}"] = self._linear(n_in, width, gain)
             if self.normalization is not None:
                 layers[f"norm{number}"] = _NORMS[self.normalization](width)
@@ -199,25 +187,17 @@ class Head(BaseEstimator):
                 layer.fit(values)
                 values = layer.normalized(values)
             elif isinstance(layer, nn.Linear):
-                if self.init == "lsuv":
-                    _scale_to_unit_variance(layer, values)
+                # The paper repeats this until the variance is 1 within a tolerance:
+                # outputs are linear in weights with a bias of zero, and once is exact.
+                deviation = layer(values).std(correction=0)
+                if self.init == "lsuv" and deviation > 0 and deviation.isfinite():
+                    layer.weight.div_(deviation)
                 values = layer(values)
             elif isinstance(layer, nn.BatchNorm1d):
                 mean, var = values.mean(0), values.var(0, correction=0)
                 values = (values - mean) / (var + layer.eps).sqrt()
             elif not isinstance(layer, nn.Dropout):
                 values = layer(values)
-
-    def _widths(self) -> list[int]:
-        sizes = self.hidden_layer_sizes
-        widths = list(sizes) if isinstance(sizes, Iterable) else [sizes]
-        for width in widths:
-            if not isinstance(width, Integral) or isinstance(width, bool) or width < 1:
-                raise ValueError(
-                    f"hidden_layer_sizes={sizes!r} must hold widths, ints of at "
-                    f"least 1; got {width!r}."
-                )
-        return [int(width) for width in widths]
 
     def _linear(self, n_in: int, n_out: int, gain: float) -> nn.Linear:
         layer = nn.Linear(n_in, n_out)
@@ -227,20 +207,11 @@ class Head(BaseEstimator):
         return layer
 
 
-def _scale_to_unit_variance(layer: nn.Linear, values: torch.Tensor) -> None:
-    # The paper repeats this step until the variance is 1 within a tolerance: with a
-    # bias of zero the outputs are linear in the weights, and once is exact.
-    deviation = layer(values).std(correction=0)
-    if deviation > 0 and deviation.isfinite():
-        layer.weight.div_(deviation)
-
-
 class FeatureNorm(nn.BatchNorm1d):
     """BatchNorm of features of any scale, without parameters.
 
-    The features are divided by one number first, their mean deviation in a batch of
-    training images: so BatchNorm's ``eps`` is small against them also where their
-    spread is tiny, and large against those that are nearly always the same.
+    The features are divided by their mean deviation in a batch of training images
+    first: so BatchNorm's ``eps`` is small against them also where their spread is tiny.
     """
 
     scale: torch.Tensor
@@ -257,10 +228,7 @@ class FeatureNorm(nn.BatchNorm1d):
 
     @torch.no_grad()
     def fit(self, features: torch.Tensor) -> None:
-        """Start the scale and the running statistics from one batch, (b, n_features).
-
-        A batch of one row has no spread, and changes nothing.
-        """
+        """Start scale and running statistics from a batch; one row changes nothing."""
         scale = features.var(0, correction=0).mean().sqrt()
         if len(features) > 1 and scale > 0 and scale.isfinite():
             self.scale.copy_(scale)

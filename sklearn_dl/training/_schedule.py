@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -21,6 +22,7 @@ _CYCLE_START = 25.0
 _CYCLE_END = 25.0 * 1e4
 
 
+@dataclass(repr=False, eq=False)
 class Schedule(BaseEstimator):
     """Change of the learning rates from step to step, or from epoch to epoch.
 
@@ -101,48 +103,23 @@ class Schedule(BaseEstimator):
         "cycle_momentum": ["boolean"],
     }
 
-    def __init__(
-        self,
-        kind: str | Callable[[int, int], float] = "cosine",
-        *,
-        warmup_lr: float | None = None,
-        warmup_steps: int | float = 0,
-        warmup_start: float = 0.01,
-        step_size: int = 10,
-        gamma: float | None = None,
-        min_factor: float = 0.0,
-        patience: int = 3,
-        monitor: str | None = None,
-        cycle_momentum: bool = False,
-    ):
-        self.kind = kind
-        self.warmup_lr = warmup_lr
-        self.warmup_steps = warmup_steps
-        self.warmup_start = warmup_start
-        self.step_size = step_size
-        self.gamma = gamma
-        self.min_factor = min_factor
-        self.patience = patience
-        self.monitor = monitor
-        self.cycle_momentum = cycle_momentum
+    kind: str | Callable[[int, int], float] = "cosine"
+    _: KW_ONLY
+    warmup_lr: float | None = None
+    warmup_steps: int | float = 0
+    warmup_start: float = 0.01
+    step_size: int = 10
+    gamma: float | None = None
+    min_factor: float = 0.0
+    patience: int = 3
+    monitor: str | None = None
+    cycle_momentum: bool = False
 
     def factors(self, n_epochs: int, steps_per_epoch: int = 1) -> np.ndarray:
         """Return the factor of the rates at every step, to look at or to plot.
 
-        Parameters
-        ----------
-        n_epochs : int
-        steps_per_epoch : int, default=1
-            Training batches of an epoch.
-
-        Returns
-        -------
-        factors : ndarray of float64, shape (n_epochs * steps_per_epoch,)
-
-        Raises
-        ------
-        ValueError
-            If a parameter is not valid, or kind is "plateau".
+        The array has n_epochs * steps_per_epoch elements. ValueError where kind is
+        "plateau", or a parameter is not valid.
         """
         resolve_schedule(self)
         if self.kind == "plateau":
@@ -279,6 +256,7 @@ def resolve_schedule(schedule: str | Callable | Schedule) -> Schedule:
     return schedule
 
 
+@dataclass(repr=False, eq=False)
 class LearningRates(Callback):
     """Learning rates by a schedule, and a record of those each epoch started with.
 
@@ -287,16 +265,11 @@ class LearningRates(Callback):
     is never trained.
     """
 
-    def __init__(self, schedule: str | Callable | Schedule = "constant"):
-        self.schedule = schedule
-
-    def initialize(self):
-        """Check the schedule."""
-        self.schedule_ = resolve_schedule(self.schedule)
-        return self
+    schedule: str | Callable | Schedule = "constant"
 
     def on_train_begin(self, net, **kwargs):
         """Start from nothing."""
+        self.schedule_ = resolve_schedule(self.schedule)
         self.optimizer_: Any = None
         self.plan_: _Plan | None = None
         self.state_: dict[str, Any] = {}  # of a run that is resumed
@@ -305,7 +278,9 @@ class LearningRates(Callback):
         """Begin anew with each new optimizer; record the rates."""
         if net.optimizer_ is not self.optimizer_:
             self.optimizer_ = net.optimizer_
-            self._begin_phase(net)
+            self.plan_ = self._plan(net)
+            if self.plan_ is not None:
+                self._apply(net)
         rates: dict[str, list[float]] = {"lr": [], "backbone_lr": []}
         for group in net.optimizer_.param_groups:
             backbone = group["name"].startswith("backbone")
@@ -316,23 +291,20 @@ class LearningRates(Callback):
             if values:
                 net.history.record(name, max(values))
 
-    def _begin_phase(self, net) -> None:
-        self.plan_ = None
+    def _plan(self, net) -> _Plan | None:
         state, self.state_ = self.state_, {}
         constant = self.schedule_.kind == "constant" and not self.schedule_.warmup_steps
         if net.warming_up_ or constant:
-            return
+            return None
         # A resumed run may be at the start of a phase: the state is of the one before.
         if net.phase_epoch_ == 0:
             state = {}
         groups = net.optimizer_.param_groups
         rates = state.get("start") or [float(group["lr"]) for group in groups]
-        self.plan_ = _Plan(
-            self.schedule_, rates, net.phase_epochs_, net.steps_per_epoch_
-        )
+        plan = _Plan(self.schedule_, rates, net.phase_epochs_, net.steps_per_epoch_)
         if state:
-            self.plan_.load_state_dict(state)
-        self._apply(net)
+            plan.load_state_dict(state)
+        return plan
 
     def on_batch_end(self, net, *, training=False, **kwargs):
         """Move on by a step."""
@@ -374,10 +346,6 @@ class LearningRates(Callback):
                     f"cycle_momentum=True, but {type(net.optimizer_).__name__} has no "
                     "momentum; use another optimizer, or cycle_momentum=False."
                 )
-
-    def on_train_end(self, net, **kwargs):
-        """Let the optimizer go."""
-        self.optimizer_ = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the schedule is: numbers and lists."""

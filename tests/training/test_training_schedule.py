@@ -61,7 +61,6 @@ def run_epochs(rates, net, n_epochs, losses=LOSSES, name="valid_loss"):
 
 def started(schedule, net):
     rates = LearningRates(schedule)
-    rates.initialize()
     rates.on_train_begin(net)
     return rates
 
@@ -409,7 +408,7 @@ def test_a_resolved_schedule_is_one_object_that_grids_reach_into():
 )
 def test_a_wrong_schedule_is_refused_by_name(schedule, message):
     with pytest.raises(ValueError, match=message):
-        LearningRates(schedule).initialize()
+        LearningRates(schedule).on_train_begin(None)
 
 
 def test_a_callable_must_give_a_factor():
