@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import KW_ONLY, dataclass
 from numbers import Real
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from sklearn_dl.training._callbacks import check_count
 
 
+@dataclass(repr=False, eq=False)
 class VirtualAdversarialLoss(Callback):
     """Loss term of how much small changes of the input can change the outputs.
 
@@ -52,18 +54,11 @@ class VirtualAdversarialLoss(Callback):
     >>> model = ImageClassifier(callbacks=[VirtualAdversarialLoss(0.5)])
     """
 
-    def __init__(
-        self,
-        weight: float = 1.0,
-        *,
-        epsilon: float | None = None,
-        xi: float | None = None,
-        n_power: int = 1,
-    ):
-        self.weight = weight
-        self.epsilon = epsilon
-        self.xi = xi
-        self.n_power = n_power
+    weight: float = 1.0
+    _: KW_ONLY
+    epsilon: float | None = None
+    xi: float | None = None
+    n_power: int = 1
 
     def initialize(self) -> "VirtualAdversarialLoss":
         """Check the parameters."""

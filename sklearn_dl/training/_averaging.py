@@ -1,6 +1,7 @@
 """An average of the weights over training."""
 
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from numbers import Real
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from sklearn_dl.training._callbacks import check_count
 
 
+@dataclass(repr=False, eq=False)
 class WeightAveraging(Callback):
     """Average of the weights over the steps of training, which predicts.
 
@@ -49,12 +51,10 @@ class WeightAveraging(Callback):
     >>> model = ImageClassifier(callbacks=[WeightAveraging(0.99)])
     """
 
-    def __init__(
-        self, decay: float = 0.999, *, warmup: bool = True, start_epoch: int = 1
-    ):
-        self.decay = decay
-        self.warmup = warmup
-        self.start_epoch = start_epoch
+    decay: float = 0.999
+    _: KW_ONLY
+    warmup: bool = True
+    start_epoch: int = 1
 
     def initialize(self) -> "WeightAveraging":
         """Check the parameters and start from nothing, for a new net."""

@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -40,14 +41,14 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
         raise ValueError(f"{name}={value!r} must be an int of at least {least}.")
 
 
+@dataclass(repr=False, eq=False)
 class ValidationScore(Callback):
     """Scores of the validation rows, from the outputs of the epoch's pass.
 
     `score` maps these outputs, (n_validation, n_outputs), to a dict of floats by name.
     """
 
-    def __init__(self, score: Callable[[np.ndarray], dict[str, float]]):
-        self.score = score
+    score: Callable[[np.ndarray], dict[str, float]]
 
     def on_epoch_begin(self, net, **kwargs):
         """Forget the outputs of the epoch before."""
@@ -101,6 +102,7 @@ class TrainingAccuracy(Callback):
                 net.history.record(f"train_{name}", accuracy)
 
 
+@dataclass(repr=False, eq=False)
 class EarlyStopping(Callback):
     """End of training when a value of the history stops improving; the best is kept.
 
@@ -110,13 +112,10 @@ class EarlyStopping(Callback):
     are put back at the end of training, also where it ended for another reason.
     """
 
-    def __init__(
-        self, monitor: str, *, lower_is_better: bool, n_iter_no_change: int, tol: float
-    ):
-        self.monitor = monitor
-        self.lower_is_better = lower_is_better
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
+    monitor: str
+    lower_is_better: bool
+    n_iter_no_change: int
+    tol: float
 
     def on_train_begin(self, net, **kwargs):
         """Start from nothing."""
@@ -166,7 +165,7 @@ class EarlyStopping(Callback):
         for name in self._state:
             setattr(self, name, state[name])
 
-    _state = ("best_", "kept_", "weights_", "best_epoch_", "misses_")
+    _state: ClassVar = ("best_", "kept_", "weights_", "best_epoch_", "misses_")
 
 
 def warn_of_divergence(net, epoch: int, chance: float) -> None:
@@ -218,6 +217,7 @@ class EpochProgress(Callback):
         self.bar_ = None
 
 
+@dataclass(repr=False, eq=False)
 class TaskContexts(Callback):
     """Contexts of the epochs for scikit-learn's callbacks (1.9 and later).
 
@@ -225,10 +225,9 @@ class TaskContexts(Callback):
     hooks.
     """
 
-    def __init__(self, context, estimator, data: dict):
-        self.context = context
-        self.estimator = estimator
-        self.data = data
+    context: Any
+    estimator: Any
+    data: dict
 
     def on_epoch_begin(self, net, **kwargs):
         """Open the epoch's context."""

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ _FREE = ("cache", "callbacks", "device", "verbose")
 _FREE_NET_PARAMS = ("num_workers", "pin_memory", "prefetch_factor")
 
 
+@dataclass(repr=False, eq=False)
 class Checkpoint(Callback):
     """Checkpoints after the epochs of a training, from which it goes on.
 
@@ -89,12 +91,10 @@ class Checkpoint(Callback):
     2
     """
 
-    def __init__(
-        self, directory: str | os.PathLike, *, every: int = 1, keep: bool = False
-    ):
-        self.directory = directory
-        self.every = every
-        self.keep = keep
+    directory: str | os.PathLike
+    _: KW_ONLY
+    every: int = 1
+    keep: bool = False
 
     def initialize(self):
         """Check the parameters."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 from sklearn_dl.training._callbacks import check_count
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class GradientMonitor(Callback):
     """Monitor of the norms and the noise of the gradients, epoch by epoch.
 
@@ -88,9 +90,8 @@ class GradientMonitor(Callback):
     ['head', 'head']
     """
 
-    def __init__(self, *, n_validation_rows=32, per_layer=True):
-        self.n_validation_rows = n_validation_rows
-        self.per_layer = per_layer
+    n_validation_rows: int = 32
+    per_layer: bool = True
 
     def initialize(self):
         """Check the parameters, and start from nothing."""

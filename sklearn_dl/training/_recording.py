@@ -1,10 +1,12 @@
 """Recording of the loss of every training step."""
 
 import math
+from dataclasses import KW_ONLY, dataclass
 
 from skorch.callbacks import Callback
 
 
+@dataclass(repr=False, eq=False)
 class BatchLosses(Callback):
     """Record of the loss and the learning rate of each training step.
 
@@ -44,16 +46,10 @@ class BatchLosses(Callback):
     3
     """
 
-    def __init__(
-        self,
-        n_steps: int | None = None,
-        *,
-        smoothing: float = 0.8,
-        divergence: float | None = None,
-    ):
-        self.n_steps = n_steps
-        self.smoothing = smoothing
-        self.divergence = divergence
+    n_steps: int | None = None
+    _: KW_ONLY
+    smoothing: float = 0.8
+    divergence: float | None = None
 
     def on_train_begin(self, net, **kwargs):
         """Start from nothing."""

@@ -3,6 +3,7 @@
 import itertools
 import os
 import time
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sklearn_dl.backbones import CallablePreprocessing
 from sklearn_dl.training._callbacks import check_count
 
 
+@dataclass(repr=False, eq=False)
 class TensorBoard(Callback):
     """Records for TensorBoard: curves, images as trained on, histograms.
 
@@ -71,11 +73,11 @@ class TensorBoard(Callback):
     >>> model = ImageClassifier(callbacks=[GradientMonitor(), TensorBoard("runs")])
     """
 
-    def __init__(self, log_dir, *, n_images=16, histograms=True, every=1):
-        self.log_dir = log_dir
-        self.n_images = n_images
-        self.histograms = histograms
-        self.every = every
+    log_dir: str | os.PathLike
+    _: KW_ONLY
+    n_images: int = 16
+    histograms: bool = True
+    every: int = 1
 
     def initialize(self):
         """Check the parameters, and that tensorboard is there, before any work."""
