@@ -93,9 +93,5 @@ def _erase(pixels, rng, strength):
 
 
 # In the order in which they act: the lens, the sensor, the file, what stands in front.
-DAMAGE: dict[str, Callable[..., np.ndarray]] = {
-    "blur": _blur,
-    "noise": _noise,
-    "jpeg": _jpeg,
-    "erase": _erase,
-}
+DAMAGE: dict[str, Callable[..., np.ndarray]]
+DAMAGE = {"blur": _blur, "noise": _noise, "jpeg": _jpeg, "erase": _erase}

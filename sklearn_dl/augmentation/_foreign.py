@@ -29,10 +29,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def global_seed(seed: int) -> Iterator[None]:
-    """Seed the generators of the process for a block, and put them back after it.
-
-    These are random's, numpy's and torch's (on the CPU). One block runs at a time.
-    """
+    """Seed random's, numpy's and torch's generators for a block, one at a time."""
     with _lock:
         python, legacy = random.getstate(), np.random.get_state()
         try:

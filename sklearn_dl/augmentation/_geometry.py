@@ -20,12 +20,7 @@ _ELASTIC_DEVIATION = 0.03
 def crop_box(
     rng: np.random.Generator, strength: float, height: int, width: int, ratio: float
 ) -> Box:
-    """Draw the box of a random resized crop: top, left, height, width.
-
-    At strength 1 the area is uniform between 35 and 100 % of the image, the ratio of
-    the sides log-uniform between 3/4 and 4/3 of `ratio` (width by height that the
-    network sees without a random crop), and the place uniform.
-    """
+    """Draw the box of a random resized crop, of about `ratio` (width by height)."""
     smallest = max(1 - 0.65 * strength, 0.08)
     spread = math.log(4 / 3) * min(strength, 1.0)
     for _ in range(10):
@@ -125,11 +120,7 @@ GEOMETRIC: dict[str, Callable[..., np.ndarray]] = {
 def elastic_field(
     rng: np.random.Generator, strength: float, height: int, width: int
 ) -> np.ndarray:
-    """Draw smooth displacements: white noise under a Gaussian (Simard et al., 2003).
-
-    They are in pixels, (2, height, width) for x and y, with a deviation of 3 % of the
-    shorter side at strength 1.
-    """
+    """Draw displacements in x and y, (2, height, width): noise under a Gaussian."""
     side = min(height, width)
     spacing = max(_ELASTIC_SCALE * side, 1.0)
     # Noise on a lattice as wide as the Gaussian gives the same field as on every pixel.
