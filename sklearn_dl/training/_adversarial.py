@@ -74,10 +74,7 @@ class VirtualAdversarialLoss(Callback):
     def loss_term(
         self, net, inputs: Mapping[str, torch.Tensor], y_pred: torch.Tensor
     ) -> torch.Tensor:
-        """Return the weighted term of one batch, as the net takes it.
-
-        Its outputs `y_pred` are not used: their dropout was another.
-        """
+        """Return the weighted term of a batch; `y_pred` had other dropout."""
         ((name, rows),) = net.prepared(inputs).items()
         epsilon = 0.05 * _length(rows) if self.epsilon is None else self.epsilon
         xi = epsilon / 10 if self.xi is None else self.xi

@@ -24,9 +24,6 @@ class WeightAveraging(Callback):
     average; training goes on from the weights as they were. After training the
     average stays in the network, also where it was interrupted.
 
-    In the list of a net's callbacks it belongs before those that keep weights. The
-    estimators see to that.
-
     Parameters
     ----------
     decay : float, default=0.999
@@ -128,9 +125,9 @@ class WeightAveraging(Callback):
         if self.warmup:
             decay = min(decay, self.steps_ / (9 + self.steps_))
         floats = [n for n, t in self.moving_.items() if t.is_floating_point()]
+        averages = [self.average_[name] for name in floats]
+        tensors = [self.moving_[name].detach() for name in floats]
         if floats:
-            averages = [self.average_[name] for name in floats]
-            tensors = [self.moving_[name].detach() for name in floats]
             get_ema_multi_avg_fn(decay)(averages, tensors, None)
         for name in self.moving_.keys() - set(floats):
             self.average_[name].copy_(self.moving_[name])
@@ -145,9 +142,7 @@ class WeightAveraging(Callback):
 
 def _moving(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the parameters that are trained, and the buffers that may move."""
-    moving: dict[str, torch.Tensor] = {
-        name: p for name, p in module.named_parameters() if p.requires_grad
-    }
+    moving: dict = {n: p for n, p in module.named_parameters() if p.requires_grad}
     for name, part in module.named_modules():
         if part.training:  # what is frozen is in eval mode
             moving |= part.named_buffers(name, recurse=False)

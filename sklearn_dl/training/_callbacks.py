@@ -202,12 +202,8 @@ class EpochProgress(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         """Show the losses."""
-        row = net.history[-1]
-        shown = {
-            name: f"{row[name]:.4g}"
-            for name in ("train_loss", "valid_loss", "valid_score")
-            if name in row
-        }
+        row, names = net.history[-1], ("train_loss", "valid_loss", "valid_score")
+        shown = {name: f"{row[name]:.4g}" for name in names if name in row}
         self.bar_.set_postfix(shown, refresh=False)
 
     def on_train_end(self, net, **kwargs):
@@ -246,21 +242,16 @@ class TaskContexts(Callback):
 
 def fitted_attributes(net) -> dict[str, Any]:
     """Return the attributes of an estimator whose training ends now."""
+    skipped = ("batches", "_batch_count", "_best")
+    rows = [
+        {name: value for name, value in epoch.items() if not name.endswith(skipped)}
+        for epoch in net.history
+    ]
+    # No row where training ended within its first epoch.
+    columns = None if rows else ["epoch", "lr", "dur", "train_loss"]
     return {
         "_network": net.module_,
         "preprocessing_": net.module_.backbone.preprocessing,
         "n_iter_": len(net.history),
-        "history_": history_frame(net.history),
+        "history_": pd.DataFrame(rows, columns=columns),
     }
-
-
-def history_frame(history: Iterable[dict]) -> pd.DataFrame:
-    """Return a history as one row per epoch: losses, scores, rates, seconds."""
-    skipped = ("batches", "_batch_count", "_best")
-    rows = [
-        {name: value for name, value in epoch.items() if not name.endswith(skipped)}
-        for epoch in history
-    ]
-    if not rows:  # training ended within its first epoch
-        return pd.DataFrame(columns=["epoch", "lr", "dur", "train_loss"])
-    return pd.DataFrame(rows)

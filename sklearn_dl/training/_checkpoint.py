@@ -39,11 +39,8 @@ class Checkpoint(Callback):
 
     Files are named by the parameters, the data and the `random_state` of a fit, and
     by the callbacks that take part in training. So the fits of a grid search share a
-    directory, and a changed parameter starts anew.
-    Each file is replaced as a whole; loading one runs no code from it.
-
-    A training that comes to its end removes its file. One that was interrupted
-    (Ctrl-C, an error, a crash) leaves it.
+    directory, and a changed parameter starts anew. Each file is replaced as a whole;
+    loading one runs no code from it. A training that comes to its end removes its file.
 
     Parameters
     ----------
@@ -107,8 +104,7 @@ class Checkpoint(Callback):
         if net.fingerprint_ is None:
             raise ValueError(
                 "Checkpoint can't find the files of a fit again that draws new random "
-                "numbers each time: give the estimator an int, such as "
-                "random_state=0."
+                "numbers each time: give the estimator an int, such as random_state=0."
             )
         self.fingerprint_ = f"{net.fingerprint_[:32]}-{_fingerprint(net)}"
         self.path_ = Path(self.directory) / f"{self.fingerprint_}.checkpoint"
@@ -145,17 +141,11 @@ class Checkpoint(Callback):
 
     def _write(self, net, *, ended: bool) -> None:
         """Replace the file by one of the state now; warn where that fails."""
-        state = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "fingerprint": self.fingerprint_,
-            "ended": ended,
-            "reason": net.stop_reason_,
-            "best_scores": _plain(
-                {name: c.best_score_ for name, c in _scorings(net).items()}, "best"
-            ),
-            "training": _plain(net.training_state(), "training state"),
-        }
+        best = {name: c.best_score_ for name, c in _scorings(net).items()}
+        state = {"format": _FORMAT, "version": _VERSION, "ended": ended}
+        state |= {"fingerprint": self.fingerprint_, "reason": net.stop_reason_}
+        state["best_scores"] = _plain(best, "best")
+        state["training"] = _plain(net.training_state(), "training state")
         try:
             self.path_.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.path_) as file:
@@ -175,7 +165,6 @@ class Checkpoint(Callback):
         except MemoryError:
             raise
         except Exception as error:  # a damaged file raises errors of many kinds
-            # torch's advice, to load it by running its code, is no advice here.
             self._move_aside(f"can't be read ({type(error).__name__})")
             return None
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
@@ -226,8 +215,7 @@ def _plain(value: Any, where: str) -> Any:
         return tuple(items) if isinstance(value, tuple) else items
     raise TypeError(
         f"{where} is of {type(value).__name__}: a checkpoint holds tensors, numbers, "
-        "strings, lists and dicts. This is about a callback's state_dict, or an "
-        "optimizer's."
+        "strings, lists and dicts. Look at the state_dict of callbacks and optimizer."
     )
 
 
@@ -257,11 +245,7 @@ def run_fingerprint(
     *,
     epochs_before: int = 0,
 ) -> str:
-    """Return a fingerprint of a training: its parameters and its rows.
-
-    `name` is that of the estimator's class; files are taken by their paths, other
-    images by their pixels.
-    """
+    """Return a fingerprint of an estimator's class, parameters and rows."""
     digest = hashlib.sha256()
     for key in sorted(params):
         if key.split("__")[0] not in _FREE:
@@ -275,6 +259,7 @@ def run_fingerprint(
 
 
 def _add_rows(digest, rows: Rows) -> None:
+    """Add files by their paths, other images by their pixels."""
     source = rows.source
     positions = np.arange(len(rows)) if rows.rows is None else rows.rows
     digest.update(f"{source.kind} {len(source)} {source.image_shape};".encode())

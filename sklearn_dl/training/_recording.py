@@ -16,8 +16,7 @@ class BatchLosses(Callback):
         Ends training after as many steps; None never does.
     smoothing : float, default=0.8
         Weight of the past in the running mean of the losses, at least 0 and below 1.
-        The mean is corrected for its start at zero: m_t = v_t / (1 - smoothing^t) with
-        v_t = smoothing v_(t-1) + (1 - smoothing) loss_t.
+        The mean is corrected for its start at zero.
     divergence : float or None, default=None
         Ends training when the running mean is no number, or above this many times the
         best one so far; None never does.

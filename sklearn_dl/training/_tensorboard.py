@@ -37,10 +37,9 @@ class TensorBoard(Callback):
                       clipping
     ================  ================================================================
 
-    Steps are epochs. Each `fit` writes into a folder of its own below `log_dir`, named
-    by time and process, so that the candidates of a grid search share nothing:
-    ``tensorboard --logdir LOG_DIR`` shows them side by side. A resumed `fit` has a
-    folder of its own too, and goes on from the epoch it reached.
+    Steps are epochs. Each `fit`, a resumed one too, writes into a folder of its own
+    below `log_dir`, named by time and process: ``tensorboard --logdir LOG_DIR`` shows
+    the candidates of a grid search side by side.
 
     Parameters
     ----------
@@ -129,9 +128,8 @@ class TensorBoard(Callback):
         epoch = net.history[-1, "epoch"]
         groups = enumerate(net.optimizer_.param_groups)
         # Several groups of one name have one rate.
-        for name, rate in {
-            g.get("name", f"group{i}"): g["lr"] for i, g in groups
-        }.items():
+        rates = {g.get("name", f"group{i}"): g["lr"] for i, g in groups}
+        for name, rate in rates.items():
             self.writer_.add_scalar(f"lr/{name}", float(rate), epoch)
         if self.shows_histograms_:
             for name, parameter in net.module_.named_parameters():
