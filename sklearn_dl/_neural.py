@@ -228,7 +228,6 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         return resolve_loss(
             self.loss,
             kind=self._targets.kind,
-            n_outputs=self._targets.n_outputs,
             label_weight=self._targets.label_weight,
         )
 

@@ -45,10 +45,9 @@ def global_seed(seed: int) -> Iterator[None]:
 class Foreign:
     """A transform that somebody else wrote, as a step of an `Augmenter`.
 
-    Albumentations get an array (H, W[, c]) as `image`; transforms of
-    ``torchvision.transforms.v2`` get an ``Image`` tensor; any other callable, and what
-    stands for a `name`, gets a PIL image, or a tensor (c, H, W) where the image is of
-    floats. One that crops or resizes (`sizes`) wants the image as it was.
+    Albumentations get an array (H, W[, c]), torchvision's v2 an ``Image`` tensor; any
+    other callable, and what stands for a `name`, a PIL image (a tensor of floats). One
+    that crops or resizes (`sizes`) wants the image as it was.
     """
 
     def __init__(self, transform: Callable[..., Any], name: str | None = None):

@@ -142,11 +142,10 @@ def warp(
 ) -> np.ndarray:
     """Move the pixels of an image, (c, H, W), with one bilinear interpolation.
 
-    `matrix` says how the image moves, from its centre, in pixels; `field`, (2, H, W),
-    by how much in x and y the place differs that each pixel is taken from. What comes
-    in from outside is more of a plain ground, as digits and drawings have; else the
-    image's reflection at its border, which would double their strokes. The values are
-    those that came in where no pixel falls between two; else float32.
+    `matrix` moves the image, from its centre, in pixels; `field`, (2, H, W), moves the
+    places that its pixels are taken from. What comes in from outside is more of a plain
+    ground, as digits and drawings have; else the image's reflection at its border. The
+    values are those that came in where no pixel falls between two; else float32.
     """
     _, height, width = pixels.shape
     matrix = np.linalg.inv(matrix)  # from where each pixel of the result comes

@@ -59,13 +59,12 @@ class Augment(BaseEstimator):
     -----
     Presets:
 
-    - ``"light"``: scale, rotation, translation. Nothing is mirrored and hardly anything
-      cut off: for digits, letters and signs.
-    - ``"standard"``: crop, flip, color. For photographs.
-    - ``"strong"``: crop, flip, rotation, shear, perspective, color, channel_shift,
-      grayscale, blur, erase. For long training on photographs.
+    - ``"light"``: scale, rotation, translation; for digits, letters and signs.
+    - ``"standard"``: crop, flip, color; for photographs.
+    - ``"strong"``: these, rotation, shear, perspective, channel_shift, grayscale, blur,
+      erase; for long training on photographs.
 
-    None flips vertically. Names, at strength 1, each drawn anew for each image:
+    Names, at strength 1, each drawn anew for each image:
 
     ================  ==============================================================
     crop              of the original, 35-100 % of the area and 3/4 to 4/3 of the ratio

@@ -40,7 +40,8 @@ class Checkpoint(Callback):
     Files are named by the parameters, the data and the `random_state` of a fit, and
     by the callbacks that take part in training. So the fits of a grid search share a
     directory, and a changed parameter starts anew. Each file is replaced as a whole;
-    loading one runs no code from it. A training that comes to its end removes its file.
+    loading one runs no code from it. A training that comes to its end removes its file;
+    one that is interrupted leaves it.
 
     Parameters
     ----------
@@ -93,13 +94,9 @@ class Checkpoint(Callback):
     every: int = 1
     keep: bool = False
 
-    def initialize(self):
-        """Check the parameters."""
-        check_count("every", self.every)
-        return self
-
     def on_train_begin(self, net, **kwargs):
         """Go on from a checkpoint of the same fit, if there is one."""
+        check_count("every", self.every)
         self.failed_ = False
         if net.fingerprint_ is None:
             raise ValueError(

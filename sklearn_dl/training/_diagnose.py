@@ -58,6 +58,13 @@ def diagnose(estimator) -> pd.DataFrame:
             Values of the estimator's parameters that answer it, as in Python, the
             first to try first; they need not all be set.
 
+    Raises
+    ------
+    NotFittedError
+        If `fit` was not called.
+    TypeError
+        If it is another kind of estimator.
+
     Notes
     -----
     Losses are compared with the chance loss, that of a prediction that doesn't look at

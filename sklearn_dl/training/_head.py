@@ -70,25 +70,17 @@ class Head(BaseEstimator):
         for a width of 128, 5 for 100, and 1 (as "layer") below 32 or for a prime width.
     init : str, default="default"
         First weights of all Linear layers, the last included: "default",
-        "xavier_uniform", "xavier_normal", "he_uniform", "he_normal" or "lsuv".
-        ``"default"``: torch's
-        own, weights and biases uniform within ``1 / sqrt(n_in)``. With the others
-        biases are zero, and weights have a deviation of ``sqrt(2 / (n_in + n_out))``
-        (Xavier [1]_) or ``sqrt(2 / n_in)`` (He [2]_), normal or uniform, for every
-        activation, but for tanh: there Xavier's weights of hidden layers are
-        multiplied by its gain, 5/3. ``"lsuv"`` [3]_: orthonormal weights, scaled so
-        that the outputs of each layer for one batch of training images have
-        variance 1.
+        "xavier_uniform", "xavier_normal", "he_uniform", "he_normal" or "lsuv". The
+        default is torch's own, weights and biases uniform within ``1 / sqrt(n_in)``.
+        With the others biases are zero, and weights have a deviation of
+        ``sqrt(2 / (n_in + n_out))`` (Xavier [1]_; 5/3 of that before a tanh) or
+        ``sqrt(2 / n_in)`` (He [2]_). "lsuv" [3]_: orthonormal weights, scaled
+        so that the outputs of each layer for a batch of images have variance 1.
     normalize_features : bool, default=False
         Whether the features pass a `FeatureNorm`, a BatchNorm without parameters,
-        before all else. Features of a random backbone differ by little from image to
-        image: a head learns from them with it, or hardly at all. Normalised features
-        are long, and the squared error may diverge unless `lr` is well below
-        ``1 / n_features``.
-
-    See Also
-    --------
-    sklearn_dl.ImageClassifier : Takes a head.
+        before all else; features of a random backbone, which differ by little from
+        image to image, need it. Normalised features are long, and the squared error may
+        diverge unless `lr` is well below ``1 / n_features``.
 
     References
     ----------
@@ -177,9 +169,8 @@ class Head(BaseEstimator):
         """Set what depends on data: layers scaled by LSUV, norms of features.
 
         `module` is what `build` returned, `features` are those of a batch of training
-        images, the larger the better. Dropout is off meanwhile and BatchNorm of hidden
-        layers normalises by this batch, in whatever mode the module is; no mode and no
-        running statistics of hidden layers change.
+        images, the larger the better. Neither modes nor running statistics of hidden
+        layers matter, or change.
         """
         values = features.to(next(module.parameters()))
         for layer in [module] if isinstance(module, nn.Linear) else module.children():

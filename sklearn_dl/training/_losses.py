@@ -152,11 +152,7 @@ REGRESSOR_LOSSES = frozenset(_MODULES["continuous"])
 
 
 def resolve_loss(
-    loss: str | LogLoss | Callable,
-    *,
-    kind: str,
-    n_outputs: int,
-    label_weight: np.ndarray | None = None,
+    loss: str | LogLoss | Callable, *, kind: str, label_weight: np.ndarray | None = None
 ) -> nn.Module:
     """Return the module that a `loss` parameter stands for, without reduction.
 
@@ -185,7 +181,7 @@ def resolve_loss(
         module = _RowLosses(_without_reduction(loss))
         smoothing = 0.0  # `HingeLoss` smooths by itself
     if kind == "multilabel-indicator" and (smoothing or label_weight is not None):
-        return _LabelLoss(module, n_outputs, smoothing, label_weight)
+        return _LabelLoss(module, smoothing, label_weight)
     return module
 
 
@@ -261,16 +257,11 @@ class _LabelLoss(nn.Module):
 
     weight: torch.Tensor | None
 
-    def __init__(self, loss: nn.Module, n_outputs: int, smoothing: float, label_weight):
+    def __init__(self, loss: nn.Module, smoothing: float, label_weight):
         super().__init__()
         self.loss = loss
         self.smoothing = smoothing
         weight = None if label_weight is None else torch.as_tensor(label_weight)
-        if weight is not None and weight.shape != (n_outputs, 2):
-            raise ValueError(
-                f"label_weight has shape {tuple(weight.shape)}, but {n_outputs} "
-                f"labels need ({n_outputs}, 2)."
-            )
         self.register_buffer("weight", weight)
 
     def forward(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -54,7 +54,7 @@ class StoppingRules(Callback):
     Attributes
     ----------
     reason_ : str
-        Why training ended, empty where no rule ended it. The estimator keeps it as
+        Why training ended, empty where no rule ended it; as the estimator's
         ``stop_reason_``.
 
     Raises

@@ -6,7 +6,8 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 from torch import nn
 
-from sklearn_dl.training import FeatureNorm, Head
+from sklearn_dl.training import Head
+from sklearn_dl.training._head import FeatureNorm
 
 # By the papers' formulas, on x = -2, -0.5, 0, 1.
 X = np.array([-2.0, -0.5, 0.0, 1.0])

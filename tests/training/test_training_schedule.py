@@ -10,12 +10,8 @@ from sklearn.base import clone
 from skorch.history import History
 from torch.optim import lr_scheduler as torchs
 
-from sklearn_dl.training import (
-    SCHEDULES,
-    LearningRates,
-    Schedule,
-    resolve_schedule,
-)
+from sklearn_dl.training import SCHEDULES, Schedule, resolve_schedule
+from sklearn_dl.training._schedule import LearningRates
 
 RATES = (0.1, 0.003)  # of the head and of the backbone
 EPOCHS, STEPS = 6, 4
