@@ -145,18 +145,14 @@ class Augmenter:
             box = crop_box(rng, self._crop, height, width, 1.0)
             return to_pixels(F.crop(image, *box)), small
         size = self.preprocessing.output_size
-        if size is None:
-            size = size_of(self.preprocessing.geometry(image))
+        size = size or size_of(self.preprocessing.geometry(image))
         # Width by height of what prediction sees.
         whole = not isinstance(self.preprocessing.resize_size, int)
         ratio = width / height if whole else size[1] / size[0]
-        image = F.resized_crop(
-            image,
-            *crop_box(rng, self._crop, height, width, ratio),
-            list(size),
-            interpolation=InterpolationMode(self.preprocessing.interpolation),
-            antialias=self.preprocessing.antialias,
-        )
+        box = crop_box(rng, self._crop, height, width, ratio)
+        how = InterpolationMode(self.preprocessing.interpolation)
+        smooth = self.preprocessing.antialias
+        image = F.resized_crop(image, *box, list(size), how, antialias=smooth)
         return to_pixels(image), small
 
     def _sized(self, pixels: np.ndarray, size) -> np.ndarray:

@@ -84,11 +84,11 @@ def _erase(pixels, rng, strength):
     top, left, h, w = box
     shape = (len(pixels), h, w)
     erased = pixels.copy()
-    erased[:, top : top + h, left : left + w] = (
-        rng.integers(0, 256, shape, np.uint8)
-        if pixels.dtype == np.uint8
-        else rng.random(shape, np.float32)
-    )
+    part = erased[:, top : top + h, left : left + w]
+    if pixels.dtype == np.uint8:
+        part[:] = rng.integers(0, 256, shape, np.uint8)
+    else:
+        part[:] = rng.random(shape, np.float32)
     return erased
 
 

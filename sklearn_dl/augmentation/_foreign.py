@@ -55,9 +55,8 @@ class Foreign:
         self.albumentations = any(h.split(".")[0] == "albumentations" for h in homes)
         # Their generators are seeded in place: not in the user's object.
         self.transform = copy.deepcopy(transform) if self.albumentations else transform
-        self.takes_tensors = name is None and any(
-            home.startswith("torchvision.transforms.v2") for home in homes
-        )
+        v2 = any(home.startswith("torchvision.transforms.v2") for home in homes)
+        self.takes_tensors = name is None and v2
         self.name = name or _name_of(transform)
         self.sizes = _sizes(transform)
 

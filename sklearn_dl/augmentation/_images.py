@@ -81,9 +81,7 @@ def result_pixels(result: Any, source: str) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return pixels
     if not np.issubdtype(pixels.dtype, np.floating):
-        raise TypeError(
-            f"{source} must return uint8 or float pixels, got {pixels.dtype}."
-        )
+        raise TypeError(f"{source} must return uint8 or floats, got {pixels.dtype}.")
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
         raise ValueError(

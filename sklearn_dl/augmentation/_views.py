@@ -98,12 +98,9 @@ def _crops(preprocessing, ten: bool, image) -> list[torch.Tensor]:
         size = [max(round(side / _MARGIN), 1) for side in size_of(image)]
         return [plain_view(part, preprocessing) for part in crop(image, size)]
     output = preprocessing.output_size or size_of(preprocessing.geometry(image))
-    resized = F.resize(
-        image,
-        _with_margin(preprocessing, output, *size_of(image)),
-        interpolation=InterpolationMode(preprocessing.interpolation),
-        antialias=preprocessing.antialias,
-    )
+    size = _with_margin(preprocessing, output, *size_of(image))
+    how = InterpolationMode(preprocessing.interpolation)
+    resized = F.resize(image, size, how, antialias=preprocessing.antialias)
     return [to_tensor(part) for part in crop(resized, list(output))]
 
 

@@ -76,8 +76,7 @@ class TrainingAccuracy(Callback):
 
     def on_epoch_begin(self, net, **kwargs):
         """Count from nothing."""
-        self.first_: list[torch.Tensor] = []
-        self.among_5_: list[torch.Tensor] = []
+        self.right_: dict[str, list[torch.Tensor]] = {"top1": [], "top5": []}
         self.rows_ = 0
 
     def on_batch_end(self, net, *, batch=None, training=False, y_pred=None, **kwargs):
@@ -89,14 +88,15 @@ class TrainingAccuracy(Callback):
             first = inputs["mix_share"] >= 0.5
             target = torch.where(first, target, inputs["mix_target"])
         y_pred, target = y_pred.detach(), sent(target, y_pred.device)
-        self.first_.append((y_pred.argmax(1) == target).sum())
+        self.right_["top1"].append((y_pred.argmax(1) == target).sum())
         if y_pred.shape[1] > 5:
-            self.among_5_.append((y_pred.topk(5).indices == target[:, None]).sum())
+            among_5 = y_pred.topk(5).indices == target[:, None]
+            self.right_["top5"].append(among_5.sum())
         self.rows_ += len(target)
 
     def on_epoch_end(self, net, **kwargs):
         """Record the accuracies."""
-        for name, right in {"top1": self.first_, "top5": self.among_5_}.items():
+        for name, right in self.right_.items():
             if right:
                 accuracy = int(torch.stack(right).sum()) / self.rows_
                 net.history.record(f"train_{name}", accuracy)

@@ -217,10 +217,9 @@ class TrainingRun:
             mixed = augment.mix is not None or not mixing
             return [] if mixed else self.part("augment", "Augment", mix="mixup")
         items = list(augment) if isinstance(augment, list | tuple) else [augment]
-        if "augment" not in self.params or not all(
-            isinstance(item, str | None) for item in items
-        ):
-            return []  # somebody's own transforms
+        named = all(isinstance(item, str | None) for item in items)
+        if "augment" not in self.params or not named:  # somebody's own transforms
+            return []
         stronger = {None: "standard", "light": "standard", "standard": "strong"}
         new = [stronger.get(item, item) for item in items]
         new += [] if {"mixup", "cutmix"} & set(new) else mixing
@@ -328,10 +327,8 @@ def _vanishing(run: TrainingRun) -> _Finding:
     first, last = (float(np.nanmedian(values)) for values in norms)
     if not first < _VANISHED * last:
         return None
-    evidence = (
-        f"the gradient's norm is {first:.2g} in the first trained layer and "
-        f"{last:.2g} in the last"
-    )
+    layers = f"{first:.2g} in the first trained layer and {last:.2g} in the last"
+    evidence = f"the gradient's norm is {layers}"
     answers = run.set("weights", "DEFAULT", where=run.params.get("weights") is None)
     answers += run.part("trainable", "Trainable", freeze_batch_norm=False)
     activation = getattr(run.params.get("head"), "activation", "relu")
@@ -346,12 +343,10 @@ def _rate_too_low(run: TrainingRun) -> _Finding:
         return None
     falls = -np.diff(loss)
     early, late = np.array_split(falls, 2)
+    reference = f"the chance loss is {chance:.4g}"
     if _stands(loss, chance):
-        evidence = (
-            f"train_loss stands between {loss.min():.4g} and {loss.max():.4g}; "
-            f"the chance loss is {chance:.4g}"
-        )
-        return "learning rate too low", evidence, run.rate(10)
+        told = f"train_loss stands between {loss.min():.4g} and {loss.max():.4g}"
+        return "learning rate too low", f"{told}; {reference}", run.rate(10)
     steady = np.mean(falls > 0) >= 0.8 and late.mean() > 0.5 * early.mean()
     if not steady or falls.mean() > 0.05 * chance:
         return None
@@ -371,12 +366,9 @@ def _overfitting(run: TrainingRun) -> _Finding:
     kept, best = run.kept, int(valid.argmin())
     rise = valid[kept] - valid[best]
     top1 = run.column("train_top1"), run.column("valid_top1")
+    rises = rise > max(_VALID_RISE * run.chance, 0.1 * valid[best])
     told = []
-    if (
-        best < kept
-        and rise > max(_VALID_RISE * run.chance, 0.1 * valid[best])
-        and train[kept] < train[best]
-    ):
+    if best < kept and rises and train[kept] < train[best]:
         told.append(
             f"valid_loss rises from {valid[best]:.3g} {run.when(best)} to "
             f"{valid[kept]:.3g}, train_loss falls to {train[kept]:.3g}"
@@ -407,11 +399,8 @@ def _underfitting(run: TrainingRun) -> _Finding:
     valid = run.column("valid_loss")
     finished = len(valid) > 0 and len(run.history) - 1 - int(np.nanargmin(valid)) >= 3
     fall = _fall_at_the_end(loss)
-    falling = (
-        not finished
-        and end > _LEARNED * chance
-        and (len(loss) == 1 or fall > _STILL_FALLING * chance)
-    )
+    falls = len(loss) == 1 or fall > _STILL_FALLING * chance
+    falling = falls and end > _LEARNED * chance and not finished
     if end > _NEAR_CHANCE * chance and not _has_learned(run, 0.7):
         evidence = f"train_loss ends at {end:.3g}, the chance loss is {chance:.3g}"
     elif falling and not _has_learned(run, 0.95):

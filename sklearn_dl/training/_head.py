@@ -106,10 +106,7 @@ class Head(BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "hidden_layer_sizes": [
-            Interval(Integral, 1, None, closed="left"),
-            "array-like",
-        ],
+        "hidden_layer_sizes": "no_validation",  # see `build`
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "normalization": [StrOptions(set(_NORMS)), None],

@@ -92,9 +92,9 @@ class Optimizer(BaseEstimator):
         method = chosen.method
         known = isinstance(method, str) and method in OPTIMIZERS
         if not (known or callable(method)) or method is cls:
+            names = ", ".join(OPTIMIZERS)
             raise ValueError(
-                f"optimizer={method!r} is not a class, nor one of: "
-                f"{', '.join(OPTIMIZERS)}."
+                f"optimizer={method!r} is not a class, nor one of: {names}."
             )
         for name in ("weight_decay", "l1", "max_grad_norm", "max_grad_value"):
             value, limit = getattr(chosen, name), name.startswith("max")
