@@ -21,8 +21,7 @@ class WeightAveraging(Callback):
     what is trained then, and over the running statistics of BatchNorm (whole numbers
     are copied). What is unfrozen later joins with its weights after its first step.
     Validation, and all that looks at the network at the end of an epoch, sees the
-    average; training goes on from the weights as they were. After training the
-    average stays in the network, also where it was interrupted.
+    average, which stays in the network after training, also where it was interrupted.
 
     Parameters
     ----------

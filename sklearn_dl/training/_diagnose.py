@@ -242,10 +242,8 @@ def findings(run: TrainingRun) -> list[tuple[str, str, str]]:
         found.append(too_low or _overfitting(run) or _underfitting(run))
         found.append(_noisy(run))
     if not len(run.column("valid_loss")):
-        evidence = (
-            "history_ has no valid_loss, so overfitting can't be seen: use "
-            "early_stopping=True, or give X_val and y_val to fit"
-        )
+        evidence = "history_ has no valid_loss, so overfitting can't be seen: use "
+        evidence += "early_stopping=True, or give X_val and y_val to fit"
         answers = run.set("early_stopping", True)
         found.append(("no validation rows", evidence, answers))
     return [

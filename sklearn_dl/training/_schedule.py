@@ -16,11 +16,6 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 SCHEDULES = ("constant", "cosine", "exponential", "one_cycle", "plateau", "step")
 
-# How Smith's cycle is laid out in torch: lr / 25 at its start, the highest rate
-# after 30 % of the steps, and a 250,000th of it at the end.
-_CYCLE_START = 25.0
-_CYCLE_END = 25.0 * 1e4
-
 
 @dataclass(repr=False, eq=False)
 class Schedule(BaseEstimator):
@@ -142,8 +137,7 @@ class Schedule(BaseEstimator):
         rise = 1.0
         if step < warmup:
             rise = self.warmup_start + (1 - self.warmup_start) * step / warmup
-        epoch = step // steps_per_epoch
-        factor = 1.0
+        epoch, factor = step // steps_per_epoch, 1.0
         if callable(self.kind):
             factor = float(self.kind(step, n_steps))
             if not 0 <= factor < math.inf:
@@ -197,18 +191,16 @@ class _Plan:
                 min_lr=[lowest * rate for rate in self.start],
                 eps=0.0,  # torch's default ignores the small rates of a backbone
             )
-        if schedule.kind == "one_cycle" and self.n_steps == 1:
-            # Torch gives a cycle of one step its last rate, almost nothing.
-            return LambdaLR(self.optimizer, lambda step: 1.0)
-        if schedule.kind == "one_cycle":
-            start = max(1 / _CYCLE_START, lowest)
+        # Torch gives a cycle of one step its last rate, almost nothing.
+        if schedule.kind == "one_cycle" and self.n_steps > 1:
+            start, end = max(1 / 25, lowest), max(1 / 250_000, lowest)  # as torch's own
             return OneCycleLR(
                 self.optimizer,
                 max_lr=list(self.start),
                 total_steps=self.n_steps,
                 cycle_momentum=schedule.cycle_momentum,
                 div_factor=1 / start,
-                final_div_factor=start / max(1 / _CYCLE_END, lowest),
+                final_div_factor=start / end,
             )
         return LambdaLR(
             self.optimizer,
@@ -317,9 +309,8 @@ class LearningRates(Callback):
         if self.plan_ is None or self.schedule_.kind != "plateau":
             return
         row = net.history[-1]
-        name = self.schedule_.monitor
-        if name is None:
-            name = "valid_loss" if "valid_loss" in row else "train_loss"
+        default = "valid_loss" if "valid_loss" in row else "train_loss"
+        name = self.schedule_.monitor or default
         if name not in row:
             known = [n for n, v in row.items() if isinstance(v, Real)]
             raise ValueError(

@@ -46,14 +46,12 @@ class TensorBoard(Callback):
     log_dir : str or Path
         Folder of the runs; made if there is none.
     n_images : int, default=16
-        Images in the grid, at most a batch. 0 for no grid. There is none either where
-        the backbone is frozen and its features are trained on.
+        Images in the grid, at most a batch. 0 for no grid. A frozen backbone, whose
+        features are trained on, has none.
     histograms : bool, default=True
-        Whether to write histograms. They take longer than the rest: about a second
-        for ten million trained parameters.
+        Whether to write histograms: a second for ten million trained parameters.
     every : int, default=1
-        Write images and histograms in the first of each `every` epochs. Curves have
-        all epochs.
+        Images and histograms are written in the first of each `every` epochs.
 
     Attributes
     ----------
