@@ -51,7 +51,6 @@ class ValidationScore(Callback):
     score: Callable[[np.ndarray], dict[str, float]]
 
     def on_epoch_begin(self, net, **kwargs):
-        """Forget the outputs of the epoch before."""
         self.outputs_: list[torch.Tensor] = []
 
     def on_batch_end(self, net, *, training=False, y_pred=None, **kwargs):
@@ -60,7 +59,6 @@ class ValidationScore(Callback):
             self.outputs_.append(y_pred.detach())
 
     def on_epoch_end(self, net, **kwargs):
-        """Score the epoch."""
         outputs = torch.cat(self.outputs_).cpu().numpy()
         for name, value in self.score(outputs).items():
             net.history.record(name, value)
@@ -75,7 +73,6 @@ class TrainingAccuracy(Callback):
     """
 
     def on_epoch_begin(self, net, **kwargs):
-        """Count from nothing."""
         self.right_: dict[str, list[torch.Tensor]] = {"top1": [], "top5": []}
         self.rows_ = 0
 
@@ -95,7 +92,6 @@ class TrainingAccuracy(Callback):
         self.rows_ += len(target)
 
     def on_epoch_end(self, net, **kwargs):
-        """Record the accuracies."""
         for name, right in self.right_.items():
             if right:
                 accuracy = int(torch.stack(right).sum()) / self.rows_
@@ -118,7 +114,6 @@ class EarlyStopping(Callback):
     tol: float
 
     def on_train_begin(self, net, **kwargs):
-        """Start from nothing."""
         self.best_ = -np.inf  # the best value, the threshold for stopping
         self.kept_ = -np.inf  # the value of the weights kept
         self.weights_: dict[str, torch.Tensor] = {}
@@ -126,7 +121,6 @@ class EarlyStopping(Callback):
         self.misses_ = 0
 
     def on_epoch_end(self, net, **kwargs):
-        """Compare the epoch with the best one."""
         value = net.history[-1, self.monitor] * (-1 if self.lower_is_better else 1)
         if value > self.kept_:
             self.kept_ = value
@@ -145,7 +139,6 @@ class EarlyStopping(Callback):
             )
 
     def on_train_end(self, net, **kwargs):
-        """Put the best weights back."""
         if not self.best_epoch_ and len(net.history):
             warnings.warn(
                 f"{self.monitor} was never a number, so early stopping chose no epoch: "
@@ -184,11 +177,9 @@ class EpochProgress(Callback):
     """Progress bar for the whole training, in images."""
 
     def on_train_begin(self, net, **kwargs):
-        """Open the bar when the first epoch tells how many rows there are."""
-        self.bar_: Any = None
+        self.bar_: Any = None  # opened when the first epoch tells the number of rows
 
     def on_epoch_begin(self, net, dataset_train=None, **kwargs):
-        """Name the epoch."""
         if self.bar_ is None:
             total = len(dataset_train) * net.epochs_left_
             self.bar_ = tqdm(total=total, unit="img", desc="training")
@@ -196,18 +187,15 @@ class EpochProgress(Callback):
         self.bar_.set_description(f"epoch {len(net.history)}{phase}", refresh=False)
 
     def on_batch_end(self, net, *, batch=None, training=False, **kwargs):
-        """Count the rows of a training batch."""
         if training:
             self.bar_.update(len(batch[1]))
 
     def on_epoch_end(self, net, **kwargs):
-        """Show the losses."""
         row, names = net.history[-1], ("train_loss", "valid_loss", "valid_score")
         shown = {name: f"{row[name]:.4g}" for name in names if name in row}
         self.bar_.set_postfix(shown, refresh=False)
 
     def on_train_end(self, net, **kwargs):
-        """Close the bar."""
         if self.bar_ is not None:
             self.bar_.close()
         self.bar_ = None
@@ -226,7 +214,6 @@ class TaskContexts(Callback):
     data: dict
 
     def on_epoch_begin(self, net, **kwargs):
-        """Open the epoch's context."""
         self.epoch_ = self.context.subcontext(task_name="epoch")
         self.epoch_.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 

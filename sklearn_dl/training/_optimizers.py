@@ -22,13 +22,10 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict, float]] = {
     "adam": (torch.optim.Adam, {}, 1e-3),
     "adamw": (torch.optim.AdamW, {}, 1e-3),
 }
-# What torch steps in one pass over each tensor, and on which devices.
-_FUSED = {
-    torch.optim.SGD: ("cpu", "cuda"),
-    torch.optim.Adam: ("cpu", "cuda"),
-    torch.optim.AdamW: ("cpu", "cuda"),
-    torch.optim.Adagrad: ("cpu",),
-}
+# What torch steps in one pass over each tensor, by device.
+_FUSED: dict[str, tuple[type, ...]]
+_FUSED = {"cuda": (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)}
+_FUSED["cpu"] = (*_FUSED["cuda"], torch.optim.Adagrad)
 # The arguments by which a user chooses the way of the step.
 WAYS_OF_THE_STEP = ("fused", "foreach", "differentiable")
 
@@ -139,7 +136,7 @@ class Optimizer(BaseEstimator):
         if not isinstance(self.method, str):
             return self.method, options
         cls, arguments, _ = OPTIMIZERS[self.method]
-        fuses = not scaled and torch.device(device).type in _FUSED.get(cls, ())
+        fuses = not scaled and cls in _FUSED.get(torch.device(device).type, ())
         if fuses and not any(name in options for name in WAYS_OF_THE_STEP):
             arguments = {**arguments, "fused": True}
         return cls, {**arguments, **options}
