@@ -164,8 +164,8 @@ def warp(
         values = values - shift  # so that the zeros outside are the ground
     image, places = torch.from_numpy(values)[None], torch.from_numpy(grid)
     outside = "reflection" if shift is None else "zeros"
-    moved = F.grid_sample(image, places, padding_mode=outside, align_corners=False)
-    moved = moved[0].numpy()
+    found = F.grid_sample(image, places, padding_mode=outside, align_corners=False)
+    moved = found[0].numpy()
     return moved if shift is None else moved + shift
 
 

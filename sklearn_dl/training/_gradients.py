@@ -197,7 +197,7 @@ class _GradientSums:
             noise = np.maximum(mean_square - square_of_mean, 0.0)
             ratio = np.float64(noise) / square_of_mean
         if count < 2:
-            noise = ratio = np.nan
+            noise = ratio = np.float64("nan")
         measured = {"grad_norm": norm, "grad_noise": float(noise)}
         measured |= {"grad_noise_ratio": float(ratio), "grad_steps": count}
         layers = self._layers(norms)

@@ -173,9 +173,8 @@ def resolve_loss(
                 f"loss={loss!r} is not one of: {', '.join(sorted(_MODULES[kind]))}; "
                 "nor a loss of torch."
             )
-        module = _MODULES[kind][name](reduction="none")
-        if kind == "multiclass":
-            module.label_smoothing = smoothing
+        options = {"label_smoothing": smoothing} if kind == "multiclass" else {}
+        module = _MODULES[kind][name](reduction="none", **options)
     else:
         _check_kind(loss, kind)
         module = _RowLosses(_without_reduction(loss))
