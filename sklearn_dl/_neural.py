@@ -148,10 +148,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             # What is wrong with these is said before images are read.
             targets, net_params = self._targets, self.net_params or {}
             loss = resolve_loss(
-                self.loss,
-                kind=targets.kind,
-                n_outputs=targets.n_outputs,
-                label_weight=targets.label_weight,
+                self.loss, kind=targets.kind, label_weight=targets.label_weight
             )
             if net_params:
                 check_net_params(net_params, len(rows), execution.step_size)

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from sklearn_dl._lazy import lazy
-from sklearn_dl.augmentation._augmenter import Augmenter as Augmenter
 from sklearn_dl.augmentation._colour import ColourMap as ColourMap
 from sklearn_dl.augmentation._damage import gaussian_blur as gaussian_blur
 from sklearn_dl.augmentation._damage import jpeg as jpeg
@@ -12,7 +11,6 @@ from sklearn_dl.augmentation._geometry import scale_matrix as scale_matrix
 from sklearn_dl.augmentation._geometry import shear_matrix as shear_matrix
 from sklearn_dl.augmentation._geometry import translation_matrix as translation_matrix
 from sklearn_dl.augmentation._geometry import warp as warp
-from sklearn_dl.augmentation._images import plain_view as plain_view
 from sklearn_dl.augmentation._images import to_bytes as to_bytes
 from sklearn_dl.augmentation._images import to_floats as to_floats
 from sklearn_dl.augmentation._images import to_image as to_image
@@ -24,9 +22,7 @@ from sklearn_dl.augmentation._views import Views as Views
 from sklearn_dl.augmentation._views import resolve_views as resolve_views
 
 if TYPE_CHECKING:
-    from sklearn_dl.augmentation._plot import (
-        AugmentationDisplay as AugmentationDisplay,
-    )
+    from sklearn_dl.augmentation._plot import AugmentationDisplay as AugmentationDisplay
     from sklearn_dl.augmentation._plot import plot_augmentations
 
 # For users; the other names are for other rooms.

@@ -38,10 +38,7 @@ NAMES = ("crop", *GEOMETRIC, "elastic", *COLOURS, *DAMAGE)
 
 
 class Named:
-    """Some of the named transforms, as one step of an `Augmenter`.
-
-    They act in the order of `NAMES`, whatever their order in `strengths`.
-    """
+    """Some of the named transforms as one step, which act in the order of `NAMES`."""
 
     def __init__(self, strengths: Mapping[str, float]):
         self.strengths = {n: strengths[n] for n in NAMES if n in strengths}
@@ -91,29 +88,13 @@ class Named:
 
 
 class Augmenter:
-    """Random changes of one image, up to the network's input size.
+    """Random changes of one image, by steps (`Named`, `Foreign`), up to its resizing.
 
-    `resolve_augment` makes it. The order is: ``crop``; then resizing as
-    `preprocessing` has it; then all else, at the network's size. Where `preprocessing`
-    is a function, everything happens to the image before the function. A step that
-    crops or resizes by itself (its name or a part's says so) and stands first gets the
+    The order is: ``crop``; then resizing as `preprocessing` has it; then all else, at
+    the network's size. Where `preprocessing` is a function, everything happens to the
+    image before the function. A first step that crops or resizes by itself gets the
     image as it was decoded. What another library's step returns at another size is
-    resized.
-
-    Parameters
-    ----------
-    steps : list of Named or Foreign
-        What is done, in order.
-    preprocessing : Preprocessing or CallablePreprocessing
-        Its ``geometry`` gives the network's input size.
-
-    Attributes
-    ----------
-    thread_safe : bool
-        Whether calls in several threads at once give what they give one by one. True
-        for the named transforms, which draw from the given generator alone. Transforms
-        of other libraries draw from generators of the process, which are seeded for
-        the call and put back; such calls wait for each other.
+    resized. Such steps draw from generators of the process, so they aren't thread-safe.
     """
 
     def __init__(self, steps: list, preprocessing):
@@ -122,19 +103,18 @@ class Augmenter:
         self.thread_safe = not any(isinstance(step, Foreign) for step in steps)
         self._by_function = isinstance(preprocessing, CallablePreprocessing)
         first = steps[0]
-        sizes = isinstance(first, Foreign) and first.sizes
-        self._sizes_first = sizes and not self._by_function
-        self._crop = first.strengths.get("crop", 0) if isinstance(first, Named) else 0
+        named = isinstance(first, Named)
+        self._crop = first.strengths.get("crop", 0) if named else 0
+        self._sizes_first = not (named or self._by_function) and first.sizes
 
     def __repr__(self) -> str:
         return f"Augmenter({', '.join(map(repr, self.steps))})"
 
     def __call__(self, image, rng: np.random.Generator) -> torch.Tensor:
-        """Return the image as the network sees it this time, (1 or 3, h, w).
+        """Return a decoded image as the network sees it this time, (1 or 3, h, w).
 
-        `image` is a PIL image in RGB or L, or a tensor (1 or 3, H, W) of floats in
-        [0, 1], as it was decoded. The result is uint8 for a PIL image, else of the
-        dtype that came in; what the function returns where `preprocessing` is one.
+        It is uint8 for a PIL image, else of the tensor's dtype; what the function
+        returns where `preprocessing` is one.
         """
         pixels, small = self._start(image, rng)
         size = None if self._by_function or self._sizes_first else pixels.shape[1:]
@@ -165,18 +145,14 @@ class Augmenter:
             box = crop_box(rng, self._crop, height, width, 1.0)
             return to_pixels(F.crop(image, *box)), small
         size = self.preprocessing.output_size
-        if size is None:
-            size = size_of(self.preprocessing.geometry(image))
+        size = size or size_of(self.preprocessing.geometry(image))
         # Width by height of what prediction sees.
         whole = not isinstance(self.preprocessing.resize_size, int)
         ratio = width / height if whole else size[1] / size[0]
-        image = F.resized_crop(
-            image,
-            *crop_box(rng, self._crop, height, width, ratio),
-            list(size),
-            interpolation=InterpolationMode(self.preprocessing.interpolation),
-            antialias=self.preprocessing.antialias,
-        )
+        box = crop_box(rng, self._crop, height, width, ratio)
+        how = InterpolationMode(self.preprocessing.interpolation)
+        smooth = self.preprocessing.antialias
+        image = F.resized_crop(image, *box, list(size), how, antialias=smooth)
         return to_pixels(image), small
 
     def _sized(self, pixels: np.ndarray, size) -> np.ndarray:

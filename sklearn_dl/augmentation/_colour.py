@@ -14,9 +14,8 @@ _YIQ = np.array([_LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 class ColourMap:
     """An affine map of the channels, built up step by step.
 
-    Brightness, contrast, saturation, hue and shifts are affine, so any number of them
-    is one, applied and clipped once. `means` are those of the image's channels, on the
-    scale of 0 to 1.
+    Any number of steps is one map, applied and clipped once. `means` are those of the
+    image's channels, on the scale of 0 to 1.
     """
 
     def __init__(self, means: np.ndarray):

@@ -84,18 +84,14 @@ def _erase(pixels, rng, strength):
     top, left, h, w = box
     shape = (len(pixels), h, w)
     erased = pixels.copy()
-    erased[:, top : top + h, left : left + w] = (
-        rng.integers(0, 256, shape, np.uint8)
-        if pixels.dtype == np.uint8
-        else rng.random(shape, np.float32)
-    )
+    part = erased[:, top : top + h, left : left + w]
+    if pixels.dtype == np.uint8:
+        part[:] = rng.integers(0, 256, shape, np.uint8)
+    else:
+        part[:] = rng.random(shape, np.float32)
     return erased
 
 
 # In the order in which they act: the lens, the sensor, the file, what stands in front.
-DAMAGE: dict[str, Callable[..., np.ndarray]] = {
-    "blur": _blur,
-    "noise": _noise,
-    "jpeg": _jpeg,
-    "erase": _erase,
-}
+DAMAGE: dict[str, Callable[..., np.ndarray]]
+DAMAGE = {"blur": _blur, "noise": _noise, "jpeg": _jpeg, "erase": _erase}

@@ -29,10 +29,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def global_seed(seed: int) -> Iterator[None]:
-    """Seed the generators of the process for a block, and put them back after it.
-
-    These are random's, numpy's and torch's (on the CPU). One block runs at a time.
-    """
+    """Seed random's, numpy's and torch's generators for a block, one at a time."""
     with _lock:
         python, legacy = random.getstate(), np.random.get_state()
         try:
@@ -48,10 +45,9 @@ def global_seed(seed: int) -> Iterator[None]:
 class Foreign:
     """A transform that somebody else wrote, as a step of an `Augmenter`.
 
-    Albumentations get an array (H, W[, c]) as `image`; transforms of
-    ``torchvision.transforms.v2`` get an ``Image`` tensor; any other callable, and what
-    stands for a `name`, gets a PIL image, or a tensor (c, H, W) where the image is of
-    floats. One that crops or resizes (`sizes`) wants the image as it was.
+    Albumentations get an array (H, W[, c]), torchvision's v2 an ``Image`` tensor; any
+    other callable, and what stands for a `name`, a PIL image (a tensor of floats). One
+    that crops or resizes (`sizes`) wants the image as it was.
     """
 
     def __init__(self, transform: Callable[..., Any], name: str | None = None):
@@ -59,9 +55,8 @@ class Foreign:
         self.albumentations = any(h.split(".")[0] == "albumentations" for h in homes)
         # Their generators are seeded in place: not in the user's object.
         self.transform = copy.deepcopy(transform) if self.albumentations else transform
-        self.takes_tensors = name is None and any(
-            home.startswith("torchvision.transforms.v2") for home in homes
-        )
+        v2 = any(home.startswith("torchvision.transforms.v2") for home in homes)
+        self.takes_tensors = name is None and v2
         self.name = name or _name_of(transform)
         self.sizes = _sizes(transform)
 

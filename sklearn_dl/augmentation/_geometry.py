@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.random import Generator
+from torch.nn import functional as F
 
 from sklearn_dl.augmentation._images import to_floats
 
@@ -18,14 +20,9 @@ _ELASTIC_DEVIATION = 0.03
 
 
 def crop_box(
-    rng: np.random.Generator, strength: float, height: int, width: int, ratio: float
+    rng: Generator, strength: float, height: int, width: int, ratio: float
 ) -> Box:
-    """Draw the box of a random resized crop: top, left, height, width.
-
-    At strength 1 the area is uniform between 35 and 100 % of the image, the ratio of
-    the sides log-uniform between 3/4 and 4/3 of `ratio` (width by height that the
-    network sees without a random crop), and the place uniform.
-    """
+    """Draw the box of a random resized crop, of about `ratio` (width by height)."""
     smallest = max(1 - 0.65 * strength, 0.08)
     spread = math.log(4 / 3) * min(strength, 1.0)
     for _ in range(10):
@@ -75,7 +72,7 @@ def perspective_matrix(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     return np.append(np.linalg.solve(rows, values), 1).reshape(3, 3)
 
 
-def _mirrored(rng: np.random.Generator, strength: float) -> float:
+def _mirrored(rng: Generator, strength: float) -> float:
     return -1.0 if rng.random() < 0.5 * min(strength, 1) else 1.0
 
 
@@ -96,9 +93,7 @@ def _perspective(rng, strength, height, width):
     return perspective_matrix(corners, corners * (1 - inwards))
 
 
-def padding_shift(
-    rng: np.random.Generator, strength: float, height: int, width: int
-) -> np.ndarray:
+def padding_shift(rng: Generator, strength: float, height: int, width: int):
     """Draw the move that padding and a random crop amount to, in whole pixels."""
     reach = _PADDING * min(strength, 4)
     y = rng.integers(-round(reach * height), round(reach * height) + 1)
@@ -108,28 +103,18 @@ def padding_shift(
 
 # Matrices drawn from (rng, strength, height, width), in the order in which they act.
 GEOMETRIC: dict[str, Callable[..., np.ndarray]] = {
-    "flip": lambda rng, s, h, w: scale_matrix(_mirrored(rng, s), 1.0),
-    "vertical_flip": lambda rng, s, h, w: scale_matrix(1.0, _mirrored(rng, s)),
+    "flip": lambda r, s, h, w: scale_matrix(_mirrored(r, s), 1.0),
+    "vertical_flip": lambda r, s, h, w: scale_matrix(1.0, _mirrored(r, s)),
     "scale": _scale,
-    "rotation": lambda rng, s, h, w: rotation_matrix(
-        min(15 * s, 180) * rng.uniform(-1, 1)
-    ),
-    "shear": lambda rng, s, h, w: shear_matrix(
-        *(min(10 * s, 40) * rng.uniform(-1, 1, 2))
-    ),
+    "rotation": lambda r, s, h, w: rotation_matrix(min(15 * s, 180) * r.uniform(-1, 1)),
+    "shear": lambda r, s, h, w: shear_matrix(*min(10 * s, 40) * r.uniform(-1, 1, 2)),
     "perspective": _perspective,
     "translation": _translation,
 }
 
 
-def elastic_field(
-    rng: np.random.Generator, strength: float, height: int, width: int
-) -> np.ndarray:
-    """Draw smooth displacements: white noise under a Gaussian (Simard et al., 2003).
-
-    They are in pixels, (2, height, width) for x and y, with a deviation of 3 % of the
-    shorter side at strength 1.
-    """
+def elastic_field(rng: Generator, strength: float, height: int, width: int):
+    """Draw displacements in x and y, (2, height, width): noise under a Gaussian."""
     side = min(height, width)
     spacing = max(_ELASTIC_SCALE * side, 1.0)
     # Noise on a lattice as wide as the Gaussian gives the same field as on every pixel.
@@ -151,11 +136,10 @@ def warp(
 ) -> np.ndarray:
     """Move the pixels of an image, (c, H, W), with one bilinear interpolation.
 
-    `matrix` says how the image moves, from its centre, in pixels; `field`, (2, H, W),
-    by how much in x and y the place differs that each pixel is taken from. What comes
-    in from outside is more of a plain ground, as digits and drawings have; else the
-    image's reflection at its border, which would double their strokes. The values are
-    those that came in where no pixel falls between two; else float32.
+    `matrix` moves the image, from its centre, in pixels; `field`, (2, H, W), moves the
+    places that its pixels are taken from. What comes in from outside is more of a plain
+    ground, as digits and drawings have; else the image's reflection at its border. The
+    values are those that came in where no pixel falls between two; else float32.
     """
     _, height, width = pixels.shape
     matrix = np.linalg.inv(matrix)  # from where each pixel of the result comes
@@ -165,9 +149,7 @@ def warp(
         return moved
     x = np.arange(width) - (width - 1) / 2
     y = (np.arange(height) - (height - 1) / 2)[:, None]
-    source_x, source_y = (
-        matrix[i, 0] * x + matrix[i, 1] * y + matrix[i, 2] for i in (0, 1)
-    )
+    source_x, source_y = (row[0] * x + row[1] * y + row[2] for row in matrix[:2])
     if matrix[2, 0] or matrix[2, 1]:
         depth = matrix[2, 0] * x + matrix[2, 1] * y + 1
         source_x, source_y = source_x / depth, source_y / depth
@@ -180,21 +162,17 @@ def warp(
     shift = None if ground is None else to_floats(ground)[:, None, None]
     if shift is not None:
         values = values - shift  # so that the zeros outside are the ground
-    moved = torch.nn.functional.grid_sample(
-        torch.from_numpy(values)[None],
-        torch.from_numpy(grid),
-        mode="bilinear",
-        padding_mode="reflection" if shift is None else "zeros",
-        align_corners=False,
-    )[0].numpy()
+    image, places = torch.from_numpy(values)[None], torch.from_numpy(grid)
+    outside = "reflection" if shift is None else "zeros"
+    found = F.grid_sample(image, places, padding_mode=outside, align_corners=False)
+    moved = found[0].numpy()
     return moved if shift is None else moved + shift
 
 
 def _plain_ground(pixels: np.ndarray) -> np.ndarray | None:
     """Return the colour (c,) that at least half of the outer pixels have, or None."""
-    border = np.concatenate(
-        [pixels[:, 0], pixels[:, -1], pixels[:, 1:-1, 0], pixels[:, 1:-1, -1]], axis=1
-    )
+    left, right = pixels[:, 1:-1, 0], pixels[:, 1:-1, -1]
+    border = np.concatenate([pixels[:, 0], pixels[:, -1], left, right], axis=1)
     middle = np.sort(border, axis=1)[:, border.shape[1] // 2]
     tolerance = 2 if pixels.dtype == np.uint8 else 2 / 255
     distance = np.abs(border.astype(np.float32) - middle[:, None])

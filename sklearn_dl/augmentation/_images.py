@@ -62,11 +62,7 @@ def to_tensor(image: Any) -> torch.Tensor:
 
 
 def result_pixels(result: Any, source: str) -> np.ndarray:
-    """Return what somebody's transform returned as pixels (1 or 3, H, W).
-
-    That is a PIL image, a tensor (c, H, W) or an array (H, W[, c]); `source` names the
-    transform in errors.
-    """
+    """Return an image, as the transform `source` returned it, as pixels (c, H, W)."""
     if isinstance(result, Image.Image):
         plain = result.mode in ("L", "RGB")
         pixels = to_pixels(result if plain else result.convert("RGB"))
@@ -85,9 +81,7 @@ def result_pixels(result: Any, source: str) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return pixels
     if not np.issubdtype(pixels.dtype, np.floating):
-        raise TypeError(
-            f"{source} must return uint8 or float pixels, got {pixels.dtype}."
-        )
+        raise TypeError(f"{source} must return uint8 or floats, got {pixels.dtype}.")
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
         raise ValueError(

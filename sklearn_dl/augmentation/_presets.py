@@ -3,6 +3,7 @@
 import difflib
 import numbers
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from sklearn.base import BaseEstimator
@@ -14,39 +15,27 @@ from sklearn_dl.augmentation._mix import MIXES, Mixing
 #: Names of the transforms, in the order in which neighbours in a list act.
 AUGMENTATIONS: tuple[str, ...] = NAMES
 
+_PLACE = ("crop", "flip", "rotation", "shear", "perspective")
+_LOOK = ("color", "channel_shift", "grayscale", "blur", "erase")
+
 #: What the presets contain; each is the same as its names in a list.
 PRESETS: dict[str, tuple[str, ...]] = {
     "light": ("scale", "rotation", "translation"),
     "standard": ("crop", "flip", "color"),
-    "strong": (
-        "crop",
-        "flip",
-        "rotation",
-        "shear",
-        "perspective",
-        "color",
-        "channel_shift",
-        "grayscale",
-        "blur",
-        "erase",
-    ),
+    "strong": (*_PLACE, *_LOOK),
 }
 
 # torchvision's own recipes, by two spellings each.
-_RECIPES = {
-    "trivial": "trivial",
-    "trivialaugment": "trivial",
-    "rand": "rand",
-    "randaugment": "rand",
-}
+_RECIPES = {name: name for name in ("trivial", "rand")}
+_RECIPES |= {f"{name}augment": name for name in _RECIPES}
 
 
+@dataclass(repr=False, eq=False)
 class Augment(BaseEstimator):
     """Random changes and mixtures of training images, with their strength.
 
-    For grids, which reach inside: ``augment=Augment("standard")`` and
-    ``augment__strength``. Without a strength to set, give `transforms` itself as
-    ``augment``.
+    A value of the estimators' `augment` that a grid reaches into, as in
+    ``augment__strength``. A plain value stands for its `transforms`.
 
     Parameters
     ----------
@@ -60,8 +49,7 @@ class Augment(BaseEstimator):
         name; names that it leaves out have 1. TrivialAugment, the transforms of other
         libraries and mixing keep their own strength.
     mix : {"mixup", "cutmix", "both"} or None, default=None
-        How images are mixed, where `transforms` don't name it. ``"both"`` stands for
-        both names: a coin is tossed for each batch.
+        How images are mixed, where `transforms` don't name it.
     mix_alpha : float or None, default=None
         Both parameters of the beta distribution that the two weights of a mixture
         are drawn from, above 0: 1 is uniform; below, most mixtures are nearly one
@@ -71,13 +59,12 @@ class Augment(BaseEstimator):
     -----
     Presets:
 
-    - ``"light"``: scale, rotation, translation. Nothing is mirrored and hardly anything
-      cut off: for digits, letters and signs.
-    - ``"standard"``: crop, flip, color. For photographs.
-    - ``"strong"``: crop, flip, rotation, shear, perspective, color, channel_shift,
-      grayscale, blur, erase. For long training on photographs.
+    - ``"light"``: scale, rotation, translation; for digits, letters and signs.
+    - ``"standard"``: crop, flip, color; for photographs.
+    - ``"strong"``: these, rotation, shear, perspective, channel_shift, grayscale, blur,
+      erase; for long training on photographs.
 
-    None flips vertically. Names, at strength 1, each drawn anew for each image:
+    Names, at strength 1, each drawn anew for each image:
 
     ================  ==============================================================
     crop              of the original, 35-100 % of the area and 3/4 to 4/3 of the ratio
@@ -113,9 +100,7 @@ class Augment(BaseEstimator):
     Mixing: ``"mixup"`` [6]_ adds each image of a batch to another one of it, and
     ``"cutmix"`` [7]_ pastes a rectangle of the other into it; the loss has the targets
     of both, weighted as the images are. It acts last, wherever the names stand in the
-    list, as in ``["standard", "mixup"]``. Alone, it leaves the single images as in
-    prediction. With both names, ``["flip", "mixup", "cutmix"]``, a coin is tossed for
-    each batch.
+    list. With both names a coin is tossed for each batch.
 
     Other libraries: any callable from image to image. Transforms of
     ``torchvision.transforms.v2`` get an ``Image`` tensor, Albumentations an array, any
@@ -145,37 +130,17 @@ class Augment(BaseEstimator):
     Augment(mix_alpha=0.4, strength={'color': 2.0}, transforms=['standard', 'mixup'])
     """
 
-    def __init__(
-        self,
-        transforms: str | Callable | Sequence[str | Callable] | None = "standard",
-        *,
-        strength: float | Mapping[str, float] = 1.0,
-        mix: str | None = None,
-        mix_alpha: float | None = None,
-    ):
-        self.transforms = transforms
-        self.strength = strength
-        self.mix = mix
-        self.mix_alpha = mix_alpha
+    transforms: str | Callable | Sequence[str | Callable] | None = "standard"
+    _: KW_ONLY
+    strength: float | Mapping[str, float] = 1.0
+    mix: str | None = None
+    mix_alpha: float | None = None
 
 
 def resolve_augment(
     augment: Any, preprocessing
 ) -> tuple[Augmenter | None, Mixing | None]:
-    """Return the augmenter and the mixing that an `augment` parameter stands for.
-
-    Each is None where nothing of its kind is asked for. ValueError for a name that
-    isn't one, or a strength that is negative or without effect; TypeError for what is
-    neither a name nor an instance one can call.
-
-    Examples
-    --------
-    >>> from sklearn_dl.augmentation import resolve_augment
-    >>> from sklearn_dl.backbones import Preprocessing
-    >>> preprocessing = Preprocessing(36, (32, 32), mean=(0.5,) * 3, std=(0.2,) * 3)
-    >>> resolve_augment(["mixup", "erase", "rotation"], preprocessing)
-    (Augmenter(rotation, erase), Mixing(kind='mixup', alpha=None))
-    """
+    """Return the augmenter and the mixing that `augment` stands for; None for none."""
     chosen = augment if isinstance(augment, Augment) else Augment(augment)
     transforms = chosen.transforms
     items = [] if transforms is None else [transforms]
@@ -195,17 +160,17 @@ def resolve_augment(
 
     parts = [part for item in items for part in _parts(item)]
     strength = _strength(chosen.strength, parts, transforms)
+    if "crop" in parts:  # it needs the original
+        parts = ["crop", *(part for part in parts if part != "crop")]
     steps: list[Named | Foreign] = []
     for part in parts:
         if part not in NAMES:
             steps.append(_foreign(part, strength))
-            continue
-        before = steps[-1] if steps else None
-        if isinstance(before, Named):  # neighbouring names are one step
-            steps[-1] = Named({**before.strengths, part: strength[part]})
+        elif steps and isinstance(steps[-1], Named):  # neighbouring names are one step
+            steps[-1] = Named({**steps[-1].strengths, part: strength[part]})
         else:
             steps.append(Named({part: strength[part]}))
-    augmenter = Augmenter(_crop_first(steps), preprocessing) if steps else None
+    augmenter = Augmenter(steps, preprocessing) if steps else None
     return augmenter, None if kind is None else mixing
 
 
@@ -270,18 +235,3 @@ def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name.lower(), [*known, *_RECIPES], 1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     return f"Unknown augment {name!r}.{guess} The names are {', '.join(known)}."
-
-
-def _crop_first(steps: list) -> list:
-    """Return the steps with the crop, which needs the original, in the first one."""
-    strengths = [dict(s.strengths) if isinstance(s, Named) else {} for s in steps]
-    crops = [named.pop("crop") for named in strengths if "crop" in named]
-    if not crops:
-        return steps
-    rest = [
-        Named(named) if isinstance(step, Named) else step
-        for step, named in zip(steps, strengths, strict=True)
-    ]
-    others = rest.pop(0).strengths if isinstance(rest[0], Named) else {}
-    first = Named({"crop": crops[0], **others})
-    return [first] + [s for s in rest if not isinstance(s, Named) or s.strengths]

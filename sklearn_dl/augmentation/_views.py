@@ -29,11 +29,7 @@ _MARGIN = 256 / 224
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Views:
-    """Views of one image, each at the network's input size.
-
-    `resolve_views` makes it. What it returns for an image depends on nothing but the
-    image.
-    """
+    """Views of one image at the network's input size, which depend on it alone."""
 
     name: str
     make: Callable[[Any], list[torch.Tensor]]
@@ -57,49 +53,26 @@ class Views:
 def resolve_views(tta: Any, preprocessing, augment: Any = None) -> Views | None:
     """Return the views that a `tta` parameter (test-time augmentation) stands for.
 
-    Parameters
-    ----------
-    tta : None, str, int or callable
-        ``"flip"``: the image and its mirror image. ``"five_crop"``: the four corners
-        and the centre of the resized image; it is resized 256/224 larger than the
-        network's input where the preprocessing leaves no margin. ``"ten_crop"``: these
-        and their mirror images [1]_. An int from 2: the image, and random views of it
-        by `augment`, the same draws for each image. A callable: from a PIL image (a
-        tensor where X holds floats) to a sequence of images, each resized as for
-        prediction unless it has the network's size.
-    preprocessing : Preprocessing or CallablePreprocessing
-        Resizing and cropping of the network.
-    augment : None, str, callable, sequence of them or Augment, default=None
-        How an int's random views are drawn, but for mixing; None is ``"light"``.
+    "five_crop" has the four corners and the centre of the resized image, "ten_crop"
+    their mirror images too [1]_. An int has the image, and random views of it by
+    `augment` (None: "light"), the same draws for each image. What a callable returns is
+    resized as for prediction unless it has the network's size.
 
     References
     ----------
     .. [1] Krizhevsky, Sutskever and Hinton, "ImageNet classification with deep
        convolutional neural networks", NeurIPS 2012.
-
-    Examples
-    --------
-    >>> from PIL import Image
-    >>> from sklearn_dl.augmentation import resolve_views
-    >>> from sklearn_dl.backbones import Preprocessing
-    >>> preprocessing = Preprocessing(36, (32, 32), mean=(0.5,) * 3, std=(0.2,) * 3)
-    >>> views = resolve_views("ten_crop", preprocessing)
-    >>> views(Image.new("RGB", (50, 40))).shape
-    torch.Size([10, 3, 32, 32])
     """
     if tta is None:
         return None
     if isinstance(tta, str) and tta in ("flip", "five_crop", "ten_crop"):
         n_views = {"flip": 2, "five_crop": 5, "ten_crop": 10}[tta]
-        make = partial(_crops, preprocessing, tta == "ten_crop")
-        if tta == "flip":
-            make = partial(_mirrored, preprocessing)
+        crops = partial(_crops, preprocessing, tta == "ten_crop")
+        make = partial(_mirrored, preprocessing) if tta == "flip" else crops
         return Views(repr(tta), make, n_views, True)
     if isinstance(tta, int | np.integer) and not isinstance(tta, bool) and tta >= 2:
-        augmenter, _ = resolve_augment(augment, preprocessing)
-        if augmenter is None:
-            augmenter, _ = resolve_augment("light", preprocessing)
-        assert augmenter is not None
+        found, _ = resolve_augment(augment, preprocessing)
+        augmenter: Any = found or resolve_augment("light", preprocessing)[0]
         make = partial(_random, preprocessing, augmenter, int(tta))
         return Views(repr(int(tta)), make, int(tta), augmenter.thread_safe)
     if not callable(tta) or isinstance(tta, type):
@@ -125,12 +98,9 @@ def _crops(preprocessing, ten: bool, image) -> list[torch.Tensor]:
         size = [max(round(side / _MARGIN), 1) for side in size_of(image)]
         return [plain_view(part, preprocessing) for part in crop(image, size)]
     output = preprocessing.output_size or size_of(preprocessing.geometry(image))
-    resized = F.resize(
-        image,
-        _with_margin(preprocessing, output, *size_of(image)),
-        interpolation=InterpolationMode(preprocessing.interpolation),
-        antialias=preprocessing.antialias,
-    )
+    size = _with_margin(preprocessing, output, *size_of(image))
+    how = InterpolationMode(preprocessing.interpolation)
+    resized = F.resize(image, size, how, antialias=preprocessing.antialias)
     return [to_tensor(part) for part in crop(resized, list(output))]
 
 
@@ -158,16 +128,13 @@ def _random(preprocessing, augmenter, n_views: int, image) -> list[torch.Tensor]
 def _called(preprocessing, tta: Callable, name: str, image) -> list[torch.Tensor]:
     with global_seed(0):  # a random function, too, gives each row the same views
         results = tta(image)
-        if not isinstance(results, list | tuple):
-            raise ValueError(
-                f"tta={name} must return a list of images, got "
-                f"{type(results).__name__}."
-            )
+    if not isinstance(results, list | tuple):
+        found = type(results).__name__
+        raise ValueError(f"tta={name} must return a list of images, got {found}.")
     if not results:
         raise ValueError(f"tta={name} returned no image.")
-    size = None
-    if not isinstance(preprocessing, CallablePreprocessing):
-        size = preprocessing.output_size
+    by_function = isinstance(preprocessing, CallablePreprocessing)
+    size = None if by_function else preprocessing.output_size
     images = [to_image(result_pixels(result, f"tta={name}")) for result in results]
     return [
         to_tensor(image) if size_of(image) == size else plain_view(image, preprocessing)

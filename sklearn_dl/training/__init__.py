@@ -7,9 +7,7 @@ from sklearn_dl.training._averaging import WeightAveraging
 from sklearn_dl.training._callbacks import EarlyStopping as EarlyStopping
 from sklearn_dl.training._callbacks import EpochProgress as EpochProgress
 from sklearn_dl.training._callbacks import TaskContexts as TaskContexts
-from sklearn_dl.training._callbacks import TrainingAccuracy as TrainingAccuracy
 from sklearn_dl.training._callbacks import ValidationScore as ValidationScore
-from sklearn_dl.training._callbacks import check_callbacks as check_callbacks
 from sklearn_dl.training._callbacks import fitted_attributes as fitted_attributes
 from sklearn_dl.training._callbacks import warn_of_divergence as warn_of_divergence
 from sklearn_dl.training._checkpoint import Checkpoint
@@ -18,10 +16,7 @@ from sklearn_dl.training._dataset import AugmentedView as AugmentedView
 from sklearn_dl.training._dataset import Rows as Rows
 from sklearn_dl.training._dataset import TrainingRows as TrainingRows
 from sklearn_dl.training._dataset import noted as noted
-from sklearn_dl.training._head import FeatureNorm as FeatureNorm
 from sklearn_dl.training._head import Head
-from sklearn_dl.training._losses import CLASSIFIER_LOSSES as CLASSIFIER_LOSSES
-from sklearn_dl.training._losses import REGRESSOR_LOSSES as REGRESSOR_LOSSES
 from sklearn_dl.training._losses import EpsilonInsensitiveLoss, HingeLoss, LogLoss
 from sklearn_dl.training._losses import chance_loss as chance_loss
 from sklearn_dl.training._losses import gives_margins as gives_margins
@@ -39,7 +34,6 @@ from sklearn_dl.training._regime import BackboneWithHead as BackboneWithHead
 from sklearn_dl.training._regime import Regime as Regime
 from sklearn_dl.training._regime import Trainable
 from sklearn_dl.training._schedule import SCHEDULES as SCHEDULES
-from sklearn_dl.training._schedule import LearningRates as LearningRates
 from sklearn_dl.training._schedule import Schedule
 from sklearn_dl.training._schedule import resolve_schedule as resolve_schedule
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import KW_ONLY, dataclass
 from numbers import Real
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from sklearn_dl.training._callbacks import check_count
 
 
+@dataclass(repr=False, eq=False)
 class VirtualAdversarialLoss(Callback):
     """Loss term of how much small changes of the input can change the outputs.
 
@@ -52,18 +54,11 @@ class VirtualAdversarialLoss(Callback):
     >>> model = ImageClassifier(callbacks=[VirtualAdversarialLoss(0.5)])
     """
 
-    def __init__(
-        self,
-        weight: float = 1.0,
-        *,
-        epsilon: float | None = None,
-        xi: float | None = None,
-        n_power: int = 1,
-    ):
-        self.weight = weight
-        self.epsilon = epsilon
-        self.xi = xi
-        self.n_power = n_power
+    weight: float = 1.0
+    _: KW_ONLY
+    epsilon: float | None = None
+    xi: float | None = None
+    n_power: int = 1
 
     def initialize(self) -> "VirtualAdversarialLoss":
         """Check the parameters."""
@@ -79,10 +74,7 @@ class VirtualAdversarialLoss(Callback):
     def loss_term(
         self, net, inputs: Mapping[str, torch.Tensor], y_pred: torch.Tensor
     ) -> torch.Tensor:
-        """Return the weighted term of one batch, as the net takes it.
-
-        Its outputs `y_pred` are not used: their dropout was another.
-        """
+        """Return the weighted term of a batch; `y_pred` had other dropout."""
         ((name, rows),) = net.prepared(inputs).items()
         epsilon = 0.05 * _length(rows) if self.epsilon is None else self.epsilon
         xi = epsilon / 10 if self.xi is None else self.xi

@@ -1,6 +1,7 @@
 """An average of the weights over training."""
 
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from numbers import Real
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from sklearn_dl.training._callbacks import check_count
 
 
+@dataclass(repr=False, eq=False)
 class WeightAveraging(Callback):
     """Average of the weights over the steps of training, which predicts.
 
@@ -19,11 +21,7 @@ class WeightAveraging(Callback):
     what is trained then, and over the running statistics of BatchNorm (whole numbers
     are copied). What is unfrozen later joins with its weights after its first step.
     Validation, and all that looks at the network at the end of an epoch, sees the
-    average; training goes on from the weights as they were. After training the
-    average stays in the network, also where it was interrupted.
-
-    In the list of a net's callbacks it belongs before those that keep weights. The
-    estimators see to that.
+    average, which stays in the network after training, also where it was interrupted.
 
     Parameters
     ----------
@@ -49,12 +47,10 @@ class WeightAveraging(Callback):
     >>> model = ImageClassifier(callbacks=[WeightAveraging(0.99)])
     """
 
-    def __init__(
-        self, decay: float = 0.999, *, warmup: bool = True, start_epoch: int = 1
-    ):
-        self.decay = decay
-        self.warmup = warmup
-        self.start_epoch = start_epoch
+    decay: float = 0.999
+    _: KW_ONLY
+    warmup: bool = True
+    start_epoch: int = 1
 
     def initialize(self) -> "WeightAveraging":
         """Check the parameters and start from nothing, for a new net."""
@@ -128,9 +124,9 @@ class WeightAveraging(Callback):
         if self.warmup:
             decay = min(decay, self.steps_ / (9 + self.steps_))
         floats = [n for n, t in self.moving_.items() if t.is_floating_point()]
+        averages = [self.average_[name] for name in floats]
+        tensors = [self.moving_[name].detach() for name in floats]
         if floats:
-            averages = [self.average_[name] for name in floats]
-            tensors = [self.moving_[name].detach() for name in floats]
             get_ema_multi_avg_fn(decay)(averages, tensors, None)
         for name in self.moving_.keys() - set(floats):
             self.average_[name].copy_(self.moving_[name])
@@ -145,9 +141,7 @@ class WeightAveraging(Callback):
 
 def _moving(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the parameters that are trained, and the buffers that may move."""
-    moving: dict[str, torch.Tensor] = {
-        name: p for name, p in module.named_parameters() if p.requires_grad
-    }
+    moving: dict = {n: p for n, p in module.named_parameters() if p.requires_grad}
     for name, part in module.named_modules():
         if part.training:  # what is frozen is in eval mode
             moving |= part.named_buffers(name, recurse=False)

@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -40,17 +41,16 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
         raise ValueError(f"{name}={value!r} must be an int of at least {least}.")
 
 
+@dataclass(repr=False, eq=False)
 class ValidationScore(Callback):
     """Scores of the validation rows, from the outputs of the epoch's pass.
 
     `score` maps these outputs, (n_validation, n_outputs), to a dict of floats by name.
     """
 
-    def __init__(self, score: Callable[[np.ndarray], dict[str, float]]):
-        self.score = score
+    score: Callable[[np.ndarray], dict[str, float]]
 
     def on_epoch_begin(self, net, **kwargs):
-        """Forget the outputs of the epoch before."""
         self.outputs_: list[torch.Tensor] = []
 
     def on_batch_end(self, net, *, training=False, y_pred=None, **kwargs):
@@ -59,7 +59,6 @@ class ValidationScore(Callback):
             self.outputs_.append(y_pred.detach())
 
     def on_epoch_end(self, net, **kwargs):
-        """Score the epoch."""
         outputs = torch.cat(self.outputs_).cpu().numpy()
         for name, value in self.score(outputs).items():
             net.history.record(name, value)
@@ -74,9 +73,7 @@ class TrainingAccuracy(Callback):
     """
 
     def on_epoch_begin(self, net, **kwargs):
-        """Count from nothing."""
-        self.first_: list[torch.Tensor] = []
-        self.among_5_: list[torch.Tensor] = []
+        self.right_: dict[str, list[torch.Tensor]] = {"top1": [], "top5": []}
         self.rows_ = 0
 
     def on_batch_end(self, net, *, batch=None, training=False, y_pred=None, **kwargs):
@@ -88,19 +85,20 @@ class TrainingAccuracy(Callback):
             first = inputs["mix_share"] >= 0.5
             target = torch.where(first, target, inputs["mix_target"])
         y_pred, target = y_pred.detach(), sent(target, y_pred.device)
-        self.first_.append((y_pred.argmax(1) == target).sum())
+        self.right_["top1"].append((y_pred.argmax(1) == target).sum())
         if y_pred.shape[1] > 5:
-            self.among_5_.append((y_pred.topk(5).indices == target[:, None]).sum())
+            among_5 = y_pred.topk(5).indices == target[:, None]
+            self.right_["top5"].append(among_5.sum())
         self.rows_ += len(target)
 
     def on_epoch_end(self, net, **kwargs):
-        """Record the accuracies."""
-        for name, right in {"top1": self.first_, "top5": self.among_5_}.items():
+        for name, right in self.right_.items():
             if right:
                 accuracy = int(torch.stack(right).sum()) / self.rows_
                 net.history.record(f"train_{name}", accuracy)
 
 
+@dataclass(repr=False, eq=False)
 class EarlyStopping(Callback):
     """End of training when a value of the history stops improving; the best is kept.
 
@@ -110,16 +108,12 @@ class EarlyStopping(Callback):
     are put back at the end of training, also where it ended for another reason.
     """
 
-    def __init__(
-        self, monitor: str, *, lower_is_better: bool, n_iter_no_change: int, tol: float
-    ):
-        self.monitor = monitor
-        self.lower_is_better = lower_is_better
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
+    monitor: str
+    lower_is_better: bool
+    n_iter_no_change: int
+    tol: float
 
     def on_train_begin(self, net, **kwargs):
-        """Start from nothing."""
         self.best_ = -np.inf  # the best value, the threshold for stopping
         self.kept_ = -np.inf  # the value of the weights kept
         self.weights_: dict[str, torch.Tensor] = {}
@@ -127,7 +121,6 @@ class EarlyStopping(Callback):
         self.misses_ = 0
 
     def on_epoch_end(self, net, **kwargs):
-        """Compare the epoch with the best one."""
         value = net.history[-1, self.monitor] * (-1 if self.lower_is_better else 1)
         if value > self.kept_:
             self.kept_ = value
@@ -146,7 +139,6 @@ class EarlyStopping(Callback):
             )
 
     def on_train_end(self, net, **kwargs):
-        """Put the best weights back."""
         if not self.best_epoch_ and len(net.history):
             warnings.warn(
                 f"{self.monitor} was never a number, so early stopping chose no epoch: "
@@ -166,7 +158,7 @@ class EarlyStopping(Callback):
         for name in self._state:
             setattr(self, name, state[name])
 
-    _state = ("best_", "kept_", "weights_", "best_epoch_", "misses_")
+    _state: ClassVar = ("best_", "kept_", "weights_", "best_epoch_", "misses_")
 
 
 def warn_of_divergence(net, epoch: int, chance: float) -> None:
@@ -185,11 +177,9 @@ class EpochProgress(Callback):
     """Progress bar for the whole training, in images."""
 
     def on_train_begin(self, net, **kwargs):
-        """Open the bar when the first epoch tells how many rows there are."""
-        self.bar_: Any = None
+        self.bar_: Any = None  # opened when the first epoch tells the number of rows
 
     def on_epoch_begin(self, net, dataset_train=None, **kwargs):
-        """Name the epoch."""
         if self.bar_ is None:
             total = len(dataset_train) * net.epochs_left_
             self.bar_ = tqdm(total=total, unit="img", desc="training")
@@ -197,27 +187,21 @@ class EpochProgress(Callback):
         self.bar_.set_description(f"epoch {len(net.history)}{phase}", refresh=False)
 
     def on_batch_end(self, net, *, batch=None, training=False, **kwargs):
-        """Count the rows of a training batch."""
         if training:
             self.bar_.update(len(batch[1]))
 
     def on_epoch_end(self, net, **kwargs):
-        """Show the losses."""
-        row = net.history[-1]
-        shown = {
-            name: f"{row[name]:.4g}"
-            for name in ("train_loss", "valid_loss", "valid_score")
-            if name in row
-        }
+        row, names = net.history[-1], ("train_loss", "valid_loss", "valid_score")
+        shown = {name: f"{row[name]:.4g}" for name in names if name in row}
         self.bar_.set_postfix(shown, refresh=False)
 
     def on_train_end(self, net, **kwargs):
-        """Close the bar."""
         if self.bar_ is not None:
             self.bar_.close()
         self.bar_ = None
 
 
+@dataclass(repr=False, eq=False)
 class TaskContexts(Callback):
     """Contexts of the epochs for scikit-learn's callbacks (1.9 and later).
 
@@ -225,13 +209,11 @@ class TaskContexts(Callback):
     hooks.
     """
 
-    def __init__(self, context, estimator, data: dict):
-        self.context = context
-        self.estimator = estimator
-        self.data = data
+    context: Any
+    estimator: Any
+    data: dict
 
     def on_epoch_begin(self, net, **kwargs):
-        """Open the epoch's context."""
         self.epoch_ = self.context.subcontext(task_name="epoch")
         self.epoch_.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
@@ -247,21 +229,16 @@ class TaskContexts(Callback):
 
 def fitted_attributes(net) -> dict[str, Any]:
     """Return the attributes of an estimator whose training ends now."""
+    skipped = ("batches", "_batch_count", "_best")
+    rows = [
+        {name: value for name, value in epoch.items() if not name.endswith(skipped)}
+        for epoch in net.history
+    ]
+    # No row where training ended within its first epoch.
+    columns = None if rows else ["epoch", "lr", "dur", "train_loss"]
     return {
         "_network": net.module_,
         "preprocessing_": net.module_.backbone.preprocessing,
         "n_iter_": len(net.history),
-        "history_": history_frame(net.history),
+        "history_": pd.DataFrame(rows, columns=columns),
     }
-
-
-def history_frame(history: Iterable[dict]) -> pd.DataFrame:
-    """Return a history as one row per epoch: losses, scores, rates, seconds."""
-    skipped = ("batches", "_batch_count", "_best")
-    rows = [
-        {name: value for name, value in epoch.items() if not name.endswith(skipped)}
-        for epoch in history
-    ]
-    if not rows:  # training ended within its first epoch
-        return pd.DataFrame(columns=["epoch", "lr", "dur", "train_loss"])
-    return pd.DataFrame(rows)

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,22 @@ _FREE = ("cache", "callbacks", "device", "verbose")
 _FREE_NET_PARAMS = ("num_workers", "pin_memory", "prefetch_factor")
 
 
+@dataclass(repr=False, eq=False)
 class Checkpoint(Callback):
     """Checkpoints after the epochs of a training, from which it goes on.
 
-    For ``callbacks=[Checkpoint("runs")]`` of an estimator. When a fit is killed, the
-    same fit in a new process loads the last checkpoint and trains the epochs that are
-    left: on one machine's CPU the result is, bit for bit, that of an unbroken run.
+    When a fit is killed, the same fit in a new process loads the last checkpoint and
+    trains the epochs that are left: on one machine's CPU the result is, bit for bit,
+    that of an unbroken run.
     The file holds weights, optimizer, schedule, early stopping and every other
     callback with a ``state_dict`` (one without, as most of skorch's, begins anew);
     random numbers depend on `random_state` and the epoch alone.
 
     Files are named by the parameters, the data and the `random_state` of a fit, and
     by the callbacks that take part in training. So the fits of a grid search share a
-    directory, and a changed parameter starts anew.
-    Each file is replaced as a whole; loading one runs no code from it.
-
-    A training that comes to its end removes its file. One that was interrupted
-    (Ctrl-C, an error, a crash) leaves it.
+    directory, and a changed parameter starts anew. Each file is replaced as a whole;
+    loading one runs no code from it. A training that comes to its end removes its file;
+    one that is interrupted leaves it.
 
     Parameters
     ----------
@@ -75,40 +75,24 @@ class Checkpoint(Callback):
 
     Examples
     --------
-    >>> import tempfile
-    >>> import numpy as np
     >>> from sklearn_dl import ImageClassifier
     >>> from sklearn_dl.training import Checkpoint
-    >>> X = np.random.default_rng(0).integers(0, 256, (8, 32, 32), dtype=np.uint8)
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     model = ImageClassifier(
-    ...         "mobilenet_v3_small", weights="builtin", image_size=32,
-    ...         max_epochs=2, random_state=0, callbacks=[Checkpoint(directory)],
-    ...     ).fit(X, [0, 1] * 4)
-    >>> model.n_iter_
-    2
+    >>> model = ImageClassifier(random_state=0, callbacks=[Checkpoint("runs")])
     """
 
-    def __init__(
-        self, directory: str | os.PathLike, *, every: int = 1, keep: bool = False
-    ):
-        self.directory = directory
-        self.every = every
-        self.keep = keep
-
-    def initialize(self):
-        """Check the parameters."""
-        check_count("every", self.every)
-        return self
+    directory: str | os.PathLike
+    _: KW_ONLY
+    every: int = 1
+    keep: bool = False
 
     def on_train_begin(self, net, **kwargs):
         """Go on from a checkpoint of the same fit, if there is one."""
+        check_count("every", self.every)
         self.failed_ = False
         if net.fingerprint_ is None:
             raise ValueError(
                 "Checkpoint can't find the files of a fit again that draws new random "
-                "numbers each time: give the estimator an int, such as "
-                "random_state=0."
+                "numbers each time: give the estimator an int, such as random_state=0."
             )
         self.fingerprint_ = f"{net.fingerprint_[:32]}-{_fingerprint(net)}"
         self.path_ = Path(self.directory) / f"{self.fingerprint_}.checkpoint"
@@ -145,17 +129,11 @@ class Checkpoint(Callback):
 
     def _write(self, net, *, ended: bool) -> None:
         """Replace the file by one of the state now; warn where that fails."""
-        state = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "fingerprint": self.fingerprint_,
-            "ended": ended,
-            "reason": net.stop_reason_,
-            "best_scores": _plain(
-                {name: c.best_score_ for name, c in _scorings(net).items()}, "best"
-            ),
-            "training": _plain(net.training_state(), "training state"),
-        }
+        best = {name: c.best_score_ for name, c in _scorings(net).items()}
+        state = {"format": _FORMAT, "version": _VERSION, "ended": ended}
+        state |= {"fingerprint": self.fingerprint_, "reason": net.stop_reason_}
+        state["best_scores"] = _plain(best, "best")
+        state["training"] = _plain(net.training_state(), "training state")
         try:
             self.path_.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.path_) as file:
@@ -175,7 +153,6 @@ class Checkpoint(Callback):
         except MemoryError:
             raise
         except Exception as error:  # a damaged file raises errors of many kinds
-            # torch's advice, to load it by running its code, is no advice here.
             self._move_aside(f"can't be read ({type(error).__name__})")
             return None
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
@@ -226,8 +203,7 @@ def _plain(value: Any, where: str) -> Any:
         return tuple(items) if isinstance(value, tuple) else items
     raise TypeError(
         f"{where} is of {type(value).__name__}: a checkpoint holds tensors, numbers, "
-        "strings, lists and dicts. This is about a callback's state_dict, or an "
-        "optimizer's."
+        "strings, lists and dicts. Look at the state_dict of callbacks and optimizer."
     )
 
 
@@ -257,11 +233,7 @@ def run_fingerprint(
     *,
     epochs_before: int = 0,
 ) -> str:
-    """Return a fingerprint of a training: its parameters and its rows.
-
-    `name` is that of the estimator's class; files are taken by their paths, other
-    images by their pixels.
-    """
+    """Return a fingerprint of an estimator's class, parameters and rows."""
     digest = hashlib.sha256()
     for key in sorted(params):
         if key.split("__")[0] not in _FREE:
@@ -275,6 +247,7 @@ def run_fingerprint(
 
 
 def _add_rows(digest, rows: Rows) -> None:
+    """Add files by their paths, other images by their pixels."""
     source = rows.source
     positions = np.arange(len(rows)) if rows.rows is None else rows.rows
     digest.update(f"{source.kind} {len(source)} {source.image_shape};".encode())

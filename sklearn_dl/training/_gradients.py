@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,12 @@ from torch import nn
 from sklearn_dl.training._callbacks import check_count
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class GradientMonitor(Callback):
     """Monitor of the norms and the noise of the gradients, epoch by epoch.
 
-    Gradients that shrink from the last layer to the first vanish; gradients that
-    grow from epoch to epoch explode; gradients that differ much between batches are
-    noise. `diagnose` reads all of it from ``history_``, where this callback adds
+    `diagnose` reads from ``history_`` whether gradients vanish, explode or are noise.
+    This callback adds there
 
     ``grad_norm``
         Euclidean norm of the gradient of all trained parameters together, in the
@@ -38,9 +39,8 @@ class GradientMonitor(Callback):
         are validation rows.
 
     Gradients are those of the loss itself, before clipping, L1 and weight decay. Where
-    an optimiser asks for several gradients in one step, the first one counts. In
-    half precision, batches whose gradients overflowed are left out, as the optimiser
-    leaves them out.
+    an optimiser asks for several in one step, the first one counts. In half precision,
+    batches whose gradients overflowed are left out, as the optimiser leaves them out.
 
     Parameters
     ----------
@@ -60,11 +60,9 @@ class GradientMonitor(Callback):
 
     Notes
     -----
-    Training gives the same weights, bit for bit, with and without the monitor: it
-    draws no random number, and moves neither ``.grad`` nor BatchNorm's statistics.
-    It needs the memory of one more copy of the trained parameters, on their device,
-    for the sum of the epoch's gradients. Weights move between the batches of an epoch,
-    so their gradients differ a little for that reason too.
+    Training gives the same weights, bit for bit, with and without the monitor. It needs
+    the memory of one more copy of the trained parameters, on their device. Weights move
+    between the batches of an epoch, so gradients differ a little for that reason too.
 
     References
     ----------
@@ -77,20 +75,16 @@ class GradientMonitor(Callback):
     >>> from sklearn_dl import ImageClassifier
     >>> from sklearn_dl.training import GradientMonitor
     >>> images = np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3), "uint8")
-    >>> monitor = GradientMonitor()
     >>> model = ImageClassifier(
     ...     "mobilenet_v3_small", weights="builtin", image_size=32, batch_size=4,
-    ...     max_epochs=2, random_state=0, callbacks=[monitor],
+    ...     max_epochs=2, random_state=0, callbacks=[GradientMonitor()],
     ... ).fit(images, [0, 1] * 4)
     >>> model.history_[["epoch", "grad_steps"]].to_numpy().tolist()
     [[1, 2], [2, 2]]
-    >>> monitor.layers_["layer"].tolist()
-    ['head', 'head']
     """
 
-    def __init__(self, *, n_validation_rows=32, per_layer=True):
-        self.n_validation_rows = n_validation_rows
-        self.per_layer = per_layer
+    n_validation_rows: int = 32
+    per_layer: bool = True
 
     def initialize(self):
         """Check the parameters, and start from nothing."""
@@ -156,10 +150,7 @@ class GradientMonitor(Callback):
 
 
 class _GradientSums:
-    """Sums over the batches of an epoch, on the device of the parameters.
-
-    With `skip`, gradients that aren't finite are left out.
-    """
+    """Sums over the batches of an epoch; with `skip`, of finite gradients alone."""
 
     def __init__(self, module: nn.Module, *, skip: bool):
         self.skip = skip
@@ -181,12 +172,11 @@ class _GradientSums:
             scalars = torch.where(counts, scalars, 0)
         self.scalars = scalars if self.scalars is None else self.scalars + scalars
         for i, parameter in enumerate(self.parameters):
-            gradient = parameter.grad
+            gradient, total = parameter.grad, self.gradients[i]
             if gradient is None:
                 continue
             if self.skip:
                 gradient = torch.where(counts, gradient, 0)
-            total = self.gradients[i]
             if total is None:
                 self.gradients[i] = gradient.detach().clone()
             else:
@@ -206,12 +196,10 @@ class _GradientSums:
             # Rounding may leave less than nothing where all gradients are the same.
             noise = np.maximum(mean_square - square_of_mean, 0.0)
             ratio = np.float64(noise) / square_of_mean
-        measured = {
-            "grad_norm": norm,
-            "grad_noise": float(noise) if count > 1 else float("nan"),
-            "grad_noise_ratio": float(ratio) if count > 1 else float("nan"),
-            "grad_steps": count,
-        }
+        if count < 2:
+            noise = ratio = np.float64("nan")
+        measured = {"grad_norm": norm, "grad_noise": float(noise)}
+        measured |= {"grad_noise_ratio": float(ratio), "grad_steps": count}
         layers = self._layers(norms)
         if layers:
             measured["grad_norm_first"] = layers[0][2]
@@ -241,10 +229,8 @@ def _norms(tensors: list[torch.Tensor | None]) -> torch.Tensor:
 
 
 def _spread_rows(dataset, n_rows: int):
-    """Return a batch of rows from the first to the last of a dataset.
-
-    Without a loader: it would draw from torch's generator.
-    """
+    """Return a batch of rows from the first to the last of a dataset."""
+    # Without a loader, which would draw from torch's generator.
     rows = np.linspace(0, len(dataset) - 1, min(n_rows, len(dataset)))
     return dataset.__getitems__(rows.round().astype(int).tolist())
 

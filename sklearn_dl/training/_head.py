@@ -1,7 +1,8 @@
 """Heads: the layers on a backbone's features."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -43,6 +44,7 @@ _INITS: dict[str, Callable[[torch.Tensor, float], Any]] = {
 }
 
 
+@dataclass(repr=False, eq=False)
 class Head(BaseEstimator):
     """The layers between a backbone's features and the outputs.
 
@@ -68,25 +70,17 @@ class Head(BaseEstimator):
         for a width of 128, 5 for 100, and 1 (as "layer") below 32 or for a prime width.
     init : str, default="default"
         First weights of all Linear layers, the last included: "default",
-        "xavier_uniform", "xavier_normal", "he_uniform", "he_normal" or "lsuv".
-        ``"default"``: torch's
-        own, weights and biases uniform within ``1 / sqrt(n_in)``. With the others
-        biases are zero, and weights have a deviation of ``sqrt(2 / (n_in + n_out))``
-        (Xavier [1]_) or ``sqrt(2 / n_in)`` (He [2]_), normal or uniform, for every
-        activation, but for tanh: there Xavier's weights of hidden layers are
-        multiplied by its gain, 5/3. ``"lsuv"`` [3]_: orthonormal weights, scaled so
-        that the outputs of each layer for one batch of training images have
-        variance 1.
+        "xavier_uniform", "xavier_normal", "he_uniform", "he_normal" or "lsuv". The
+        default is torch's own, weights and biases uniform within ``1 / sqrt(n_in)``.
+        With the others biases are zero, and weights have a deviation of
+        ``sqrt(2 / (n_in + n_out))`` (Xavier [1]_; 5/3 of that before a tanh) or
+        ``sqrt(2 / n_in)`` (He [2]_). "lsuv" [3]_: orthonormal weights, scaled
+        so that the outputs of each layer for a batch of images have variance 1.
     normalize_features : bool, default=False
         Whether the features pass a `FeatureNorm`, a BatchNorm without parameters,
-        before all else. Features of a random backbone differ by little from image to
-        image: a head learns from them with it, or hardly at all. Normalised features
-        are long, and the squared error may diverge unless `lr` is well below
-        ``1 / n_features``.
-
-    See Also
-    --------
-    sklearn_dl.ImageClassifier : Takes a head.
+        before all else; features of a random backbone, which differ by little from
+        image to image, need it. Normalised features are long, and the squared error may
+        diverge unless `lr` is well below ``1 / n_features``.
 
     References
     ----------
@@ -112,10 +106,7 @@ class Head(BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "hidden_layer_sizes": [
-            Interval(Integral, 1, None, closed="left"),
-            "array-like",
-        ],
+        "hidden_layer_sizes": "no_validation",  # see `build`
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS))],
         "normalization": [StrOptions(set(_NORMS)), None],
@@ -123,52 +114,38 @@ class Head(BaseEstimator):
         "normalize_features": ["boolean"],
     }
 
-    def __init__(
-        self,
-        hidden_layer_sizes=(),
-        *,
-        dropout=0.0,
-        activation="relu",
-        normalization=None,
-        init="default",
-        normalize_features=False,
-    ):
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.dropout = dropout
-        self.activation = activation
-        self.normalization = normalization
-        self.init = init
-        self.normalize_features = normalize_features
+    hidden_layer_sizes: int | Sequence[int] = ()
+    _: KW_ONLY
+    dropout: float = 0.0
+    activation: str = "relu"
+    normalization: str | None = None
+    init: str = "default"
+    normalize_features: bool = False
 
     def build(self, n_features: int, n_outputs: int) -> nn.Module:
         """Return a new head; its weights are drawn from torch's global generator.
 
-        Parameters
-        ----------
-        n_features, n_outputs : int
-            Widths of what goes in and of what comes out.
-
-        Returns
-        -------
-        torch.nn.Module
-            Maps (b, n_features) to (b, n_outputs): a ``torch.nn.Sequential`` with
-            named layers, or, where there is but one layer, that ``torch.nn.Linear``.
-
-        Raises
-        ------
-        ValueError
-            Naming the parameter that is not valid.
+        It maps (b, n_features) to (b, n_outputs): a ``torch.nn.Sequential`` with named
+        layers, or, where there is but one layer, that ``torch.nn.Linear``. ValueError
+        for a parameter that is not valid.
         """
         self._validate_params()
+        sizes = self.hidden_layer_sizes
+        widths = list(sizes) if isinstance(sizes, Iterable) else [sizes]
+        for width in widths:
+            if not isinstance(width, Integral) or isinstance(width, bool) or width < 1:
+                raise ValueError(
+                    f"hidden_layer_sizes={sizes!r} must hold widths, ints of at "
+                    f"least 1; got {width!r}."
+                )
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if self.normalize_features:
             layers["feature_norm"] = FeatureNorm(n_features)
-        widths = self._widths()
         if self.dropout and not widths:
             layers["dropout"] = nn.Dropout(self.dropout)
         gain = 5 / 3 if self.activation == "tanh" else 1.0
         n_in = n_features
-        for number, width in enumerate(widths, 1):
+        for number, width in enumerate(map(int, widths), 1):
             layers[f"linear{number}"] = self._linear(n_in, width, gain)
             if self.normalization is not None:
                 layers[f"norm{number}"] = _NORMS[self.normalization](width)
@@ -189,9 +166,8 @@ class Head(BaseEstimator):
         """Set what depends on data: layers scaled by LSUV, norms of features.
 
         `module` is what `build` returned, `features` are those of a batch of training
-        images, the larger the better. Dropout is off meanwhile and BatchNorm of hidden
-        layers normalises by this batch, in whatever mode the module is; no mode and no
-        running statistics of hidden layers change.
+        images, the larger the better. Neither modes nor running statistics of hidden
+        layers matter, or change.
         """
         values = features.to(next(module.parameters()))
         for layer in [module] if isinstance(module, nn.Linear) else module.children():
@@ -199,25 +175,17 @@ class Head(BaseEstimator):
                 layer.fit(values)
                 values = layer.normalized(values)
             elif isinstance(layer, nn.Linear):
-                if self.init == "lsuv":
-                    _scale_to_unit_variance(layer, values)
+                # The paper repeats this until the variance is 1 within a tolerance:
+                # outputs are linear in weights with a bias of zero, and once is exact.
+                deviation = layer(values).std(correction=0)
+                if self.init == "lsuv" and deviation > 0 and deviation.isfinite():
+                    layer.weight.div_(deviation)
                 values = layer(values)
             elif isinstance(layer, nn.BatchNorm1d):
                 mean, var = values.mean(0), values.var(0, correction=0)
                 values = (values - mean) / (var + layer.eps).sqrt()
             elif not isinstance(layer, nn.Dropout):
                 values = layer(values)
-
-    def _widths(self) -> list[int]:
-        sizes = self.hidden_layer_sizes
-        widths = list(sizes) if isinstance(sizes, Iterable) else [sizes]
-        for width in widths:
-            if not isinstance(width, Integral) or isinstance(width, bool) or width < 1:
-                raise ValueError(
-                    f"hidden_layer_sizes={sizes!r} must hold widths, ints of at "
-                    f"least 1; got {width!r}."
-                )
-        return [int(width) for width in widths]
 
     def _linear(self, n_in: int, n_out: int, gain: float) -> nn.Linear:
         layer = nn.Linear(n_in, n_out)
@@ -227,20 +195,11 @@ class Head(BaseEstimator):
         return layer
 
 
-def _scale_to_unit_variance(layer: nn.Linear, values: torch.Tensor) -> None:
-    # The paper repeats this step until the variance is 1 within a tolerance: with a
-    # bias of zero the outputs are linear in the weights, and once is exact.
-    deviation = layer(values).std(correction=0)
-    if deviation > 0 and deviation.isfinite():
-        layer.weight.div_(deviation)
-
-
 class FeatureNorm(nn.BatchNorm1d):
     """BatchNorm of features of any scale, without parameters.
 
-    The features are divided by one number first, their mean deviation in a batch of
-    training images: so BatchNorm's ``eps`` is small against them also where their
-    spread is tiny, and large against those that are nearly always the same.
+    The features are divided by their mean deviation in a batch of training images
+    first: so BatchNorm's ``eps`` is small against them also where their spread is tiny.
     """
 
     scale: torch.Tensor
@@ -257,10 +216,7 @@ class FeatureNorm(nn.BatchNorm1d):
 
     @torch.no_grad()
     def fit(self, features: torch.Tensor) -> None:
-        """Start the scale and the running statistics from one batch, (b, n_features).
-
-        A batch of one row has no spread, and changes nothing.
-        """
+        """Start scale and running statistics from a batch; one row changes nothing."""
         scale = features.var(0, correction=0).mean().sqrt()
         if len(features) > 1 and scale > 0 and scale.isfinite():
             self.scale.copy_(scale)

@@ -10,18 +10,6 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
-CLASSIFIER_LOSSES = frozenset({"log_loss", "hinge"})
-REGRESSOR_LOSSES = frozenset(
-    {"squared_error", "absolute_error", "huber", "epsilon_insensitive"}
-)
-
-
-_NAMES = {
-    "multiclass": CLASSIFIER_LOSSES,
-    "multilabel-indicator": CLASSIFIER_LOSSES,
-    "continuous": REGRESSOR_LOSSES,
-}
-
 
 class LogLoss(BaseEstimator):
     """Cross-entropy of the classes, or of each label, with smoothed targets.
@@ -88,14 +76,7 @@ class HingeLoss(nn.Module):
         self.reduction = reduction
 
     def forward(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the losses.
-
-        Parameters
-        ----------
-        outputs : torch.Tensor of shape (b, k)
-        target : torch.Tensor of shape (b,), int64, or of shape (b, k), 0.0 or 1.0
-            Classes, or labels.
-        """
+        """Return the losses of outputs (b, k) for classes (b,) or labels (b, k)."""
         smoothing = self.label_smoothing
         if target.is_floating_point():
             target = (1 - smoothing) * target + smoothing / 2
@@ -156,21 +137,27 @@ def _reduced(losses: torch.Tensor, reduction: str) -> torch.Tensor:
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
+_MODULES: dict[str, dict[str, Callable[..., nn.Module]]] = {
+    "multiclass": {"log_loss": nn.CrossEntropyLoss, "hinge": HingeLoss},
+    "multilabel-indicator": {"log_loss": nn.BCEWithLogitsLoss, "hinge": HingeLoss},
+    "continuous": {
+        "squared_error": nn.MSELoss,
+        "absolute_error": nn.L1Loss,
+        "huber": nn.HuberLoss,
+        "epsilon_insensitive": EpsilonInsensitiveLoss,
+    },
+}
+CLASSIFIER_LOSSES = frozenset(_MODULES["multiclass"])
+REGRESSOR_LOSSES = frozenset(_MODULES["continuous"])
+
+
 def resolve_loss(
-    loss: str | LogLoss | Callable,
-    *,
-    kind: str,
-    n_outputs: int,
-    label_weight: np.ndarray | None = None,
+    loss: str | LogLoss | Callable, *, kind: str, label_weight: np.ndarray | None = None
 ) -> nn.Module:
     """Return the module that a `loss` parameter stands for, without reduction.
 
-    It maps outputs (b, k) and a target to losses, (b,) or (b, k). A name is one of
-    `CLASSIFIER_LOSSES` or `REGRESSOR_LOSSES`; a loss of torch, as instance or class,
-    is copied with ``reduction="none"``; any other callable maps outputs and target to
-    a loss for each row. The `kind` is "multiclass", "multilabel-indicator" or
-    "continuous". `label_weight`, (k, 2), weighs each label's loss where the label is
-    absent and where it is present.
+    It maps outputs (b, k) and a target to losses, (b,) or (b, k). `label_weight`,
+    (k, 2), weighs each label's loss where the label is absent and where it is present.
     """
     smoothing = 0.0
     if isinstance(loss, LogLoss | HingeLoss):
@@ -180,34 +167,21 @@ def resolve_loss(
                 f"label_smoothing={smoothing!r} must be at least 0 and below 1."
             )
     if isinstance(loss, str | LogLoss):
-        module = _named(loss, kind, smoothing)
+        name = loss if isinstance(loss, str) else "log_loss"
+        if name not in _MODULES[kind]:
+            raise ValueError(
+                f"loss={loss!r} is not one of: {', '.join(sorted(_MODULES[kind]))}; "
+                "nor a loss of torch."
+            )
+        options = {"label_smoothing": smoothing} if kind == "multiclass" else {}
+        module = _MODULES[kind][name](reduction="none", **options)
     else:
         _check_kind(loss, kind)
         module = _RowLosses(_without_reduction(loss))
         smoothing = 0.0  # `HingeLoss` smooths by itself
     if kind == "multilabel-indicator" and (smoothing or label_weight is not None):
-        return _LabelLoss(module, n_outputs, smoothing, label_weight)
+        return _LabelLoss(module, smoothing, label_weight)
     return module
-
-
-def _named(loss: str | LogLoss, kind: str, label_smoothing: float) -> nn.Module:
-    name = "log_loss" if isinstance(loss, LogLoss) else loss
-    if name not in _NAMES[kind]:
-        raise ValueError(
-            f"loss={loss!r} is not one of: {', '.join(sorted(_NAMES[kind]))}; nor a "
-            "loss of torch."
-        )
-    if name == "log_loss" and kind == "multiclass":
-        return nn.CrossEntropyLoss(reduction="none", label_smoothing=label_smoothing)
-    modules: dict[str, Callable[..., nn.Module]] = {
-        "absolute_error": nn.L1Loss,
-        "epsilon_insensitive": EpsilonInsensitiveLoss,
-        "hinge": HingeLoss,
-        "huber": nn.HuberLoss,
-        "log_loss": nn.BCEWithLogitsLoss,
-        "squared_error": nn.MSELoss,
-    }
-    return modules[name](reduction="none")
 
 
 def _without_reduction(loss) -> Callable:
@@ -215,7 +189,7 @@ def _without_reduction(loss) -> Callable:
     right = not isinstance(loss, type) or issubclass(loss, nn.Module)
     if not (right and callable(loss)):
         raise ValueError(f"loss={loss!r} is neither a name nor a loss of torch.")
-    module: Any
+    module: Any = loss
     if isinstance(loss, type):
         try:
             module = loss()
@@ -224,8 +198,7 @@ def _without_reduction(loss) -> Callable:
                 f"loss={loss!r} can't be made without arguments ({error}); give an "
                 "instance."
             ) from error
-    else:
-        module = copy.deepcopy(loss)
+    module = copy.deepcopy(module)
     if hasattr(module, "reduction"):
         module.reduction = "none"
     return module
@@ -247,7 +220,7 @@ def _check_kind(loss, kind: str) -> None:
     if issubclass(cls, wrong):
         raise ValueError(
             f"loss={loss!r} is not for {kind}: use one of "
-            f"{', '.join(sorted(_NAMES[kind]))}, or a loss of torch for them."
+            f"{', '.join(sorted(_MODULES[kind]))}, or a loss of torch for them."
         )
 
 
@@ -283,16 +256,11 @@ class _LabelLoss(nn.Module):
 
     weight: torch.Tensor | None
 
-    def __init__(self, loss: nn.Module, n_outputs: int, smoothing: float, label_weight):
+    def __init__(self, loss: nn.Module, smoothing: float, label_weight):
         super().__init__()
         self.loss = loss
         self.smoothing = smoothing
         weight = None if label_weight is None else torch.as_tensor(label_weight)
-        if weight is not None and weight.shape != (n_outputs, 2):
-            raise ValueError(
-                f"label_weight has shape {tuple(weight.shape)}, but {n_outputs} "
-                f"labels need ({n_outputs}, 2)."
-            )
         self.register_buffer("weight", weight)
 
     def forward(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -317,12 +285,10 @@ def chance_loss(
     That is one of even probabilities, or of the mean of targets of variance 1 (there
     it is an upper bound, but for the squared error). None for a loss of the user.
     """
-    if isinstance(loss, LogLoss):
-        loss = "log_loss"
+    if loss == "log_loss" or isinstance(loss, LogLoss):
+        return math.log(2 if kind == "multilabel-indicator" else n_outputs)
     if not isinstance(loss, str):
         return None
-    if loss == "log_loss":
-        return math.log(2 if kind == "multilabel-indicator" else n_outputs)
     return 0.5 if loss == "huber" else 1.0
 
 

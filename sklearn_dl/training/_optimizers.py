@@ -1,7 +1,8 @@
 """Optimisers by name, and the groups of parameters they work on."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from numbers import Real
 from typing import Any
 
@@ -21,17 +22,15 @@ OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict, float]] = {
     "adam": (torch.optim.Adam, {}, 1e-3),
     "adamw": (torch.optim.AdamW, {}, 1e-3),
 }
-# What torch steps in one pass over each tensor, and on which devices.
-_FUSED = {
-    torch.optim.SGD: ("cpu", "cuda"),
-    torch.optim.Adam: ("cpu", "cuda"),
-    torch.optim.AdamW: ("cpu", "cuda"),
-    torch.optim.Adagrad: ("cpu",),
-}
+# What torch steps in one pass over each tensor, by device.
+_FUSED: dict[str, tuple[type, ...]]
+_FUSED = {"cuda": (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)}
+_FUSED["cpu"] = (*_FUSED["cuda"], torch.optim.Adagrad)
 # The arguments by which a user chooses the way of the step.
 WAYS_OF_THE_STEP = ("fused", "foreach", "differentiable")
 
 
+@dataclass(repr=False, eq=False)
 class Optimizer(BaseEstimator):
     """An optimiser with the settings of its step.
 
@@ -75,48 +74,32 @@ class Optimizer(BaseEstimator):
     Optimizer(max_grad_norm=1.0, method='adamw', weight_decay=0.05)
     """
 
-    def __init__(
-        self,
-        method="momentum",
-        *,
-        weight_decay=1e-4,
-        l1=0.0,
-        max_grad_norm=None,
-        max_grad_value=None,
-        options=None,
-    ):
-        self.method = method
-        self.weight_decay = weight_decay
-        self.l1 = l1
-        self.max_grad_norm = max_grad_norm
-        self.max_grad_value = max_grad_value
-        self.options = options
+    method: str | Callable = "momentum"
+    _: KW_ONLY
+    weight_decay: float = 1e-4
+    l1: float = 0.0
+    max_grad_norm: float | None = None
+    max_grad_value: float | None = None
+    options: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, optimizer: "str | Callable | Optimizer") -> "Optimizer":
-        """Return any value of the estimators' `optimizer` as one of these.
-
-        Raises
-        ------
-        ValueError
-            Naming the setting that is not valid.
-        """
+        """Return any value of the estimators' `optimizer` as one of these, checked."""
         chosen = optimizer if isinstance(optimizer, cls) else cls(optimizer)
         method = chosen.method
         known = isinstance(method, str) and method in OPTIMIZERS
         if not (known or callable(method)) or method is cls:
+            names = ", ".join(OPTIMIZERS)
             raise ValueError(
-                f"optimizer={method!r} is not a class, nor one of: "
-                f"{', '.join(OPTIMIZERS)}."
+                f"optimizer={method!r} is not a class, nor one of: {names}."
             )
-        for name in ("weight_decay", "l1"):
-            strength = getattr(chosen, name)
-            if not (_is_number(strength) and strength >= 0):
-                raise ValueError(f"{name}={strength!r} must be a number of at least 0.")
-        for name in ("max_grad_norm", "max_grad_value"):
-            limit = getattr(chosen, name)
-            if limit is not None and not (_is_number(limit) and limit > 0):
-                raise ValueError(f"{name}={limit!r} must be above 0, or None.")
+        for name in ("weight_decay", "l1", "max_grad_norm", "max_grad_value"):
+            value, limit = getattr(chosen, name), name.startswith("max")
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            good = number and (value > 0 if limit else value >= 0)
+            if not (good or (limit and value is None)):
+                right = "above 0, or None" if limit else "a number of at least 0"
+                raise ValueError(f"{name}={value!r} must be {right}.")
         if not isinstance(chosen.options, dict | None):
             raise ValueError(f"options={chosen.options!r} must be a dict or None.")
         ours = {"params", "lr", "weight_decay"} & set(chosen.options or ())
@@ -153,7 +136,7 @@ class Optimizer(BaseEstimator):
         if not isinstance(self.method, str):
             return self.method, options
         cls, arguments, _ = OPTIMIZERS[self.method]
-        fuses = not scaled and torch.device(device).type in _FUSED.get(cls, ())
+        fuses = not scaled and cls in _FUSED.get(torch.device(device).type, ())
         if fuses and not any(name in options for name in WAYS_OF_THE_STEP):
             arguments = {**arguments, "fused": True}
         return cls, {**arguments, **options}
@@ -171,10 +154,6 @@ class Optimizer(BaseEstimator):
             nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
 
 
-def _is_number(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
 def parameter_groups(
     network: BackboneWithHead,
     *,
@@ -182,39 +161,35 @@ def parameter_groups(
     backbone_lr: float | tuple[float, float],
     weight_decay: float,
 ) -> list[dict]:
-    """Return the groups of trainable parameters of a `BackboneWithHead`.
+    """Return the groups of trainable parameters, in which weights alone decay.
 
-    Weights decay; biases, norms and other vectors don't, nor do class tokens,
-    position embeddings and layer scales. Each group has a name: "head", "backbone",
-    or "backbone/<stage>" where each stage has a rate of its own.
+    Each has a name: "head", "backbone", or "backbone/<stage>" where stages have rates.
     """
+    parts = [("head", list(network.head.parameters()), lr)]
+    backbone = dict(network.backbone.named_parameters())
+    if isinstance(backbone_lr, tuple):
+        stages = {
+            stage: [backbone[f"module.{name}"] for name in names]
+            for stage, names in network.backbone.stages.items()
+        }
+        trained = [s for s, ps in stages.items() if any(p.requires_grad for p in ps)]
+        first, last = backbone_lr
+        for position, stage in enumerate(trained):
+            # One stage alone is the last one.
+            way = position / (len(trained) - 1) if len(trained) > 1 else 1.0
+            rate = first * (last / first) ** way
+            parts.append((f"backbone/{stage}", stages[stage], rate))
+    else:
+        parts.append(("backbone", list(backbone.values()), backbone_lr))
     groups = []
-    for name, parameters, lr_ in _parts(network, lr, backbone_lr):
+    for name, parameters, rate in parts:
         trainable = [p for p in parameters if p.requires_grad]
         for decay, weights in ((weight_decay, True), (0.0, False)):
             chosen = [p for p in trainable if is_weight(p) == weights]
             if chosen:
-                group = {"params": chosen, "lr": lr_, "weight_decay": decay}
+                group = {"params": chosen, "lr": rate, "weight_decay": decay}
                 groups.append({**group, "name": name})
     return groups
-
-
-def _parts(network, lr, backbone_lr) -> Iterator[tuple[str, list, float]]:
-    yield "head", list(network.head.parameters()), lr
-    by_name = dict(network.backbone.named_parameters())
-    if not isinstance(backbone_lr, tuple):
-        yield "backbone", list(by_name.values()), backbone_lr
-        return
-    stages = {
-        stage: [by_name[f"module.{name}"] for name in names]
-        for stage, names in network.backbone.stages.items()
-    }
-    trained = [s for s, ps in stages.items() if any(p.requires_grad for p in ps)]
-    first, last = backbone_lr
-    for position, stage in enumerate(trained):
-        # One stage alone is the last one.
-        way = position / (len(trained) - 1) if len(trained) > 1 else 1.0
-        yield f"backbone/{stage}", stages[stage], first * (last / first) ** way
 
 
 def is_weight(parameter: torch.Tensor) -> bool:

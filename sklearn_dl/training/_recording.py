@@ -1,10 +1,12 @@
 """Recording of the loss of every training step."""
 
 import math
+from dataclasses import KW_ONLY, dataclass
 
 from skorch.callbacks import Callback
 
 
+@dataclass(repr=False, eq=False)
 class BatchLosses(Callback):
     """Record of the loss and the learning rate of each training step.
 
@@ -14,8 +16,7 @@ class BatchLosses(Callback):
         Ends training after as many steps; None never does.
     smoothing : float, default=0.8
         Weight of the past in the running mean of the losses, at least 0 and below 1.
-        The mean is corrected for its start at zero: m_t = v_t / (1 - smoothing^t) with
-        v_t = smoothing v_(t-1) + (1 - smoothing) loss_t.
+        The mean is corrected for its start at zero.
     divergence : float or None, default=None
         Ends training when the running mean is no number, or above this many times the
         best one so far; None never does.
@@ -44,16 +45,10 @@ class BatchLosses(Callback):
     3
     """
 
-    def __init__(
-        self,
-        n_steps: int | None = None,
-        *,
-        smoothing: float = 0.8,
-        divergence: float | None = None,
-    ):
-        self.n_steps = n_steps
-        self.smoothing = smoothing
-        self.divergence = divergence
+    n_steps: int | None = None
+    _: KW_ONLY
+    smoothing: float = 0.8
+    divergence: float | None = None
 
     def on_train_begin(self, net, **kwargs):
         """Start from nothing."""

@@ -84,10 +84,8 @@ class SAM(torch.optim.Optimizer):
         arguments: dict[str, Any] = {}
         if isinstance(base, str):
             if base not in OPTIMIZERS:
-                raise ValueError(
-                    f"base={base!r} is not a class, nor one of: "
-                    f"{', '.join(OPTIMIZERS)}."
-                )
+                known = ", ".join(OPTIMIZERS)
+                raise ValueError(f"base={base!r} is not a class, nor one of: {known}.")
             base, arguments, _ = OPTIMIZERS[base]
         if weight_decay:
             arguments = {**arguments, "weight_decay": weight_decay}
@@ -106,11 +104,7 @@ class SAM(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """Make one step, and return the loss at the weights before it.
 
-        Parameters
-        ----------
-        closure : callable
-            Clears the gradients, computes the loss and its gradients, and returns
-            the loss. It is called twice.
+        `closure` clears the gradients, computes them anew and returns the loss, twice.
         """
         if closure is None:
             raise ValueError(

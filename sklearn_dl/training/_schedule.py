@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -15,12 +16,8 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 SCHEDULES = ("constant", "cosine", "exponential", "one_cycle", "plateau", "step")
 
-# How Smith's cycle is laid out in torch: lr / 25 at its start, the highest rate
-# after 30 % of the steps, and a 250,000th of it at the end.
-_CYCLE_START = 25.0
-_CYCLE_END = 25.0 * 1e4
 
-
+@dataclass(repr=False, eq=False)
 class Schedule(BaseEstimator):
     """Change of the learning rates from step to step, or from epoch to epoch.
 
@@ -101,48 +98,23 @@ class Schedule(BaseEstimator):
         "cycle_momentum": ["boolean"],
     }
 
-    def __init__(
-        self,
-        kind: str | Callable[[int, int], float] = "cosine",
-        *,
-        warmup_lr: float | None = None,
-        warmup_steps: int | float = 0,
-        warmup_start: float = 0.01,
-        step_size: int = 10,
-        gamma: float | None = None,
-        min_factor: float = 0.0,
-        patience: int = 3,
-        monitor: str | None = None,
-        cycle_momentum: bool = False,
-    ):
-        self.kind = kind
-        self.warmup_lr = warmup_lr
-        self.warmup_steps = warmup_steps
-        self.warmup_start = warmup_start
-        self.step_size = step_size
-        self.gamma = gamma
-        self.min_factor = min_factor
-        self.patience = patience
-        self.monitor = monitor
-        self.cycle_momentum = cycle_momentum
+    kind: str | Callable[[int, int], float] = "cosine"
+    _: KW_ONLY
+    warmup_lr: float | None = None
+    warmup_steps: int | float = 0
+    warmup_start: float = 0.01
+    step_size: int = 10
+    gamma: float | None = None
+    min_factor: float = 0.0
+    patience: int = 3
+    monitor: str | None = None
+    cycle_momentum: bool = False
 
     def factors(self, n_epochs: int, steps_per_epoch: int = 1) -> np.ndarray:
         """Return the factor of the rates at every step, to look at or to plot.
 
-        Parameters
-        ----------
-        n_epochs : int
-        steps_per_epoch : int, default=1
-            Training batches of an epoch.
-
-        Returns
-        -------
-        factors : ndarray of float64, shape (n_epochs * steps_per_epoch,)
-
-        Raises
-        ------
-        ValueError
-            If a parameter is not valid, or kind is "plateau".
+        The array has n_epochs * steps_per_epoch elements. ValueError where kind is
+        "plateau", or a parameter is not valid.
         """
         resolve_schedule(self)
         if self.kind == "plateau":
@@ -165,8 +137,7 @@ class Schedule(BaseEstimator):
         rise = 1.0
         if step < warmup:
             rise = self.warmup_start + (1 - self.warmup_start) * step / warmup
-        epoch = step // steps_per_epoch
-        factor = 1.0
+        epoch, factor = step // steps_per_epoch, 1.0
         if callable(self.kind):
             factor = float(self.kind(step, n_steps))
             if not 0 <= factor < math.inf:
@@ -220,18 +191,16 @@ class _Plan:
                 min_lr=[lowest * rate for rate in self.start],
                 eps=0.0,  # torch's default ignores the small rates of a backbone
             )
-        if schedule.kind == "one_cycle" and self.n_steps == 1:
-            # Torch gives a cycle of one step its last rate, almost nothing.
-            return LambdaLR(self.optimizer, lambda step: 1.0)
-        if schedule.kind == "one_cycle":
-            start = max(1 / _CYCLE_START, lowest)
+        # Torch gives a cycle of one step its last rate, almost nothing.
+        if schedule.kind == "one_cycle" and self.n_steps > 1:
+            start, end = max(1 / 25, lowest), max(1 / 250_000, lowest)  # as torch's own
             return OneCycleLR(
                 self.optimizer,
                 max_lr=list(self.start),
                 total_steps=self.n_steps,
                 cycle_momentum=schedule.cycle_momentum,
                 div_factor=1 / start,
-                final_div_factor=start / max(1 / _CYCLE_END, lowest),
+                final_div_factor=start / end,
             )
         return LambdaLR(
             self.optimizer,
@@ -279,6 +248,7 @@ def resolve_schedule(schedule: str | Callable | Schedule) -> Schedule:
     return schedule
 
 
+@dataclass(repr=False, eq=False)
 class LearningRates(Callback):
     """Learning rates by a schedule, and a record of those each epoch started with.
 
@@ -287,16 +257,11 @@ class LearningRates(Callback):
     is never trained.
     """
 
-    def __init__(self, schedule: str | Callable | Schedule = "constant"):
-        self.schedule = schedule
-
-    def initialize(self):
-        """Check the schedule."""
-        self.schedule_ = resolve_schedule(self.schedule)
-        return self
+    schedule: str | Callable | Schedule = "constant"
 
     def on_train_begin(self, net, **kwargs):
         """Start from nothing."""
+        self.schedule_ = resolve_schedule(self.schedule)
         self.optimizer_: Any = None
         self.plan_: _Plan | None = None
         self.state_: dict[str, Any] = {}  # of a run that is resumed
@@ -305,7 +270,9 @@ class LearningRates(Callback):
         """Begin anew with each new optimizer; record the rates."""
         if net.optimizer_ is not self.optimizer_:
             self.optimizer_ = net.optimizer_
-            self._begin_phase(net)
+            self.plan_ = self._plan(net)
+            if self.plan_ is not None:
+                self._apply(net)
         rates: dict[str, list[float]] = {"lr": [], "backbone_lr": []}
         for group in net.optimizer_.param_groups:
             backbone = group["name"].startswith("backbone")
@@ -316,23 +283,20 @@ class LearningRates(Callback):
             if values:
                 net.history.record(name, max(values))
 
-    def _begin_phase(self, net) -> None:
-        self.plan_ = None
+    def _plan(self, net) -> _Plan | None:
         state, self.state_ = self.state_, {}
         constant = self.schedule_.kind == "constant" and not self.schedule_.warmup_steps
         if net.warming_up_ or constant:
-            return
+            return None
         # A resumed run may be at the start of a phase: the state is of the one before.
         if net.phase_epoch_ == 0:
             state = {}
         groups = net.optimizer_.param_groups
         rates = state.get("start") or [float(group["lr"]) for group in groups]
-        self.plan_ = _Plan(
-            self.schedule_, rates, net.phase_epochs_, net.steps_per_epoch_
-        )
+        plan = _Plan(self.schedule_, rates, net.phase_epochs_, net.steps_per_epoch_)
         if state:
-            self.plan_.load_state_dict(state)
-        self._apply(net)
+            plan.load_state_dict(state)
+        return plan
 
     def on_batch_end(self, net, *, training=False, **kwargs):
         """Move on by a step."""
@@ -345,9 +309,8 @@ class LearningRates(Callback):
         if self.plan_ is None or self.schedule_.kind != "plateau":
             return
         row = net.history[-1]
-        name = self.schedule_.monitor
-        if name is None:
-            name = "valid_loss" if "valid_loss" in row else "train_loss"
+        default = "valid_loss" if "valid_loss" in row else "train_loss"
+        name = self.schedule_.monitor or default
         if name not in row:
             known = [n for n, v in row.items() if isinstance(v, Real)]
             raise ValueError(
@@ -374,10 +337,6 @@ class LearningRates(Callback):
                     f"cycle_momentum=True, but {type(net.optimizer_).__name__} has no "
                     "momentum; use another optimizer, or cycle_momentum=False."
                 )
-
-    def on_train_end(self, net, **kwargs):
-        """Let the optimizer go."""
-        self.optimizer_ = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the schedule is: numbers and lists."""

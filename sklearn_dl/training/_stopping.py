@@ -1,7 +1,9 @@
 """Stopping rules, beyond a number of epochs and early stopping."""
 
+import copy
 import math
 import time
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -9,12 +11,13 @@ import torch
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from skorch.callbacks import Callback
 
-_POSITIVE = Interval(Real, 0, None, closed="neither")
-_NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 _COUNT = Interval(Integral, 1, None, closed="left")
-_NUMBER = Interval(Real, None, None, closed="neither")
+_POSITIVE = [Interval(Real, 0, None, closed="neither"), None]
+_NOT_NEGATIVE = [Interval(Real, 0, None, closed="left"), None]
+_NUMBER = [Interval(Real, None, None, closed="neither"), None]
 
 
+@dataclass(kw_only=True, repr=False, eq=False)
 class StoppingRules(Callback):
     """Rules that end a training, and tell which of them did.
 
@@ -51,7 +54,7 @@ class StoppingRules(Callback):
     Attributes
     ----------
     reason_ : str
-        Why training ended, empty where no rule ended it. The estimator keeps it as
+        Why training ended, empty where no rule ended it; as the estimator's
         ``stop_reason_``.
 
     Raises
@@ -77,38 +80,25 @@ class StoppingRules(Callback):
 
     _parameter_constraints: ClassVar[dict] = {
         "max_steps": [_COUNT, None],
-        "max_seconds": [_POSITIVE, None],
-        "target_score": [_NUMBER, None],
-        "target_loss": [_NUMBER, None],
-        "min_improvement": [_NOT_NEGATIVE, None],
-        "min_relative_improvement": [_NOT_NEGATIVE, None],
+        "max_seconds": _POSITIVE,
+        "target_score": _NUMBER,
+        "target_loss": _NUMBER,
+        "min_improvement": _NOT_NEGATIVE,
+        "min_relative_improvement": _NOT_NEGATIVE,
         "n_iter_no_change": [_COUNT],
         "monitor": [str],
-        "min_grad_norm": [_POSITIVE, None],
+        "min_grad_norm": _POSITIVE,
     }
 
-    def __init__(
-        self,
-        *,
-        max_steps: int | None = None,
-        max_seconds: float | None = None,
-        target_score: float | None = None,
-        target_loss: float | None = None,
-        min_improvement: float | None = None,
-        min_relative_improvement: float | None = None,
-        n_iter_no_change: int = 5,
-        monitor: str = "train_loss",
-        min_grad_norm: float | None = None,
-    ):
-        self.max_steps = max_steps
-        self.max_seconds = max_seconds
-        self.target_score = target_score
-        self.target_loss = target_loss
-        self.min_improvement = min_improvement
-        self.min_relative_improvement = min_relative_improvement
-        self.n_iter_no_change = n_iter_no_change
-        self.monitor = monitor
-        self.min_grad_norm = min_grad_norm
+    max_steps: int | None = None
+    max_seconds: float | None = None
+    target_score: float | None = None
+    target_loss: float | None = None
+    min_improvement: float | None = None
+    min_relative_improvement: float | None = None
+    n_iter_no_change: int = 5
+    monitor: str = "train_loss"
+    min_grad_norm: float | None = None
 
     def initialize(self):
         """Check the parameters."""
@@ -217,14 +207,11 @@ class StoppingRules(Callback):
             self.best_ = math.inf if math.isnan(loss) else loss
             return
         gain = self.best_ - loss
-        relative = self.min_relative_improvement
-        asked = {
-            "min_improvement": self.min_improvement,
-            "min_relative_improvement": relative and relative * abs(self.best_),
-        }
-        for name, least in asked.items():
+        units = {"min_improvement": 1.0, "min_relative_improvement": abs(self.best_)}
+        for name, unit in units.items():
+            least = getattr(self, name)
             if least is not None:
-                met = gain > 0 and gain >= least
+                met = gain > 0 and gain >= least * unit
                 self.misses_[name] = 0 if met else self.misses_[name] + 1
         self.best_ = loss if loss < self.best_ else self.best_
 
@@ -233,19 +220,13 @@ class StoppingRules(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a run that is resumed needs."""
-        return {
-            "reason": self.reason_,
-            "steps": self.steps_,
-            "seconds": self._seconds(),
-            "best": self.best_,
-            "misses": dict(self.misses_),
-        }
+        state = {name: getattr(self, f"{name}_") for name in self._state}
+        return copy.deepcopy({**state, "seconds": self._seconds()})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
-        self.reason_ = state["reason"]
-        self.steps_ = state["steps"]
-        self.seconds_ = state["seconds"]
+        for name in (*self._state, "seconds"):
+            setattr(self, f"{name}_", copy.deepcopy(state[name]))
         self.started_ = time.monotonic()
-        self.best_ = state["best"]
-        self.misses_ = dict(state["misses"])
+
+    _state: ClassVar = ("reason", "steps", "best", "misses")

@@ -3,6 +3,7 @@
 import itertools
 import os
 import time
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sklearn_dl.backbones import CallablePreprocessing
 from sklearn_dl.training._callbacks import check_count
 
 
+@dataclass(repr=False, eq=False)
 class TensorBoard(Callback):
     """Records for TensorBoard: curves, images as trained on, histograms.
 
@@ -35,24 +37,21 @@ class TensorBoard(Callback):
                       clipping
     ================  ================================================================
 
-    Steps are epochs. Each `fit` writes into a folder of its own below `log_dir`, named
-    by time and process, so that the candidates of a grid search share nothing:
-    ``tensorboard --logdir LOG_DIR`` shows them side by side. A resumed `fit` has a
-    folder of its own too, and goes on from the epoch it reached.
+    Steps are epochs. Each `fit`, a resumed one too, writes into a folder of its own
+    below `log_dir`, named by time and process: ``tensorboard --logdir LOG_DIR`` shows
+    the candidates of a grid search side by side.
 
     Parameters
     ----------
     log_dir : str or Path
         Folder of the runs; made if there is none.
     n_images : int, default=16
-        Images in the grid, at most a batch. 0 for no grid. There is none either where
-        the backbone is frozen and its features are trained on.
+        Images in the grid, at most a batch. 0 for no grid. A frozen backbone, whose
+        features are trained on, has none.
     histograms : bool, default=True
-        Whether to write histograms. They take longer than the rest: about a second
-        for ten million trained parameters.
+        Whether to write histograms: a second for ten million trained parameters.
     every : int, default=1
-        Write images and histograms in the first of each `every` epochs. Curves have
-        all epochs.
+        Images and histograms are written in the first of each `every` epochs.
 
     Attributes
     ----------
@@ -71,11 +70,11 @@ class TensorBoard(Callback):
     >>> model = ImageClassifier(callbacks=[GradientMonitor(), TensorBoard("runs")])
     """
 
-    def __init__(self, log_dir, *, n_images=16, histograms=True, every=1):
-        self.log_dir = log_dir
-        self.n_images = n_images
-        self.histograms = histograms
-        self.every = every
+    log_dir: str | os.PathLike
+    _: KW_ONLY
+    n_images: int = 16
+    histograms: bool = True
+    every: int = 1
 
     def initialize(self):
         """Check the parameters, and that tensorboard is there, before any work."""
@@ -127,9 +126,8 @@ class TensorBoard(Callback):
         epoch = net.history[-1, "epoch"]
         groups = enumerate(net.optimizer_.param_groups)
         # Several groups of one name have one rate.
-        for name, rate in {
-            g.get("name", f"group{i}"): g["lr"] for i, g in groups
-        }.items():
+        rates = {g.get("name", f"group{i}"): g["lr"] for i, g in groups}
+        for name, rate in rates.items():
             self.writer_.add_scalar(f"lr/{name}", float(rate), epoch)
         if self.shows_histograms_:
             for name, parameter in net.module_.named_parameters():

@@ -21,9 +21,9 @@ from sklearn_dl.augmentation import (
     AUGMENTATIONS,
     PRESETS,
     Augment,
-    Augmenter,
     resolve_augment,
 )
+from sklearn_dl.augmentation._augmenter import Augmenter
 from sklearn_dl.backbones import CallablePreprocessing, Preprocessing
 
 SMALL = Preprocessing(36, (32, 32), mean=(0.5,) * 3, std=(0.2,) * 3)

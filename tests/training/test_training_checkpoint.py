@@ -28,11 +28,11 @@ from sklearn_dl.training import (
     SAM,
     Checkpoint,
     Head,
-    LearningRates,
     Schedule,
     StoppingRules,
     WeightAveraging,
 )
+from sklearn_dl.training._schedule import LearningRates
 
 EPOCHS = 6
 

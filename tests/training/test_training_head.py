@@ -6,7 +6,8 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid
 from torch import nn
 
-from sklearn_dl.training import FeatureNorm, Head
+from sklearn_dl.training import Head
+from sklearn_dl.training._head import FeatureNorm
 
 # By the papers' formulas, on x = -2, -0.5, 0, 1.
 X = np.array([-2.0, -0.5, 0.0, 1.0])
@@ -265,7 +266,7 @@ def test_it_clones_and_a_grid_reaches_inside():
         ({"activation": "rulu"}, "'activation' parameter of Head .* Got 'rulu'"),
         ({"normalization": "instance"}, "'normalization' parameter of Head"),
         ({"init": "zeros"}, "'init' parameter of Head"),
-        ({"hidden_layer_sizes": 0}, "'hidden_layer_sizes' parameter of Head"),
+        ({"hidden_layer_sizes": 0}, "hidden_layer_sizes=0 must hold widths"),
         ({"hidden_layer_sizes": "64"}, "hidden_layer_sizes"),
         ({"hidden_layer_sizes": (8, 2.5)}, r"hidden_layer_sizes=\(8, 2.5\) .* got 2.5"),
         ({"hidden_layer_sizes": (8, -1)}, "got -1"),

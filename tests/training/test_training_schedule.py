@@ -10,12 +10,8 @@ from sklearn.base import clone
 from skorch.history import History
 from torch.optim import lr_scheduler as torchs
 
-from sklearn_dl.training import (
-    SCHEDULES,
-    LearningRates,
-    Schedule,
-    resolve_schedule,
-)
+from sklearn_dl.training import SCHEDULES, Schedule, resolve_schedule
+from sklearn_dl.training._schedule import LearningRates
 
 RATES = (0.1, 0.003)  # of the head and of the backbone
 EPOCHS, STEPS = 6, 4
@@ -61,7 +57,6 @@ def run_epochs(rates, net, n_epochs, losses=LOSSES, name="valid_loss"):
 
 def started(schedule, net):
     rates = LearningRates(schedule)
-    rates.initialize()
     rates.on_train_begin(net)
     return rates
 
@@ -409,7 +404,7 @@ def test_a_resolved_schedule_is_one_object_that_grids_reach_into():
 )
 def test_a_wrong_schedule_is_refused_by_name(schedule, message):
     with pytest.raises(ValueError, match=message):
-        LearningRates(schedule).initialize()
+        LearningRates(schedule).on_train_begin(None)
 
 
 def test_a_callable_must_give_a_factor():
