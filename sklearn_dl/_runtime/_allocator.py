@@ -18,7 +18,10 @@ _M_MMAP_THRESHOLD = -3
 
 _GIB = 2**30
 _SWITCH = "SKLEARN_DL_ALLOCATOR"
+_STATE = {"kept": False}
 _KEPT, _SYSTEM = (_GIB, 2 * _GIB - 1), (2**17, 2**17)  # the latter are glibc's own
+# What each process had of the machine's memory when it last gave blocks back.
+_AFTER_RELEASE: dict[int, int] = {}
 
 
 def keep_large_blocks(keep: bool | None = None) -> bool:
@@ -48,9 +51,6 @@ def keep_large_blocks(keep: bool | None = None) -> bool:
     return _STATE["kept"]
 
 
-_STATE = {"kept": False}
-
-
 def release_memory() -> None:
     """Give kept blocks back to the system, at the end of a public call.
 
@@ -68,10 +68,6 @@ def release_memory() -> None:
         _glibc().malloc_trim(0)
         _AFTER_RELEASE.clear()  # of the process that this one was forked from
         _AFTER_RELEASE[os.getpid()] = _resident_bytes()
-
-
-# What each process had of the machine's memory when it last gave blocks back.
-_AFTER_RELEASE: dict[int, int] = {}
 
 
 def _kept_bytes() -> int:

@@ -53,21 +53,9 @@ Finish = Callable[[list[str]], str]
 def fingerprint_text(value: Any, *, skip: tuple[str, ...] = ()) -> str:
     """Return a text that is the same in another process, and differs with the value.
 
-    Parameters
-    ----------
-    value : object
-        Anything: settings, arrays, tensors, transforms, networks, functions.
-    skip : tuple of str, default=()
-        Keys of dicts that end in one of these are left out.
+    It is short: what is long is replaced by its SHA-256 digest. Keys of dicts that end
+    in one of `skip` are left out.
 
-    Returns
-    -------
-    str
-        Short: what is long is replaced by its SHA-256 digest. It is meant to be
-        compared, or digested in its turn.
-
-    Notes
-    -----
     - Dicts and sets are the same in any order.
     - Functions are told by their code, defaults and closure, and by the globals that
       the code names, with those that they name; classes by their methods and
@@ -79,15 +67,6 @@ def fingerprint_text(value: Any, *, skip: tuple[str, ...] = ()) -> str:
       has no attributes (a generator, a pointer) equals nothing but itself, in this
       process; locks are all the same.
     - Modules that a function imports in its body are not followed.
-
-    Examples
-    --------
-    >>> from functools import partial
-    >>> from sklearn_dl._runtime import fingerprint_text as text
-    >>> text({"size": 64, "mean": (0.5, 0.25)})
-    "{'mean': (0.5, 0.25), 'size': 64}"
-    >>> text(partial(round, ndigits=1)) == text(partial(round, ndigits=2))
-    False
     """
     return _Writer(skip).run(value)
 
@@ -111,6 +90,7 @@ class _Writer:
         self.n_cycles = 0
         self.globals: dict[str, str] = {}  # by name, those that functions read
         self.queue: deque[tuple[str, Any]] = deque()
+        self.followed: set[tuple[str, tuple[str, ...]]] = set()  # modules, names read
 
     def run(self, value: Any) -> str:
         text = self.text(value)
@@ -141,8 +121,6 @@ class _Writer:
         """Return the text of what is plain or known; open everything else."""
         if type(value) in _LEAVES:
             return _shorten(repr(value))
-        if isinstance(value, bytes | bytearray | memoryview):
-            return f"{type(value).__name__} {_digest(value)}"
         key, level = id(value), len(stack)
         if key in self.done:
             return self.done[key][1]
@@ -202,14 +180,14 @@ class _Writer:
             facts = [value.mode, value.size, value.info.get("transparency")]
             colours = value.getpalette() if value.mode in ("P", "PA") else None
             return [*facts, colours, value.tobytes()], _after("image")
+        if isinstance(value, bytes | bytearray | memoryview):
+            return f"{kind.__name__} {_digest(value)}"
         if isinstance(value, torch.fx.Graph):
             return _plain_repr(value)
         if isinstance(value, torch.nn.Module):
             own = {k: v for k, v in vars(value).items() if k not in _OF_MODULES}
-            tensors = [
-                dict(value.named_parameters(recurse=False)),
-                dict(value.named_buffers(recurse=False)),
-            ]
+            both = value.named_parameters, value.named_buffers
+            tensors = [dict(named(recurse=False)) for named in both]
             facts = [kind, own, _source(value), *tensors]
             return [*facts, *value._modules.items()], _after("network")
         for made_of, attributes in _MADE_OF.items():
@@ -223,9 +201,8 @@ class _Writer:
         kept.sort(key=lambda pair: repr(pair[0]) if type(pair[0]) in _LEAVES else "")
 
         def finish(texts: list[str]) -> str:
-            pairs = sorted(
-                zip(texts[::2], texts[1::2], strict=True), key=lambda pair: pair[0]
-            )
+            pairs = zip(texts[::2], texts[1::2], strict=True)
+            pairs = sorted(pairs, key=lambda pair: pair[0])
             return "{" + ", ".join([f"{key}: {text}" for key, text in pairs]) + "}"
 
         return [part for pair in kept for part in pair], finish
@@ -243,28 +220,25 @@ class _Writer:
             for code in _nested(value.__code__):
                 for read in _globals_read(code):
                     if read in value.__globals__:
-                        self.follow(space, read, value.__globals__[read], code.co_names)
+                        found = value.__globals__[read]
+                        self.follow(f"{space}.{read}", found, code.co_names)
         closure = list(map(_content, value.__closure__ or ()))
         given = [value.__defaults__, value.__kwdefaults__, closure]
         return [*given, vars(value), value.__code__], _after(f"function {name}")
 
-    def follow(self, space: str, name: str, value: Any, names: tuple[str, ...]) -> None:
+    def follow(self, key: str, value: Any, names: tuple[str, ...]) -> None:
         """Note a global that a code reads; of the user's modules, what it names."""
-        pending, seen = [(f"{space}.{name}", value)], set()
-        while pending:
-            key, found = pending.pop()
-            if not isinstance(found, ModuleType):
-                if key not in self.globals:
-                    self.globals[key] = ""
-                    self.queue.append((key, found))
-                continue
-            self.globals[key] = f"module {found.__name__}"
-            if _told_by(found.__name__) == "all" and id(found) not in seen:
-                seen.add(id(found))
-                inside = vars(found)
-                pending += [
-                    (f"{found.__name__}.{n}", inside[n]) for n in names if n in inside
-                ]
+        if not isinstance(value, ModuleType):
+            if key not in self.globals:
+                self.globals[key] = ""
+                self.queue.append((key, value))
+            return
+        module = value.__name__
+        self.globals[key] = f"module {module}"
+        if _told_by(module) == "all" and (module, names) not in self.followed:
+            self.followed.add((module, names))
+            for name in reversed([n for n in names if n in vars(value)]):
+                self.follow(f"{module}.{name}", vars(value)[name], names)
 
 
 def _after(form: str, end: str = "") -> Finish:
@@ -312,9 +286,6 @@ def _object_parts(value: Any) -> tuple[list[Any], Finish]:
     else:
         end = f" {_token(value)}"
     return parts, _after("object", end)
-
-
-# ------------------------------------------------------------------ names and code
 
 
 def _name(value: Any) -> str:
@@ -370,22 +341,9 @@ def _source(value: Any) -> str | None:
 
 
 def package_versions(kinds: Iterable[type]) -> dict[str, str]:
-    """Return the versions of the packages that classes come from, by name.
-
-    The version is empty where a package doesn't tell.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_dl._runtime import package_versions
-    >>> list(package_versions([torch.nn.Linear, dict]))
-    ['builtins', 'torch']
-    """
+    """Return the versions of the packages of classes, empty where one doesn't tell."""
     names = sorted({kind.__module__.partition(".")[0] for kind in kinds})
     return {n: str(getattr(sys.modules.get(n), "__version__", "")) for n in names}
-
-
-# --------------------------------------------------------------------- plain texts
 
 
 def _tensor_text(value: torch.Tensor) -> str:
@@ -415,8 +373,6 @@ def _digest(data: Any) -> str:
 def _shorten(text: str) -> str:
     return text if len(text) <= _LONG else f"sha256 {_digest(text.encode())}"
 
-
-# ------------------------------------- objects that nothing tells but themselves
 
 _BOUND = "pybind11_builtins"  # what its functions are bound to
 _PROCESS = uuid.uuid4().hex
