@@ -121,6 +121,8 @@ class _Writer:
         """Return the text of what is plain or known; open everything else."""
         if type(value) in _LEAVES:
             return _shorten(repr(value))
+        if isinstance(value, bytes | bytearray | memoryview):
+            return f"{type(value).__name__} {_digest(value)}"
         key, level = id(value), len(stack)
         if key in self.done:
             return self.done[key][1]
@@ -180,8 +182,6 @@ class _Writer:
             facts = [value.mode, value.size, value.info.get("transparency")]
             colours = value.getpalette() if value.mode in ("P", "PA") else None
             return [*facts, colours, value.tobytes()], _after("image")
-        if isinstance(value, bytes | bytearray | memoryview):
-            return f"{kind.__name__} {_digest(value)}"
         if isinstance(value, torch.fx.Graph):
             return _plain_repr(value)
         if isinstance(value, torch.nn.Module):
@@ -201,8 +201,8 @@ class _Writer:
         kept.sort(key=lambda pair: repr(pair[0]) if type(pair[0]) in _LEAVES else "")
 
         def finish(texts: list[str]) -> str:
-            pairs = zip(texts[::2], texts[1::2], strict=True)
-            pairs = sorted(pairs, key=lambda pair: pair[0])
+            both = zip(texts[::2], texts[1::2], strict=True)
+            pairs = sorted(both, key=lambda pair: pair[0])
             return "{" + ", ".join([f"{key}: {text}" for key, text in pairs]) + "}"
 
         return [part for pair in kept for part in pair], finish

@@ -42,7 +42,7 @@ from sklearn_dl.backbones._preprocessing import (
     preprocessing_from_timm,
     timm_config,
 )
-from sklearn_dl.backbones._stages import Prefixes, assign_parameters, stage_prefixes
+from sklearn_dl.backbones._stages import Stages, find_stages, keep_existing
 from sklearn_dl.backbones._weights import (
     Checkpoint,
     cached_path,
@@ -238,7 +238,7 @@ def _assemble_torchvision(
     """Return a backbone, the keys before it was cut, and the name of its last layer."""
     module = build(name, size, shapes_only=shapes_only, pretrained=pretrained)
     known, head = set(module.state_dict()), find_head(module)
-    prefixes = stage_prefixes(module, torchvision=True)
+    stages = find_stages(module, torchvision=True)
     tapped = cut(module, *split_layer(layer))
     for part in module.modules() if not pretrained else ():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
@@ -250,7 +250,7 @@ def _assemble_torchvision(
         "pretrained": pretrained,
         "layer": layer,
     }
-    return _described(module, prefixes, tapped, size, facts), known, head
+    return _described(module, stages, tapped, size, facts), known, head
 
 
 def input_size(
@@ -280,7 +280,7 @@ def _smallest(name: str, size: tuple[int, int]) -> int:
 
 def _described(
     module: nn.Module,
-    prefixes: Prefixes,
+    stages: Stages,
     tapped: str | None,
     size: tuple[int, int],
     facts: dict[str, Any],
@@ -327,7 +327,7 @@ def _described(
     return Backbone(
         module,
         n_features=vector.shape[1],
-        stages=assign_parameters(module, prefixes),
+        stages=keep_existing(module, stages),
         channels_last=channels_last,
         **facts,
     )
@@ -361,7 +361,7 @@ def _load_callable(
     }
     loaded = _described(
         module,
-        stage_prefixes(module, torchvision=False),
+        find_stages(module, torchvision=False),
         tapped,
         chosen.output_size or (224, 224),
         facts,
