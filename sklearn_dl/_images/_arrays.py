@@ -32,18 +32,13 @@ def is_tensor(obj: Any) -> bool:
     return torch is not None and isinstance(obj, torch.Tensor)
 
 
-# ---------------------------------------------------------------- what axes mean
-
-
 def check_image_shape(image_shape: Any) -> tuple[int, ...] | None:
     """Return `image_shape` as a tuple of two or three sizes, or None."""
     if image_shape is None:
         return None
     try:
         shape = tuple(int(size) for size in image_shape)
-        whole = all(
-            size == given for size, given in zip(shape, image_shape, strict=True)
-        )
+        whole = shape == tuple(image_shape)
     except (TypeError, ValueError):
         shape, whole = (), False
     if not whole or len(shape) not in (2, 3) or min(shape) < 1:
@@ -91,10 +86,7 @@ def warn_if_padded(n_features: int, shape: tuple[int, ...]) -> None:
 
 
 def read_axes(
-    shape: tuple[int, ...],
-    *,
-    channels_first: bool = False,
-    image_shape: tuple[int, ...] | None = None,
+    shape: tuple[int, ...], channels_first: bool, image_shape: Any = None
 ) -> tuple[str, tuple[int, ...]]:
     """Return "grey", "last" or "first", where channels are, and (H, W, C) of an image.
 
@@ -135,9 +127,6 @@ def arrange(block: np.ndarray, layout: str) -> np.ndarray:
     return block.transpose(0, 2, 3, 1) if layout == "first" else block
 
 
-# ------------------------------------------------------------- what numbers mean
-
-
 def check_kind(dtype: np.dtype) -> None:
     """Refuse numbers that no pixel can be."""
     if dtype.kind == "c":
@@ -164,11 +153,9 @@ def _refuse_not_finite(block: np.ndarray, start: int) -> None:
     with np.errstate(invalid="ignore"):
         bad = ~(np.abs(rows) <= FLOAT32_MAX)
     row = int(np.flatnonzero(bad.any(axis=1))[0])
-    what = (
-        "NaN"
-        if np.isnan(rows[row]).any()
-        else "infinity or a value too large for dtype('float32')"
-    )
+    what = "infinity or a value too large for dtype('float32')"
+    if np.isnan(rows[row]).any():
+        what = "NaN"
     raise ValueError(f"Input X contains {what}: first in row {start + row}.")
 
 
@@ -210,9 +197,8 @@ def warn_about_range(dtype: np.dtype, low: float, high: float, *, rows: bool) ->
     if dtype.kind == "f" and not 0 <= low <= high <= 1:
         message = f"X has float pixels {span}: floats are taken as [0, 1] as they are."
         if low >= 0 and 2 < high <= 255:
-            message += (
-                " These look like 0-255: divide X by 255, or pass X.astype('uint8')."
-            )
+            hint = "divide X by 255, or pass X.astype('uint8')"
+            message += f" These look like 0-255: {hint}."
     elif dtype == np.uint16 and not rows:
         if high <= 255:
             message = (
@@ -253,6 +239,6 @@ def image_array(array: Any) -> np.ndarray:
         )
     layout = "grey"
     if stack.ndim == 4:
-        layout, _ = read_axes(stack.shape, channels_first=is_tensor(array))
+        layout, _ = read_axes(stack.shape, is_tensor(array))
     pixels = as_pixels(stack, pixel_rule(stack, rows=False, warn=False))
     return np.array(over_white(arrange(pixels, layout))[0], order="C")

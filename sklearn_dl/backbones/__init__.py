@@ -9,10 +9,8 @@ from sklearn_dl.backbones._backbone import Backbone
 from sklearn_dl.backbones._backbone import digest_architecture as digest_architecture
 from sklearn_dl.backbones._backbone import digest_weights as digest_weights
 from sklearn_dl.backbones._backbone import images_seen as images_seen
-from sklearn_dl.backbones._backbone import named_parameters as named_parameters
 from sklearn_dl.backbones._backbone import named_tensors as named_tensors
 from sklearn_dl.backbones._backbone import place as place
-from sklearn_dl.backbones._backbone import walk as walk
 from sklearn_dl.backbones._cut import find_head as find_head
 from sklearn_dl.backbones._cut import find_layers
 from sklearn_dl.backbones._cut import looks_channels_last as looks_channels_last

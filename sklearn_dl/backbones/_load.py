@@ -148,7 +148,7 @@ def load_backbone(
     if image_size is not None:
         prep = prep.replace_image_size(image_size)
     size, pretrained = input_size(name, prep, entry), checkpoint is not None
-    loaded, known, head = _assemble_torchvision(
+    loaded, known, head = assemble_torchvision(
         name, size, prep, layer, pretrained, shapes_only=pretrained
     )
     if checkpoint is not None:
@@ -217,25 +217,17 @@ def resolve_preprocessing(value: Any, name: str | None) -> AnyPreprocessing | No
 
 def assemble_torchvision(
     name: str,
-    size: tuple[int, int],
+    size: tuple[int, int],  # from `input_size`
     preprocessing: AnyPreprocessing,
+    layer: Layer,
+    pretrained: bool,
     *,
-    layer: Layer = "pre_logits",
-    pretrained: bool = True,
-) -> Backbone:
-    """Return a backbone of torchvision's whose tensors have no memory yet.
-
-    `size` is from `input_size`.
-    """
-    return _assemble_torchvision(
-        name, size, preprocessing, layer, pretrained, shapes_only=True
-    )[0]
-
-
-def _assemble_torchvision(
-    name, size, preprocessing, layer, pretrained: bool, *, shapes_only: bool
+    shapes_only: bool = True,
 ) -> tuple[Backbone, set[str], str]:
-    """Return a backbone, the keys before it was cut, and the name of its last layer."""
+    """Return a backbone, the keys before it was cut, and the name of its last layer.
+
+    With `shapes_only` its tensors have no memory yet.
+    """
     module = build(name, size, shapes_only=shapes_only, pretrained=pretrained)
     known, head = set(module.state_dict()), find_head(module)
     stages = find_stages(module, torchvision=True)
@@ -447,32 +439,12 @@ def shared_backbone(
 
     It is built, read and hashed once, then only handed out: the very same modules and
     tensors, settled, in evaluation mode and channels_last format. Nobody may write to
-    them; who wants to takes a ``copy.deepcopy``.
+    them; who wants to takes a ``copy.deepcopy``. Random weights are drawn from `seed`;
+    a callable is called each time.
 
-    Parameters
-    ----------
-    backbone, weights, layer, preprocessing, image_size
-        As :func:`load_backbone` takes them. A callable is called each time.
-    seed : int, default=0
-        What random weights are drawn from; torch's generators stay as they are.
-    device : str or torch.device, default="cpu"
-        Where the tensors are.
-    dtype : torch.dtype, default=torch.float32
-        The dtype of the parameters and the floating-point buffers.
-
-    Notes
-    -----
     The backbones asked for last are kept for the next who asks, up to 512 MiB with
     their folded forms (or the very last, if it is larger); others as long as somebody
     holds them. What was read from a file is read again when the file has changed.
-
-    Examples
-    --------
-    >>> from sklearn_dl.backbones import shared_backbone
-    >>> first = shared_backbone("squeezenet1_1", weights=None, seed=1)
-    >>> again = shared_backbone("squeezenet1_1", weights=None, seed=1)
-    >>> first.module is again.module
-    True
     """
     where = indexed(torch.device(device)), dtype
     options = {"layer": layer, "preprocessing": preprocessing, "image_size": image_size}
@@ -540,11 +512,10 @@ class _Registry:
     def keep(self, kept: Kept) -> None:
         """Keep a network, and those before it as far as there is room."""
         self.recent = [*(old for old in self.recent if old is not kept), kept]
-        while len(self.recent) > 1 and self._n_bytes() > _KEPT_BYTES:
+        while (
+            len(self.recent) > 1 and sum(k.n_bytes for k in self.recent) > _KEPT_BYTES
+        ):
             del self.recent[0]
-
-    def _n_bytes(self) -> int:
-        return sum(kept.n_bytes for kept in self.recent)
 
 
 _SHARED = _Registry()
@@ -560,19 +531,14 @@ def _request(backbone, weights, seed, options, where) -> tuple:
         try:
             entry, path = _file_of(backbone, weights, torch.hub.get_dir())
             now = os.stat(path)
-        except (
-            AttributeError,
-            OSError,
-            TypeError,
-            ValueError,
-        ):  # said by those who load it
+        except (AttributeError, OSError, TypeError, ValueError):  # loading says why
             return ()
         state = now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev
         origin = (backbone, entry, os.path.abspath(path), *state)
     preprocessing = options["preprocessing"]
     if not isinstance(preprocessing, Preprocessing | str | None):
         preprocessing = fingerprint_text(preprocessing)
-    layer, size = options["layer"], options["image_size"]
+    layer, size = split_layer(options["layer"]), options["image_size"]
     return (*origin, layer, preprocessing, size, *where)
 
 

@@ -180,9 +180,8 @@ class Preprocessing:
         ratio = 1.0
         if isinstance(self.resize_size, int) and self.crop_size is not None:
             ratio = self.resize_size / min(self.crop_size)
-        return replace(
-            self, resize_size=round(height * ratio), crop_size=(height, height)
-        )
+        resize = round(height * ratio)
+        return replace(self, resize_size=resize, crop_size=(height, height))
 
     def replace_normalization(self, mean, std) -> "Preprocessing":
         """Return the same with another mean and deviation of the channels."""
@@ -190,10 +189,8 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as what JSON can hold."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+        values = asdict(self).items()
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "Preprocessing":
@@ -253,10 +250,8 @@ class CallablePreprocessing:
         out = self.transform(image.convert("RGB"))
         if not isinstance(out, torch.Tensor) or out.ndim != 3 or out.shape[0] != 3:
             found = tuple(out.shape) if hasattr(out, "shape") else type(out).__name__
-            raise TypeError(
-                "preprocessing must return a float tensor (3, height, width), got "
-                f"{found}."
-            )
+            wanted = "a float tensor (3, height, width)"
+            raise TypeError(f"preprocessing must return {wanted}, got {found}.")
         return out
 
     def normalize(self, batch: torch.Tensor) -> torch.Tensor:
@@ -272,9 +267,8 @@ class CallablePreprocessing:
 
     def replace_normalization(self, mean, std):
         """Refuse: the normalisation is the function's own."""
-        raise ValueError(
-            "The normalisation cannot be changed when preprocessing is a function."
-        )
+        text = "The normalisation cannot be changed when preprocessing is a function."
+        raise ValueError(text)
 
     def to_dict(self):
         """Refuse: a function cannot be written as JSON."""

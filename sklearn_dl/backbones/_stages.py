@@ -203,6 +203,6 @@ def modules_by_stage(
         dot = f"{name}." if name else ""
         own = [stage_of[dot + n] for n, _ in part.named_parameters()]
         found[name] = set(own) if own else current
-        if own and not any(True for _ in part.children()):
+        if own and next(part.children(), None) is None:
             current = {own[-1]}
     return found

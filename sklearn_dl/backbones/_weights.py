@@ -228,10 +228,9 @@ def load_state(
     """
     own = module.state_dict()
     both = [key for key in own if key in state]
+    missing = [key for key in own if key not in state]
     parts = {
-        "missing": [
-            k for k in own if k not in state and not k.endswith("num_batches_tracked")
-        ],
+        "missing": [k for k in missing if not k.endswith("num_batches_tracked")],
         "unexpected": [key for key in state if key not in known],
         "of another shape": [
             f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
@@ -244,22 +243,18 @@ def load_state(
     tensors = type(own)(
         (key, state[key].detach().to(own[key].dtype, copy=True)) for key in both
     )
-    _check_finite(checkpoint, tensors, name)
-    # Layers look up their versions there; names and shapes are today's by now.
-    tensors._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]
-    device = next((t.device for t in own.values() if not t.is_meta), None)
-    module.load_state_dict(tensors, strict=False, assign=True)
-    if device is not None:
-        module.to(device)
-
-
-def _check_finite(checkpoint, tensors, name) -> None:
     for key, value in tensors.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ValueError(
                 f"{checkpoint.path} has NaN or infinite values in {key} of {name!r}. "
                 "If the file is for features only, layer='pooled' may do without it."
             )
+    # Layers look up their versions there; names and shapes are today's by now.
+    tensors._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]
+    device = next((t.device for t in own.values() if not t.is_meta), None)
+    module.load_state_dict(tensors, strict=False, assign=True)
+    if device is not None:
+        module.to(device)
 
 
 def _misfit(checkpoint, state, name, parts: dict[str, list[str]]) -> str:

@@ -188,13 +188,8 @@ def _empty_backbone(node: dict[str, Any], layer: Any, preprocessing) -> Backbone
         raise ModelFileError(f"{name!r:.60} is no backbone of this torchvision.")
     if max(height, width) > 2**14:
         raise ModelFileError(f"{height} x {width} is no size of images.")
-    return assemble_torchvision(
-        name,
-        (int(height), int(width)),
-        preprocessing,
-        layer=layer,
-        pretrained=bool(node["pretrained"]),
-    )
+    size, pretrained = (int(height), int(width)), bool(node["pretrained"])
+    return assemble_torchvision(name, size, preprocessing, layer, pretrained)[0]
 
 
 def _empty_head(head: Head, n_features: int, n_outputs: int) -> nn.Module:
