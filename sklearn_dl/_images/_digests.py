@@ -73,7 +73,10 @@ def digest_files(
     digests: dict[Any, Any] = _PROCESS.look_up(stamps)
     unknown = [place for place in stamps if place not in digests]
     if memory is not None and unknown:
-        digests.update(_recall(memory, unknown, stamps))
+        known = memory.known_files([place for place in unknown if _is_text(place)])
+        same = [p for p, (stamp, _) in known.items() if tuple(stamp) == stamps[p]]
+        _PROCESS.remember({p: (stamps[p], known[p][1]) for p in same})
+        digests |= {p: known[p][1] for p in same}
         unknown = [place for place in unknown if place not in digests]
     if unknown:
         read = dict(zip(unknown, call_each(_read_file, unknown, threads), strict=True))
@@ -160,16 +163,6 @@ def _read_file(place: str) -> tuple[Stamp | None, bytes]:
     # What changed just now may change again without a tick of the file system's clock.
     recent = now - after.st_ctime_ns < _TICK or abs(now - after.st_mtime_ns) < _TICK
     return None if recent else before, digest
-
-
-def _recall(
-    memory: Any, places: list[str], stamps: Mapping[str, Stamp]
-) -> dict[str, bytes]:
-    """Return the digests that a memory has of unchanged files."""
-    known = memory.known_files([place for place in places if _is_text(place)])
-    same = {p: (stamps[p], k[1]) for p, k in known.items() if tuple(k[0]) == stamps[p]}
-    _PROCESS.remember(same)
-    return {place: digest for place, (_, digest) in same.items()}
 
 
 def _remember(read: Mapping[str, Any], memory: Any) -> None:

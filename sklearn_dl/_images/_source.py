@@ -16,14 +16,13 @@ from sklearn_dl._images._arrays import (
     is_tensor,
     over_white,
 )
-from sklearn_dl._images._decode import path_of, read_image
+from sklearn_dl._images._decode import ImageDecodeError, path_of, read_image, reason_of
 from sklearn_dl._images._digests import (
     call_each,
     digest_encoded,
     digest_files,
     digest_image,
 )
-from sklearn_dl._images._errors import ImageDecodeError, reason_of
 
 _BLOCK_VALUES = 1 << 22  # pixels digested together
 _IMAGE_KEYS = ("image", "img", "pixel_values")
@@ -187,6 +186,8 @@ class ArraySource(ImageSource):
     def _digests(self, rows: list[int], memory: Any, threads: int) -> list[Any]:
         step = max(1, _BLOCK_VALUES // math.prod(self._shape))
         blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
+        if len(blocks) == 1:
+            return self._digests_together(rows)
         found = []
         for digests in call_each(self._digests_together, blocks, threads):
             if isinstance(digests, Exception):

@@ -64,16 +64,13 @@ def release_memory() -> None:
     resident, least = _resident_bytes(), _AFTER_RELEASE.get(os.getpid(), 0)
     if resident < least:  # somebody else gave memory back
         _AFTER_RELEASE[os.getpid()] = least = resident
-    if resident - least > _kept_bytes():
+    room = min(_GIB, machine_bytes() // 16)
+    if multiprocessing.current_process().name != "MainProcess":
+        room = _GIB // 8
+    if resident - least > room:
         _glibc().malloc_trim(0)
         _AFTER_RELEASE.clear()  # of the process that this one was forked from
         _AFTER_RELEASE[os.getpid()] = _resident_bytes()
-
-
-def _kept_bytes() -> int:
-    if multiprocessing.current_process().name != "MainProcess":
-        return _GIB // 8
-    return min(_GIB, machine_bytes() // 16)
 
 
 def _resident_bytes() -> int:

@@ -29,6 +29,7 @@ _MEMBERS = (FunctionType, staticmethod, classmethod, property)
 _KNOWN = "PIL numpy pandas scipy sklearn sklearn_dl skorch timm torch torchvision"
 _NAMED = frozenset(_KNOWN.split()) | sys.stdlib_module_names
 _LONG = 200  # characters; what is longer is digested
+_LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
 _OF_MODULES = frozenset(vars(torch.nn.Module()))
 # What these hold changes nothing of what the object that holds them does, or they are
 # told by their names.
@@ -217,11 +218,9 @@ class _Writer:
             return [_members(value), *value.__bases__], _after(f"class {name}")
         space = _main(value.__globals__.get("__name__"))
         if _told_by(space) == "all":
-            for code in _nested(value.__code__):
-                for read in _globals_read(code):
-                    if read in value.__globals__:
-                        found = value.__globals__[read]
-                        self.follow(f"{space}.{read}", found, code.co_names)
+            for read, names in _globals_read(value.__code__):
+                if read in value.__globals__:
+                    self.follow(f"{space}.{read}", value.__globals__[read], names)
         closure = list(map(_content, value.__closure__ or ()))
         given = [value.__defaults__, value.__kwdefaults__, closure]
         return [*given, vars(value), value.__code__], _after(f"function {name}")
@@ -318,17 +317,14 @@ def _content(cell: types.CellType) -> Any:
         return None
 
 
-def _nested(code: CodeType) -> Iterator[CodeType]:
-    """Yield a code and those of the functions in it."""
-    yield code
+def _globals_read(code: CodeType) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield what a code and those in it read, with all that the one names."""
+    loads = [i for i in dis.get_instructions(code) if i.opname in _LOADS]
+    for name in sorted({load.argval for load in loads}):
+        yield name, code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _nested(constant)
-
-
-def _globals_read(code: CodeType) -> list[str]:
-    loads = ("LOAD_GLOBAL", "LOAD_NAME")
-    return sorted({i.argval for i in dis.get_instructions(code) if i.opname in loads})
+            yield from _globals_read(constant)
 
 
 def _source(value: Any) -> str | None:
