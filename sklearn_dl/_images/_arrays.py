@@ -42,10 +42,8 @@ def check_image_shape(image_shape: Any) -> tuple[int, ...] | None:
     except (TypeError, ValueError):
         shape, whole = (), False
     if not whole or len(shape) not in (2, 3) or min(shape) < 1:
-        raise ValueError(
-            "image_shape must be (height, width) or (height, width, channels), "
-            f"got {image_shape!r}."
-        )
+        wanted = "(height, width) or (height, width, channels)"
+        raise ValueError(f"image_shape must be {wanted}, got {image_shape!r}.")
     if len(shape) == 3 and shape[2] not in CHANNELS:
         hint = " Channels come last." if shape[0] in CHANNELS else ""
         raise ValueError(
@@ -71,18 +69,6 @@ def row_shape(n_features: int, image_shape: tuple[int, ...] | None) -> tuple[int
     if 3 * colour * colour == n_features:
         return (colour, colour, 3)
     return (side + 1, side + 1, 1)
-
-
-def warn_if_padded(n_features: int, shape: tuple[int, ...]) -> None:
-    """Say that rows are filled up with zeros to make a square."""
-    if math.prod(shape) != n_features:
-        warnings.warn(
-            f"X has {n_features} columns, which is neither a square (grey) nor three "
-            f"squares (RGB): rows are filled up with zeros to {shape[0]} x {shape[1]} "
-            "grey images. Give image_shape=(height, width[, channels]).",
-            UserWarning,
-            stacklevel=2,
-        )
 
 
 def read_axes(
@@ -135,7 +121,7 @@ def check_kind(dtype: np.dtype) -> None:
         raise TypeError(f"X of dtype {dtype} holds no pixels.")
 
 
-def value_range(data: Any) -> tuple[float, float]:
+def value_range(data: Any, first: int = 0) -> tuple[float, float]:
     """Return the lowest and highest value, refusing NaN and infinity by their row."""
     low, high = math.inf, -math.inf
     step = max(1, _BLOCK_VALUES // max(1, math.prod(data.shape[1:])))
@@ -143,7 +129,7 @@ def value_range(data: Any) -> tuple[float, float]:
         block = np.asarray(data[start : start + step])
         block_low, block_high = float(block.min()), float(block.max())
         if not -FLOAT32_MAX <= block_low <= block_high <= FLOAT32_MAX:
-            _refuse_not_finite(block, start)
+            _refuse_not_finite(block, first + start)
         low, high = min(low, block_low), max(high, block_high)
     return low, high
 
@@ -165,8 +151,10 @@ def pixel_rule(data: Any, *, rows: bool, warn: bool = True) -> str:
     Integers in 0-255 become uint8, which means x / 255 as it does outside of it.
     """
     dtype = data.dtype
-    if dtype == np.uint8 or dtype.kind == "b":
-        return "bits" if dtype.kind == "b" else "bytes"
+    if dtype == np.uint8:
+        return "bytes"
+    if dtype.kind == "b":
+        return "bits"
     low, high = value_range(data)
     if warn:
         warn_about_range(dtype, low, high, rows=rows)
@@ -234,9 +222,8 @@ def image_array(array: Any) -> np.ndarray:
     stack = as_numpy(array)[None]
     check_kind(stack.dtype)
     if stack.ndim not in (3, 4) or 0 in stack.shape:
-        raise ValueError(
-            f"an image is (H, W), (H, W, C) or (C, H, W), got shape {stack.shape[1:]}"
-        )
+        wanted = "(H, W), (H, W, C) or (C, H, W)"
+        raise ValueError(f"an image is {wanted}, got shape {stack.shape[1:]}")
     layout = "grey"
     if stack.ndim == 4:
         layout, _ = read_axes(stack.shape, is_tensor(array))

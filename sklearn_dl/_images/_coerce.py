@@ -3,6 +3,7 @@
 import math
 import numbers
 import os
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -22,7 +23,6 @@ from sklearn_dl._images._arrays import (
     row_shape,
     value_range,
     warn_about_range,
-    warn_if_padded,
 )
 from sklearn_dl._images._decode import Failure, ImageDecodeError
 from sklearn_dl._images._digests import call_each
@@ -248,11 +248,7 @@ def _from_list_of_arrays(
         if array.ndim not in (2, 3) or array.size == 0:
             raise ValueError(f"Row {row} of X is no image: its shape is {array.shape}.")
         check_kind(array.dtype)
-        try:
-            low, high = value_range(array[None])
-        except ValueError as error:
-            text = str(error).replace("first in row 0", f"first in row {row}")
-            raise ValueError(text) from None
+        low, high = value_range(array[None], first=row)
         before = spans.get(array.dtype, (low, high))
         spans[array.dtype] = (min(low, before[0]), max(high, before[1]))
     for dtype, (low, high) in spans.items():
@@ -271,7 +267,14 @@ def _from_numbers(
     X = check_array(X, ensure_all_finite=False, input_name="X")
     check_kind(X.dtype)
     shape = row_shape(X.shape[1], image_shape)
-    warn_if_padded(X.shape[1], shape)
+    if math.prod(shape) != X.shape[1]:
+        warnings.warn(
+            f"X has {X.shape[1]} columns, which is neither a square (grey) nor three "
+            f"squares (RGB): rows are filled up with zeros to {shape[0]} x {shape[1]} "
+            "grey images. Give image_shape=(height, width[, channels]).",
+            UserWarning,
+            stacklevel=2,
+        )
     return ArraySource(X, pixel_rule(X, rows=True), "rows", shape, X.shape[1])
 
 

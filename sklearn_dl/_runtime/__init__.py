@@ -12,7 +12,6 @@ from sklearn_dl._runtime._fingerprint import package_versions as package_version
 from sklearn_dl._runtime._memory import fitting_batch_size as fitting_batch_size
 from sklearn_dl._runtime._memory import free_cached_blocks as free_cached_blocks
 from sklearn_dl._runtime._memory import is_out_of_memory as is_out_of_memory
-from sklearn_dl._runtime._memory import machine_bytes as machine_bytes
 from sklearn_dl._runtime._random import draw_seed as draw_seed
 from sklearn_dl._runtime._random import keyed_generator as keyed_generator
 from sklearn_dl._runtime._random import reseed as reseed

@@ -1,5 +1,6 @@
 """Fingerprint of any object: the same in another process, another for another value."""
 
+import contextlib
 import copyreg
 import dis
 import functools
@@ -12,7 +13,7 @@ import types
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import count
 from pathlib import Path
@@ -75,7 +76,7 @@ def fingerprint_text(value: Any, *, skip: tuple[str, ...] = ()) -> str:
 class _Open:
     """A value that is being written: its parts, and the texts of the first of them."""
 
-    def __init__(self, value: Any, parts: list[Any], finish: Finish, level: int):
+    def __init__(self, value: Any, parts: Sequence[Any], finish: Finish, level: int):
         self.value, self.parts, self.finish = value, parts, finish
         self.texts: list[str] = []
         self.reach = level  # the outermost level that it refers to
@@ -150,13 +151,12 @@ class _Writer:
         self.done[id(top.value)] = top.value, again
         return text
 
-    def parts(self, value: Any) -> str | tuple[list[Any], Finish]:
+    def parts(self, value: Any) -> str | tuple[Sequence[Any], Finish]:
         """Return the parts of a value, and what makes a text of theirs."""
         kind = type(value)
-        if kind is list:
-            return value, lambda texts: f"[{', '.join(texts)}]"
-        if kind is tuple:
-            return [*value], lambda texts: f"({', '.join(texts)})"
+        if kind in (list, tuple):
+            form = "[{}]" if kind is list else "({})"
+            return value, lambda texts: form.format(", ".join(texts))
         if kind in (set, frozenset):
             return [*value], lambda texts: f"{kind.__name__} {sorted(texts)}"
         if kind in (dict, MappingProxyType):
@@ -246,15 +246,12 @@ def _after(form: str, end: str = "") -> Finish:
 
 def _members(value: type) -> dict[str, Any]:
     """Return what tells a class from others, its bases aside."""
+    own = vars(value)
+    methods = {n: m for n, m in own.items() if isinstance(m, _MEMBERS)}
     if issubclass(value, Enum):
-        own = {k: m for k, m in vars(value).items() if isinstance(m, _MEMBERS)}
-        return {**own, "__members__": [(m.name, m.value) for m in value]}
-    return {
-        key: member
-        for key, member in vars(value).items()
-        if isinstance(member, _MEMBERS)
-        or not (key.startswith("_abc_") or key[:2] == key[-2:] == "__")
-    }
+        return {**methods, "__members__": [(m.name, m.value) for m in value]}
+    idle = {n for n in own if n.startswith("_abc_") or n[:2] == n[-2:] == "__"}
+    return {n: m for n, m in own.items() if n in methods or n not in idle}
 
 
 def _object_parts(value: Any) -> tuple[list[Any], Finish]:
@@ -329,11 +326,10 @@ def _globals_read(code: CodeType) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 def _source(value: Any) -> str | None:
     """Return the code of what torch has scripted or traced."""
-    try:
-        code = value.code
-    except Exception:  # a scripted module raises errors of its own
-        return None
-    return code if isinstance(code, str) else None
+    with contextlib.suppress(Exception):  # a scripted module raises errors of its own
+        if isinstance(code := value.code, str):
+            return code
+    return None
 
 
 def package_versions(kinds: Iterable[type]) -> dict[str, str]:

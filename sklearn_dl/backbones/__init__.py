@@ -13,9 +13,6 @@ from sklearn_dl.backbones._backbone import named_tensors as named_tensors
 from sklearn_dl.backbones._backbone import place as place
 from sklearn_dl.backbones._cut import find_head as find_head
 from sklearn_dl.backbones._cut import find_layers
-from sklearn_dl.backbones._cut import looks_channels_last as looks_channels_last
-from sklearn_dl.backbones._cut import pool as pool
-from sklearn_dl.backbones._cut import run as run
 from sklearn_dl.backbones._load import assemble_torchvision as assemble_torchvision
 from sklearn_dl.backbones._load import forget_shared as forget_shared
 from sklearn_dl.backbones._load import input_size as input_size

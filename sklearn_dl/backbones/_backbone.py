@@ -21,6 +21,7 @@ from sklearn_dl.backbones._zoo import unknown_name
 _Module = TypeVar("_Module", bound=nn.Module)
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _KNOWN_CODE = {"torch", "torchvision", "timm"}
+_preprocessing_text = lru_cache(maxsize=64)(fingerprint_text)
 _INTERNAL = frozenset([*vars(nn.Module()), "_compiled_call_impl"])
 
 
@@ -366,11 +367,6 @@ def around(network: nn.Module, kept: Kept, attributes: dict[str, Any]) -> Backbo
     return shell
 
 
-@lru_cache(maxsize=64)
-def _preprocessing_text(preprocessing: Preprocessing) -> str:
-    return fingerprint_text(preprocessing)
-
-
 def _steps(preprocessing: Any) -> list[type]:
     """Return the classes that decide what the pixels are."""
     transform = getattr(preprocessing, "transform", None)
@@ -448,7 +444,7 @@ def place(network: _Module, device: torch.device, dtype: torch.dtype) -> _Module
     backbones = _backbones(network)
     # Settled backbones know where they are.
     known = [b for b in backbones if b._kept.place == where]
-    rest = [network] if network not in known else []
+    rest: list[nn.Module] = [network] if network not in known else []
     if known and rest:
         rest = [part for part in network.children() if part not in known]
     tensors = (t for part in rest for t in (*part.parameters(), *part.buffers()))

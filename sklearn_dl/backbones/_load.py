@@ -47,6 +47,7 @@ from sklearn_dl.backbones._weights import (
     Checkpoint,
     cached_path,
     fetch,
+    first_line,
     is_path,
     load_state,
     prepare_state,
@@ -235,13 +236,8 @@ def assemble_torchvision(
     for part in module.modules() if not pretrained else ():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.momentum = part.momentum and max(part.momentum, 0.1)
-    facts = {
-        "name": name,
-        "min_size": _smallest(name, size),
-        "preprocessing": preprocessing,
-        "pretrained": pretrained,
-        "layer": layer,
-    }
+    facts: dict[str, Any] = {"name": name, "min_size": _smallest(name, size)}
+    facts |= {"preprocessing": preprocessing, "pretrained": pretrained, "layer": layer}
     return _described(module, stages, tapped, size, facts), known, head
 
 
@@ -288,10 +284,9 @@ def _described(
             break
         except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
             if device == devices[-1]:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise ValueError(
                     f"{facts['name']!r} does not take images of {size[0]} x {size[1]} "
-                    f"pixels: {reason[:200]}"
+                    f"pixels: {first_line(error)}"
                 ) from error
     if tapped is not None:
         if tapped not in trial.called:
@@ -302,14 +297,10 @@ def _described(
         drop_unused(module, trial)
     point, pooling = split_layer(facts["layer"])
     shape, ndim = trial.shape, len(trial.shape)
-    valid: dict[int, tuple[str | None, ...]] = {
-        2: (None, "flatten"),
-        3: (None, *POOLINGS),
-        4: (None, "avg", "max", "flatten"),
-    }
+    valid = {2: ("flatten",), 3: POOLINGS, 4: ("avg", "max", "flatten")}
     # "cls" is a vision transformer's own way.
     own = ndim == 2 and point == "pre_logits" and pooling == "cls"
-    if not own and pooling not in valid.get(ndim, ()):
+    if ndim not in valid or (not own and pooling not in (None, *valid[ndim])):
         raise ValueError(
             f"pooling={pooling!r} does not apply to layer={point!r}, whose output has "
             f"the shape {('n', *shape[1:])}."
@@ -344,21 +335,11 @@ def _load_callable(
     if image_size is not None:
         chosen = chosen.replace_image_size(image_size)
     tapped = _cut_callable(module, split_layer(layer)[0])
-    facts = {
-        "name": name,
-        "min_size": smallest,
-        "preprocessing": chosen,
-        "pretrained": weights is not None,
-        "layer": layer,
-    }
-    loaded = _described(
-        module,
-        find_stages(module, torchvision=False),
-        tapped,
-        chosen.output_size or (224, 224),
-        facts,
-        devices=("meta", "real"),
-    )
+    facts = {"name": name, "min_size": smallest, "preprocessing": chosen}
+    facts |= {"pretrained": weights is not None, "layer": layer}
+    stages = find_stages(module, torchvision=False)
+    size = chosen.output_size or (224, 224)
+    loaded = _described(module, stages, tapped, size, facts, devices=("meta", "real"))
     if checkpoint is not None:
         state = prepare_state(checkpoint, known, *heads)
         load_state(module, checkpoint, state, name=name, known=known)
@@ -495,16 +476,15 @@ def share(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Backb
 def forget_shared() -> None:
     """Let go of the backbones that are kept for those who ask next."""
     with ONCE.lock:
-        _SHARED.clear()
+        _SHARED.requested.clear()
+        _SHARED.contents.clear()
+        _SHARED.recent.clear()
 
 
 class _Registry:
     """The networks that are shared: found by request, and by content."""
 
     def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
         self.requested: WeakValueDictionary[tuple, Kept] = WeakValueDictionary()
         self.contents: WeakValueDictionary[tuple, Kept] = WeakValueDictionary()
         self.recent: list[Kept] = []

@@ -121,13 +121,9 @@ class Preprocessing:
             Of the kind and dtype that came in.
         """
         if self.resize_size is not None:
-            size = self.resize_size
-            image = F.resize(
-                image,
-                [size] if isinstance(size, int) else list(size),
-                interpolation=InterpolationMode(self.interpolation),
-                antialias=self.antialias,
-            )
+            side, mode = self.resize_size, InterpolationMode(self.interpolation)
+            size = [side] if isinstance(side, int) else list(side)
+            image = F.resize(image, size, mode, antialias=self.antialias)
         if self.crop_size is not None:
             image = F.center_crop(image, list(self.crop_size))
         return image
@@ -202,10 +198,8 @@ class Preprocessing:
                 f"A preprocessing needs the fields {sorted(required)} and may have "
                 f"{sorted(names - required)}; got {state!r:.200}."
             )
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in state.items()
-        }
-        return cls(**values)
+        lists = {k: tuple(v) for k, v in state.items() if isinstance(v, list)}
+        return cls(**{**state, **lists})
 
 
 @dataclass(frozen=True)
@@ -312,10 +306,6 @@ def preprocessing_from_timm(module: torch.nn.Module) -> Preprocessing | None:
     resize: int | Size = math.floor(min(height, width) / crop_pct)
     if height != width or config.get("crop_mode") == "squash":
         resize = (math.floor(height / crop_pct), math.floor(width / crop_pct))
-    return Preprocessing(
-        resize_size=resize,
-        crop_size=(height, width),
-        mean=_floats(config["mean"]),
-        std=_floats(config["std"]),
-        interpolation=config.get("interpolation") or "bilinear",
-    )
+    mean, std = _floats(config["mean"]), _floats(config["std"])
+    mode = config.get("interpolation") or "bilinear"
+    return Preprocessing(resize, (height, width), mean, std, mode)

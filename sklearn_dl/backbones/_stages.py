@@ -33,7 +33,7 @@ def _by_stride(path: str) -> Callable[[nn.Module], dict[str, str]]:
     """
 
     def starts(module: nn.Module) -> dict[str, str]:
-        found = []
+        found: list[str] = []
         for name, child in module.get_submodule(path).named_children():
             strides = [m.stride for m in child.modules() if isinstance(m, nn.Conv2d)]
             if (2, 2) in strides or not found:

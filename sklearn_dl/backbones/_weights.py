@@ -50,9 +50,8 @@ def is_path(weights: Any, entries: Mapping[str, Any] | tuple[str, ...] = ()) -> 
         return True
     if not isinstance(weights, str) or weights == "DEFAULT" or weights in entries:
         return False
-    separators = [sep for sep in ("/", os.sep, os.altsep) if sep]
     return (
-        any(sep in weights for sep in separators)
+        any(sep in weights for sep in ("/", os.sep, os.altsep) if sep)
         or Path(weights).suffix.lower() in _SUFFIXES
         or os.path.exists(weights)
     )
@@ -78,7 +77,7 @@ def fetch(entry: WeightsEnum) -> Path:
     # A URLError is an OSError; a wrong hash gives a RuntimeError.
     except (OSError, HTTPException, RuntimeError) as error:
         raise OSError(
-            f"The weights {entry} could not be downloaded ({_first_line(error)}).\n"
+            f"The weights {entry} could not be downloaded ({first_line(error)}).\n"
             f"Wanted: {entry.url}\n"
             f"Looked for: {path}\n"
             "Put the file there, or give its path as weights='path/to/file', or use "
@@ -141,7 +140,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
 def _damaged(path: Path, error: Exception) -> str:
     # What torch says of a pickle it can't read is advice to run the code in it.
     unsafe = isinstance(error, pickle.UnpicklingError)
-    reason = "" if unsafe else f" ({_first_line(error)})"
+    reason = "" if unsafe else f" ({first_line(error)})"
     return (
         f"{path} ({path.stat().st_size} bytes) cannot be read as weights: it is empty, "
         f"cut off or of another format{reason}."
@@ -180,7 +179,8 @@ def strip_prefix(state: dict[str, Any], own: set[str]) -> dict[str, Any]:
     return state
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, or its name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
