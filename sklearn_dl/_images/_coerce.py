@@ -177,13 +177,12 @@ def _from_objects(X: np.ndarray, image_shape: ImageShape) -> ImageSource:
 
 
 def _refuse_columns_of_images(X: np.ndarray) -> None:
-    for row, values in enumerate(X):
-        for column, value in enumerate(values):
-            if _form(value) in _IMAGES:
-                raise ValueError(
-                    f"X has {X.shape[1]} columns and a {_form(value)} in row {row}, "
-                    f"column {column}: images take one column, X[:, [{column}]]."
-                )
+    for (row, column), value in np.ndenumerate(X):
+        if _form(value) in _IMAGES:
+            raise ValueError(
+                f"X has {X.shape[1]} columns and a {_form(value)} in row {row}, "
+                f"column {column}: images take one column, X[:, [{column}]]."
+            )
 
 
 def _from_sequence(

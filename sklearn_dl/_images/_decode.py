@@ -101,10 +101,8 @@ def read_image(image: Any) -> Image.Image:
             return _to_rgb(image)
     if isinstance(image, np.ndarray) or is_tensor(image):
         return _from_array(image)
-    raise TypeError(
-        "an image is a path, bytes, a PIL image or an array, got "
-        f"{type(image).__name__}"
-    )
+    kind = type(image).__name__
+    raise TypeError(f"an image is a path, bytes, a PIL image or an array, got {kind}")
 
 
 def _from_array(array: Any) -> Image.Image:
@@ -117,10 +115,8 @@ def _from_array(array: Any) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
-        raise ValueError(
-            f"{image.width} x {image.height} pixels, more than the limit of {limit}. "
-            f"{_BOMB_ADVICE}"
-        )
+        size = f"{image.width} x {image.height} pixels"
+        raise ValueError(f"{size}, more than the limit of {limit}. {_BOMB_ADVICE}")
     image.load()
     turn = _TRANSPOSE.get(_orientation(image))
     rgb = _convert(image)

@@ -61,9 +61,8 @@ def fingerprint_text(value: Any, *, skip: tuple[str, ...] = ()) -> str:
     - Dicts and sets are the same in any order.
     - Functions are told by their code, defaults and closure, and by the globals that
       the code names, with those that they name; classes by their methods and
-      attributes. Modules, and all of torch, torchvision, timm, NumPy, Pillow,
-      scikit-learn and the standard library, by their names; other installed packages
-      by the code of what is used, without its globals.
+      attributes; modules, and what `_NAMED` lists, by their names; other installed
+      packages by the code of what is used, without its globals.
     - Objects are told by their class and by what pickle would keep of them; networks by
       their settings, parameters and buffers, without hooks. What can't be pickled and
       has no attributes (a generator, a pointer) equals nothing but itself, in this

@@ -169,7 +169,7 @@ def _find_weights(
     weights = packaged(name, weights)
     if is_path(weights, tuple(weight_entries(name))):
         checkpoint = read_checkpoint(weights)
-        entry = _entry_of_size(name, checkpoint, entry)
+        entry = _of_size(name, checkpoint, entry)
         return checkpoint, entry, checkpoint.preprocessing or entry_preprocessing(entry)
     if not isinstance(weights, str | WeightsEnum):
         raise TypeError(
@@ -185,9 +185,7 @@ def _find_weights(
     return checkpoint, entry, entry_preprocessing(entry)
 
 
-def _entry_of_size(
-    name: str, checkpoint: Checkpoint, entry: WeightsEnum
-) -> WeightsEnum:
+def _of_size(name: str, checkpoint: Checkpoint, entry: WeightsEnum) -> WeightsEnum:
     """Prefer the entry for the image size that a vision transformer's file shows."""
     size = vit_image_size(prepare_state(checkpoint, {"class_token"}))
     for other in [entry, *weight_entries(name).values()]:
@@ -353,16 +351,14 @@ def _call(backbone: Callable[[], nn.Module]) -> nn.Module:
             "backbone is a module; give a function that returns it, such as "
             "backbone=lambda: module."
         )
-    module = backbone()
+    module, named = backbone(), f"The backbone callable {_callable_name(backbone)!r}"
     if not isinstance(module, nn.Module):
-        raise TypeError(
-            f"The backbone callable {_callable_name(backbone)!r} must return a "
-            f"torch.nn.Module, got {type(module).__name__}."
-        )
+        kind = type(module).__name__
+        raise TypeError(f"{named} must return a torch.nn.Module, got {kind}.")
     if isinstance(module, torch.jit.ScriptModule):
         raise TypeError(
-            f"The backbone callable {_callable_name(backbone)!r} returns a scripted "
-            "network, whose parts can't be hooked: return the module it was made from."
+            f"{named} returns a scripted network, whose parts can't be hooked: return "
+            "the module it was made from."
         )
     return deepcopy(module)
 

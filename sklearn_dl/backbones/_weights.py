@@ -102,10 +102,8 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
         raise ValueError(f"{path} holds no state dict but {type(content).__name__}.")
     odd = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
     if odd:
-        raise ValueError(
-            f"{path} holds no state dict: {odd[0]!r} is a "
-            f"{type(content[odd[0]]).__name__}, not a tensor ({len(odd)} such keys)."
-        )
+        what = f"{odd[0]!r} is a {type(content[odd[0]]).__name__}, not a tensor"
+        raise ValueError(f"{path} holds no state dict: {what} ({len(odd)} such keys).")
     if preprocessing is not None:
         preprocessing = _read_preprocessing(path, preprocessing)
     return Checkpoint(path, dict(content), preprocessing)
