@@ -32,25 +32,18 @@ def is_tensor(obj: Any) -> bool:
     return torch is not None and isinstance(obj, torch.Tensor)
 
 
-# ---------------------------------------------------------------- what axes mean
-
-
 def check_image_shape(image_shape: Any) -> tuple[int, ...] | None:
     """Return `image_shape` as a tuple of two or three sizes, or None."""
     if image_shape is None:
         return None
     try:
         shape = tuple(int(size) for size in image_shape)
-        whole = all(
-            size == given for size, given in zip(shape, image_shape, strict=True)
-        )
+        whole = shape == tuple(image_shape)
     except (TypeError, ValueError):
         shape, whole = (), False
     if not whole or len(shape) not in (2, 3) or min(shape) < 1:
-        raise ValueError(
-            "image_shape must be (height, width) or (height, width, channels), "
-            f"got {image_shape!r}."
-        )
+        wanted = "(height, width) or (height, width, channels)"
+        raise ValueError(f"image_shape must be {wanted}, got {image_shape!r}.")
     if len(shape) == 3 and shape[2] not in CHANNELS:
         hint = " Channels come last." if shape[0] in CHANNELS else ""
         raise ValueError(
@@ -78,23 +71,8 @@ def row_shape(n_features: int, image_shape: tuple[int, ...] | None) -> tuple[int
     return (side + 1, side + 1, 1)
 
 
-def warn_if_padded(n_features: int, shape: tuple[int, ...]) -> None:
-    """Say that rows are filled up with zeros to make a square."""
-    if math.prod(shape) != n_features:
-        warnings.warn(
-            f"X has {n_features} columns, which is neither a square (grey) nor three "
-            f"squares (RGB): rows are filled up with zeros to {shape[0]} x {shape[1]} "
-            "grey images. Give image_shape=(height, width[, channels]).",
-            UserWarning,
-            stacklevel=2,
-        )
-
-
 def read_axes(
-    shape: tuple[int, ...],
-    *,
-    channels_first: bool = False,
-    image_shape: tuple[int, ...] | None = None,
+    shape: tuple[int, ...], channels_first: bool, image_shape: Any = None
 ) -> tuple[str, tuple[int, ...]]:
     """Return "grey", "last" or "first", where channels are, and (H, W, C) of an image.
 
@@ -135,9 +113,6 @@ def arrange(block: np.ndarray, layout: str) -> np.ndarray:
     return block.transpose(0, 2, 3, 1) if layout == "first" else block
 
 
-# ------------------------------------------------------------- what numbers mean
-
-
 def check_kind(dtype: np.dtype) -> None:
     """Refuse numbers that no pixel can be."""
     if dtype.kind == "c":
@@ -146,7 +121,7 @@ def check_kind(dtype: np.dtype) -> None:
         raise TypeError(f"X of dtype {dtype} holds no pixels.")
 
 
-def value_range(data: Any) -> tuple[float, float]:
+def value_range(data: Any, first: int = 0) -> tuple[float, float]:
     """Return the lowest and highest value, refusing NaN and infinity by their row."""
     low, high = math.inf, -math.inf
     step = max(1, _BLOCK_VALUES // max(1, math.prod(data.shape[1:])))
@@ -154,7 +129,7 @@ def value_range(data: Any) -> tuple[float, float]:
         block = np.asarray(data[start : start + step])
         block_low, block_high = float(block.min()), float(block.max())
         if not -FLOAT32_MAX <= block_low <= block_high <= FLOAT32_MAX:
-            _refuse_not_finite(block, start)
+            _refuse_not_finite(block, first + start)
         low, high = min(low, block_low), max(high, block_high)
     return low, high
 
@@ -164,11 +139,9 @@ def _refuse_not_finite(block: np.ndarray, start: int) -> None:
     with np.errstate(invalid="ignore"):
         bad = ~(np.abs(rows) <= FLOAT32_MAX)
     row = int(np.flatnonzero(bad.any(axis=1))[0])
-    what = (
-        "NaN"
-        if np.isnan(rows[row]).any()
-        else "infinity or a value too large for dtype('float32')"
-    )
+    what = "infinity or a value too large for dtype('float32')"
+    if np.isnan(rows[row]).any():
+        what = "NaN"
     raise ValueError(f"Input X contains {what}: first in row {start + row}.")
 
 
@@ -178,8 +151,10 @@ def pixel_rule(data: Any, *, rows: bool, warn: bool = True) -> str:
     Integers in 0-255 become uint8, which means x / 255 as it does outside of it.
     """
     dtype = data.dtype
-    if dtype == np.uint8 or dtype.kind == "b":
-        return "bits" if dtype.kind == "b" else "bytes"
+    if dtype == np.uint8:
+        return "bytes"
+    if dtype.kind == "b":
+        return "bits"
     low, high = value_range(data)
     if warn:
         warn_about_range(dtype, low, high, rows=rows)
@@ -210,9 +185,8 @@ def warn_about_range(dtype: np.dtype, low: float, high: float, *, rows: bool) ->
     if dtype.kind == "f" and not 0 <= low <= high <= 1:
         message = f"X has float pixels {span}: floats are taken as [0, 1] as they are."
         if low >= 0 and 2 < high <= 255:
-            message += (
-                " These look like 0-255: divide X by 255, or pass X.astype('uint8')."
-            )
+            hint = "divide X by 255, or pass X.astype('uint8')"
+            message += f" These look like 0-255: {hint}."
     elif dtype == np.uint16 and not rows:
         if high <= 255:
             message = (
@@ -248,11 +222,10 @@ def image_array(array: Any) -> np.ndarray:
     stack = as_numpy(array)[None]
     check_kind(stack.dtype)
     if stack.ndim not in (3, 4) or 0 in stack.shape:
-        raise ValueError(
-            f"an image is (H, W), (H, W, C) or (C, H, W), got shape {stack.shape[1:]}"
-        )
+        wanted = "(H, W), (H, W, C) or (C, H, W)"
+        raise ValueError(f"an image is {wanted}, got shape {stack.shape[1:]}")
     layout = "grey"
     if stack.ndim == 4:
-        layout, _ = read_axes(stack.shape, channels_first=is_tensor(array))
+        layout, _ = read_axes(stack.shape, is_tensor(array))
     pixels = as_pixels(stack, pixel_rule(stack, rows=False, warn=False))
     return np.array(over_white(arrange(pixels, layout))[0], order="C")

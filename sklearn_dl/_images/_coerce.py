@@ -1,9 +1,11 @@
-"""Any X -> a source of images."""
+"""Any X -> a source of images, and the images of X that cannot be decoded."""
 
 import math
 import numbers
 import os
+import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,9 @@ from sklearn_dl._images._arrays import (
     row_shape,
     value_range,
     warn_about_range,
-    warn_if_padded,
 )
+from sklearn_dl._images._decode import Failure, ImageDecodeError
+from sklearn_dl._images._digests import call_each
 from sklearn_dl._images._source import (
     ArraySource,
     DatasetItem,
@@ -47,42 +50,16 @@ _IMAGES = {_PATH, _BYTES, _PIL, _ARRAY, _ITEM}
 def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     """Read any accepted X as a row-indexable source of images, decoded when asked for.
 
-    Parameters
-    ----------
-    X : array, tensor, list, tuple, Series or DataFrame
-        Images: arrays (n, H, W), (n, H, W, C), (n, C, H, W) with 1, 3 or 4 channels;
-        rows of pixels (n, H*W*C); paths, PIL images, encoded bytes, arrays of
-        different sizes or dataset items, in one dimension or in one column. A source
-        is returned as it is.
-    image_shape : (H, W) or (H, W, C), default=None
-        What a row of pixels is, channels last. By default a square, grey or RGB; rows
-        that are neither are filled up with zeros, with a warning. Images that
-        have a shape of their own must agree with it; paths, PIL images and bytes are
-        not looked at.
+    X holds arrays (n, H, W), (n, H, W, C), (n, C, H, W) with 1, 3 or 4 channels; rows
+    of pixels (n, H*W*C); or paths, PIL images, encoded bytes, arrays of different sizes
+    or dataset items, in one dimension or in one column. A source is returned as it is.
+    `image_shape` is what a row of pixels is, channels last: by default a square, grey
+    or RGB. Images that have a shape of their own must agree with it; paths, PIL images
+    and bytes are not looked at.
 
-    Raises
-    ------
-    ValueError
-        If X is empty, mixes forms, holds NaN, infinity or missing values, or
-        contradicts `image_shape`.
-    TypeError
-        If X is a single image or nothing that holds images.
-
-    Notes
-    -----
     The dtype of numbers says what they mean: uint8 is 0-255; bool is black and white;
     other integers are divided by 255; uint16 images (not rows of pixels) by 65535;
     floats are taken as [0, 1] as they are. Transparency is laid over white.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_dl._images import as_source
-    >>> source = as_source(np.zeros((2, 3, 8, 6)))
-    >>> source.image_shape
-    (8, 6, 3)
-    >>> source[1].shape
-    (8, 6, 3)
     """
     if isinstance(X, ImageSource):
         return X
@@ -112,6 +89,47 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     raise TypeError(f"{_ACCEPTED}; got {type(X).__name__}.{hint}")
 
 
+def verify_images(X: Any) -> pd.DataFrame:
+    """Decode every image of X once and list those that fail.
+
+    Parameters
+    ----------
+    X : any form of images
+        Paths, a loader's ``data``, PIL images, encoded bytes, arrays.
+
+    Returns
+    -------
+    failures : DataFrame with columns "row", "path" and "reason"
+        One row for each image that cannot be decoded; empty if all can. ``path`` is
+        None for images that have none.
+
+    Examples
+    --------
+    >>> from sklearn_dl.datasets import verify_images
+    >>> verify_images(["/no/such.jpg"])
+       row          path        reason
+    0    0  /no/such.jpg  no such file
+    """
+    source = as_source(X)
+    failures: list[Failure] = []
+    if not source.stackable:  # arrays are decoded
+        # A dataset need not be thread-safe.
+        threads = min(8, os.cpu_count() or 1) if source.kind == "paths" else 1
+        look = partial(_failure, source)
+        for found in call_each(look, range(len(source)), threads):
+            failures.extend(found)
+    table = pd.DataFrame(failures, columns=["row", "path", "reason"])
+    return table.astype({"row": int, "path": object, "reason": object})
+
+
+def _failure(source: ImageSource, row: int) -> list[Failure]:
+    try:
+        source[row]
+    except ImageDecodeError as error:
+        return error.failures
+    return []
+
+
 def _from_frame(X: pd.DataFrame, image_shape: ImageShape) -> ImageSource:
     if all(pd.api.types.is_numeric_dtype(dtype) for dtype in X.dtypes):
         if any(pd.api.types.is_extension_array_dtype(dtype) for dtype in X.dtypes):
@@ -124,11 +142,8 @@ def _without_nullable(X: pd.DataFrame) -> pd.DataFrame:
     """Turn complete nullable columns into plain ones; check_array makes them floats."""
     if X.isna().to_numpy().any():
         return X
-    dtypes = [
-        getattr(dtype, "numpy_dtype", getattr(dtype, "subtype", dtype))
-        for dtype in X.dtypes
-    ]
-    return pd.DataFrame(X.to_numpy(dtype=np.result_type(*dtypes)))
+    plain = [getattr(d, "numpy_dtype", getattr(d, "subtype", d)) for d in X.dtypes]
+    return pd.DataFrame(X.to_numpy(dtype=np.result_type(*plain)))
 
 
 def _from_array(X: np.ndarray, image_shape: ImageShape) -> ImageSource:
@@ -162,13 +177,12 @@ def _from_objects(X: np.ndarray, image_shape: ImageShape) -> ImageSource:
 
 
 def _refuse_columns_of_images(X: np.ndarray) -> None:
-    for row, values in enumerate(X):
-        for column, value in enumerate(values):
-            if _form(value) in _IMAGES:
-                raise ValueError(
-                    f"X has {X.shape[1]} columns and a {_form(value)} in row {row}, "
-                    f"column {column}: images take one column, X[:, [{column}]]."
-                )
+    for (row, column), value in np.ndenumerate(X):
+        if _form(value) in _IMAGES:
+            raise ValueError(
+                f"X has {X.shape[1]} columns and a {_form(value)} in row {row}, "
+                f"column {column}: images take one column, X[:, [{column}]]."
+            )
 
 
 def _from_sequence(
@@ -195,9 +209,8 @@ def _from_plain_values(
 ) -> ImageSource:
     if _OTHER in forms:
         row = forms.index(_OTHER)
-        raise TypeError(
-            f"{_ACCEPTED}; row {row} is of type {type(values[row]).__name__}."
-        )
+        kind = type(values[row]).__name__
+        raise TypeError(f"{_ACCEPTED}; row {row} is of type {kind}.")
     if all(form == _MISSING for form in forms):
         raise ValueError(_missing(values, 0))
     if _NESTED in forms:
@@ -207,9 +220,8 @@ def _from_plain_values(
         except ValueError as error:
             if "inhomogeneous" not in str(error):
                 raise
-            raise ValueError(
-                f"The rows of X are of different lengths: {error}"
-            ) from None
+            text = f"The rows of X are of different lengths: {error}"
+            raise ValueError(text) from None
     return _from_numbers(np.asarray(values, dtype=float), image_shape)
 
 
@@ -219,9 +231,8 @@ def _refuse_mixture(values: Sequence[Any], forms: list[str]) -> None:
     row = next((row for row, form in enumerate(forms) if form != forms[0]), None)
     if row is not None:
         what = type(values[row]).__name__ if forms[row] == _OTHER else forms[row]
-        raise ValueError(
-            f"X mixes forms: row 0 is a {forms[0]}, row {row} is a {what}."
-        )
+        text = f"X mixes forms: row 0 is a {forms[0]}, row {row} is a {what}."
+        raise ValueError(text)
 
 
 def _from_list_of_arrays(
@@ -230,19 +241,13 @@ def _from_list_of_arrays(
     tensors = any(is_tensor(value) for value in values)
     arrays = [as_numpy(value) for value in values]
     if len({(array.shape, array.dtype) for array in arrays}) == 1:
-        return _from_stack(
-            StackedList(arrays), image_shape, tensors, n_features=n_features
-        )
+        return _from_stack(StackedList(arrays), image_shape, tensors, n_features)
     spans: dict[np.dtype, tuple[float, float]] = {}
     for row, array in enumerate(arrays):
         if array.ndim not in (2, 3) or array.size == 0:
             raise ValueError(f"Row {row} of X is no image: its shape is {array.shape}.")
         check_kind(array.dtype)
-        try:
-            low, high = value_range(array[None])
-        except ValueError as error:
-            text = str(error).replace("first in row 0", f"first in row {row}")
-            raise ValueError(text) from None
+        low, high = value_range(array[None], first=row)
         before = spans.get(array.dtype, (low, high))
         spans[array.dtype] = (min(low, before[0]), max(high, before[1]))
     for dtype, (low, high) in spans.items():
@@ -261,24 +266,26 @@ def _from_numbers(
     X = check_array(X, ensure_all_finite=False, input_name="X")
     check_kind(X.dtype)
     shape = row_shape(X.shape[1], image_shape)
-    warn_if_padded(X.shape[1], shape)
+    if math.prod(shape) != X.shape[1]:
+        warnings.warn(
+            f"X has {X.shape[1]} columns, which is neither a square (grey) nor three "
+            f"squares (RGB): rows are filled up with zeros to {shape[0]} x {shape[1]} "
+            "grey images. Give image_shape=(height, width[, channels]).",
+            UserWarning,
+            stacklevel=2,
+        )
     return ArraySource(X, pixel_rule(X, rows=True), "rows", shape, X.shape[1])
 
 
 def _from_stack(
-    X: Any,
-    image_shape: ImageShape,
-    channels_first: bool,
-    n_features: int | None = None,
+    X: Any, image_shape: ImageShape, channels_first: bool, n_features: int | None = None
 ) -> ImageSource:
     check_kind(X.dtype)
     if X.shape[0] == 0:
         raise ValueError(_no_samples(X.shape))
     if math.prod(X.shape) == 0:
         raise ValueError(f"X of shape {tuple(X.shape)} holds images without pixels.")
-    layout, shape = read_axes(
-        X.shape, channels_first=channels_first, image_shape=image_shape
-    )
+    layout, shape = read_axes(X.shape, channels_first, image_shape)
     return ArraySource(X, pixel_rule(X, rows=False), layout, shape, n_features)
 
 
@@ -311,7 +318,5 @@ def _missing(values: Sequence[Any], row: int) -> str:
 
 
 def _no_samples(shape: tuple[int, ...]) -> str:
-    return (
-        f"Found array with 0 sample(s) (shape={tuple(shape)}) while a minimum of 1 is "
-        "required."
-    )
+    found = f"Found array with 0 sample(s) (shape={tuple(shape)})"
+    return f"{found} while a minimum of 1 is required."

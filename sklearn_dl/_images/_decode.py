@@ -1,16 +1,20 @@
-"""Anything that is one image -> a PIL image in RGB."""
+"""Anything that is one image -> a PIL image in RGB, or the error that says why not."""
 
 import io
 import os
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from sklearn_dl._images._arrays import image_array, is_tensor
-from sklearn_dl._images._errors import BOMB_ADVICE, ImageDecodeError, reason_of
 
+Failure = tuple[int | None, str | None, str]  # row, path, reason
+
+_PRINTED = 10
+_BOMB_ADVICE = "If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS (None: no limit)"
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -97,10 +101,8 @@ def read_image(image: Any) -> Image.Image:
             return _to_rgb(image)
     if isinstance(image, np.ndarray) or is_tensor(image):
         return _from_array(image)
-    raise TypeError(
-        "an image is a path, bytes, a PIL image or an array, got "
-        f"{type(image).__name__}"
-    )
+    kind = type(image).__name__
+    raise TypeError(f"an image is a path, bytes, a PIL image or an array, got {kind}")
 
 
 def _from_array(array: Any) -> Image.Image:
@@ -113,10 +115,8 @@ def _from_array(array: Any) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
-        raise ValueError(
-            f"{image.width} x {image.height} pixels, more than the limit of {limit}. "
-            f"{BOMB_ADVICE}"
-        )
+        size = f"{image.width} x {image.height} pixels"
+        raise ValueError(f"{size}, more than the limit of {limit}. {_BOMB_ADVICE}")
     image.load()
     turn = _TRANSPOSE.get(_orientation(image))
     rgb = _convert(image)
@@ -145,10 +145,8 @@ def _has_transparency(image: Image.Image) -> bool:
     if image.mode == "P" and image.palette is not None:
         return "transparency" in image.info or image.palette.mode == "RGBA"
     # an image that was converted from a palette keeps a stale transparent colour
-    stale = image.format is None
-    return (
-        image.mode in ("1", "L", "RGB") and "transparency" in image.info and not stale
-    )
+    current = image.format is not None and "transparency" in image.info
+    return current and image.mode in ("1", "L", "RGB")
 
 
 def _over_white(image: Image.Image) -> Image.Image:
@@ -177,3 +175,77 @@ def _from_float(image: Image.Image) -> Image.Image:
     scale = 255.0 if values.max() <= 1 else 1.0
     grey = np.rint(np.clip(values * scale, 0, 255)).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")
+
+
+class ImageDecodeError(ValueError):
+    """One or more images could not be decoded.
+
+    Parameters
+    ----------
+    failures : list of (row, path, reason) or str
+        Every image that failed: its row in X (None outside of X), its path (None if
+        it has none) and what went wrong; the message prints the first ten. A string is
+        the whole message: so ``torch``'s loader workers rebuild an exception.
+
+    Attributes
+    ----------
+    failures : list of (row, path, reason)
+
+    Examples
+    --------
+    >>> from sklearn_dl._images import ImageDecodeError
+    >>> error = ImageDecodeError([(3, "a.jpg", "no such file")])
+    >>> print(error)
+    1 image could not be decoded: row 3, 'a.jpg': no such file
+    """
+
+    def __init__(self, failures: Iterable[Failure] | str):
+        self.failures: list[Failure] = []
+        if not isinstance(failures, str):
+            failures = self.failures = list(failures)
+        super().__init__(failures)  # `args` is what pickle calls the class with
+
+    def __str__(self) -> str:
+        if not self.failures:
+            return str(self.args[0])
+        lines = [_line(*failure) for failure in self.failures[:_PRINTED]]
+        if len(self.failures) == 1:
+            return f"1 image could not be decoded: {lines[0]}"
+        if len(self.failures) > _PRINTED:
+            lines.append(f"and {len(self.failures) - _PRINTED} more")
+        first = f"{len(self.failures)} images could not be decoded:"
+        return "\n  ".join([first, *lines])
+
+    @classmethod
+    def join(cls, errors: "Iterable[ImageDecodeError]") -> "ImageDecodeError":
+        """One error for all of several, in the order of their rows."""
+        failures = [failure for error in errors for failure in error.failures]
+        return cls(sorted(failures, key=lambda f: -1 if f[0] is None else f[0]))
+
+
+def _line(row: int | None, path: str | None, reason: str) -> str:
+    where = [] if row is None else [f"row {row}"]
+    if path is not None:
+        where.append(repr(path))
+    return f"{', '.join(where)}: {reason}" if where else reason
+
+
+def reason_of(error: Exception, path: str | None = None) -> str:
+    """Say in a few words why an image could not be decoded."""
+    if isinstance(error, ImageDecodeError) and len(error.failures) == 1:
+        return error.failures[0][2]
+    if isinstance(error, FileNotFoundError):
+        url = path is not None and "://" in path
+        return "no such file" + (" (a URL: download it first)" if url else "")
+    if isinstance(error, IsADirectoryError):
+        return "a directory, not an image file"
+    if isinstance(error, PermissionError):
+        # Windows answers a directory with this one
+        directory = path is not None and os.path.isdir(os.path.expanduser(path))
+        return "a directory, not an image file" if directory else "permission denied"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image that Pillow can read"
+    text = str(error) or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        text += f" {_BOMB_ADVICE}"
+    return text

@@ -5,7 +5,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,7 +29,7 @@ _INT64 = 2**63 - 1  # what a database takes
 def digest_image(image: Any) -> bytes:
     """Return the digest of one decoded image: of its pixels, dtype and shape.
 
-    It equals ``source.digest(i)`` where ``source[i]``, which is no file and no bytes,
+    It is that of a row of a source which, being no file and no bytes,
     shows the same pixels in the same form. An image of Pillow in mode "RGB" or "L" is
     taken as it is, any other as `decode_image` gives it; a tensor is (C, H, W).
     """
@@ -55,36 +55,35 @@ def digest_encoded(content: Any) -> bytes:
 
 
 def digest_files(
-    paths: Iterable[str], memory: Any, threads: int
-) -> dict[str, bytes | Exception]:
+    paths: Sequence[str], memory: Any, threads: int
+) -> list[bytes | Exception]:
     """Return the digest of each file, or why it can't be read.
 
     The memory, if any, is asked for files that the process doesn't know, and told of
     those newly read.
     """
-    found: dict[str, bytes | Exception] = {}
-    places: dict[str, str] = {}
+    found: dict[str, Any] = {}  # the place of each path, or why there is none
     stamps: dict[str, Stamp] = {}
     for path in dict.fromkeys(paths):
         try:
-            place = places[path] = os.path.abspath(os.path.expanduser(path))
+            place = found[path] = os.path.abspath(os.path.expanduser(path))
             stamps[place] = _stamp(os.stat(place))
         except (OSError, ValueError) as error:
             found[path] = error
-            places.pop(path, None)
-    digests: dict[str, Any] = _PROCESS.look_up(stamps)
+    digests: dict[Any, Any] = _PROCESS.look_up(stamps)
     unknown = [place for place in stamps if place not in digests]
     if memory is not None and unknown:
-        digests.update(_recall(memory, unknown, stamps))
+        known = memory.known_files([place for place in unknown if _is_text(place)])
+        same = [p for p, (stamp, _) in known.items() if tuple(stamp) == stamps[p]]
+        _PROCESS.remember({p: (stamps[p], known[p][1]) for p in same})
+        digests |= {p: known[p][1] for p in same}
         unknown = [place for place in unknown if place not in digests]
     if unknown:
         read = dict(zip(unknown, call_each(_read_file, unknown, threads), strict=True))
         _remember(read, memory)
         for place, result in read.items():
             digests[place] = result[1] if isinstance(result, tuple) else result
-    for path, place in places.items():
-        found[path] = digests[place]
-    return found
+    return [digests.get(found[path], found[path]) for path in paths]
 
 
 def call_each(
@@ -111,9 +110,6 @@ def call_each(
         pool.shutdown(cancel_futures=True)
 
 
-# --------------------------------------------------------------------------- files
-
-
 class _ProcessMemory:
     """The digests of the files that this process read last."""
 
@@ -123,10 +119,8 @@ class _ProcessMemory:
 
     def look_up(self, stamps: Mapping[str, Stamp]) -> dict[str, bytes]:
         with self.lock:
-            known = {place: self.files.get(place) for place in stamps}
-        return {
-            p: k[1] for p, k in known.items() if k is not None and k[0] == stamps[p]
-        }
+            known = {p: self.files[p] for p in stamps if p in self.files}
+        return {p: digest for p, (stamp, digest) in known.items() if stamp == stamps[p]}
 
     def remember(self, files: Mapping[str, Known]) -> None:
         with self.lock:
@@ -171,22 +165,8 @@ def _read_file(place: str) -> tuple[Stamp | None, bytes]:
     return None if recent else before, digest
 
 
-def _recall(
-    memory: Any, places: list[str], stamps: Mapping[str, Stamp]
-) -> dict[str, bytes]:
-    """Return the digests that a memory has of unchanged files."""
-    known = memory.known_files([place for place in places if _is_text(place)])
-    same = {p: (stamps[p], k[1]) for p, k in known.items() if tuple(k[0]) == stamps[p]}
-    _PROCESS.remember(same)
-    return {place: digest for place, (_, digest) in same.items()}
-
-
 def _remember(read: Mapping[str, Any], memory: Any) -> None:
-    new = {
-        place: result
-        for place, result in read.items()
-        if isinstance(result, tuple) and result[0] is not None
-    }
+    new = {p: r for p, r in read.items() if isinstance(r, tuple) and r[0] is not None}
     _PROCESS.remember(new)
     new = {place: known for place, known in new.items() if _is_text(place)}
     if memory is not None and new:

@@ -16,14 +16,13 @@ from sklearn_dl._images._arrays import (
     is_tensor,
     over_white,
 )
-from sklearn_dl._images._decode import path_of, read_image
+from sklearn_dl._images._decode import ImageDecodeError, path_of, read_image, reason_of
 from sklearn_dl._images._digests import (
     call_each,
     digest_encoded,
     digest_files,
     digest_image,
 )
-from sklearn_dl._images._errors import ImageDecodeError, reason_of
 
 _BLOCK_VALUES = 1 << 22  # pixels digested together
 _IMAGE_KEYS = ("image", "img", "pixel_values")
@@ -34,43 +33,21 @@ class ImageSource(ABC):
 
     ``source[i]`` is a PIL image in RGB or an array (H, W, C) with 1 or 3 channels, of
     uint8 or of float32 in [0, 1].
-
-    Attributes
-    ----------
-    kind : {"pixels", "array", "paths", "objects"}
-        Rows of pixels; other arrays; paths; or PIL images, bytes, arrays of different
-        sizes and dataset items.
-    stackable : bool
-        Whether every row is an array of one shape and dtype, so that `batch` works.
-    thread_safe : bool
-        Whether rows can be read in several threads at once: paths, bytes, PIL images
-        and arrays can, a dataset is what its author made it.
-    digest_reads : bool
-        Whether a digest needs the image to be read each time: True for items of a
-        dataset, which may give another image each time, as random transforms do.
-    image_shape : tuple (H, W, C) or None
-        Shape of every row, where `stackable`.
-    uint8 : bool
-        Whether the rows of what is `stackable` are uint8.
-    n_features : int or None
-        Number of columns of a two-dimensional X.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sklearn_dl._images import as_source
-    >>> source = as_source(np.zeros((5, 784), dtype="uint8"))
-    >>> len(source), source.kind, source.n_features, source.image_shape
-    (5, 'pixels', 784, (28, 28, 1))
     """
 
+    # Rows of "pixels"; another "array"; "paths"; or "objects": PIL images, bytes,
+    # arrays of different sizes and dataset items.
     kind: str
+    # Whether every row is an array of one shape and dtype, so that `batch` works.
     stackable: bool = False
+    # Whether several threads can read at once: a dataset is what its author made it.
     thread_safe: bool = True
+    # Whether a digest needs the image to be read each time: items of a dataset may be
+    # another image each time, as random transforms make them.
     digest_reads: bool = False
-    image_shape: tuple[int, int, int] | None = None
-    uint8: bool = False
-    n_features: int | None = None
+    image_shape: tuple[int, int, int] | None = None  # of every row, where `stackable`
+    uint8: bool = False  # whether the rows of what is `stackable` are
+    n_features: int | None = None  # columns of a two-dimensional X
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -98,13 +75,7 @@ class ImageSource(ABC):
         """Return the path of row `i`, or None if it has none."""
         return None
 
-    def digest(self, i: int) -> bytes:
-        """Return the digest of what row `i` shows; see `digests`."""
-        return self.digests([i])[0]
-
-    def digests(
-        self, rows: Any, *, memory: Any = None, threads: int = 1
-    ) -> list[bytes]:
+    def digests(self, rows: Any, *, memory: Any = None, threads: int = 1) -> list[Any]:
         """Return the digests of what some rows show, 32 bytes each.
 
         They are SHA-256: of the encoded content for paths and encoded bytes, which so
@@ -113,34 +84,18 @@ class ImageSource(ABC):
 
         A file's digest is remembered in the process, and not read again, as long as its
         path leads to the same size, times of change, inode and device; unless it was
-        changed within two seconds before it was read.
-
-        Parameters
-        ----------
-        rows : sequence of int, or boolean mask of shape (n,)
-            Rows of X, in any order, also more than once.
-        memory : object with ``known_files`` and ``remember_files``, default=None
-            What knows the digests of files beyond this process, by absolute paths;
-            see `sklearn_dl._extraction`.
-        threads : int, default=1
-            How many images are read at a time, where `thread_safe`.
-
-        Raises
-        ------
-        ImageDecodeError
-            Naming every row of `rows` that can't be read.
+        changed within two seconds before it was read. `memory` knows files beyond this
+        process, by absolute paths (``known_files`` and ``remember_files``). An
+        ImageDecodeError names every row that can't be read.
         """
         positions = self._positions(rows)
         unique = list(dict.fromkeys(positions))
         digests = self._digests(unique, memory, threads)
-        if any(isinstance(digest, Exception) for digest in digests):
-            both = zip(unique, digests, strict=True)
-            bad = [pair for pair in both if isinstance(pair[1], Exception)]
-            errors = [self._failure(row, error) for row, error in bad]
-            raise ImageDecodeError.join(errors) from bad[0][1]
-        if len(unique) == len(positions):
-            return digests
         found = dict(zip(unique, digests, strict=True))
+        bad = {row: e for row, e in found.items() if isinstance(e, Exception)}
+        if bad:
+            errors = [self._failure(row, error) for row, error in bad.items()]
+            raise ImageDecodeError.join(errors) from next(iter(bad.values()))
         return [found[row] for row in positions]
 
     def take(self, rows: Any) -> "ImageSource":
@@ -232,7 +187,7 @@ class ArraySource(ImageSource):
         step = max(1, _BLOCK_VALUES // math.prod(self._shape))
         blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
         if len(blocks) == 1:
-            return list(map(digest_image, self.batch(rows)))
+            return self._digests_together(rows)
         found = []
         for digests in call_each(self._digests_together, blocks, threads):
             if isinstance(digests, Exception):
@@ -290,9 +245,7 @@ class PathSource(ImageSource):
         self._paths = [self._paths[row] for row in rows]
 
     def _digests(self, rows: list[int], memory: Any, threads: int) -> list[Any]:
-        paths = [self._paths[row] for row in rows]
-        found = digest_files(paths, memory, threads)
-        return [found[path] for path in paths]
+        return digest_files([self._paths[row] for row in rows], memory, threads)
 
 
 class DatasetItem:
@@ -321,9 +274,8 @@ class DatasetItem:
         if isinstance(item, Mapping):
             key = next((key for key in _IMAGE_KEYS if key in item), None)
             if key is None:
-                raise ValueError(
-                    f"the item has no 'image', only {sorted(map(str, item))}"
-                )
+                keys = sorted(map(str, item))
+                raise ValueError(f"the item has no 'image', only {keys}")
             return item[key]
         if isinstance(item, tuple | list):
             if not item:

@@ -1,38 +1,18 @@
 """Where and how computation runs: device, precision, threads, memory, seeds."""
 
-from sklearn_dl._runtime._allocator import keep_large_blocks, release_memory
-from sklearn_dl._runtime._device import (
-    PRECISIONS,
-    Execution,
-    decoding_threads,
-    resolve_device,
-    resolve_precision,
-)
-from sklearn_dl._runtime._fingerprint import fingerprint_text, package_versions
-from sklearn_dl._runtime._memory import (
-    fitting_batch_size,
-    free_cached_blocks,
-    is_out_of_memory,
-    machine_bytes,
-)
-from sklearn_dl._runtime._random import draw_seed, keyed_generator, reseed, seeded
-
-__all__ = [
-    "PRECISIONS",
-    "Execution",
-    "decoding_threads",
-    "draw_seed",
-    "fingerprint_text",
-    "fitting_batch_size",
-    "free_cached_blocks",
-    "is_out_of_memory",
-    "keep_large_blocks",
-    "keyed_generator",
-    "machine_bytes",
-    "package_versions",
-    "release_memory",
-    "reseed",
-    "resolve_device",
-    "resolve_precision",
-    "seeded",
-]
+from sklearn_dl._runtime._allocator import keep_large_blocks as keep_large_blocks
+from sklearn_dl._runtime._allocator import release_memory as release_memory
+from sklearn_dl._runtime._device import PRECISIONS as PRECISIONS
+from sklearn_dl._runtime._device import Execution as Execution
+from sklearn_dl._runtime._device import decoding_threads as decoding_threads
+from sklearn_dl._runtime._device import resolve_device as resolve_device
+from sklearn_dl._runtime._device import resolve_precision as resolve_precision
+from sklearn_dl._runtime._fingerprint import fingerprint_text as fingerprint_text
+from sklearn_dl._runtime._fingerprint import package_versions as package_versions
+from sklearn_dl._runtime._memory import fitting_batch_size as fitting_batch_size
+from sklearn_dl._runtime._memory import free_cached_blocks as free_cached_blocks
+from sklearn_dl._runtime._memory import is_out_of_memory as is_out_of_memory
+from sklearn_dl._runtime._random import draw_seed as draw_seed
+from sklearn_dl._runtime._random import keyed_generator as keyed_generator
+from sklearn_dl._runtime._random import reseed as reseed
+from sklearn_dl._runtime._random import seeded as seeded

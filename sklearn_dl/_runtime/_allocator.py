@@ -18,7 +18,10 @@ _M_MMAP_THRESHOLD = -3
 
 _GIB = 2**30
 _SWITCH = "SKLEARN_DL_ALLOCATOR"
+_STATE = {"kept": False}
 _KEPT, _SYSTEM = (_GIB, 2 * _GIB - 1), (2**17, 2**17)  # the latter are glibc's own
+# What each process had of the machine's memory when it last gave blocks back.
+_AFTER_RELEASE: dict[int, int] = {}
 
 
 def keep_large_blocks(keep: bool | None = None) -> bool:
@@ -48,18 +51,13 @@ def keep_large_blocks(keep: bool | None = None) -> bool:
     return _STATE["kept"]
 
 
-_STATE = {"kept": False}
-
-
 def release_memory(*, at_once: bool = False) -> None:
     """Give kept blocks back to the system, at the end of a public call.
 
     With `at_once` all of them, as when a network is let go of whose blocks lie between
-    others'. Otherwise some stay:
-
-    a sixteenth of the machine's memory, and 1 GiB at most, may stay with the process:
-    to fault the pages of a pass over 50 images in again takes longer than half of the
-    pass itself. With a worker of a pool 128 MiB may: there are many, and joblib ends
+    others'. Otherwise a sixteenth of the machine's memory, and 1 GiB at most, may stay
+    with the process: to fault the pages of a pass over 50 images in again takes longer
+    than half of the pass itself. With a worker of a pool 128 MiB may: there are many, and joblib ends
     those that seem to grow.
     """
     if not keep_large_blocks():
@@ -67,20 +65,13 @@ def release_memory(*, at_once: bool = False) -> None:
     resident, least = _resident_bytes(), _AFTER_RELEASE.get(os.getpid(), 0)
     if resident < least:  # somebody else gave memory back
         _AFTER_RELEASE[os.getpid()] = least = resident
-    if at_once or resident - least > _kept_bytes():
+    room = min(_GIB, machine_bytes() // 16)
+    if multiprocessing.current_process().name != "MainProcess":
+        room = _GIB // 8
+    if at_once or resident - least > room:
         _glibc().malloc_trim(0)
         _AFTER_RELEASE.clear()  # of the process that this one was forked from
         _AFTER_RELEASE[os.getpid()] = _resident_bytes()
-
-
-# What each process had of the machine's memory when it last gave blocks back.
-_AFTER_RELEASE: dict[int, int] = {}
-
-
-def _kept_bytes() -> int:
-    if multiprocessing.current_process().name != "MainProcess":
-        return _GIB // 8
-    return min(_GIB, machine_bytes() // 16)
 
 
 def _resident_bytes() -> int:

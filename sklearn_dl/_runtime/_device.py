@@ -44,10 +44,9 @@ _PREFERRED = ("cuda", "xpu", "mps", "cpu")
 
 
 def _is_available(kind: str, index: int = 0) -> bool:
-    if kind == "cuda":
-        return torch.cuda.is_available() and index < torch.cuda.device_count()
-    if kind == "xpu":
-        return torch.xpu.is_available() and index < torch.xpu.device_count()
+    if kind in ("cuda", "xpu"):
+        devices = getattr(torch, kind)
+        return devices.is_available() and index < devices.device_count()
     if kind == "mps":
         return torch.backends.mps.is_available()
     return kind == "cpu"
@@ -59,8 +58,7 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     ``"auto"`` is bfloat16 where the hardware computes it natively, else float32.
     """
     if precision == "auto":
-        native = _native_bfloat16(device)
-        return torch.bfloat16 if native else torch.float32
+        return torch.bfloat16 if _native_bfloat16(device) else torch.float32
     return getattr(torch, precision)
 
 
@@ -77,41 +75,21 @@ def _native_bfloat16(device: torch.device) -> bool:
 def decoding_threads() -> int:
     """Return the number of threads that decode images.
 
-    It is torch's own number of threads, which follows ``OMP_NUM_THREADS``, the
-    share that joblib gives to each of its workers, and `torch.set_num_threads`.
+    It is torch's own, which follows ``OMP_NUM_THREADS``, joblib's share for each of its
+    workers, and `torch.set_num_threads`.
     """
-    return max(1, torch.get_num_threads())
+    return torch.get_num_threads()
 
 
 @dataclass(frozen=True)
 class Execution:
-    """What a fit or a call computes with, made once for it.
-
-    Parameters
-    ----------
-    device : torch.device
-    dtype : torch.dtype
-        Precision of the arithmetic.
-    batch_size : int or "auto", default="auto"
-        Images in one pass of the network.
-    verbose : int, default=0
-        Above 0, progress bars are shown.
-    requested_device : str or torch.device, default="auto"
-        What the user asked for; the workers of a cluster resolve it anew.
-
-    Examples
-    --------
-    >>> from sklearn_dl._runtime import Execution
-    >>> execution = Execution.of("cpu", "bfloat16", "auto")
-    >>> execution.dtype, execution.module_dtype, execution.step_size
-    (torch.bfloat16, torch.float32, 32)
-    """
+    """What a fit or a call computes with, made once for it."""
 
     device: torch.device
-    dtype: torch.dtype
+    dtype: torch.dtype  # of the arithmetic
     batch_size: int | str = "auto"
-    verbose: int = 0
-    requested_device: str | torch.device = "auto"
+    verbose: int = 0  # above 0, progress bars are shown
+    requested_device: str | torch.device = "auto"  # workers of a cluster resolve it
 
     @classmethod
     def of(
@@ -123,10 +101,7 @@ class Execution:
         *,
         fall_back: bool = False,
     ) -> "Execution":
-        """Return what the parameters of an estimator stand for.
-
-        `fall_back` takes the CPU, with a warning, where the device isn't there.
-        """
+        """Return what the parameters of an estimator stand for."""
         found = resolve_device(device, fall_back=fall_back)
         dtype = resolve_precision(precision, found)
         return cls(found, dtype, batch_size, verbose, device)

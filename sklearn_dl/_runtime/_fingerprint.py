@@ -1,5 +1,6 @@
 """Fingerprint of any object: the same in another process, another for another value."""
 
+import contextlib
 import copyreg
 import dis
 import functools
@@ -12,7 +13,7 @@ import types
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import count
 from pathlib import Path
@@ -29,6 +30,7 @@ _MEMBERS = (FunctionType, staticmethod, classmethod, property)
 _KNOWN = "PIL numpy pandas scipy sklearn sklearn_dl skorch timm torch torchvision"
 _NAMED = frozenset(_KNOWN.split()) | sys.stdlib_module_names
 _LONG = 200  # characters; what is longer is digested
+_LOADS = ("LOAD_GLOBAL", "LOAD_NAME")
 _OF_MODULES = frozenset(vars(torch.nn.Module()))
 # What these hold changes nothing of what the object that holds them does, or they are
 # told by their names.
@@ -53,41 +55,19 @@ Finish = Callable[[list[str]], str]
 def fingerprint_text(value: Any, *, skip: tuple[str, ...] = ()) -> str:
     """Return a text that is the same in another process, and differs with the value.
 
-    Parameters
-    ----------
-    value : object
-        Anything: settings, arrays, tensors, transforms, networks, functions.
-    skip : tuple of str, default=()
-        Keys of dicts that end in one of these are left out.
+    It is short: what is long is replaced by its SHA-256 digest. Keys of dicts that end
+    in one of `skip` are left out.
 
-    Returns
-    -------
-    str
-        Short: what is long is replaced by its SHA-256 digest. It is meant to be
-        compared, or digested in its turn.
-
-    Notes
-    -----
     - Dicts and sets are the same in any order.
     - Functions are told by their code, defaults and closure, and by the globals that
       the code names, with those that they name; classes by their methods and
-      attributes. Modules, and all of torch, torchvision, timm, NumPy, Pillow,
-      scikit-learn and the standard library, by their names; other installed packages
-      by the code of what is used, without its globals.
+      attributes; modules, and what `_NAMED` lists, by their names; other installed
+      packages by the code of what is used, without its globals.
     - Objects are told by their class and by what pickle would keep of them; networks by
       their settings, parameters and buffers, without hooks. What can't be pickled and
       has no attributes (a generator, a pointer) equals nothing but itself, in this
       process; locks are all the same.
     - Modules that a function imports in its body are not followed.
-
-    Examples
-    --------
-    >>> from functools import partial
-    >>> from sklearn_dl._runtime import fingerprint_text as text
-    >>> text({"size": 64, "mean": (0.5, 0.25)})
-    "{'mean': (0.5, 0.25), 'size': 64}"
-    >>> text(partial(round, ndigits=1)) == text(partial(round, ndigits=2))
-    False
     """
     return _Writer(skip).run(value)
 
@@ -95,7 +75,7 @@ def fingerprint_text(value: Any, *, skip: tuple[str, ...] = ()) -> str:
 class _Open:
     """A value that is being written: its parts, and the texts of the first of them."""
 
-    def __init__(self, value: Any, parts: list[Any], finish: Finish, level: int):
+    def __init__(self, value: Any, parts: Sequence[Any], finish: Finish, level: int):
         self.value, self.parts, self.finish = value, parts, finish
         self.texts: list[str] = []
         self.reach = level  # the outermost level that it refers to
@@ -111,6 +91,7 @@ class _Writer:
         self.n_cycles = 0
         self.globals: dict[str, str] = {}  # by name, those that functions read
         self.queue: deque[tuple[str, Any]] = deque()
+        self.followed: set[tuple[str, tuple[str, ...]]] = set()  # modules, names read
 
     def run(self, value: Any) -> str:
         text = self.text(value)
@@ -169,13 +150,12 @@ class _Writer:
         self.done[id(top.value)] = top.value, again
         return text
 
-    def parts(self, value: Any) -> str | tuple[list[Any], Finish]:
+    def parts(self, value: Any) -> str | tuple[Sequence[Any], Finish]:
         """Return the parts of a value, and what makes a text of theirs."""
         kind = type(value)
-        if kind is list:
-            return value, lambda texts: f"[{', '.join(texts)}]"
-        if kind is tuple:
-            return [*value], lambda texts: f"({', '.join(texts)})"
+        if kind in (list, tuple):
+            form = "[{}]" if kind is list else "({})"
+            return value, lambda texts: form.format(", ".join(texts))
         if kind in (set, frozenset):
             return [*value], lambda texts: f"{kind.__name__} {sorted(texts)}"
         if kind in (dict, MappingProxyType):
@@ -206,10 +186,8 @@ class _Writer:
             return _plain_repr(value)
         if isinstance(value, torch.nn.Module):
             own = {k: v for k, v in vars(value).items() if k not in _OF_MODULES}
-            tensors = [
-                dict(value.named_parameters(recurse=False)),
-                dict(value.named_buffers(recurse=False)),
-            ]
+            both = value.named_parameters, value.named_buffers
+            tensors = [dict(named(recurse=False)) for named in both]
             facts = [kind, own, _source(value), *tensors]
             return [*facts, *value._modules.items()], _after("network")
         for made_of, attributes in _MADE_OF.items():
@@ -223,9 +201,8 @@ class _Writer:
         kept.sort(key=lambda pair: repr(pair[0]) if type(pair[0]) in _LEAVES else "")
 
         def finish(texts: list[str]) -> str:
-            pairs = sorted(
-                zip(texts[::2], texts[1::2], strict=True), key=lambda pair: pair[0]
-            )
+            both = zip(texts[::2], texts[1::2], strict=True)
+            pairs = sorted(both, key=lambda pair: pair[0])
             return "{" + ", ".join([f"{key}: {text}" for key, text in pairs]) + "}"
 
         return [part for pair in kept for part in pair], finish
@@ -240,31 +217,26 @@ class _Writer:
             return [_members(value), *value.__bases__], _after(f"class {name}")
         space = _main(value.__globals__.get("__name__"))
         if _told_by(space) == "all":
-            for code in _nested(value.__code__):
-                for read in _globals_read(code):
-                    if read in value.__globals__:
-                        self.follow(space, read, value.__globals__[read], code.co_names)
+            for read, names in _globals_read(value.__code__):
+                if read in value.__globals__:
+                    self.follow(f"{space}.{read}", value.__globals__[read], names)
         closure = list(map(_content, value.__closure__ or ()))
         given = [value.__defaults__, value.__kwdefaults__, closure]
         return [*given, vars(value), value.__code__], _after(f"function {name}")
 
-    def follow(self, space: str, name: str, value: Any, names: tuple[str, ...]) -> None:
+    def follow(self, key: str, value: Any, names: tuple[str, ...]) -> None:
         """Note a global that a code reads; of the user's modules, what it names."""
-        pending, seen = [(f"{space}.{name}", value)], set()
-        while pending:
-            key, found = pending.pop()
-            if not isinstance(found, ModuleType):
-                if key not in self.globals:
-                    self.globals[key] = ""
-                    self.queue.append((key, found))
-                continue
-            self.globals[key] = f"module {found.__name__}"
-            if _told_by(found.__name__) == "all" and id(found) not in seen:
-                seen.add(id(found))
-                inside = vars(found)
-                pending += [
-                    (f"{found.__name__}.{n}", inside[n]) for n in names if n in inside
-                ]
+        if not isinstance(value, ModuleType):
+            if key not in self.globals:
+                self.globals[key] = ""
+                self.queue.append((key, value))
+            return
+        module = value.__name__
+        self.globals[key] = f"module {module}"
+        if _told_by(module) == "all" and (module, names) not in self.followed:
+            self.followed.add((module, names))
+            for name in reversed([n for n in names if n in vars(value)]):
+                self.follow(f"{module}.{name}", vars(value)[name], names)
 
 
 def _after(form: str, end: str = "") -> Finish:
@@ -273,15 +245,12 @@ def _after(form: str, end: str = "") -> Finish:
 
 def _members(value: type) -> dict[str, Any]:
     """Return what tells a class from others, its bases aside."""
+    own = vars(value)
+    methods = {n: m for n, m in own.items() if isinstance(m, _MEMBERS)}
     if issubclass(value, Enum):
-        own = {k: m for k, m in vars(value).items() if isinstance(m, _MEMBERS)}
-        return {**own, "__members__": [(m.name, m.value) for m in value]}
-    return {
-        key: member
-        for key, member in vars(value).items()
-        if isinstance(member, _MEMBERS)
-        or not (key.startswith("_abc_") or key[:2] == key[-2:] == "__")
-    }
+        return {**methods, "__members__": [(m.name, m.value) for m in value]}
+    idle = {n for n in own if n.startswith("_abc_") or n[:2] == n[-2:] == "__"}
+    return {n: m for n, m in own.items() if n in methods or n not in idle}
 
 
 def _object_parts(value: Any) -> tuple[list[Any], Finish]:
@@ -314,9 +283,6 @@ def _object_parts(value: Any) -> tuple[list[Any], Finish]:
     return parts, _after("object", end)
 
 
-# ------------------------------------------------------------------ names and code
-
-
 def _name(value: Any) -> str:
     return f"{_main(value.__module__)}.{value.__qualname__}"
 
@@ -347,45 +313,28 @@ def _content(cell: types.CellType) -> Any:
         return None
 
 
-def _nested(code: CodeType) -> Iterator[CodeType]:
-    """Yield a code and those of the functions in it."""
-    yield code
+def _globals_read(code: CodeType) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield what a code and those in it read, with all that the one names."""
+    loads = [i for i in dis.get_instructions(code) if i.opname in _LOADS]
+    for name in sorted({load.argval for load in loads}):
+        yield name, code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _nested(constant)
-
-
-def _globals_read(code: CodeType) -> list[str]:
-    loads = ("LOAD_GLOBAL", "LOAD_NAME")
-    return sorted({i.argval for i in dis.get_instructions(code) if i.opname in loads})
+            yield from _globals_read(constant)
 
 
 def _source(value: Any) -> str | None:
     """Return the code of what torch has scripted or traced."""
-    try:
-        code = value.code
-    except Exception:  # a scripted module raises errors of its own
-        return None
-    return code if isinstance(code, str) else None
+    with contextlib.suppress(Exception):  # a scripted module raises errors of its own
+        if isinstance(code := value.code, str):
+            return code
+    return None
 
 
 def package_versions(kinds: Iterable[type]) -> dict[str, str]:
-    """Return the versions of the packages that classes come from, by name.
-
-    The version is empty where a package doesn't tell.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_dl._runtime import package_versions
-    >>> list(package_versions([torch.nn.Linear, dict]))
-    ['builtins', 'torch']
-    """
+    """Return the versions of the packages of classes, empty where one doesn't tell."""
     names = sorted({kind.__module__.partition(".")[0] for kind in kinds})
     return {n: str(getattr(sys.modules.get(n), "__version__", "")) for n in names}
-
-
-# --------------------------------------------------------------------- plain texts
 
 
 def _tensor_text(value: torch.Tensor) -> str:
@@ -415,8 +364,6 @@ def _digest(data: Any) -> str:
 def _shorten(text: str) -> str:
     return text if len(text) <= _LONG else f"sha256 {_digest(text.encode())}"
 
-
-# ------------------------------------- objects that nothing tells but themselves
 
 _BOUND = "pybind11_builtins"  # what its functions are bound to
 _PROCESS = uuid.uuid4().hex

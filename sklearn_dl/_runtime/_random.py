@@ -19,16 +19,6 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
     Torch's generators belong to the process: blocks in two threads at once are
     not reproducible.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_dl._runtime import seeded
-    >>> with seeded(0):
-    ...     first = torch.rand(2)
-    >>> with seeded(0):
-    ...     torch.equal(first, torch.rand(2))
-    True
     """
     with torch.random.fork_rng(devices=_cuda_index(device)):
         reseed(seed, device)

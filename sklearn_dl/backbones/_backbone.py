@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from sklearn_dl.backbones._zoo import unknown_name
 _Module = TypeVar("_Module", bound=nn.Module)
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _KNOWN_CODE = {"torch", "torchvision", "timm"}
+_preprocessing_text = lru_cache(maxsize=64)(fingerprint_text)
 _INTERNAL = frozenset([*vars(nn.Module()), "_compiled_call_impl"])
 
 
@@ -194,7 +195,7 @@ class Backbone(nn.Module):
         RuntimeError
             If others hold the network: a copy can be written to.
         """
-        if self._kept.shared:
+        if self.shared:
             raise RuntimeError(
                 "This network is shared by all who asked for it and stays as it is; "
                 "change a copy.deepcopy of the backbone."
@@ -204,15 +205,9 @@ class Backbone(nn.Module):
     def __deepcopy__(self, memo):
         memo[id(self)] = copied = Backbone.__new__(Backbone)
         within = {} if self.shared else memo  # of a shared network each has its own
-        vars(copied).update(
-            {
-                name: copy.deepcopy(value, memo)
-                for name, value in vars(self).items()
-                if name not in ("_modules", "_kept")
-            },
-            _modules=copy.deepcopy(self._modules, within),
-            _kept=copy.deepcopy(self._kept, within),
-        )
+        for name, value in vars(self).items():
+            network = name in ("_modules", "_kept")
+            vars(copied)[name] = copy.deepcopy(value, within if network else memo)
         copied._kept.shared = False
         return copied
 
@@ -312,28 +307,21 @@ class Backbone(nn.Module):
         It covers the architecture (names, types and settings of the submodules, the
         code of classes of your own, the hooks the network came with), the layer, the
         pooling, and all parameters and buffers with their dtypes; not the
-        preprocessing. It is the same on every device and in every process.
+        preprocessing. It is the same on every device and in every process. A settled
+        backbone keeps it, unless it has code of classes beyond torch, torchvision and
+        timm, which may read what changes.
 
         Returns
         -------
         str
             64 hexadecimal digits (SHA-256).
 
-        Notes
-        -----
-        A settled backbone keeps it, unless it has code of classes beyond torch,
-        torchvision and timm, which may read what changes.
-
         Examples
         --------
-        >>> import torch
         >>> from sklearn_dl.backbones import load_backbone
         >>> backbone = load_backbone("squeezenet1_1", weights=None)
         >>> before = backbone.identity()
-        >>> backbone.to(memory_format=torch.channels_last).identity() == before
-        True
-        >>> with torch.no_grad():
-        ...     _ = next(backbone.parameters()).mul_(2)
+        >>> _ = next(backbone.parameters()).detach().mul_(2)
         >>> backbone.identity() == before
         False
         """
@@ -358,29 +346,13 @@ class Backbone(nn.Module):
 
         That is `identity`, the preprocessing, and the versions of the packages that a
         function as preprocessing is from.
-
-        Returns
-        -------
-        str
-            64 hexadecimal digits (SHA-256).
-
-        Examples
-        --------
-        >>> from sklearn_dl.backbones import load_backbone
-        >>> backbone = load_backbone("squeezenet1_1", weights=None)
-        >>> smaller = backbone.preprocessing.replace_image_size(64)
-        >>> backbone.replace_preprocessing(smaller).fingerprint() == (
-        ...     backbone.fingerprint()
-        ... )
-        False
         """
         preprocessing = self.preprocessing
         if isinstance(preprocessing, Preprocessing):
             text = _preprocessing_text(preprocessing)
         else:  # what a function does may change
-            text = fingerprint_text(
-                [preprocessing, package_versions(_steps(preprocessing))]
-            )
+            versions = package_versions(_steps(preprocessing))
+            text = fingerprint_text([preprocessing, versions])
         return hashlib.sha256(f"{self.identity()} {text}".encode()).hexdigest()
 
     def extra_repr(self) -> str:
@@ -393,11 +365,6 @@ def around(network: nn.Module, kept: Kept, attributes: dict[str, Any]) -> Backbo
     shell = object.__new__(Backbone)
     vars(shell).update(attributes, _modules={"module": network}, _kept=kept)
     return shell
-
-
-@lru_cache(maxsize=64)
-def _preprocessing_text(preprocessing: Preprocessing) -> str:
-    return fingerprint_text(preprocessing)
 
 
 def _steps(preprocessing: Any) -> list[type]:
@@ -413,8 +380,8 @@ _FOUND: dict[str, Pairs] = {}  # of the architectures seen last
 
 def _pairs(architecture: str, network: nn.Module) -> Pairs:
     if architecture not in _FOUND:
-        while len(_FOUND) >= 64:
-            del _FOUND[next(iter(_FOUND))]
+        if len(_FOUND) >= 64:
+            _FOUND.clear()
         _FOUND[architecture] = foldable(network)
     return _FOUND[architecture]
 
@@ -429,17 +396,6 @@ def named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     parameters = module.named_parameters(remove_duplicate=False)
     buffers = module.named_buffers(remove_duplicate=False)
     return {**dict(parameters), **dict(buffers)}
-
-
-def named_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters, tied ones under the first of their names."""
-    return dict(module.named_parameters())
-
-
-def walk(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield each submodule under each of its names, which end with a dot."""
-    for name, part in module.named_modules(remove_duplicate=False):
-        yield f"{name}." if name else "", part
 
 
 def bytes_of(*networks: nn.Module) -> int:

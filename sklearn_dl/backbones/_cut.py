@@ -15,23 +15,20 @@ POOLINGS = ("avg", "max", "flatten", "cls")
 
 # Where each family's last feature map (or its tokens) can be taken, for a pooling other
 # than the network's own.
+_FEATURES = (
+    *("AlexNet", "ConvNeXt", "DenseNet", "EfficientNet", "MobileNetV2", "MobileNetV3"),
+    *("SqueezeNet", "VGG"),
+)
 _LAST_MAP = {
-    "AlexNet": "features",
-    "ConvNeXt": "features",
-    "DenseNet": "features",
-    "EfficientNet": "features",
+    **dict.fromkeys(_FEATURES, "features"),
     "GoogLeNet": "inception5b",
     "Inception3": "Mixed_7c",
     "MNASNet": "layers",
     "MaxVit": "blocks.3",
-    "MobileNetV2": "features",
-    "MobileNetV3": "features",
     "RegNet": "trunk_output",
     "ResNet": "layer4",
     "ShuffleNetV2": "conv5",
-    "SqueezeNet": "features",
     "SwinTransformer": "permute",
-    "VGG": "features",
     "VisionTransformer": "encoder",
 }
 
@@ -49,9 +46,8 @@ def split_layer(layer: Any) -> tuple[str, str | None]:
     """Return the name of a layer, and the pooling that goes with it, if any."""
     pair = tuple(layer) if isinstance(layer, tuple | list) else (layer, None)
     if len(pair) != 2 or not isinstance(pair[0], str):
-        raise ValueError(
-            f"layer must be a name or a pair (name, pooling), got {layer!r:.100}."
-        )
+        wanted = "a name or a pair (name, pooling)"
+        raise ValueError(f"layer must be {wanted}, got {layer!r:.100}.")
     if pair[1] not in (None, *POOLINGS):
         raise ValueError(f"pooling must be one of {POOLINGS}, got {pair[1]!r:.100}.")
     return pair
@@ -112,11 +108,8 @@ def looks_channels_last(shape: torch.Size, size: tuple[int, int]) -> bool:
 
 def find_head(module: nn.Module) -> str:
     """Return the name of the last linear or convolutional layer."""
-    return [
-        name
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d)
-    ][-1]
+    kinds = nn.Linear | nn.Conv2d
+    return [name for name, m in module.named_modules() if isinstance(m, kinds)][-1]
 
 
 def replace_module(module: nn.Module, name: str, new: nn.Module) -> None:
@@ -127,9 +120,7 @@ def replace_module(module: nn.Module, name: str, new: nn.Module) -> None:
 
 def remove_head(module: nn.Module, head: str) -> None:
     """Make the last layer an identity, and a dropout just before it."""
-    leaves = [
-        n for n, m in module.named_modules() if not any(True for _ in m.children())
-    ]
+    leaves = [n for n, m in module.named_modules() if next(m.children(), None) is None]
     before = leaves[leaves.index(head) - 1]
     replace_module(module, head, nn.Identity())
     if isinstance(module.get_submodule(before), nn.Dropout):

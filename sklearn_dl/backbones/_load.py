@@ -42,11 +42,12 @@ from sklearn_dl.backbones._preprocessing import (
     preprocessing_from_timm,
     timm_config,
 )
-from sklearn_dl.backbones._stages import Prefixes, assign_parameters, stage_prefixes
+from sklearn_dl.backbones._stages import Stages, find_stages, keep_existing
 from sklearn_dl.backbones._weights import (
     Checkpoint,
     cached_path,
     fetch,
+    first_line,
     is_path,
     load_state,
     prepare_state,
@@ -148,7 +149,7 @@ def load_backbone(
     if image_size is not None:
         prep = prep.replace_image_size(image_size)
     size, pretrained = input_size(name, prep, entry), checkpoint is not None
-    loaded, known, head = _assemble_torchvision(
+    loaded, known, head = assemble_torchvision(
         name, size, prep, layer, pretrained, shapes_only=pretrained
     )
     if checkpoint is not None:
@@ -168,7 +169,7 @@ def _find_weights(
     weights = packaged(name, weights)
     if is_path(weights, tuple(weight_entries(name))):
         checkpoint = read_checkpoint(weights)
-        entry = _entry_of_size(name, checkpoint, entry)
+        entry = _of_size(name, checkpoint, entry)
         return checkpoint, entry, checkpoint.preprocessing or entry_preprocessing(entry)
     if not isinstance(weights, str | WeightsEnum):
         raise TypeError(
@@ -184,9 +185,7 @@ def _find_weights(
     return checkpoint, entry, entry_preprocessing(entry)
 
 
-def _entry_of_size(
-    name: str, checkpoint: Checkpoint, entry: WeightsEnum
-) -> WeightsEnum:
+def _of_size(name: str, checkpoint: Checkpoint, entry: WeightsEnum) -> WeightsEnum:
     """Prefer the entry for the image size that a vision transformer's file shows."""
     size = vit_image_size(prepare_state(checkpoint, {"class_token"}))
     for other in [entry, *weight_entries(name).values()]:
@@ -217,40 +216,27 @@ def resolve_preprocessing(value: Any, name: str | None) -> AnyPreprocessing | No
 
 def assemble_torchvision(
     name: str,
-    size: tuple[int, int],
+    size: tuple[int, int],  # from `input_size`
     preprocessing: AnyPreprocessing,
+    layer: Layer,
+    pretrained: bool,
     *,
-    layer: Layer = "pre_logits",
-    pretrained: bool = True,
-) -> Backbone:
-    """Return a backbone of torchvision's whose tensors have no memory yet.
-
-    `size` is from `input_size`.
-    """
-    return _assemble_torchvision(
-        name, size, preprocessing, layer, pretrained, shapes_only=True
-    )[0]
-
-
-def _assemble_torchvision(
-    name, size, preprocessing, layer, pretrained: bool, *, shapes_only: bool
+    shapes_only: bool = True,
 ) -> tuple[Backbone, set[str], str]:
-    """Return a backbone, the keys before it was cut, and the name of its last layer."""
+    """Return a backbone, the keys before it was cut, and the name of its last layer.
+
+    With `shapes_only` its tensors have no memory yet.
+    """
     module = build(name, size, shapes_only=shapes_only, pretrained=pretrained)
     known, head = set(module.state_dict()), find_head(module)
-    prefixes = stage_prefixes(module, torchvision=True)
+    stages = find_stages(module, torchvision=True)
     tapped = cut(module, *split_layer(layer))
     for part in module.modules() if not pretrained else ():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.momentum = part.momentum and max(part.momentum, 0.1)
-    facts = {
-        "name": name,
-        "min_size": _smallest(name, size),
-        "preprocessing": preprocessing,
-        "pretrained": pretrained,
-        "layer": layer,
-    }
-    return _described(module, prefixes, tapped, size, facts), known, head
+    facts: dict[str, Any] = {"name": name, "min_size": _smallest(name, size)}
+    facts |= {"preprocessing": preprocessing, "pretrained": pretrained, "layer": layer}
+    return _described(module, stages, tapped, size, facts), known, head
 
 
 def input_size(
@@ -280,7 +266,7 @@ def _smallest(name: str, size: tuple[int, int]) -> int:
 
 def _described(
     module: nn.Module,
-    prefixes: Prefixes,
+    stages: Stages,
     tapped: str | None,
     size: tuple[int, int],
     facts: dict[str, Any],
@@ -296,10 +282,9 @@ def _described(
             break
         except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
             if device == devices[-1]:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
                 raise ValueError(
                     f"{facts['name']!r} does not take images of {size[0]} x {size[1]} "
-                    f"pixels: {reason[:200]}"
+                    f"pixels: {first_line(error)}"
                 ) from error
     if tapped is not None:
         if tapped not in trial.called:
@@ -310,14 +295,10 @@ def _described(
         drop_unused(module, trial)
     point, pooling = split_layer(facts["layer"])
     shape, ndim = trial.shape, len(trial.shape)
-    valid: dict[int, tuple[str | None, ...]] = {
-        2: (None, "flatten"),
-        3: (None, *POOLINGS),
-        4: (None, "avg", "max", "flatten"),
-    }
+    valid = {2: ("flatten",), 3: POOLINGS, 4: ("avg", "max", "flatten")}
     # "cls" is a vision transformer's own way.
     own = ndim == 2 and point == "pre_logits" and pooling == "cls"
-    if not own and pooling not in valid.get(ndim, ()):
+    if ndim not in valid or (not own and pooling not in (None, *valid[ndim])):
         raise ValueError(
             f"pooling={pooling!r} does not apply to layer={point!r}, whose output has "
             f"the shape {('n', *shape[1:])}."
@@ -327,7 +308,7 @@ def _described(
     return Backbone(
         module,
         n_features=vector.shape[1],
-        stages=assign_parameters(module, prefixes),
+        stages=keep_existing(module, stages),
         channels_last=channels_last,
         **facts,
     )
@@ -352,21 +333,11 @@ def _load_callable(
     if image_size is not None:
         chosen = chosen.replace_image_size(image_size)
     tapped = _cut_callable(module, split_layer(layer)[0])
-    facts = {
-        "name": name,
-        "min_size": smallest,
-        "preprocessing": chosen,
-        "pretrained": weights is not None,
-        "layer": layer,
-    }
-    loaded = _described(
-        module,
-        stage_prefixes(module, torchvision=False),
-        tapped,
-        chosen.output_size or (224, 224),
-        facts,
-        devices=("meta", "real"),
-    )
+    facts = {"name": name, "min_size": smallest, "preprocessing": chosen}
+    facts |= {"pretrained": weights is not None, "layer": layer}
+    stages = find_stages(module, torchvision=False)
+    size = chosen.output_size or (224, 224)
+    loaded = _described(module, stages, tapped, size, facts, devices=("meta", "real"))
     if checkpoint is not None:
         state = prepare_state(checkpoint, known, *heads)
         load_state(module, checkpoint, state, name=name, known=known)
@@ -380,16 +351,14 @@ def _call(backbone: Callable[[], nn.Module]) -> nn.Module:
             "backbone is a module; give a function that returns it, such as "
             "backbone=lambda: module."
         )
-    module = backbone()
+    module, named = backbone(), f"The backbone callable {_callable_name(backbone)!r}"
     if not isinstance(module, nn.Module):
-        raise TypeError(
-            f"The backbone callable {_callable_name(backbone)!r} must return a "
-            f"torch.nn.Module, got {type(module).__name__}."
-        )
+        kind = type(module).__name__
+        raise TypeError(f"{named} must return a torch.nn.Module, got {kind}.")
     if isinstance(module, torch.jit.ScriptModule):
         raise TypeError(
-            f"The backbone callable {_callable_name(backbone)!r} returns a scripted "
-            "network, whose parts can't be hooked: return the module it was made from."
+            f"{named} returns a scripted network, whose parts can't be hooked: return "
+            "the module it was made from."
         )
     return deepcopy(module)
 
@@ -447,32 +416,12 @@ def shared_backbone(
 
     It is built, read and hashed once, then only handed out: the very same modules and
     tensors, settled, in evaluation mode and channels_last format. Nobody may write to
-    them; who wants to takes a ``copy.deepcopy``.
+    them; who wants to takes a ``copy.deepcopy``. Random weights are drawn from `seed`;
+    a callable is called each time.
 
-    Parameters
-    ----------
-    backbone, weights, layer, preprocessing, image_size
-        As :func:`load_backbone` takes them. A callable is called each time.
-    seed : int, default=0
-        What random weights are drawn from; torch's generators stay as they are.
-    device : str or torch.device, default="cpu"
-        Where the tensors are.
-    dtype : torch.dtype, default=torch.float32
-        The dtype of the parameters and the floating-point buffers.
-
-    Notes
-    -----
     The backbones asked for last are kept for the next who asks, up to 512 MiB with
     their folded forms (or the very last, if it is larger); others as long as somebody
     holds them. What was read from a file is read again when the file has changed.
-
-    Examples
-    --------
-    >>> from sklearn_dl.backbones import shared_backbone
-    >>> first = shared_backbone("squeezenet1_1", weights=None, seed=1)
-    >>> again = shared_backbone("squeezenet1_1", weights=None, seed=1)
-    >>> first.module is again.module
-    True
     """
     where = indexed(torch.device(device)), dtype
     options = {"layer": layer, "preprocessing": preprocessing, "image_size": image_size}
@@ -523,16 +472,15 @@ def share(backbone: Backbone, device: torch.device, dtype: torch.dtype) -> Backb
 def forget_shared() -> None:
     """Let go of the backbones that are kept for those who ask next."""
     with ONCE.lock:
-        _SHARED.clear()
+        _SHARED.requested.clear()
+        _SHARED.contents.clear()
+        _SHARED.recent.clear()
 
 
 class _Registry:
     """The networks that are shared: found by request, and by content."""
 
     def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
         self.requested: WeakValueDictionary[tuple, Kept] = WeakValueDictionary()
         self.contents: WeakValueDictionary[tuple, Kept] = WeakValueDictionary()
         self.recent: list[Kept] = []
@@ -541,13 +489,12 @@ class _Registry:
         """Keep a network, and those before it as far as there is room."""
         self.recent = [*(old for old in self.recent if old is not kept), kept]
         full = len(self.recent)
-        while len(self.recent) > 1 and self._n_bytes() > _KEPT_BYTES:
+        while (
+            len(self.recent) > 1 and sum(k.n_bytes for k in self.recent) > _KEPT_BYTES
+        ):
             del self.recent[0]
         if len(self.recent) < full:
             release_memory(at_once=True)
-
-    def _n_bytes(self) -> int:
-        return sum(kept.n_bytes for kept in self.recent)
 
 
 _SHARED = _Registry()
@@ -563,19 +510,14 @@ def _request(backbone, weights, seed, options, where) -> tuple:
         try:
             entry, path = _file_of(backbone, weights, torch.hub.get_dir())
             now = os.stat(path)
-        except (
-            AttributeError,
-            OSError,
-            TypeError,
-            ValueError,
-        ):  # said by those who load it
+        except (AttributeError, OSError, TypeError, ValueError):  # loading says why
             return ()
         state = now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_dev
         origin = (backbone, entry, os.path.abspath(path), *state)
     preprocessing = options["preprocessing"]
     if not isinstance(preprocessing, Preprocessing | str | None):
         preprocessing = fingerprint_text(preprocessing)
-    layer, size = options["layer"], options["image_size"]
+    layer, size = split_layer(options["layer"]), options["image_size"]
     return (*origin, layer, preprocessing, size, *where)
 
 

@@ -121,13 +121,9 @@ class Preprocessing:
             Of the kind and dtype that came in.
         """
         if self.resize_size is not None:
-            size = self.resize_size
-            image = F.resize(
-                image,
-                [size] if isinstance(size, int) else list(size),
-                interpolation=InterpolationMode(self.interpolation),
-                antialias=self.antialias,
-            )
+            side, mode = self.resize_size, InterpolationMode(self.interpolation)
+            size = [side] if isinstance(side, int) else list(side)
+            image = F.resize(image, size, mode, antialias=self.antialias)
         if self.crop_size is not None:
             image = F.center_crop(image, list(self.crop_size))
         return image
@@ -180,9 +176,8 @@ class Preprocessing:
         ratio = 1.0
         if isinstance(self.resize_size, int) and self.crop_size is not None:
             ratio = self.resize_size / min(self.crop_size)
-        return replace(
-            self, resize_size=round(height * ratio), crop_size=(height, height)
-        )
+        resize = round(height * ratio)
+        return replace(self, resize_size=resize, crop_size=(height, height))
 
     def replace_normalization(self, mean, std) -> "Preprocessing":
         """Return the same with another mean and deviation of the channels."""
@@ -190,10 +185,8 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as what JSON can hold."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+        values = asdict(self).items()
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values}
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "Preprocessing":
@@ -205,10 +198,8 @@ class Preprocessing:
                 f"A preprocessing needs the fields {sorted(required)} and may have "
                 f"{sorted(names - required)}; got {state!r:.200}."
             )
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in state.items()
-        }
-        return cls(**values)
+        lists = {k: tuple(v) for k, v in state.items() if isinstance(v, list)}
+        return cls(**{**state, **lists})
 
 
 @dataclass(frozen=True)
@@ -253,10 +244,8 @@ class CallablePreprocessing:
         out = self.transform(image.convert("RGB"))
         if not isinstance(out, torch.Tensor) or out.ndim != 3 or out.shape[0] != 3:
             found = tuple(out.shape) if hasattr(out, "shape") else type(out).__name__
-            raise TypeError(
-                "preprocessing must return a float tensor (3, height, width), got "
-                f"{found}."
-            )
+            wanted = "a float tensor (3, height, width)"
+            raise TypeError(f"preprocessing must return {wanted}, got {found}.")
         return out
 
     def normalize(self, batch: torch.Tensor) -> torch.Tensor:
@@ -272,9 +261,8 @@ class CallablePreprocessing:
 
     def replace_normalization(self, mean, std):
         """Refuse: the normalisation is the function's own."""
-        raise ValueError(
-            "The normalisation cannot be changed when preprocessing is a function."
-        )
+        text = "The normalisation cannot be changed when preprocessing is a function."
+        raise ValueError(text)
 
     def to_dict(self):
         """Refuse: a function cannot be written as JSON."""
@@ -318,10 +306,6 @@ def preprocessing_from_timm(module: torch.nn.Module) -> Preprocessing | None:
     resize: int | Size = math.floor(min(height, width) / crop_pct)
     if height != width or config.get("crop_mode") == "squash":
         resize = (math.floor(height / crop_pct), math.floor(width / crop_pct))
-    return Preprocessing(
-        resize_size=resize,
-        crop_size=(height, width),
-        mean=_floats(config["mean"]),
-        std=_floats(config["std"]),
-        interpolation=config.get("interpolation") or "bilinear",
-    )
+    mean, std = _floats(config["mean"]), _floats(config["std"])
+    mode = config.get("interpolation") or "bilinear"
+    return Preprocessing(resize, (height, width), mean, std, mode)

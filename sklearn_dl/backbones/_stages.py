@@ -4,170 +4,120 @@ from collections.abc import Callable
 
 from torch import nn
 
-Prefixes = dict[str, list[str]]  # stage -> names of the modules and parameters in it
+Stages = dict[str, list[str]]  # the names of the parameters of each
 
 _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear, nn.MultiheadAttention)
 
-# Families whose stages stand in the names of their modules. A stage is where the
-# resolution changes; a stem goes with the first, a final norm with the last.
-_TABLE: dict[str, dict[str, str]] = {
-    "ConvNeXt": {
-        "stage1": "features.0 features.1",
-        "stage2": "features.2 features.3",
-        "stage3": "features.4 features.5",
-        "stage4": "features.6 features.7 classifier",
-    },
-    "DenseNet": {
-        "denseblock1": "features.conv0 features.norm0 features.denseblock1 "
-        "features.transition1",
-        "denseblock2": "features.denseblock2 features.transition2",
-        "denseblock3": "features.denseblock3 features.transition3",
-        "denseblock4": "features.denseblock4 features.norm5 classifier",
-    },
-    "GoogLeNet": {
-        "inception3": "conv1 conv2 conv3 inception3a inception3b",
-        "inception4": "inception4a inception4b inception4c inception4d inception4e",
-        "inception5": "inception5a inception5b fc",
-    },
-    "Inception3": {
-        "Mixed_5": "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 Conv2d_3b_1x1 "
-        "Conv2d_4a_3x3 Mixed_5b Mixed_5c Mixed_5d",
-        "Mixed_6": "Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e",
-        "Mixed_7": "Mixed_7a Mixed_7b Mixed_7c fc",
-    },
-    "MaxVit": {
-        "block1": "stem blocks.0",
-        "block2": "blocks.1",
-        "block3": "blocks.2",
-        "block4": "blocks.3 classifier",
-    },
-    "RegNet": {
-        "block1": "stem trunk_output.block1",
-        "block2": "trunk_output.block2",
-        "block3": "trunk_output.block3",
-        "block4": "trunk_output.block4 fc",
-    },
-    "ResNet": {
-        "layer1": "conv1 bn1 layer1",
-        "layer2": "layer2",
-        "layer3": "layer3",
-        "layer4": "layer4 fc",
-    },
-    "ShuffleNetV2": {
-        "stage2": "conv1 stage2",
-        "stage3": "stage3",
-        "stage4": "stage4",
-        "conv5": "conv5 fc",
-    },
-    "SwinTransformer": {
-        "stage1": "features.0 features.1",
-        "stage2": "features.2 features.3",
-        "stage3": "features.4 features.5",
-        "stage4": "features.6 features.7 norm head",
-    },
+# Families whose stages stand in the names of their modules: what they are called, and
+# where they begin. A stage is where the resolution changes; a stem goes with the first.
+_FOUR = "stage1 stage2 stage3 stage4"
+_BLOCKS = "block1 block2 block3 block4"
+_DENSE = "denseblock1 denseblock2 denseblock3 denseblock4"
+_TABLE = {
+    "ConvNeXt": (_FOUR, "features.0 features.2 features.4 features.6"),
+    "DenseNet": (_DENSE, " ".join(f"features.{name}" for name in _DENSE.split())),
+    "GoogLeNet": ("inception3 inception4 inception5", "conv1 inception4a inception5a"),
+    "Inception3": ("Mixed_5 Mixed_6 Mixed_7", "Conv2d_1a_3x3 Mixed_6a Mixed_7a"),
+    "MaxVit": (_BLOCKS, "stem blocks.1 blocks.2 blocks.3"),
+    "RegNet": (_BLOCKS, " ".join(f"trunk_output.{name}" for name in _BLOCKS.split())),
+    "ResNet": ("layer1 layer2 layer3 layer4", "conv1 layer2 layer3 layer4"),
+    "ShuffleNetV2": ("stage2 stage3 stage4 conv5", "conv1 stage3 stage4 conv5"),
+    "SwinTransformer": (_FOUR, "features.0 features.2 features.4 features.6"),
 }
 
 
-def _by_stride(path: str, *last: str) -> Callable[[nn.Module], Prefixes]:
+def _by_stride(path: str) -> Callable[[nn.Module], dict[str, str]]:
     """Begin a stage at each child of `path` that halves the resolution.
 
     The first two, the stem and what follows it, are one.
     """
 
-    def stages(module: nn.Module) -> Prefixes:
-        groups: list[list[str]] = []
+    def starts(module: nn.Module) -> dict[str, str]:
+        found: list[str] = []
         for name, child in module.get_submodule(path).named_children():
             strides = [m.stride for m in child.modules() if isinstance(m, nn.Conv2d)]
-            if (2, 2) in strides or not groups:
-                groups.append([])
-            groups[-1].append(f"{path}.{name}")
-        groups[:2] = [groups[0] + groups[1]]
-        groups[-1].extend(last)
-        return {f"stage{i}": group for i, group in enumerate(groups, 1)}
+            if (2, 2) in strides or not found:
+                found.append(f"{path}.{name}")
+        return _numbered("stage", [found[0], *found[2:]])
 
-    return stages
+    return starts
 
 
-def _by_pooling(module: nn.Module) -> list[list[str]]:
-    """Split the children of `features` after each max-pooling."""
-    groups: list[list[str]] = [[]]
-    for name, child in module.get_submodule("features").named_children():
-        groups[-1].append(f"features.{name}")
-        if isinstance(child, nn.MaxPool2d):
-            groups.append([])
-    return [group for group in groups if group]
+def _after_pooling(module: nn.Module) -> list[str]:
+    """Return the first of `features`, and those that follow a max-pooling."""
+    parts = list(module.get_submodule("features").named_children())
+    pooled = [True, *(isinstance(part, nn.MaxPool2d) for _, part in parts)]
+    return [f"features.{n}" for (n, _), new in zip(parts, pooled, strict=False) if new]
 
 
-def _vgg(module: nn.Module) -> Prefixes:
-    stages = {f"block{i}": group for i, group in enumerate(_by_pooling(module), 1)}
-    linear = [
-        f"classifier.{name}"
-        for name, child in module.get_submodule("classifier").named_children()
-        if isinstance(child, nn.Linear)
-    ]
-    stages["fc1"] = linear[:1]
-    stages["fc2"] = linear[1:]
-    return stages
+def _vgg(module: nn.Module) -> dict[str, str]:
+    layers = module.get_submodule("classifier").named_children()
+    linear = [f"classifier.{n}" for n, part in layers if isinstance(part, nn.Linear)]
+    blocks = _numbered("block", _after_pooling(module))
+    return {**blocks, "fc1": linear[0], "fc2": linear[1]}
 
 
-def _squeezenet(module: nn.Module) -> Prefixes:
-    stem, first, *rest = _by_pooling(module)
-    groups = [stem + first, *rest]
-    groups[-1].append("classifier")
-    return {f"stage{i}": group for i, group in enumerate(groups, 1)}
+def _squeezenet(module: nn.Module) -> dict[str, str]:
+    stem, _, *rest = _after_pooling(module)
+    return _numbered("stage", [stem, *rest])
 
 
-def _vit(module: nn.Module) -> Prefixes:
-    layers = [
-        f"encoder.layers.{name}"
-        for name, _ in module.get_submodule("encoder.layers").named_children()
-    ]
-    size = -(-len(layers) // 4)
-    groups = [layers[i : i + size] for i in range(0, len(layers), size)]
-    groups[0] += ["class_token", "conv_proj", "encoder.pos_embedding"]
-    groups[-1] += ["encoder.ln", "heads"]
-    return {f"stage{i}": group for i, group in enumerate(groups, 1)}
+def _vit(module: nn.Module) -> dict[str, str]:
+    layers = [n for n, _ in module.get_submodule("encoder.layers").named_children()]
+    firsts = layers[:: -(-len(layers) // 4)]
+    return _numbered("stage", [f"encoder.layers.{name}" for name in firsts])
 
 
-_RULES: dict[str, Callable[[nn.Module], Prefixes]] = {
+def _numbered(kind: str, starts: list[str]) -> dict[str, str]:
+    return {f"{kind}{i}": start for i, start in enumerate(starts, 1)}
+
+
+_RULES: dict[str, Callable[[nn.Module], dict[str, str]]] = {
     "AlexNet": _vgg,
-    "EfficientNet": _by_stride("features", "classifier"),
-    "MNASNet": _by_stride("layers", "classifier"),
-    "MobileNetV2": _by_stride("features", "classifier"),
-    "MobileNetV3": _by_stride("features", "classifier"),
+    "EfficientNet": _by_stride("features"),
+    "MNASNet": _by_stride("layers"),
+    "MobileNetV2": _by_stride("features"),
+    "MobileNetV3": _by_stride("features"),
     "SqueezeNet": _squeezenet,
     "VGG": _vgg,
     "VisionTransformer": _vit,
 }
 
 
-def stage_prefixes(module: nn.Module, *, torchvision: bool) -> Prefixes:
-    """Return the stages of a network, as names of the modules and parameters in each.
+def find_stages(module: nn.Module, *, torchvision: bool) -> Stages:
+    """Return the names of the parameters of each stage, tied ones under each name.
 
-    Those of its family for a network of torchvision's, which isn't cut yet.
+    The stages of a network of torchvision's, not cut yet, are those of its family.
     """
     family = type(module).__name__
     if torchvision and family in _TABLE:
-        return {stage: names.split() for stage, names in _TABLE[family].items()}
+        names, places = _TABLE[family]
+        return _between(module, dict(zip(names.split(), places.split(), strict=True)))
     if torchvision and family in _RULES:
-        return _RULES[family](module)
+        return _between(module, _RULES[family](module))
     return general_stages(module)
 
 
-def assign_parameters(module: nn.Module, prefixes: Prefixes) -> dict[str, list[str]]:
-    """Return the names of the parameters of each stage that has any."""
-    stages = {
-        stage: [name for name, _ in module.named_parameters() if _within(name, group)]
-        for stage, group in prefixes.items()
-    }
-    return {stage: names for stage, names in stages.items() if names}
+def _between(module: nn.Module, starts: dict[str, str]) -> Stages:
+    """Return the parameters from each start to the next; the first has all before."""
+    stages: Stages = {stage: [] for stage in starts}
+    current, *later = starts
+    for name, _ in module.named_parameters(remove_duplicate=False):
+        if later and name.startswith(f"{starts[later[0]]}."):
+            current = later.pop(0)
+        stages[current].append(name)
+    return stages
 
 
-def _within(name: str, group: list[str]) -> bool:
-    return any(name == p or name.startswith(f"{p}.") or not p for p in group)
+def keep_existing(module: nn.Module, stages: Stages) -> Stages:
+    """Return the stages with the parameters that a cut network still has."""
+    names = [name for name, _ in module.named_parameters()]
+    stage_of = {name: stage for stage, inside in stages.items() for name in inside}
+    found = {s: [n for n in names if stage_of.get(n) == s] for s in stages}
+    return {stage: inside for stage, inside in found.items() if inside}
 
 
-def general_stages(module: nn.Module) -> Prefixes:
+def general_stages(module: nn.Module) -> Stages:
     """Make stages of any network, from its children.
 
     A child with nearly all parameters is replaced by its own children; then what holds
@@ -182,7 +132,7 @@ def general_stages(module: nn.Module) -> Prefixes:
     return stages
 
 
-def _group(module: nn.Module, units: dict[str, int], total: int) -> Prefixes:
+def _group(module: nn.Module, units: dict[str, int], total: int) -> Stages:
     """Join small units and those without a block to their neighbours."""
     groups: list[list[str]] = [[]]
     for unit, size in units.items():
@@ -192,10 +142,13 @@ def _group(module: nn.Module, units: dict[str, int], total: int) -> Prefixes:
             groups.append([])
     if len(groups) > 1:  # what is left over joins the last full stage
         groups[-2:] = [groups[-2] + groups[-1]]
-    stages: Prefixes = {}
+    stages: Stages = {}
+    every = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     for group in groups:
         largest = max(group, key=lambda name: _size(module, name), default="")
-        stages[largest or "all"] = group
+        prefixes = tuple(f"{unit}." for unit in group)
+        inside = [name for name in every if f"{name}.".startswith(prefixes)]
+        stages[largest or "all"] = inside
     return stages
 
 
@@ -250,6 +203,6 @@ def modules_by_stage(
         dot = f"{name}." if name else ""
         own = [stage_of[dot + n] for n, _ in part.named_parameters()]
         found[name] = set(own) if own else current
-        if own and not any(True for _ in part.children()):
+        if own and next(part.children(), None) is None:
             current = {own[-1]}
     return found

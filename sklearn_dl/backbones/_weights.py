@@ -50,9 +50,8 @@ def is_path(weights: Any, entries: Mapping[str, Any] | tuple[str, ...] = ()) -> 
         return True
     if not isinstance(weights, str) or weights == "DEFAULT" or weights in entries:
         return False
-    separators = [sep for sep in ("/", os.sep, os.altsep) if sep]
     return (
-        any(sep in weights for sep in separators)
+        any(sep in weights for sep in ("/", os.sep, os.altsep) if sep)
         or Path(weights).suffix.lower() in _SUFFIXES
         or os.path.exists(weights)
     )
@@ -78,7 +77,7 @@ def fetch(entry: WeightsEnum) -> Path:
     # A URLError is an OSError; a wrong hash gives a RuntimeError.
     except (OSError, HTTPException, RuntimeError) as error:
         raise OSError(
-            f"The weights {entry} could not be downloaded ({_first_line(error)}).\n"
+            f"The weights {entry} could not be downloaded ({first_line(error)}).\n"
             f"Wanted: {entry.url}\n"
             f"Looked for: {path}\n"
             "Put the file there, or give its path as weights='path/to/file', or use "
@@ -103,10 +102,8 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
         raise ValueError(f"{path} holds no state dict but {type(content).__name__}.")
     odd = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
     if odd:
-        raise ValueError(
-            f"{path} holds no state dict: {odd[0]!r} is a "
-            f"{type(content[odd[0]]).__name__}, not a tensor ({len(odd)} such keys)."
-        )
+        what = f"{odd[0]!r} is a {type(content[odd[0]]).__name__}, not a tensor"
+        raise ValueError(f"{path} holds no state dict: {what} ({len(odd)} such keys).")
     if preprocessing is not None:
         preprocessing = _read_preprocessing(path, preprocessing)
     return Checkpoint(path, dict(content), preprocessing)
@@ -141,7 +138,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
 def _damaged(path: Path, error: Exception) -> str:
     # What torch says of a pickle it can't read is advice to run the code in it.
     unsafe = isinstance(error, pickle.UnpicklingError)
-    reason = "" if unsafe else f" ({_first_line(error)})"
+    reason = "" if unsafe else f" ({first_line(error)})"
     return (
         f"{path} ({path.stat().st_size} bytes) cannot be read as weights: it is empty, "
         f"cut off or of another format{reason}."
@@ -180,7 +177,8 @@ def strip_prefix(state: dict[str, Any], own: set[str]) -> dict[str, Any]:
     return state
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, or its name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
@@ -228,10 +226,9 @@ def load_state(
     """
     own = module.state_dict()
     both = [key for key in own if key in state]
+    missing = [key for key in own if key not in state]
     parts = {
-        "missing": [
-            k for k in own if k not in state and not k.endswith("num_batches_tracked")
-        ],
+        "missing": [k for k in missing if not k.endswith("num_batches_tracked")],
         "unexpected": [key for key in state if key not in known],
         "of another shape": [
             f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
@@ -244,22 +241,18 @@ def load_state(
     tensors = type(own)(
         (key, state[key].detach().to(own[key].dtype, copy=True)) for key in both
     )
-    _check_finite(checkpoint, tensors, name)
-    # Layers look up their versions there; names and shapes are today's by now.
-    tensors._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]
-    device = next((t.device for t in own.values() if not t.is_meta), None)
-    module.load_state_dict(tensors, strict=False, assign=True)
-    if device is not None:
-        module.to(device)
-
-
-def _check_finite(checkpoint, tensors, name) -> None:
     for key, value in tensors.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ValueError(
                 f"{checkpoint.path} has NaN or infinite values in {key} of {name!r}. "
                 "If the file is for features only, layer='pooled' may do without it."
             )
+    # Layers look up their versions there; names and shapes are today's by now.
+    tensors._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]
+    device = next((t.device for t in own.values() if not t.is_meta), None)
+    module.load_state_dict(tensors, strict=False, assign=True)
+    if device is not None:
+        module.to(device)
 
 
 def _misfit(checkpoint, state, name, parts: dict[str, list[str]]) -> str:

@@ -75,9 +75,7 @@ def weight_entries(name: str) -> dict[str, WeightsEnum]:
     """Return the published weights of a model, the default first."""
     enum = get_model_weights(name)
     default = enum.DEFAULT  # type: ignore[attr-defined]
-    return {
-        entry.name: entry for entry in [default, *(e for e in enum if e != default)]
-    }
+    return {entry.name: entry for entry in (default, *enum)}
 
 
 def find_entry(name: str, weights: str | WeightsEnum) -> WeightsEnum:
@@ -203,11 +201,8 @@ def build(
 def _build_options(name, size, pretrained) -> dict[str, Any]:
     if name in ("googlenet", "inception_v3"):
         # torchvision's published weights expect its own re-normalisation of the input.
-        return {
-            "aux_logits": False,
-            "init_weights": not pretrained,
-            "transform_input": pretrained,
-        }
+        options = {"init_weights": not pretrained, "transform_input": pretrained}
+        return {"aux_logits": False, **options}
     if size is not None and name.startswith("vit_"):
         return {"image_size": _vit_side(name, size)}
     if size is not None and name.startswith("maxvit"):

@@ -282,9 +282,7 @@ def _empty_backbone(node: dict[str, Any], layer: Any, preprocessing) -> Backbone
     if max(height, width) > 2**14:
         raise ModelFileError(f"{height} x {width} is no size of images.")
     size, pretrained = (int(height), int(width)), bool(node["pretrained"])
-    return assemble_torchvision(
-        name, size, preprocessing, layer=layer, pretrained=pretrained
-    )
+    return assemble_torchvision(name, size, preprocessing, layer, pretrained)[0]
 
 
 def _empty_head(head: Head, n_features: int, n_outputs: int) -> nn.Module:

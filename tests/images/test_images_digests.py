@@ -72,7 +72,7 @@ def items(dataset):
 
 
 def digest(X, row=0):
-    found = as_source(X).digest(row)
+    found = as_source(X).digests([row])[0]
     assert isinstance(found, bytes)
     assert len(found) == 32
     return found
@@ -161,7 +161,7 @@ def test_an_image_that_is_turned_has_the_digest_of_the_turned_pixels():
         source = as_source([image])
         turned = np.rot90(STACK[0], -1)
         np.testing.assert_array_equal(np.asarray(source[0]), turned)
-        assert source.digest(0) == digest(turned[None])
+        assert source.digests([0])[0] == digest(turned[None])
         assert digest_image(source[0]) == digest(turned[None])
 
 
@@ -208,7 +208,7 @@ def test_only_a_dataset_is_read_for_a_digest_each_time():
 
     source = as_source(items(Random()))
     assert source.digest_reads
-    assert source.digest(0) != source.digest(0)
+    assert source.digests([0])[0] != source.digests([0])[0]
     for X in (STACK, ["a.png"], [encoded(STACK[0])], [Image.fromarray(STACK[0])]):
         assert not as_source(X).digest_reads
 
@@ -359,7 +359,7 @@ def test_relative_paths_follow_the_working_directory(tmp_path, old, monkeypatch)
     source = as_source(["x.png"])
     for name in "aba":
         monkeypatch.chdir(tmp_path / name)
-        assert source.digest(0) == hashlib.sha256(name.encode() * 10).digest()
+        assert source.digests([0])[0] == hashlib.sha256(name.encode() * 10).digest()
 
 
 def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
@@ -387,7 +387,7 @@ def test_all_files_that_can_not_be_read_are_named_as_reading_names_them(tmp_path
             source[row]
         expected += error.value.failures
         with pytest.raises(ImageDecodeError) as error:
-            source.digest(row)
+            source.digests([row])
         assert error.value.failures == expected[-1:]
     for threads in (1, 3):
         with pytest.raises(ImageDecodeError) as error:
@@ -579,7 +579,7 @@ from sklearn_dl._images import _digests, as_source
 _digests._PROCESS.lock.acquire()
 child = os.fork()
 if not child:
-    as_source([{path!r}]).digest(0)
+    as_source([{path!r}]).digests([0])
     os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
@@ -646,7 +646,11 @@ def test_a_part_keeps_what_the_whole_range_of_numbers_meant():
     part = source.take([0])
     assert part[0].dtype == np.float32
     np.testing.assert_array_equal(part[0], source[0])
-    assert part.digest(0) == source.digest(0) != as_source(X[:1]).digest(0)
+    assert (
+        part.digests([0])[0]
+        == source.digests([0])[0]
+        != as_source(X[:1]).digests([0])[0]
+    )
 
 
 @pytest.mark.parametrize("make", [np.ascontiguousarray, list])
