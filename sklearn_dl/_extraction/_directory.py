@@ -31,20 +31,13 @@ T = TypeVar("T")
 
 
 class DirectoryStore(Store):
-    """Keeps rows in ``features.sqlite3`` of a directory.
+    """Keeps rows in ``features.sqlite3`` of a directory, for all processes of a host.
 
-    Any number of threads and processes of one host may use the directory at a time. A
-    process that is killed leaves whole rows only, and its claims are free at once. The
-    file is made at the first writing. One that is damaged or not ours is moved to
-    ``features.sqlite3.damaged-<n>``, with a warning.
-
-    What can't be written (a full disk, a read-only directory, a lock that is never
-    lifted) is warned of once. From then on nothing is stored or claimed; what was
-    stored is still found where the file can be read.
-
-    The file is some 10 % larger than its rows; it doesn't shrink when they are evicted,
-    only in `clear`. If a newer version of sklearn_dl wrote it, the first use is a
-    ValueError.
+    A process that is killed leaves whole rows only, and its claims are free at once. A
+    file that is damaged or not ours is moved to ``features.sqlite3.damaged-<n>``, with
+    a warning. What can't be written (a full disk, a read-only directory, a lock that is
+    never lifted) is warned of once; from then on nothing is stored or claimed, and what
+    was stored is still found where the file can be read.
 
     Notes
     -----
@@ -112,11 +105,10 @@ class DirectoryStore(Store):
 
     def release(self, owner: str) -> None:
         with self._lock:
-            if owner in self._owners or not self._failed:
-                if self._failed:
-                    self._database.reuse_log()
-                done = self._write(lambda db: release(db, owner), False, retry=True)
-                if done:
+            if owner in self._owners:
+                if self._failed:  # a full disk may still let the log be written over
+                    self._database.tell("wal_checkpoint(RESTART)")
+                if self._write(lambda db: release(db, owner), False, retry=True):
                     self._owners.discard(owner)
 
     def wait(self, keys: Sequence[bytes], timeout: float) -> None:
@@ -132,10 +124,7 @@ class DirectoryStore(Store):
     def count(self, hits: int, misses: int) -> None:
         sql = "UPDATE totals SET hits = hits + ?, misses = misses + ?"
         with self._lock:
-            counted = self._write(
-                lambda db: bool(db.execute(sql, (hits, misses))), False
-            )
-            if not counted:
+            if not self._write(lambda db: db.execute(sql, (hits, misses)), None):
                 self._uncounted[0] += hits
                 self._uncounted[1] += misses
 
@@ -147,10 +136,7 @@ class DirectoryStore(Store):
         return CacheStatistics(totals[0] + hits, totals[1] + misses, *totals[2:])
 
     def clear(self) -> None:
-        """Drop rows, claims and digests of files; begin the statistics anew.
-
-        It also gives a store that could not be written another try.
-        """
+        """Drop all that is kept; a store that could not be written has another try."""
         with self._lock:
             self._failed, self._uncounted = False, [0, 0]
             self.close()
@@ -235,7 +221,7 @@ class DirectoryStore(Store):
         if self._failed:
             return
         self._failed = True
-        self._database.be_impatient()
+        self._database.tell("busy_timeout = 1000")  # from now on
         warnings.warn(
             f"The feature cache in {self._database.directory} can't be written "
             f"({error}): features are computed and not kept.",

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +52,7 @@ class Store(ABC):
 
     A key is 32 bytes, the digest of all that the row depends on. Keys that are missing
     are claimed before they are computed; what others have claimed is waited for. The
-    methods are safe to call from several threads, and after a fork. When the bound
-    for the bytes of all rows is passed, the least recently used go, down to 90 % of it.
+    methods are safe to call from several threads, and after a fork.
     """
 
     def __init__(self, max_bytes: int):
@@ -71,25 +71,17 @@ class Store(ABC):
     def lookup(
         self, keys: Sequence[bytes], shape: tuple[int, ...], dtype: DTypeLike
     ) -> Found:
-        """Return those of some rows that are stored, as read-only arrays.
-
-        A row of another length or dtype, or a damaged one, is removed: it counts as
-        not stored.
-        """
+        """Return what is stored of some rows, read-only; remove what is damaged."""
 
     @abstractmethod
     def claim(self, keys: Sequence[bytes], owner: str) -> list[bytes]:
-        """Take on the rows that nobody has stored and no other live owner claimed.
-
-        The owner is one of `new_owner`, another for each call that computes.
-        """
+        """Take on the rows that nobody has stored and no other live owner claimed."""
 
     @abstractmethod
     def put(self, rows: Mapping[bytes, np.ndarray], owner: str) -> None:
-        """Store rows and lift their claims, all or nothing; evict above the bound.
+        """Store rows, lift their claims, prolong the owner's others; evict the oldest.
 
-        What is put stays unless it alone exceeds the bound. The owner's other claims
-        are prolonged.
+        What is put stays unless it alone exceeds the bound.
         """
 
     @abstractmethod
@@ -259,8 +251,12 @@ _COUNTER = itertools.count()
 
 def new_owner() -> str:
     """Return a name of its own, which shows whether its process lives."""
-    pid = os.getpid()
-    return f"{_machine()}/{pid}/{_started(pid)}/{next(_COUNTER)}"
+    return f"{_process(os.getpid())}/{next(_COUNTER)}"
+
+
+@cache
+def _process(pid: int) -> str:
+    return f"{_machine()}/{pid}/{_started(pid)}"
 
 
 def owner_is_dead(owner: str) -> bool:
@@ -331,6 +327,7 @@ def _after_fork_in_child() -> None:
         store._lock = threading.RLock()
         store._forked()
     _held.clear()
+    _process.cache_clear()
     _REGISTRY = threading.RLock()
 
 

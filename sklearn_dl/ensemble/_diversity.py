@@ -164,13 +164,7 @@ class Diversity:
 
 
 def diversity(
-    members: Any,
-    X,
-    y,
-    *,
-    weights=None,
-    soft: bool = True,
-    task: str = "auto",
+    members: Any, X, y, *, weights=None, soft: bool = True, task: str = "auto"
 ) -> Diversity:
     """Return what the members of an ensemble do on data, and what their vote gains.
 

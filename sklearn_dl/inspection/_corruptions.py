@@ -113,10 +113,10 @@ def _occlusion(pixels, rng, area):
     h, w = max(round(side * height), 1), max(round(side * width), 1)
     top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
     colour = rng.random((len(pixels), 1, 1), np.float32)
+    if pixels.dtype == np.uint8:
+        colour = to_bytes(colour)
     covered = pixels.copy()
-    covered[:, top : top + h, left : left + w] = (
-        to_bytes(colour) if pixels.dtype == np.uint8 else colour
-    )
+    covered[:, top : top + h, left : left + w] = colour
     return covered
 
 
@@ -141,6 +141,7 @@ def _hidden(severity: float) -> float:
 
 
 _TIMES, _DEGREES = "times {:.2f}", "{:.3g} degrees"
+_AREA, _SHORTER = "{:.0%} of the area", "{:.2%} of the shorter side"
 
 #: By name, in the order of a report.
 CORRUPTIONS: dict[str, Corruption] = {
@@ -165,13 +166,9 @@ CORRUPTIONS: dict[str, Corruption] = {
     "grayscale": Corruption(
         "grayscale", lambda s: min(s, 1), "{:.0%} of the colour", _grayscale, True
     ),
-    "blur": Corruption(
-        "blur", lambda s: 0.0075 * s, "{:.2%} of the shorter side", _blur
-    ),
+    "blur": Corruption("blur", lambda s: 0.0075 * s, _SHORTER, _blur),
     "noise": Corruption("noise", lambda s: 0.06 * s, "{:.1%} of the scale", _noise),
-    "occlusion": Corruption(
-        "erase", _hidden, "{:.0%} of the area", _occlusion, reach=1.0
-    ),
+    "occlusion": Corruption("erase", _hidden, _AREA, _occlusion, reach=1.0),
     "jpeg": Corruption(
         "jpeg", lambda s: max(round(95 - 65 * s), 5), "quality {:.0f}", _jpeg
     ),
@@ -201,15 +198,11 @@ def list_corruptions() -> pd.DataFrame:
     1    larger  times 1.25        scale
     2  rotation  15 degrees     rotation
     """
-    return pd.DataFrame(
-        {
-            "corruption": list(CORRUPTIONS),
-            "amount": [
-                kind.text.format(kind.amount(1.0)) for kind in CORRUPTIONS.values()
-            ],
-            "augmentation": [kind.augmentation for kind in CORRUPTIONS.values()],
-        }
-    )
+    rows = [
+        (name, kind.text.format(kind.amount(1.0)), kind.augmentation)
+        for name, kind in CORRUPTIONS.items()
+    ]
+    return pd.DataFrame(rows, columns=["corruption", "amount", "augmentation"])
 
 
 def corrupt_image(

@@ -138,11 +138,7 @@ def compare_statistics(
     alpha: float = 0.05,
     smallest_effect: float = 0.2,
 ) -> pd.DataFrame:
-    """Return how statistics of images differ from those of a reference.
-
-    Mann and Whitney's test for each, Holm's correction over all; the effect is Cliff's
-    delta.
-    """
+    """Return how images differ, by Mann and Whitney's tests with Holm's correction."""
     from scipy.stats import mannwhitneyu
 
     rows = []

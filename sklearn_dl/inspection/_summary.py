@@ -13,7 +13,7 @@ from sklearn_dl._extraction import PixelReader
 from sklearn_dl._images import as_source
 from sklearn_dl._runtime import seeded
 from sklearn_dl.backbones import Backbone, load_backbone
-from sklearn_dl.inspection._networks import network_of
+from sklearn_dl.inspection._attribution import network_of
 
 _BACKBONE_PARAMETERS = ("backbone", "weights", "layer", "image_size")
 
@@ -139,11 +139,10 @@ def _network(estimator) -> tuple[nn.Module, str]:
     with seeded(0):  # random weights are not looked at
         backbone = load_backbone(**arguments)
     trainable = getattr(estimator, "trainable", None)
-    backbone.freeze(
-        "head" if trainable is None else getattr(trainable, "stages", trainable)
-    )
-    note = "" if trainable is None else "Without the head: it is made in fit."
-    return backbone, note
+    if trainable is None:
+        return backbone.freeze("head"), ""
+    backbone.freeze(getattr(trainable, "stages", trainable))
+    return backbone, "Without the head: it is made in fit."
 
 
 def _backbone(network: Any) -> Backbone:
@@ -202,14 +201,8 @@ def _rows(network: nn.Module, order: dict, shapes: dict) -> list[dict]:
     rows: dict[str, dict] = {}
 
     def add(name: str, part: Any, place: int) -> str:
-        row = {"kind": type(part).__name__, "output_shape": shapes.get(name)}
-        rows[name] = {
-            **row,
-            "order": place,
-            "parameters": 0,
-            "trainable": 0,
-            "stage": "",
-        }
+        rows[name] = {"order": place, "parameters": 0, "trainable": 0, "stage": ""}
+        rows[name] |= {"kind": type(part).__name__, "output_shape": shapes.get(name)}
         return name
 
     inner = {parent for name in order for parent in _parents(name)}
