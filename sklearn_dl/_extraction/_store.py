@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import filelock  # noqa: F401 (its hooks of forks must be registered before ours)
 import numpy as np
 from numpy.typing import DTypeLike
 

@@ -139,10 +139,10 @@ def _network(estimator) -> tuple[nn.Module, str]:
     with seeded(0):  # random weights are not looked at
         backbone = load_backbone(**arguments)
     trainable = getattr(estimator, "trainable", None)
-    if trainable is None:
-        return backbone.freeze("head"), ""
-    backbone.freeze(getattr(trainable, "stages", trainable))
-    return backbone, "Without the head: it is made in fit."
+    stages = "head" if trainable is None else getattr(trainable, "stages", trainable)
+    backbone.freeze(stages)
+    note = "" if trainable is None else "Without the head: it is made in fit."
+    return backbone, note
 
 
 def _backbone(network: Any) -> Backbone:
