@@ -69,9 +69,6 @@ class FeatureCache:
     directory), a warning says so, and features are computed without being kept. Delete
     the directory, or call `clear`, to have the space back.
 
-    The order of eviction follows the uses to a twentieth of the bound, so that hits
-    write next to nothing.
-
     Examples
     --------
     >>> from sklearn_dl import FeatureCache

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from sklearn_dl._extraction._sqlite import (
     Database,
@@ -65,18 +64,15 @@ class DirectoryStore(Store):
         self._uncounted = [0, 0]  # hits and misses that could not be written
         super().__init__(max_bytes)
 
-    def lookup(
-        self, keys: Sequence[bytes], shape: tuple[int, ...], dtype: DTypeLike
-    ) -> Found:
+    def lookup(self, keys: Sequence[bytes], shape: tuple[int, ...], dtype) -> Found:
         dtype = np.dtype(dtype)
         length = dtype.itemsize * int(np.prod(shape))
         found: Found = {}
         stale, bad = [], []
         rows, mark = self._read(lambda db: rows_of(db, keys), ([], 0))
         for key, number, kind, checksum, used, value in rows:
-            if value is None or kind != dtype.str or len(value) != length:
-                bad.append(number)
-            elif checksum_of(key, value) != checksum:
+            right = value is not None and kind == dtype.str and len(value) == length
+            if not right or checksum_of(key, value) != checksum:
                 bad.append(number)
             else:
                 found[key] = np.ndarray(shape, dtype, value)

@@ -491,7 +491,11 @@ def _spread_features(
     )
     failed: dict[bytes, str] = {}
     misses = 0
-    model = _Model.of(features, cache) if wanted else None
+    model = None
+    if wanted:  # on the CPU: a worker's device may be another
+        backbone = copy.deepcopy(features.forward.network).cpu()
+        execution = replace(features.execution, device=torch.device("cpu"), verbose=0)
+        model = _Model(backbone, execution, cache, features.views)
     for number, answer in spread(client, _chunk, model, tasks) if wanted else ():
         part, (values, theirs, reasons) = parts[number], answer
         failed.update((part[k], reason) for k, reason in reasons.items())
@@ -527,13 +531,6 @@ class _Model:
     execution: Execution
     cache: Any
     views: Any
-
-    @classmethod
-    def of(cls, features: Features, cache: Any) -> "_Model":
-        # On the CPU: a worker's device may be another.
-        backbone = copy.deepcopy(features.forward.network).cpu()
-        execution = replace(features.execution, device=torch.device("cpu"), verbose=0)
-        return cls(backbone, execution, cache, features.views)
 
 
 def _chunk(model: _Model, source: ImageSource, keyed: bool):

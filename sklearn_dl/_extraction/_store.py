@@ -16,7 +16,6 @@ from pathlib import Path
 
 import filelock  # noqa: F401 (its hooks of forks must be registered before ours)
 import numpy as np
-from numpy.typing import DTypeLike
 
 # Seconds that a claim lasts unless its owner claims or puts something: longer than one
 # batch takes. Owners that died are known without it.
@@ -69,9 +68,7 @@ class Store(ABC):
         )
 
     @abstractmethod
-    def lookup(
-        self, keys: Sequence[bytes], shape: tuple[int, ...], dtype: DTypeLike
-    ) -> Found:
+    def lookup(self, keys: Sequence[bytes], shape: tuple[int, ...], dtype) -> Found:
         """Return what is stored of some rows, read-only; remove what is damaged."""
 
     @abstractmethod
@@ -142,9 +139,7 @@ class MemoryStore(Store):
         super().__init__(max_bytes)
         self._changed = threading.Condition(self._lock)
 
-    def lookup(
-        self, keys: Sequence[bytes], shape: tuple[int, ...], dtype: DTypeLike
-    ) -> Found:
+    def lookup(self, keys: Sequence[bytes], shape: tuple[int, ...], dtype) -> Found:
         found = {}
         dtype = np.dtype(dtype)
         length = dtype.itemsize * int(np.prod(shape))
@@ -220,7 +215,8 @@ class MemoryStore(Store):
     def clear(self) -> None:
         with self._lock:
             self._rows.clear()
-            self._drop_claims()
+            self._holders.clear()
+            self._leases.clear()
             self._hits = self._misses = self._bytes = 0
             self._changed.notify_all()
 
@@ -231,17 +227,14 @@ class MemoryStore(Store):
             return False
         return self._leases[holder] > time.monotonic()
 
-    def _drop_claims(self) -> None:
-        self._holders.clear()
-        self._leases.clear()
-
     def _remove(self, key: bytes) -> None:
         row = self._rows.pop(key, None)
         if row is not None:
             self._bytes -= row.nbytes
 
     def _forked(self) -> None:
-        self._drop_claims()
+        self._holders.clear()
+        self._leases.clear()
         self._changed = threading.Condition(self._lock)
 
 
@@ -281,22 +274,19 @@ def _machine() -> str:
 def _started(pid: int) -> str:
     """Return when a process began, "gone" if it is over, "" where that isn't told."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return "gone" if Path("/proc/self/stat").exists() and _gone(pid) else ""
-    fields = stat.rpartition(")")[2].split()
-    return "gone" if fields[0] in "ZX" else fields[19]
-
-
-def _gone(pid: int) -> bool:
-    # /proc may hide the processes of other users; this doesn't.
-    try:
+        if not Path("/proc/self/stat").exists():
+            return ""
+    else:
+        return "gone" if fields[0] in "ZX" else fields[19]
+    try:  # /proc may hide the processes of other users; this doesn't
         os.kill(pid, 0)
     except ProcessLookupError:
-        return True
+        return "gone"
     except OSError:
         pass
-    return False
+    return ""
 
 
 # ------------------------------------------------------------- forks and the end

@@ -92,7 +92,7 @@ def load_image_folder(
     root = os.path.expanduser(os.fspath(path))
     wanted = _suffixes(extensions)
     names, skipped = _class_folders(root, classes, wanted)
-    below = [_images_below(os.path.join(root, n), wanted, skipped) for n in names]
+    below = [images_below(os.path.join(root, n), wanted, skipped) for n in names]
     files = [file for found in below for file in found]
     target = np.array([n for n, found in zip(names, below, strict=True) for _ in found])
     empty = [name for name, found in zip(names, below, strict=True) if not found]
@@ -161,14 +161,13 @@ def _class_folders(
     return folders, skipped
 
 
-def images_below(folder: str) -> list[str]:
-    """Return the paths of all images below a folder, in their order."""
-    return _images_below(folder, _suffixes(), [])
-
-
-def _images_below(
-    folder: str, wanted: frozenset[str], skipped: list[tuple[str, str]]
+def images_below(
+    folder: str,
+    wanted: frozenset[str] | None = None,
+    skipped: list[tuple[str, str]] | None = None,
 ) -> list[str]:
+    """Return the paths of all images below a folder, in order; note what is skipped."""
+    wanted = _suffixes() if wanted is None else wanted
     walked: list[tuple[str, str]] = []
     seen: set[str] = set()  # through links, but no folder twice
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -184,7 +183,7 @@ def _images_below(
         path = os.path.join(parent, name)
         if _is_image(name, wanted):
             found.append(path)
-        else:
+        elif skipped is not None:
             skipped.append((path, "not an image by its suffix"))
     return found
 

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils._param_validation import StrOptions, validate_params
-from torch.nn import functional as F
 
 from sklearn_dl._extraction import PixelReader
 from sklearn_dl.backbones import Backbone, Preprocessing
@@ -171,10 +170,7 @@ def _map_of(backbone: Backbone, size, method: str, layer: str | None):
             "take an earlier one, or layer=None."
         )
     if found is None and method == "grad_cam":
-        raise ValueError(
-            "No layer of this backbone gives a map of the image: use "
-            "method='occlusion'."
-        )
+        raise ValueError("No layer of this backbone gives a map: use 'occlusion'.")
     return found
 
 
@@ -212,10 +208,7 @@ def _columns(model: Explained, target: Any, n: int) -> np.ndarray | None:
 def placed(
     values: np.ndarray, preprocessing: Preprocessing, size: tuple[int, int]
 ) -> np.ndarray:
-    """Return a map (h, w) of a network's input at its place in the image.
-
-    `preprocessing` made the input of an image of `size` (height, width).
-    """
+    """Return a map of a network's input at its place in an image (height, width)."""
     resized = _resized(preprocessing.resize_size, size)
     crop = values.shape
     # As torchvision crops: smaller images are padded first.
@@ -231,17 +224,11 @@ def placed(
     canvas[tuple(to)] = values[tuple(of)]
     if resized == size:
         return canvas
-    tensor = torch.from_numpy(canvas)[None, None]
-    return F.interpolate(tensor, size, mode="bilinear", align_corners=False)[
-        0, 0
-    ].numpy()
+    return enlarged(torch.from_numpy(canvas)[None], size)[0].numpy()
 
 
 def _resized(resize_size: Any, size: tuple[int, int]) -> tuple[int, int]:
-    if resize_size is None:
-        return size
-    if isinstance(resize_size, tuple):
-        return resize_size
-    short, long = min(size), max(size)
-    other = int(resize_size * long / short)
+    if resize_size is None or isinstance(resize_size, tuple):
+        return resize_size or size
+    other = int(resize_size * max(size) / min(size))
     return (resize_size, other) if size[0] <= size[1] else (other, resize_size)
