@@ -3,7 +3,7 @@
 import os
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral
-from typing import overload
+from typing import Any
 
 from sklearn_dl._extraction._store import CacheStatistics, MemoryStore, Store
 
@@ -124,12 +124,8 @@ class FeatureCache:
         resolve_cache(self).clear()
 
 
-@overload
-def resolve_cache(cache: FeatureCache) -> Store: ...
-@overload
-def resolve_cache(cache: object) -> Store | None: ...
-def resolve_cache(cache: object) -> Store | None:
-    """Return the one store of this process that a parameter `cache` stands for."""
+def resolve_cache(cache: object) -> Any:
+    """Return the one store of this process for a parameter `cache`; None for None."""
     if cache is None:
         return None
     if not isinstance(cache, FeatureCache):

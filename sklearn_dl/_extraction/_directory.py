@@ -9,21 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sklearn_dl._extraction._sqlite import (
-    Database,
-    checksum_of,
-    claim,
-    claimed,
-    empty,
-    is_damage,
-    note,
-    put,
-    release,
-    remember,
-    rows_of,
-    select,
-    transaction,
-)
+import sklearn_dl._extraction._sqlite as tables
 from sklearn_dl._extraction._store import CacheStatistics, Found, Stamp, Store
 
 T = TypeVar("T")
@@ -58,7 +44,7 @@ class DirectoryStore(Store):
     """
 
     def __init__(self, directory: str | os.PathLike, max_bytes: int):
-        self._database = Database(directory)
+        self._database = tables.Database(directory)
         self._failed = False
         self._owners: set[str] = set()  # who may have claims in the file
         self._uncounted = [0, 0]  # hits and misses that could not be written
@@ -69,23 +55,23 @@ class DirectoryStore(Store):
         length = dtype.itemsize * int(np.prod(shape))
         found: Found = {}
         stale, bad = [], []
-        rows, mark = self._read(lambda db: rows_of(db, keys), ([], 0))
+        rows, mark = self._read(lambda db: tables.rows_of(db, keys), ([], 0))
         for key, number, kind, checksum, used, value in rows:
             right = value is not None and kind == dtype.str and len(value) == length
-            if not right or checksum_of(key, value) != checksum:
+            if not right or tables.checksum_of(key, value) != checksum:
                 bad.append(number)
             else:
                 found[key] = np.ndarray(shape, dtype, value)
                 if used <= mark:
                     stale.append(number)
         if bad or stale:
-            self._write(lambda db: note(db, stale, bad), None)
+            self._write(lambda db: tables.note(db, stale, bad), None)
         return found
 
     def claim(self, keys: Sequence[bytes], owner: str) -> list[bytes]:
         keys = list(dict.fromkeys(keys))
         with self._lock:
-            free = self._write(lambda db: claim(db, keys, owner), keys)
+            free = self._write(lambda db: tables.claim(db, keys, owner), keys)
             if free and not self._failed:
                 self._owners.add(owner)
         return free
@@ -93,7 +79,7 @@ class DirectoryStore(Store):
     def put(self, rows: Mapping[bytes, np.ndarray], owner: str) -> None:
         with self._lock:
             bound = self.max_bytes
-            left = self._write(lambda db: put(db, rows, owner, bound), True)
+            left = self._write(lambda db: tables.put(db, rows, owner, bound), True)
             if self._failed:
                 self.release(owner)
             elif not left:
@@ -104,13 +90,16 @@ class DirectoryStore(Store):
             if owner in self._owners:
                 if self._failed:  # a full disk may still let the log be written over
                     self._database.tell("wal_checkpoint(RESTART)")
-                if self._write(lambda db: release(db, owner), False, retry=True):
+                if self._write(lambda db: tables.release(db, owner), False, retry=True):
                     self._owners.discard(owner)
 
     def wait(self, keys: Sequence[bytes], timeout: float) -> None:
         deadline, pause = time.monotonic() + timeout, 0.01
         wanted = set(keys)
-        while wanted and self._read(lambda db: claimed(db, wanted), set()) == wanted:
+        while (
+            wanted
+            and self._read(lambda db: tables.claimed(db, wanted), set()) == wanted
+        ):
             left = deadline - time.monotonic()
             if left <= 0:
                 return
@@ -137,13 +126,13 @@ class DirectoryStore(Store):
             self._failed, self._uncounted = False, [0, 0]
             self.close()
             if self._database.exists():
-                self._write(empty, None)
+                self._write(tables.empty, None)
                 self._database.shrink()
 
     def known_files(self, paths: Sequence[str]) -> dict[str, tuple[Stamp, bytes]]:
         names = {os.fsencode(path): path for path in paths}
         sql = "SELECT path, stamp, digest FROM files WHERE path IN ({})"
-        rows = self._read(lambda db: select(db, sql, names), [])
+        rows = self._read(lambda db: tables.select(db, sql, names), [])
         return {
             names[name]: (tuple(map(int, stamp.split())), digest)
             for name, stamp, digest in rows
@@ -155,7 +144,7 @@ class DirectoryStore(Store):
             for path, (stamp, digest) in files.items()
         ]
         if rows:
-            self._write(lambda db: remember(db, rows), None)
+            self._write(lambda db: tables.remember(db, rows), None)
 
     def close(self) -> None:
         with self._lock:
@@ -185,7 +174,7 @@ class DirectoryStore(Store):
         """Do some writing in a transaction; the default where it can't be done."""
 
         def whole(connection):
-            with transaction(connection):
+            with tables.transaction(connection):
                 return work(connection)
 
         with self._lock:
@@ -204,7 +193,7 @@ class DirectoryStore(Store):
             except (OSError, sqlite3.Error) as error:
                 failure = error
             try:
-                if not last and is_damage(failure):
+                if not last and tables.is_damage(failure):
                     self._database.replace(failure)
                     continue
             except OSError as error:

@@ -34,18 +34,12 @@ class PixelReader:
     """
 
     def __init__(
-        self,
-        source: ImageSource,
-        preprocessing,
-        device: torch.device,
-        rows: np.ndarray | None = None,
-        view: Any = None,
-        on_read: Callable[[int, Any], None] | None = None,
+        self, source, preprocessing, device, rows=None, view=None, on_read=None
     ):
-        self.source = source
+        self.source: ImageSource = source
         self.preprocessing = preprocessing
-        self.device = device
-        self.rows = np.arange(len(source)) if rows is None else rows
+        self.device: torch.device = device
+        self.rows: np.ndarray = np.arange(len(source)) if rows is None else rows
         self.view = view
         self.on_read = on_read
         self._together = view is None and read_together(source, preprocessing, device)

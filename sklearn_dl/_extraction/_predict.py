@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from sklearn_dl._extraction._cache import resolve_cache
 from sklearn_dl._extraction._cluster import active_client, spread, task_rows
 from sklearn_dl._extraction._pixels import PixelReader, in_parts, read_together
-from sklearn_dl._extraction._store import Found, Store, new_owner
+from sklearn_dl._extraction._store import Found, new_owner
 from sklearn_dl._images import (
     ImageDecodeError,
     ImageSource,
@@ -285,17 +285,9 @@ class Features:
     are read before they are looked up: what they hold isn't known before.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        source: ImageSource,
-        execution: Execution,
-        store: Store | None,
-        views=None,
-    ):
+    def __init__(self, backbone: Backbone, source, execution, store: Any, views=None):
         self.backbone, self.source, self.execution = backbone, source, execution
-        self.store: Any = store
-        self.views = views
+        self.store, self.views = store, views
         n_views = () if views is None else (views.n_views,)
         self.shape: tuple[int, ...] = (*n_views, backbone.n_features)
         double = execution.dtype == torch.float64
@@ -354,7 +346,6 @@ class Features:
     def get(self, rows: np.ndarray, bar: Bar) -> np.ndarray:
         """Return the features of rows, (n_rows, [n_views,] n_features)."""
         store, before = self.store, self.computed
-        assert store is not None
         digests: list[bytes] = []
         keys: list[bytes] = []
         found: Found = {}

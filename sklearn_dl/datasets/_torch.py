@@ -221,9 +221,10 @@ def _classes(dataset: Any) -> np.ndarray | None:
     """Return the names of classes that integer targets stand for, or None."""
     inner = _inner(dataset)
     if inner is not None:
-        found = [_classes(part) for part in inner]
-        same = all(f is not None and list(f) == list(found[0]) for f in found)
-        return found[0] if same else None
+        found: list[Any] = [_classes(part) for part in inner]
+        first = found[0]
+        same = all(np.array_equal(names, first) for names in found)
+        return first if same else None
     if getattr(dataset, "target_transform", None) is not None:
         return None
     classes = _list_of(dataset, "classes")

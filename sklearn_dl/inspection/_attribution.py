@@ -46,11 +46,6 @@ class Explained:
     source_of: Callable[[Any], Any]  # from X to its checked source
     step_size: int  # images at a time
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the parameters."""
-        return dtype_of(self.backbone)
-
 
 def dtype_of(network: nn.Module) -> torch.dtype:
     """Return the dtype of the network's floating-point parameters."""

@@ -61,12 +61,8 @@ def _rotation(pixels, rng, degrees):
     return warp(pixels, rotation_matrix(_sign(rng) * degrees))
 
 
-def _flip(pixels, rng, amount):
-    return np.ascontiguousarray(pixels[:, :, ::-1])
-
-
-def _vertical_flip(pixels, rng, amount):
-    return np.ascontiguousarray(pixels[:, ::-1])
+def _mirrored(axis: int) -> Callable:
+    return lambda pixels, rng, amount: np.ascontiguousarray(np.flip(pixels, axis))
 
 
 def _translation(pixels, rng, fraction):
@@ -148,9 +144,9 @@ CORRUPTIONS: dict[str, Corruption] = {
     "smaller": Corruption("scale", lambda s: 1.25**-s, _TIMES, _scaled),
     "larger": Corruption("scale", lambda s: 1.25**s, _TIMES, _scaled),
     "rotation": Corruption("rotation", lambda s: min(15 * s, 180), _DEGREES, _rotation),
-    "flip": Corruption("flip", _once, "left and right", _flip, reach=1.0),
+    "flip": Corruption("flip", _once, "left and right", _mirrored(2), reach=1.0),
     "vertical_flip": Corruption(
-        "vertical_flip", _once, "top and bottom", _vertical_flip, reach=1.0
+        "vertical_flip", _once, "top and bottom", _mirrored(1), reach=1.0
     ),
     "translation": Corruption(
         "translation", lambda s: min(0.1 * s, 0.5), "{:.0%} of the sides", _translation

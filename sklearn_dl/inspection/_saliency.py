@@ -10,6 +10,7 @@ from sklearn_dl._extraction import PixelReader
 from sklearn_dl.backbones import Backbone, Preprocessing
 from sklearn_dl.inspection._attribution import (
     Explained,
+    dtype_of,
     enlarged,
     explained,
     find_map,
@@ -125,7 +126,7 @@ def saliency(
         PixelReader(source, preprocessing, model.device) as reader,
     ):
         for rows, pixels in reader.batches(model.step_size):
-            x = preprocessing.normalize(pixels).to(model.dtype)
+            x = preprocessing.normalize(pixels).to(dtype_of(model.backbone))
             size = (x.shape[-2], x.shape[-1])
             if found is None and method != "occlusion":
                 found = _map_of(model.backbone, size, method, layer)
@@ -178,7 +179,7 @@ def _columns(model: Explained, target: Any, n: int) -> np.ndarray | None:
     """Return the column of the scores for each image; None for the highest."""
     if model.classes is None:
         size = model.backbone.preprocessing.output_size or (224, 224)
-        x = torch.zeros(1, 3, *size, dtype=model.dtype, device=model.device)
+        x = torch.zeros(1, 3, *size).to(model.device, dtype_of(model.backbone))
         known: list[Any] = list(range(_scores(model, x).shape[1]))
         if target is None and len(known) > 1:
             raise ValueError(

@@ -49,12 +49,7 @@ def check_targets(y: Any, task: str, n_rows: int) -> np.ndarray:
         truth = truth[:, 0]
     if truth.ndim not in (1, 2) or len(truth) != n_rows:
         raise ValueError(f"y has the shape {truth.shape}, but X has {n_rows} images.")
-    # NumPy would make text of a list of text and NaN.
-    values = np.asarray(y, dtype=object if isinstance(y, list | tuple) else None)
-    missing = np.argwhere(pd.isna(values))
-    if len(missing):
-        row = int(missing[0][0])
-        raise ValueError(f"y is missing in row {row}: {values[row]!r}.")
+    refuse_missing(y)
     return truth.astype(float) if task == "regression" else truth
 
 
@@ -67,6 +62,16 @@ def check_labels(y: Any, n_rows: int) -> np.ndarray:
             "several labels give one at a time."
         )
     return labels
+
+
+def refuse_missing(y: Any) -> None:
+    """Raise a ValueError if NaN, None or another missing value is in y."""
+    # NumPy would make text of a list of text and NaN.
+    values = np.asarray(y, dtype=object if isinstance(y, list | tuple) else None)
+    missing = np.argwhere(pd.isna(values))
+    if len(missing):
+        row = int(missing[0][0])
+        raise ValueError(f"y is missing in row {row}: {values[row]!r}.")
 
 
 class _Given(BaseEstimator):

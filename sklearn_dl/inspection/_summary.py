@@ -12,7 +12,7 @@ from sklearn_dl._base import ImageEstimatorMixin
 from sklearn_dl._extraction import PixelReader
 from sklearn_dl._images import as_source
 from sklearn_dl._runtime import seeded
-from sklearn_dl.backbones import Backbone, load_backbone
+from sklearn_dl.backbones import load_backbone
 from sklearn_dl.inspection._attribution import network_of
 
 _BACKBONE_PARAMETERS = ("backbone", "weights", "layer", "image_size")
@@ -145,13 +145,9 @@ def _network(estimator) -> tuple[nn.Module, str]:
     return backbone, note
 
 
-def _backbone(network: Any) -> Backbone:
-    return network if isinstance(network, Backbone) else network.backbone
-
-
 def _image(estimator, X, network: nn.Module) -> torch.Tensor:
     """Return one image as the network takes it, (1, 3, height, width)."""
-    preprocessing = _backbone(network).preprocessing
+    preprocessing: Any = getattr(network, "backbone", network).preprocessing
     like = next(network.parameters(), torch.zeros(()))
     if X is None:
         size = preprocessing.output_size or (224, 224)
@@ -210,7 +206,7 @@ def _rows(network: nn.Module, order: dict, shapes: dict) -> list[dict]:
         if name not in inner:
             add(name, modules[name], order[name])
     prefix = "backbone.module." if "backbone" in modules else "module."
-    stages: dict = _backbone(network).stages
+    stages: Any = getattr(network, "backbone", network).stages
     stage_of = {prefix + name: stage for stage in stages for name in stages[stage]}
     for name, parameter in network.named_parameters():
         owner = name.rpartition(".")[0]
