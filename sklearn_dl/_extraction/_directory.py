@@ -96,12 +96,10 @@ class DirectoryStore(Store):
     def wait(self, keys: Sequence[bytes], timeout: float) -> None:
         deadline, pause = time.monotonic() + timeout, 0.01
         wanted = set(keys)
-        while (
-            wanted
-            and self._read(lambda db: tables.claimed(db, wanted), set()) == wanted
-        ):
+        while wanted:
+            claimed = self._read(lambda db: tables.claimed(db, wanted), set())
             left = deadline - time.monotonic()
-            if left <= 0:
+            if claimed != wanted or left <= 0:
                 return
             time.sleep(min(pause, left))
             pause = min(2 * pause, 0.2)
