@@ -171,7 +171,10 @@ def _map_of(backbone: Backbone, size, method: str, layer: str | None):
             "take an earlier one, or layer=None."
         )
     if found is None and method == "grad_cam":
-        raise ValueError("No layer of this backbone gives a map: use 'occlusion'.")
+        raise ValueError(
+            "No layer of this backbone gives a map of the image: use "
+            "method='occlusion'."
+        )
     return found
 
 
