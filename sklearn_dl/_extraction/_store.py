@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import filelock  # noqa: F401 (its hooks of forks must be registered before ours)
 import numpy as np
 
 # Seconds that a claim lasts unless its owner claims or puts something: longer than one
