@@ -1,27 +1,15 @@
-"""The cache of features, and the single flight of those who ask for the same ones."""
+"""The cache of features, as users give it."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
-from itertools import islice
 from numbers import Integral
-from typing import overload
+from typing import Any
 
-import numpy as np
-
-from sklearn_dl._extraction._store import (
-    CacheStatistics,
-    Found,
-    MemoryStore,
-    Store,
-    new_owner,
-)
+from sklearn_dl._extraction._store import CacheStatistics, MemoryStore, Store
 
 _MEMORY = "memory"
 _MEMORY_BYTES = 512 * 2**20
 _DIRECTORY_BYTES = 10 * 2**30
-# Seconds after which a wait for somebody else looks round.
-_PATIENCE = 1.0
 
 # The stores of this process, by place and name. Making one opens no file, so
 # `setdefault` needs no lock.
@@ -81,9 +69,6 @@ class FeatureCache:
     directory), a warning says so, and features are computed without being kept. Delete
     the directory, or call `clear`, to have the space back.
 
-    The order of eviction follows the uses to a twentieth of the bound, so that hits
-    write next to nothing.
-
     Examples
     --------
     >>> from sklearn_dl import FeatureCache
@@ -139,29 +124,8 @@ class FeatureCache:
         resolve_cache(self).clear()
 
 
-@overload
-def resolve_cache(cache: FeatureCache) -> Store: ...
-@overload
-def resolve_cache(cache: object) -> Store | None: ...
-def resolve_cache(cache: object) -> Store | None:
-    """Return the one store of this process that a parameter `cache` stands for.
-
-    Parameters
-    ----------
-    cache : "memory", str or path-like, FeatureCache or None
-
-    Returns
-    -------
-    Store or None
-        None for None: no cache.
-
-    Raises
-    ------
-    TypeError
-        If it is none of these.
-    ValueError
-        If it is an empty path.
-    """
+def resolve_cache(cache: object) -> Any:
+    """Return the one store of this process for a parameter `cache`; None for None."""
     if cache is None:
         return None
     if not isinstance(cache, FeatureCache):
@@ -187,49 +151,3 @@ def resolve_cache(cache: object) -> Store | None:
     if cache.max_bytes is not None:
         store.max_bytes = min(int(cache.max_bytes), 2**62)  # what SQLite counts to
     return store
-
-
-class Flight:
-    """A call's part in computing rows of a store, each once for all who ask for it.
-
-    On leaving the context, its claims are lifted: of images that could not be read,
-    or that changed.
-    """
-
-    def __init__(self, store: Store, shape: tuple[int, ...], dtype: np.dtype):
-        self.store, self.shape, self.dtype = store, shape, dtype
-        self.owner = ""  # until the first claim
-
-    def __enter__(self) -> "Flight":
-        return self
-
-    def __exit__(self, *exc_info) -> None:
-        if self.owner:
-            self.store.release(self.owner)
-
-    def claim(self, keys: Sequence[bytes]) -> list[bytes]:
-        """Take on what nobody else computes."""
-        self.owner = self.owner or new_owner()
-        return self.store.claim(keys, self.owner)
-
-    def batches(self, keys: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-        """Yield batches of what nobody else computes, claimed one after the other."""
-        queue = iter(keys)
-        batch: list[bytes] = []
-        while coming := list(islice(queue, size - len(batch))):
-            batch += self.claim(coming)
-            if len(batch) == size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
-    def take_over(self, missing: list[bytes], found: Found) -> None:
-        """Get what others have computed meanwhile, or wait for it a little."""
-        for last in (False, True):
-            left = [key for key in missing if key not in found]
-            found.update(self.store.lookup(left, self.shape, self.dtype))
-            left = [key for key in left if key not in found]
-            if not left or last:
-                return
-            self.store.wait(left, _PATIENCE)

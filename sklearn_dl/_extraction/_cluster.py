@@ -39,14 +39,10 @@ def task_rows(client, n_rows: int, batch_size: int) -> int:
 def spread(
     client, function: Callable, shared: Any, chunks: Iterable[tuple]
 ) -> Iterator[tuple[int, Any]]:
-    """Yield what ``function(shared, *chunk)`` returns, as the workers get it done.
+    """Yield each chunk's number with what ``function(shared, *chunk)`` gave, when done.
 
     What a worker had that dies is sent to another one: nothing is scattered, the
-    scheduler holds all that a task needs.
-
-    The chunks' numbers come with the results. The function is of a module that the
-    workers can import; what is shared goes once to the scheduler, and is unpickled once
-    on each worker.
+    scheduler holds all that a task needs. What is shared goes to it once.
     """
     import dask
     import distributed

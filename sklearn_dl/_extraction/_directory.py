@@ -8,43 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from sklearn_dl._extraction._sqlite import (
-    Database,
-    checksum_of,
-    claim,
-    claimed,
-    empty,
-    is_damage,
-    note,
-    put,
-    release,
-    remember,
-    rows_of,
-    select,
-    transaction,
-)
+import sklearn_dl._extraction._sqlite as tables
 from sklearn_dl._extraction._store import CacheStatistics, Found, Stamp, Store
 
 T = TypeVar("T")
 
 
 class DirectoryStore(Store):
-    """Keeps rows in ``features.sqlite3`` of a directory.
+    """Keeps rows in ``features.sqlite3`` of a directory, for all processes of a host.
 
-    Any number of threads and processes of one host may use the directory at a time. A
-    process that is killed leaves whole rows only, and its claims are free at once. The
-    file is made at the first writing. One that is damaged or not ours is moved to
-    ``features.sqlite3.damaged-<n>``, with a warning.
-
-    What can't be written (a full disk, a read-only directory, a lock that is never
-    lifted) is warned of once. From then on nothing is stored or claimed; what was
-    stored is still found where the file can be read.
-
-    The file is some 10 % larger than its rows; it doesn't shrink when they are evicted,
-    only in `clear`. If a newer version of sklearn_dl wrote it, the first use is a
-    ValueError.
+    A process that is killed leaves whole rows only, and its claims are free at once. A
+    file that is damaged or not ours is moved to ``features.sqlite3.damaged-<n>``, with
+    a warning. What can't be written (a full disk, a read-only directory, a lock that is
+    never lifted) is warned of once; from then on nothing is stored or claimed, and what
+    was stored is still found where the file can be read.
 
     Notes
     -----
@@ -66,37 +44,34 @@ class DirectoryStore(Store):
     """
 
     def __init__(self, directory: str | os.PathLike, max_bytes: int):
-        self._database = Database(directory)
+        self._database = tables.Database(directory)
         self._failed = False
         self._owners: set[str] = set()  # who may have claims in the file
         self._uncounted = [0, 0]  # hits and misses that could not be written
         super().__init__(max_bytes)
 
-    def lookup(
-        self, keys: Sequence[bytes], shape: tuple[int, ...], dtype: DTypeLike
-    ) -> Found:
+    def lookup(self, keys: Sequence[bytes], shape: tuple[int, ...], dtype) -> Found:
         dtype = np.dtype(dtype)
         length = dtype.itemsize * int(np.prod(shape))
         found: Found = {}
         stale, bad = [], []
-        rows, mark = self._read(lambda db: rows_of(db, keys), ([], 0))
+        rows, mark = self._read(lambda db: tables.rows_of(db, keys), ([], 0))
         for key, number, kind, checksum, used, value in rows:
-            if value is None or kind != dtype.str or len(value) != length:
-                bad.append(number)
-            elif checksum_of(key, value) != checksum:
+            right = value is not None and kind == dtype.str and len(value) == length
+            if not right or tables.checksum_of(key, value) != checksum:
                 bad.append(number)
             else:
                 found[key] = np.ndarray(shape, dtype, value)
                 if used <= mark:
                     stale.append(number)
         if bad or stale:
-            self._write(lambda db: note(db, stale, bad), None)
+            self._write(lambda db: tables.note(db, stale, bad), None)
         return found
 
     def claim(self, keys: Sequence[bytes], owner: str) -> list[bytes]:
         keys = list(dict.fromkeys(keys))
         with self._lock:
-            free = self._write(lambda db: claim(db, keys, owner), keys)
+            free = self._write(lambda db: tables.claim(db, keys, owner), keys)
             if free and not self._failed:
                 self._owners.add(owner)
         return free
@@ -104,7 +79,7 @@ class DirectoryStore(Store):
     def put(self, rows: Mapping[bytes, np.ndarray], owner: str) -> None:
         with self._lock:
             bound = self.max_bytes
-            left = self._write(lambda db: put(db, rows, owner, bound), True)
+            left = self._write(lambda db: tables.put(db, rows, owner, bound), True)
             if self._failed:
                 self.release(owner)
             elif not left:
@@ -112,19 +87,19 @@ class DirectoryStore(Store):
 
     def release(self, owner: str) -> None:
         with self._lock:
-            if owner in self._owners or not self._failed:
-                if self._failed:
-                    self._database.reuse_log()
-                done = self._write(lambda db: release(db, owner), False, retry=True)
-                if done:
+            if owner in self._owners:
+                if self._failed:  # a full disk may still let the log be written over
+                    self._database.tell("wal_checkpoint(RESTART)")
+                if self._write(lambda db: tables.release(db, owner), False, retry=True):
                     self._owners.discard(owner)
 
     def wait(self, keys: Sequence[bytes], timeout: float) -> None:
         deadline, pause = time.monotonic() + timeout, 0.01
         wanted = set(keys)
-        while wanted and self._read(lambda db: claimed(db, wanted), set()) == wanted:
+        while wanted:
+            claimed = self._read(lambda db: tables.claimed(db, wanted), set())
             left = deadline - time.monotonic()
-            if left <= 0:
+            if claimed != wanted or left <= 0:
                 return
             time.sleep(min(pause, left))
             pause = min(2 * pause, 0.2)
@@ -132,10 +107,7 @@ class DirectoryStore(Store):
     def count(self, hits: int, misses: int) -> None:
         sql = "UPDATE totals SET hits = hits + ?, misses = misses + ?"
         with self._lock:
-            counted = self._write(
-                lambda db: bool(db.execute(sql, (hits, misses))), False
-            )
-            if not counted:
+            if not self._write(lambda db: db.execute(sql, (hits, misses)), None):
                 self._uncounted[0] += hits
                 self._uncounted[1] += misses
 
@@ -147,21 +119,18 @@ class DirectoryStore(Store):
         return CacheStatistics(totals[0] + hits, totals[1] + misses, *totals[2:])
 
     def clear(self) -> None:
-        """Drop rows, claims and digests of files; begin the statistics anew.
-
-        It also gives a store that could not be written another try.
-        """
+        """Drop all that is kept; a store that could not be written has another try."""
         with self._lock:
             self._failed, self._uncounted = False, [0, 0]
             self.close()
             if self._database.exists():
-                self._write(empty, None)
+                self._write(tables.empty, None)
                 self._database.shrink()
 
     def known_files(self, paths: Sequence[str]) -> dict[str, tuple[Stamp, bytes]]:
         names = {os.fsencode(path): path for path in paths}
         sql = "SELECT path, stamp, digest FROM files WHERE path IN ({})"
-        rows = self._read(lambda db: select(db, sql, names), [])
+        rows = self._read(lambda db: tables.select(db, sql, names), [])
         return {
             names[name]: (tuple(map(int, stamp.split())), digest)
             for name, stamp, digest in rows
@@ -173,7 +142,7 @@ class DirectoryStore(Store):
             for path, (stamp, digest) in files.items()
         ]
         if rows:
-            self._write(lambda db: remember(db, rows), None)
+            self._write(lambda db: tables.remember(db, rows), None)
 
     def close(self) -> None:
         with self._lock:
@@ -203,7 +172,7 @@ class DirectoryStore(Store):
         """Do some writing in a transaction; the default where it can't be done."""
 
         def whole(connection):
-            with transaction(connection):
+            with tables.transaction(connection):
                 return work(connection)
 
         with self._lock:
@@ -222,7 +191,7 @@ class DirectoryStore(Store):
             except (OSError, sqlite3.Error) as error:
                 failure = error
             try:
-                if not last and is_damage(failure):
+                if not last and tables.is_damage(failure):
                     self._database.replace(failure)
                     continue
             except OSError as error:
@@ -235,7 +204,7 @@ class DirectoryStore(Store):
         if self._failed:
             return
         self._failed = True
-        self._database.be_impatient()
+        self._database.tell("busy_timeout = 1000")  # from now on
         warnings.warn(
             f"The feature cache in {self._database.directory} can't be written "
             f"({error}): features are computed and not kept.",

@@ -2,13 +2,14 @@
 
 import copy
 import hashlib
+import math
 import sys
-import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,10 @@ import PIL
 import torch
 from tqdm.auto import tqdm
 
-from sklearn_dl._extraction._cache import Flight, Found, resolve_cache
+from sklearn_dl._extraction._cache import resolve_cache
 from sklearn_dl._extraction._cluster import active_client, spread, task_rows
-from sklearn_dl._extraction._pixels import PixelReader, resized_by
-from sklearn_dl._extraction._store import Store, new_owner
+from sklearn_dl._extraction._pixels import PixelReader, in_parts, read_together
+from sklearn_dl._extraction._store import Found, new_owner
 from sklearn_dl._images import (
     ImageDecodeError,
     ImageSource,
@@ -31,8 +32,6 @@ from sklearn_dl._runtime import (
     decoding_threads,
     fingerprint_text,
     fitting_batch_size,
-    free_cached_blocks,
-    is_out_of_memory,
     keep_large_blocks,
     release_memory,
     resolve_device,
@@ -44,6 +43,8 @@ from sklearn_dl.backbones import Backbone, Preprocessing, place
 _KEYS = 3
 # Rows that are looked up together; their features take no more than these bytes.
 _WINDOW_ROWS, _WINDOW_BYTES = 4096, 2**26
+# Seconds after which a wait for somebody else looks round.
+_PATIENCE = 1.0
 
 Combine = Callable[[torch.Tensor], torch.Tensor]
 Bar = Callable[[int], object]
@@ -63,33 +64,11 @@ def run_network(
     combine: Combine | None = None,
     description: str = "images",
 ) -> np.ndarray:
-    """Return the outputs of a network for every image, in input order.
+    """Return the outputs of a network for images (all, or `rows`), in input order.
 
-    Decoding runs ahead of the network, and only a few batches are in memory at any
-    time, the output aside.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        Maps a normalised batch of shape (b, 3, height, width) to (b, n_outputs).
-        It is moved to the device, in evaluation mode.
-    source : ImageSource of n images
-    preprocessing : Preprocessing
-    execution : Execution
-    rows : ndarray of int, default=None
-        Positions of the images wanted; None for all n.
-    views : Views, default=None
-        Several views of each image are taken through the network.
-    combine : callable, default=None
-        Maps the outputs of a batch, (b, n_outputs) or with views (b, n_views,
-        n_outputs), to one row each. None takes the mean over the views.
-    description : str, default="images"
-        Label of the progress bar.
-
-    Returns
-    -------
-    ndarray of shape (n or n_rows, n_outputs)
-        float32, or float64 where that is the precision.
+    Decoding runs ahead of the network; of the images a few batches are in memory. With
+    `views` several of each image are taken; `combine` maps the outputs of a batch, (b,
+    [n_views,] n_outputs), to one row each. None takes the mean over the views.
     """
     forward = Forward(network, preprocessing, execution, views)
     combine = combine or (_mean if views is not None else torch.Tensor.contiguous)
@@ -119,26 +98,11 @@ def run_frozen(
 ) -> np.ndarray:
     """Return what becomes of a frozen backbone's features, one row per image.
 
-    Images whose features are in the cache are not decoded; of the others, each
-    distinct one is taken through the backbone once, also when several threads or
-    processes ask for it at the same time. Inside ``joblib.parallel_config("dask")``
-    many images are spread over the workers of the cluster.
-
-    Parameters and result are those of `run_network`, but for these.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Its own preprocessing is taken.
-    execution : Execution
-        The workers of a cluster take its `requested_device`, as they have it.
-    cache : "memory", str, path, FeatureCache or None
-        Where features are kept; None computes all.
-
-    Raises
-    ------
-    ImageDecodeError
-        Naming the rows and paths of images that can't be read.
+    As `run_network`, but images whose features are in the cache are not decoded; of the
+    others, each distinct one is taken through the backbone once, also when several
+    threads or processes ask for it at the same time. Inside
+    ``joblib.parallel_config("dask")`` many images are spread over the workers of the
+    cluster, which take the execution's `requested_device` as they have it.
     """
     store = resolve_cache(cache)
     rows = np.arange(len(source)) if rows is None else np.asarray(rows)
@@ -149,15 +113,9 @@ def run_frozen(
         if len(rows) <= task_rows(client, len(rows), size):
             client = None  # too little to be spread
     if store is None and client is None:
+        options: dict = {"views": views, "combine": combine, "description": description}
         return run_network(
-            backbone,
-            source,
-            backbone.preprocessing,
-            execution,
-            rows=rows,
-            views=views,
-            combine=combine,
-            description=description,
+            backbone, source, backbone.preprocessing, execution, rows=rows, **options
         )
     combine = combine or (_mean if views is not None else torch.Tensor.contiguous)
     # Workers wait for the last of no window.
@@ -206,11 +164,7 @@ def progress(n_images: int, description: str, verbose: int) -> Iterator[Bar]:
 
 
 class Forward:
-    """A network on batches of pixels, moved to the device, in evaluation mode.
-
-    ``preprocessing.normalize`` is its first step. Where the device's memory doesn't
-    suffice for a batch, it is halved, with a warning, and so are those that follow.
-    """
+    """A network on batches of pixels, which it normalises, in evaluation mode."""
 
     def __init__(self, network, preprocessing, execution: Execution, views=None):
         keep_large_blocks()
@@ -235,22 +189,22 @@ class Forward:
 
         A GPU is given the next batch before the outputs of the last are waited for.
         """
-        before = None
+        ahead = 0 if self.device.type == "cpu" else 1
+        started: deque = deque()
         for rows, pixels in batches:
-            coming = rows, self._start(pixels)
-            if before is not None:
-                yield before[0], before[1]()
-            before = coming
-            if self.device.type == "cpu":  # everything is done
-                yield before[0], before[1]()
-                before = None
-        if before is not None:
-            yield before[0], before[1]()
+            started.append((rows, self._start(pixels)))
+            if len(started) > ahead:
+                rows, outputs = started.popleft()
+                yield rows, outputs()
+        for rows, outputs in started:
+            yield rows, outputs()
 
     def _start(self, pixels: torch.Tensor) -> Callable[[], torch.Tensor]:
         """Compute the outputs of a batch; return what waits for them."""
         images = pixels if self.views is None else pixels.flatten(0, 1)
-        values = self._values(images)
+        values, self._most = in_parts(
+            self._part, images, self._most, self.device, "for"
+        )
         if self.views is not None:
             values = values.unflatten(0, pixels.shape[:2])
         if self.device.type != "cuda":
@@ -266,27 +220,6 @@ class Forward:
 
         return wait
 
-    def _values(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the outputs on the device, in as many parts as it has memory for."""
-        while True:
-            size = min(len(images), self._most or len(images))
-            try:
-                parts = [self._part(part) for part in images.split(size)]
-                return parts[0] if len(parts) == 1 else torch.cat(parts)
-            except (RuntimeError, MemoryError) as error:
-                if size == 1 or not is_out_of_memory(error):
-                    raise
-            # Outside of the handler, which would hold on to what there was no room for.
-            free_cached_blocks(self.device)
-            if self._most is None:
-                warnings.warn(
-                    f"{self.device} has not enough memory for {size} images at once; "
-                    "they go in halves. A smaller batch_size saves the attempt.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-            self._most = size // 2
-
     def _part(self, images: torch.Tensor) -> torch.Tensor:
         dtype = self.execution.module_dtype
         batch = self.preprocessing.normalize(images).to(
@@ -299,20 +232,15 @@ class Forward:
         """Return how many images, in all their views, make a batch."""
         size = self.execution.batch_size
         if isinstance(size, str):
-            size = fitting_batch_size(self.device, self._largest(source))
+            largest = None
+            if isinstance(self.preprocessing, Preprocessing):
+                largest = self.preprocessing.output_size
+            if source.image_shape is not None and self.device.type != "cpu":
+                # Arrays are resized there.
+                sizes = largest or (0, 0), source.image_shape[:2]
+                largest = max(sizes, key=math.prod)
+            size = fitting_batch_size(self.device, largest)
         return max(1, size // (1 if self.views is None else self.views.n_views))
-
-    def _largest(self, source: ImageSource) -> tuple[int, int] | None:
-        """Return the largest size, in pixels, that images have on the device."""
-        size = None
-        if isinstance(self.preprocessing, Preprocessing):
-            size = self.preprocessing.output_size
-        shape = source.image_shape
-        if shape is None or self.device.type == "cpu":
-            return size
-        if size is None or shape[0] * shape[1] > size[0] * size[1]:
-            return shape[:2]  # arrays are resized there
-        return size
 
     def reader(self, source: ImageSource, rows=None, on_read=None) -> PixelReader:
         """Return a reader of what the network takes."""
@@ -355,23 +283,9 @@ class Features:
 
     What another thread or process is computing is waited for. The images of a dataset
     are read before they are looked up: what they hold isn't known before.
-
-    Attributes
-    ----------
-    window : int
-        Rows that are worked on together.
-    computed : int
-        Images whose features were computed so far.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        source: ImageSource,
-        execution: Execution,
-        store: Store | None,
-        views=None,
-    ):
+    def __init__(self, backbone: Backbone, source, execution, store: Any, views=None):
         self.backbone, self.source, self.execution = backbone, source, execution
         self.store, self.views = store, views
         n_views = () if views is None else (views.n_views,)
@@ -380,8 +294,10 @@ class Features:
         self.dtype = np.dtype(np.float64 if double else np.float32)
         row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
         least = 256 if isinstance(execution.batch_size, str) else execution.batch_size
+        # Rows that are worked on together.
         self.window = min(_WINDOW_ROWS, max(least, _WINDOW_BYTES // row_bytes))
-        self.computed = 0
+        self.computed = 0  # images so far
+        self.reading: Any = {"memory": store, "threads": decoding_threads()}
 
     @cached_property
     def forward(self) -> Forward:
@@ -393,7 +309,15 @@ class Features:
     def _prefix(self) -> bytes:
         """The digest of all that features depend on, the image aside."""
         device, preprocessing = self.execution.device, self.backbone.preprocessing
-        resizer = resized_by(self.source, preprocessing, device, self.views)
+        shape = self.source.image_shape
+        by_torch = (
+            self.views is None
+            and shape is not None
+            and preprocessing.resizes(*shape[:2])
+            and read_together(self.source, preprocessing, device)
+        )
+        # Torch rounds else than Pillow, on each kind of device.
+        resizer = f"torch on {device.type}" if by_torch else "Pillow"
         parts = [
             f"keys {_KEYS}",
             self.backbone.fingerprint(),
@@ -404,11 +328,6 @@ class Features:
         ]
         return hashlib.sha256("\n".join(parts).encode()).digest()
 
-    def digests(self, rows: np.ndarray) -> list[bytes]:
-        """Return the digests of images, without decoding files."""
-        threads = decoding_threads()
-        return self.source.digests(rows, memory=self.store, threads=threads)
-
     def keys(self, digests: Iterable[bytes]) -> list[bytes]:
         """Return where the features of images of some digests are stored."""
         prefix = self._prefix
@@ -418,7 +337,7 @@ class Features:
         """Return the keys of those rows whose images can be read here, by row."""
         while True:
             try:
-                keys = self.keys(self.digests(rows))
+                keys = self.keys(self.source.digests(rows, **self.reading))
             except ImageDecodeError as error:
                 rows = np.setdiff1d(rows, [row for row, _, _ in error.failures])
             else:
@@ -426,34 +345,36 @@ class Features:
 
     def get(self, rows: np.ndarray, bar: Bar) -> np.ndarray:
         """Return the features of rows, (n_rows, [n_views,] n_features)."""
-        assert self.store is not None
-        before = self.computed
-        kind = self.store, self.shape, self.dtype
-        if self.source.digest_reads:
-            with Flight(*kind) as flight:
-                keys, found = self._read_then_look_up(rows, bar, flight)
-        else:
-            digests = self.digests(rows)
+        store, before = self.store, self.computed
+        digests: list[bytes] = []
+        keys: list[bytes] = []
+        found: Found = {}
+        if not self.source.digest_reads:
+            digests = self.source.digests(rows, **self.reading)
             keys = self.keys(digests)
-            found = self.store.lookup(keys, self.shape, self.dtype)
-            if all(map(found.__contains__, keys)):
-                bar(len(keys))
-            else:
-                with Flight(*kind) as flight:
-                    self._compute_missing(rows, digests, keys, found, flight, bar)
+            found = store.lookup(keys, self.shape, self.dtype)
+            bar(sum(map(found.__contains__, keys)))
+        if not keys or not all(map(found.__contains__, keys)):
+            owner = new_owner()
+            try:
+                if keys:
+                    self._compute_missing(rows, digests, keys, found, owner, bar)
+                else:
+                    keys = self._read_then_look_up(rows, found, owner, bar)
+            finally:  # claims of images that could not be read, or that changed
+                store.release(owner)
         misses = self.computed - before
-        self.store.count(hits=len(rows) - misses, misses=misses)
+        store.count(hits=len(rows) - misses, misses=misses)
         return np.stack([found[key] for key in keys])
 
-    def _compute_missing(self, rows, digests, keys, found, flight, bar: Bar) -> None:
+    def _compute_missing(self, rows, digests, keys, found, owner, bar: Bar) -> None:
         """Decode and compute what isn't stored, each key once."""
         first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
-        wanted, times = list(dict.fromkeys(keys)), Counter(keys)
-        bar(sum(times[key] for key in found))
+        times = Counter(keys)
         size = self.forward.batch_size(self.source)
-        while missing := [key for key in wanted if key not in found]:
+        while missing := [key for key in times if key not in found]:
             with self.forward.reader(self.source, rows) as reader:
-                batches = flight.batches(missing, size)
+                batches = self._claimed(missing, size, owner)
                 index = (np.array([first[key] for key in batch]) for batch in batches)
                 for part, values in self.forward.stream(reader.stream(index)):
                     new = dict(
@@ -465,15 +386,34 @@ class Features:
                     if self.source.kind == "paths":
                         before = [digests[k] for k in part]
                         new = self._unchanged(new, rows[part], before)
-                    flight.store.put(new, flight.owner)
-            flight.take_over(missing, found)
+                    self.store.put(new, owner)
+            if left := [key for key in missing if key not in found]:
+                self._take_over(left, found)
 
-    def _read_then_look_up(
-        self, rows: np.ndarray, bar: Bar, flight: Flight
-    ) -> tuple[list[bytes], Found]:
-        """Decode everything, in the order of the rows."""
+    def _claimed(self, keys, size: int, owner: str) -> Iterator[list[bytes]]:
+        """Yield batches of what nobody else computes, claimed one after the other."""
+        queue = iter(keys)
+        batch: list[bytes] = []
+        while coming := list(islice(queue, size - len(batch))):
+            batch += self.store.claim(coming, owner)
+            if len(batch) == size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _take_over(self, left: list[bytes], found: Found) -> None:
+        """Get what others have computed meanwhile, or wait for it a little."""
+        for last in (False, True):
+            found.update(self.store.lookup(left, self.shape, self.dtype))
+            left = [key for key in left if key not in found]
+            if not left or last:
+                return
+            self.store.wait(left, _PATIENCE)
+
+    def _read_then_look_up(self, rows, found, owner, bar: Bar) -> list[bytes]:
+        """Decode everything, in the order of the rows; return their keys."""
         keys: list[bytes] = []
-        found: Found = {}
         read: dict[int, bytes] = {}
 
         def remember(row: int, image: Any) -> None:
@@ -485,17 +425,18 @@ class Features:
                 keys += batch
                 place = {key: k for k, key in enumerate(batch)}
                 unknown = [key for key in place if key not in found]
-                found.update(flight.store.lookup(unknown, self.shape, self.dtype))
+                found.update(self.store.lookup(unknown, self.shape, self.dtype))
                 while missing := [key for key in place if key not in found]:
-                    if mine := flight.claim(missing):
+                    if mine := self.store.claim(missing, owner):
                         values = self.forward(pixels[[place[key] for key in mine]])
                         new = dict(zip(mine, values.numpy(), strict=True))
                         found.update(new)
                         self.computed += len(new)
-                        flight.store.put(new, flight.owner)
-                    flight.take_over(missing, found)
+                        self.store.put(new, owner)
+                    if left := [key for key in missing if key not in found]:
+                        self._take_over(left, found)
                 bar(len(batch))
-        return keys, found
+        return keys
 
     def _unchanged(self, new: Found, rows: np.ndarray, digests: list[bytes]) -> Found:
         """Leave out the features of files that changed before they were read."""
@@ -541,7 +482,11 @@ def _spread_features(
     )
     failed: dict[bytes, str] = {}
     misses = 0
-    model = _Model.of(features, cache) if wanted else None
+    model = None
+    if wanted:  # on the CPU: a worker's device may be another
+        backbone = copy.deepcopy(features.forward.network).cpu()
+        execution = replace(features.execution, device=torch.device("cpu"), verbose=0)
+        model = _Model(backbone, execution, cache, features.views)
     for number, answer in spread(client, _chunk, model, tasks) if wanted else ():
         part, (values, theirs, reasons) = parts[number], answer
         failed.update((part[k], reason) for k, reason in reasons.items())
@@ -577,13 +522,6 @@ class _Model:
     execution: Execution
     cache: Any
     views: Any
-
-    @classmethod
-    def of(cls, features: Features, cache: Any) -> "_Model":
-        # On the CPU: a worker's device may be another.
-        backbone = copy.deepcopy(features.forward.network).cpu()
-        execution = replace(features.execution, device=torch.device("cpu"), verbose=0)
-        return cls(backbone, execution, cache, features.views)
 
 
 def _chunk(model: _Model, source: ImageSource, keyed: bool):

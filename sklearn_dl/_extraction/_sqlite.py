@@ -10,7 +10,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -54,11 +54,7 @@ _TABLES = ("entries", "features", "owners", "claims", "files", "totals")
 
 
 class Database:
-    """The database file of a directory, opened when it is first asked for.
-
-    Not safe for threads: the store has a lock round each use. The directory is made,
-    with its parents, when the file is opened for writing.
-    """
+    """The database file of a directory, opened for one thread when asked for."""
 
     def __init__(self, directory: str | os.PathLike):
         self._connection: sqlite3.Connection | None = None
@@ -113,25 +109,16 @@ class Database:
         """Give unused space back to the disk, where nothing is in the way."""
         with suppress(OSError, sqlite3.Error):
             self.connect().execute("VACUUM")
-            self.connect().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.tell("wal_checkpoint(TRUNCATE)")
 
-    def reuse_log(self) -> None:
-        """Let the next transaction write over the log, where a full disk allows it."""
+    def tell(self, pragma: str) -> None:
+        """Set something on the open connection, where nothing is in the way."""
         if self._connection is not None:
             with suppress(sqlite3.Error):
-                self._connection.execute("PRAGMA wal_checkpoint(RESTART)")
-
-    def be_impatient(self) -> None:
-        """Wait no more than a second for other processes from now on."""
-        if self._connection is not None:
-            with suppress(sqlite3.Error):
-                self._connection.execute("PRAGMA busy_timeout = 1000")
+                self._connection.execute(f"PRAGMA {pragma}")
 
     def replace(self, reason: object) -> None:
-        """Move a file aside that turned out to be damaged.
-
-        Another process may have done so already: its new file stays.
-        """
+        """Move a damaged file aside, unless another process has done so already."""
         with self._guarded():
             damaged = self._identity == self._on_disk()
             self.close()
@@ -229,12 +216,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def is_damage(error: BaseException) -> bool:
     """Tell whether an error is about the file's content, not about reaching it."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_CONSTRAINT,
-    )
+    damage = sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in damage
 
 
 def _connect(database: str, timeout: float, **options) -> sqlite3.Connection:
@@ -305,10 +288,7 @@ def note(db: sqlite3.Connection, used: list[int], bad: list[int]) -> None:
 
 
 def put(
-    db: sqlite3.Connection,
-    rows: Mapping[bytes, np.ndarray],
-    owner: str,
-    max_bytes: int,
+    db: sqlite3.Connection, rows: Mapping[bytes, np.ndarray], owner: str, max_bytes: int
 ) -> bool:
     """Store rows; tell whether the owner has claims left."""
     (clock,) = db.execute("SELECT clock FROM totals").fetchone()
@@ -337,13 +317,10 @@ def _evict(db: sqlite3.Connection, new: int, max_bytes: int) -> None:
     if size <= max_bytes:
         return
     victims, target = [], eviction_target(max_bytes, new)
-    cursor = db.execute("SELECT id, size FROM entries ORDER BY used")
-    for number, length in cursor:
-        if size <= target:
-            break
-        victims.append((number,))
-        size -= length
-    cursor.close()
+    with closing(db.execute("SELECT id, size FROM entries ORDER BY used")) as cursor:
+        while size > target and (entry := cursor.fetchone()):
+            victims.append(entry[:1])
+            size -= entry[1]
     db.executemany("DELETE FROM entries WHERE id = ?", victims)
 
 
@@ -357,6 +334,11 @@ def remember(db: sqlite3.Connection, rows: list[tuple]) -> None:
 
 # --------------------------------------------------------------------------- claims
 
+_CLAIMS = (
+    "SELECT key, name, expires FROM claims JOIN owners ON owners.id = owner "
+    "WHERE key IN ({})"
+)
+
 
 def claim(db: sqlite3.Connection, keys: list[bytes], owner: str) -> list[bytes]:
     """Give an owner the keys that are neither stored nor claimed by the living."""
@@ -366,18 +348,12 @@ def claim(db: sqlite3.Connection, keys: list[bytes], owner: str) -> list[bytes]:
             db.execute("DELETE FROM owners WHERE id = ?", (number,))
     stored = select(db, "SELECT key FROM entries WHERE key IN ({})", keys)
     taken = {key for (key,) in stored}
-    claims = select(
-        db,
-        "SELECT key, name FROM claims JOIN owners ON owners.id = owner "
-        "WHERE key IN ({})",
-        keys,
-    )
-    taken.update(key for key, name in claims if name != owner)
+    claims = select(db, _CLAIMS, keys)
+    taken.update(key for key, name, _ in claims if name != owner)
     free = [key for key in keys if key not in taken]
     if free:
-        db.execute(
-            "INSERT OR IGNORE INTO owners (name, expires) VALUES (?, 0)", (owner,)
-        )
+        sql = "INSERT OR IGNORE INTO owners (name, expires) VALUES (?, 0)"
+        db.execute(sql, (owner,))
         renew(db, owner)
         sql = "INSERT OR REPLACE INTO claims SELECT ?, id FROM owners WHERE name = ?"
         db.executemany(sql, [(key, owner) for key in free])
@@ -386,11 +362,7 @@ def claim(db: sqlite3.Connection, keys: list[bytes], owner: str) -> list[bytes]:
 
 def claimed(db: sqlite3.Connection, keys: set[bytes]) -> set[bytes]:
     """Return those of some keys that a live owner claims."""
-    sql = (
-        "SELECT key, name, expires FROM claims JOIN owners ON owners.id = owner "
-        "WHERE key IN ({})"
-    )
-    rows = select(db, sql, keys)
+    rows = select(db, _CLAIMS, keys)
     alive = {owner: _alive(*owner) for owner in {row[1:] for row in rows}}
     return {key for key, *owner in rows if alive[tuple(owner)]}
 
@@ -408,8 +380,8 @@ def renew(db: sqlite3.Connection, owner: str) -> None:
 
 def release(db: sqlite3.Connection, owner: str) -> bool:
     """Lift all claims of an owner."""
-    owned = "(SELECT id FROM owners WHERE name = ?)"
-    db.execute(f"DELETE FROM claims WHERE owner IN {owned}", (owner,))
+    sql = "DELETE FROM claims WHERE owner IN (SELECT id FROM owners WHERE name = ?)"
+    db.execute(sql, (owner,))
     db.execute("DELETE FROM owners WHERE name = ?", (owner,))
     return True
 

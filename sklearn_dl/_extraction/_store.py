@@ -11,10 +11,10 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 # Seconds that a claim lasts unless its owner claims or puts something: longer than one
 # batch takes. Owners that died are known without it.
@@ -51,8 +51,7 @@ class Store(ABC):
 
     A key is 32 bytes, the digest of all that the row depends on. Keys that are missing
     are claimed before they are computed; what others have claimed is waited for. The
-    methods are safe to call from several threads, and after a fork. When the bound
-    for the bytes of all rows is passed, the least recently used go, down to 90 % of it.
+    methods are safe to call from several threads, and after a fork.
     """
 
     def __init__(self, max_bytes: int):
@@ -68,28 +67,18 @@ class Store(ABC):
         )
 
     @abstractmethod
-    def lookup(
-        self, keys: Sequence[bytes], shape: tuple[int, ...], dtype: DTypeLike
-    ) -> Found:
-        """Return those of some rows that are stored, as read-only arrays.
-
-        A row of another length or dtype, or a damaged one, is removed: it counts as
-        not stored.
-        """
+    def lookup(self, keys: Sequence[bytes], shape: tuple[int, ...], dtype) -> Found:
+        """Return what is stored of some rows, read-only; remove what is damaged."""
 
     @abstractmethod
     def claim(self, keys: Sequence[bytes], owner: str) -> list[bytes]:
-        """Take on the rows that nobody has stored and no other live owner claimed.
-
-        The owner is one of `new_owner`, another for each call that computes.
-        """
+        """Take on the rows that nobody has stored and no other live owner claimed."""
 
     @abstractmethod
     def put(self, rows: Mapping[bytes, np.ndarray], owner: str) -> None:
-        """Store rows and lift their claims, all or nothing; evict above the bound.
+        """Store rows, lift their claims, prolong the owner's others; evict the oldest.
 
-        What is put stays unless it alone exceeds the bound. The owner's other claims
-        are prolonged.
+        What is put stays unless it alone exceeds the bound.
         """
 
     @abstractmethod
@@ -149,9 +138,7 @@ class MemoryStore(Store):
         super().__init__(max_bytes)
         self._changed = threading.Condition(self._lock)
 
-    def lookup(
-        self, keys: Sequence[bytes], shape: tuple[int, ...], dtype: DTypeLike
-    ) -> Found:
+    def lookup(self, keys: Sequence[bytes], shape: tuple[int, ...], dtype) -> Found:
         found = {}
         dtype = np.dtype(dtype)
         length = dtype.itemsize * int(np.prod(shape))
@@ -227,7 +214,8 @@ class MemoryStore(Store):
     def clear(self) -> None:
         with self._lock:
             self._rows.clear()
-            self._drop_claims()
+            self._holders.clear()
+            self._leases.clear()
             self._hits = self._misses = self._bytes = 0
             self._changed.notify_all()
 
@@ -238,17 +226,14 @@ class MemoryStore(Store):
             return False
         return self._leases[holder] > time.monotonic()
 
-    def _drop_claims(self) -> None:
-        self._holders.clear()
-        self._leases.clear()
-
     def _remove(self, key: bytes) -> None:
         row = self._rows.pop(key, None)
         if row is not None:
             self._bytes -= row.nbytes
 
     def _forked(self) -> None:
-        self._drop_claims()
+        self._holders.clear()
+        self._leases.clear()
         self._changed = threading.Condition(self._lock)
 
 
@@ -259,8 +244,12 @@ _COUNTER = itertools.count()
 
 def new_owner() -> str:
     """Return a name of its own, which shows whether its process lives."""
-    pid = os.getpid()
-    return f"{_machine()}/{pid}/{_started(pid)}/{next(_COUNTER)}"
+    return f"{_process(os.getpid())}/{next(_COUNTER)}"
+
+
+@cache
+def _process(pid: int) -> str:
+    return f"{_machine()}/{pid}/{_started(pid)}"
 
 
 def owner_is_dead(owner: str) -> bool:
@@ -284,22 +273,19 @@ def _machine() -> str:
 def _started(pid: int) -> str:
     """Return when a process began, "gone" if it is over, "" where that isn't told."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return "gone" if Path("/proc/self/stat").exists() and _gone(pid) else ""
-    fields = stat.rpartition(")")[2].split()
-    return "gone" if fields[0] in "ZX" else fields[19]
-
-
-def _gone(pid: int) -> bool:
-    # /proc may hide the processes of other users; this doesn't.
-    try:
+        if not Path("/proc/self/stat").exists():
+            return ""
+    else:
+        return "gone" if fields[0] in "ZX" else fields[19]
+    try:  # /proc may hide the processes of other users; this doesn't
         os.kill(pid, 0)
     except ProcessLookupError:
-        return True
+        return "gone"
     except OSError:
         pass
-    return False
+    return ""
 
 
 # ------------------------------------------------------------- forks and the end
@@ -331,6 +317,7 @@ def _after_fork_in_child() -> None:
         store._lock = threading.RLock()
         store._forked()
     _held.clear()
+    _process.cache_clear()
     _REGISTRY = threading.RLock()
 
 

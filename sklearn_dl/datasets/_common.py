@@ -70,19 +70,17 @@ def labels_array(values: pd.Series, what: str) -> np.ndarray:
     if len(missing):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ValueError(f"Missing value in {what}, row {missing[0]}{more}.")
-    if pd.api.types.is_bool_dtype(values.dtype):
-        return values.to_numpy(dtype=bool)
-    if pd.api.types.is_integer_dtype(values.dtype):
-        return values.to_numpy(dtype=np.int64)
-    if pd.api.types.is_float_dtype(values.dtype):
-        return values.to_numpy(dtype=np.float64)
+    types = pd.api.types
+    for is_kind, dtype in (
+        (types.is_bool_dtype, bool),
+        (types.is_integer_dtype, np.int64),
+        (types.is_float_dtype, np.float64),
+    ):
+        if is_kind(values.dtype):
+            return values.to_numpy(dtype=dtype)
     array = np.asarray(values, dtype=object)
-    return np.array(array.tolist()) if _one_type(array) else array
-
-
-def _one_type(values: np.ndarray) -> bool:
     # numpy would turn a mixture such as ["a", 1] into strings without a word
-    return len({type(value) for value in values}) == 1
+    return np.array(array.tolist()) if len(set(map(type, array))) == 1 else array
 
 
 def class_names(target: np.ndarray) -> np.ndarray | None:

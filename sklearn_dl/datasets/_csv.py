@@ -88,23 +88,13 @@ def load_image_csv(
         target = labels_array(column, "the column of labels")
     elif labels is not None:
         target = _outside_labels(labels, len(data))
-    bunch = Bunch(
-        data=data,
-        target=target,
-        target_names=None if target is None else class_names(target),
-        image_shape=_shape(data.shape[1], image_shape),
-    )
-    return result(bunch, return_X_y)
-
-
-def _shape(n_columns: int, image_shape: Any) -> tuple[int, ...] | None:
     given = check_image_shape(image_shape)
-    shape = row_shape(n_columns, given)
-    if given is not None:
-        return given
-    if int(np.prod(shape)) != n_columns:
-        return None
-    return shape[:2] if shape[2] == 1 else shape
+    shape = row_shape(data.shape[1], given)
+    if given is None and int(np.prod(shape)) == data.shape[1]:
+        given = shape[:2] if shape[2] == 1 else shape
+    names = None if target is None else class_names(target)
+    bunch = Bunch(data=data, target=target, target_names=names, image_shape=given)
+    return result(bunch, return_X_y)
 
 
 # ------------------------------------------------------------------------- parts
@@ -134,10 +124,10 @@ def _frame_parts(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 def _with_header(sheet: pd.DataFrame, header: bool | None) -> pd.DataFrame:
     first = ["" if pd.isna(cell) else str(cell) for cell in sheet.iloc[0]]
-    if header is False or (header is None and not _is_header(first)):
-        return sheet
-    named = sheet.iloc[1:].set_axis(first, axis=1).reset_index(drop=True)
-    return named.infer_objects()
+    if header or (header is None and _is_header(first)):
+        sheet = sheet.iloc[1:].set_axis(first, axis=1).reset_index(drop=True)
+        return sheet.infer_objects()
+    return sheet
 
 
 def _csv_parts(path: str, header: bool | None) -> Iterator[pd.DataFrame]:
@@ -153,19 +143,19 @@ def _csv_parts(path: str, header: bool | None) -> Iterator[pd.DataFrame]:
         index_col=False,
         chunksize=max(1, _PART_VALUES // len(cells)),
     ) as reader:
-        while (part := _next_part(reader, path)) is not None:
+        while True:
+            try:
+                with warnings.catch_warnings():
+                    # rows longer than the header would lose their end with a warning
+                    warnings.simplefilter("error", pd.errors.ParserWarning)
+                    warnings.simplefilter("ignore", pd.errors.DtypeWarning)
+                    part = next(reader, None)
+            except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+                text = f"Rows of {path!r} differ in length: {error}"
+                raise ValueError(text) from error
+            if part is None:
+                return
             yield part
-
-
-def _next_part(reader: Iterator[pd.DataFrame], path: str) -> pd.DataFrame | None:
-    try:
-        with warnings.catch_warnings():
-            # rows longer than the header would lose their end with only a warning
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            warnings.simplefilter("ignore", pd.errors.DtypeWarning)
-            return next(reader, None)
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise ValueError(f"Rows of {path!r} differ in length: {error}") from error
 
 
 def _is_header(cells: list[str]) -> bool:

@@ -92,15 +92,10 @@ def load_image_folder(
     root = os.path.expanduser(os.fspath(path))
     wanted = _suffixes(extensions)
     names, skipped = _class_folders(root, classes, wanted)
-    files: list[str] = []
-    target: list[str] = []
-    empty: list[str] = []
-    for name in names:
-        found = _images_below(os.path.join(root, name), wanted, skipped)
-        files += found
-        target += [name] * len(found)
-        if not found:
-            empty.append(name)
+    below = [images_below(os.path.join(root, n), wanted, skipped) for n in names]
+    files = [file for found in below for file in found]
+    target = np.array([n for n, found in zip(names, below, strict=True) for _ in found])
+    empty = [name for name, found in zip(names, below, strict=True) if not found]
     if empty:
         raise ValueError(
             f"No image in the class folder {empty[0]!r} of {root!r} "
@@ -113,7 +108,7 @@ def load_image_folder(
     kept = np.array(files, dtype=object)[keep]
     bunch = Bunch(
         data=object_column(kept),
-        target=np.array(target)[keep],
+        target=target[keep],
         target_names=np.array(names),
         filenames=kept.astype(str),
         skipped=pd.DataFrame(skipped, columns=["path", "reason"], dtype=object),
@@ -121,26 +116,15 @@ def load_image_folder(
     return result(bunch, return_X_y)
 
 
-def image_suffixes() -> frozenset[str]:
-    """Return the suffixes of the image formats that Pillow can open here."""
-    known = Image.registered_extensions()  # also loads all plugins
-    return frozenset(
-        suffix
-        for suffix, name in known.items()
-        if name in _FORMATS and name in Image.OPEN
-    )
-
-
-def _suffixes(extensions: Iterable[str] | None) -> frozenset[str]:
+def _suffixes(extensions: Iterable[str] | None = None) -> frozenset[str]:
+    """Return suffixes as they are compared; None is all that Pillow can open here."""
     if extensions is None:
-        return image_suffixes()
+        known = Image.registered_extensions().items()  # also loads all plugins
+        opened = _FORMATS & set(Image.OPEN)
+        return frozenset(suffix for suffix, name in known if name in opened)
     if isinstance(extensions, str):
         extensions = [extensions]
     return frozenset("." + suffix.lower().lstrip(".") for suffix in extensions)
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".")
 
 
 def _is_image(name: str, wanted: frozenset[str]) -> bool:
@@ -155,61 +139,53 @@ def _class_folders(
         raise FileNotFoundError(f"No such folder: {root!r}.")
     if not os.path.isdir(root):
         raise NotADirectoryError(f"{root!r} is a file, not a folder of class folders.")
-    entries = sorted(name for name in os.listdir(root) if not _hidden(name))
+    entries = sorted(name for name in os.listdir(root) if name[0] != ".")
     folders = [name for name in entries if os.path.isdir(os.path.join(root, name))]
     loose = [name for name in entries if name not in set(folders)]
     if not folders:
         images = [name for name in loose if _is_image(name, wanted)]
-        hint = (
-            f"{len(images)} images lie in it directly: put each in a subfolder named "
-            "after its class, or use load_image_frame with a table of their labels."
-            if images
-            else "One subfolder per class is expected."
-        )
+        hint = "One subfolder per class is expected."
+        if images:
+            hint = (
+                f"{len(images)} images lie in it directly: put each in a subfolder "
+                "named after its class, or give their labels to load_image_frame."
+            )
         raise ValueError(f"No class folders in {root!r}. {hint}")
     if classes is not None:
         chosen = sorted({classes} if isinstance(classes, str) else set(classes))
-        for name in chosen:
-            if name not in folders:
-                raise ValueError(
-                    f"No class folder {name!r} in {root!r}. "
-                    f"{did_you_mean(name, folders)}"
-                )
+        for name in (name for name in chosen if name not in folders):
+            hint = did_you_mean(name, folders)
+            raise ValueError(f"No class folder {name!r} in {root!r}. {hint}")
         folders = chosen
     skipped = [(os.path.join(root, name), "not in a class folder") for name in loose]
     return folders, skipped
 
 
-def images_below(folder: str) -> list[str]:
-    """Return the paths of all images below a folder, in their order."""
-    return _images_below(folder, image_suffixes(), [])
-
-
-def _images_below(
-    folder: str, wanted: frozenset[str], skipped: list[tuple[str, str]]
+def images_below(
+    folder: str,
+    wanted: frozenset[str] | None = None,
+    skipped: list[tuple[str, str]] | None = None,
 ) -> list[str]:
-    found = []
-    for parent, names in sorted(_walk(folder)):
-        for name in sorted(names):
-            path = os.path.join(parent, name)
-            if _is_image(name, wanted):
-                found.append(path)
-            else:
-                skipped.append((path, "not an image by its suffix"))
-    return found
-
-
-def _walk(folder: str) -> Iterable[tuple[str, list[str]]]:
-    """Walk a folder through links, entering no folder twice."""
-    seen: set[str] = set()
+    """Return the paths of all images below a folder, in order; note what is skipped."""
+    wanted = _suffixes() if wanted is None else wanted
+    walked: list[tuple[str, str]] = []
+    seen: set[str] = set()  # through links, but no folder twice
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not _hidden(name))
-        yield parent, [name for name in names if not _hidden(name)]
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        walked += [(parent, name) for name in names if name[0] != "."]
+    found = []
+    for parent, name in sorted(walked):
+        path = os.path.join(parent, name)
+        if _is_image(name, wanted):
+            found.append(path)
+        elif skipped is not None:
+            skipped.append((path, "not an image by its suffix"))
+    return found
 
 
 def _warn_about_splits(root: str, names: list[str]) -> None:

@@ -129,14 +129,11 @@ def _target(
 ) -> tuple[np.ndarray | None, np.ndarray | list | None]:
     if target is None:
         return None, None
-    if not isinstance(target, list):
-        y = labels_array(_column(frame, target), f"column {target!r}")
-        names = class_names(y)
-        numeric = y.dtype.kind in "iuf"
-        return y, [target] if numeric or names is None else names
-    if not target:
+    names = target if isinstance(target, list) else [target]
+    if not names:
         raise ValueError("target is an empty list: name a column, or None for none.")
-    columns = [
-        labels_array(_column(frame, name), f"column {name!r}") for name in target
-    ]
-    return np.column_stack(columns), list(target)
+    columns = [labels_array(_column(frame, n), f"column {n!r}") for n in names]
+    if isinstance(target, list):
+        return np.column_stack(columns), list(target)
+    known = None if columns[0].dtype.kind in "iuf" else class_names(columns[0])
+    return columns[0], names if known is None else known

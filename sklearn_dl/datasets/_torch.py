@@ -72,9 +72,12 @@ def load_torch_dataset(dataset: Any, *, return_X_y: bool = False) -> Any:
     raw = _known_targets(dataset)
     if raw is None:
         raw = _read_targets(dataset)
-    names = _classes(dataset)
-    target = None if raw is None else _named(raw, names)
-    if names is None and target is not None:
+    names, target = _classes(dataset), raw
+    if names is not None and raw is not None:
+        codes = raw.ndim == 1 and raw.dtype.kind in "iu"
+        if codes and raw.min() >= 0 and raw.max() < len(names):
+            target = names[raw]
+    elif target is not None:
         names = class_names(target)
     bunch = Bunch(
         data=object_column([DatasetItem(dataset, row) for row in range(n)]),
@@ -218,11 +221,10 @@ def _classes(dataset: Any) -> np.ndarray | None:
     """Return the names of classes that integer targets stand for, or None."""
     inner = _inner(dataset)
     if inner is not None:
-        found = [_classes(part) for part in inner]
+        found: list[Any] = [_classes(part) for part in inner]
         first = found[0]
-        if first is None or any(f is None or list(f) != list(first) for f in found):
-            return None
-        return first
+        same = all(np.array_equal(names, first) for names in found)
+        return first if same else None
     if getattr(dataset, "target_transform", None) is not None:
         return None
     classes = _list_of(dataset, "classes")
@@ -231,14 +233,6 @@ def _classes(dataset: Any) -> np.ndarray | None:
     # ImageNet's are tuples of synonyms
     several = [c if isinstance(c, tuple | list) else [c] for c in classes]
     return np.array([", ".join(map(str, names)) for names in several])
-
-
-def _named(target: np.ndarray, names: np.ndarray | None) -> np.ndarray:
-    if names is None or target.ndim != 1 or target.dtype.kind not in "iu":
-        return target
-    if target.min() < 0 or target.max() >= len(names):
-        return target
-    return names[target]
 
 
 def _files(dataset: Any) -> np.ndarray | None:

@@ -6,34 +6,22 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+import sklearn.ensemble as sk
 from sklearn.base import is_classifier, is_regressor
-from sklearn.ensemble import (
-    AdaBoostClassifier,
-    AdaBoostRegressor,
-    BaggingClassifier,
-    BaggingRegressor,
-    ExtraTreesClassifier,
-    ExtraTreesRegressor,
-    RandomForestClassifier,
-    RandomForestRegressor,
-    StackingClassifier,
-    StackingRegressor,
-    VotingClassifier,
-    VotingRegressor,
-)
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-_NAMED = (VotingClassifier, VotingRegressor, StackingClassifier, StackingRegressor)
-_BAGGING = (BaggingClassifier, BaggingRegressor)
-_BOOSTED = (AdaBoostClassifier, AdaBoostRegressor)
+_NAMED = (
+    *(sk.VotingClassifier, sk.VotingRegressor),
+    *(sk.StackingClassifier, sk.StackingRegressor),
+)
+_BAGGING = (sk.BaggingClassifier, sk.BaggingRegressor)
+_BOOSTED = (sk.AdaBoostClassifier, sk.AdaBoostRegressor)
 _FORESTS = (
-    RandomForestClassifier,
-    RandomForestRegressor,
-    ExtraTreesClassifier,
-    ExtraTreesRegressor,
+    *(sk.RandomForestClassifier, sk.RandomForestRegressor),
+    *(sk.ExtraTreesClassifier, sk.ExtraTreesRegressor),
 )
 
 
@@ -183,9 +171,7 @@ def _fitted_ensemble(ensemble) -> _Ensemble:
     members = ensemble.estimators_
     if isinstance(ensemble, _NAMED):
         kept = [not isinstance(member, str) for _, member in ensemble.estimators]
-        names = [
-            name for name, member in ensemble.estimators if not isinstance(member, str)
-        ]
+        names = [name for name, member in ensemble.estimators if member != "drop"]
         weights = getattr(ensemble, "weights", None)
         if weights is not None:
             weights = np.asarray(weights, dtype=float)[kept]

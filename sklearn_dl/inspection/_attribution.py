@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from sklearn_dl._features import ImageFeatureExtractor
 from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl._runtime import resolve_device
 from sklearn_dl.backbones import Backbone
-from sklearn_dl.inspection._networks import network_of
 
 _FINEST = 4  # cells a side that a map is to have
 _MOST_EXTRA = 8  # tokens beside those of the image: of the class, registers
@@ -25,6 +25,14 @@ _IMAGES = 32  # looked at together, at most
 _AT_ONCE = 1 << 22  # values of features that a pipeline is asked about together
 
 Scores = Callable[[torch.Tensor], torch.Tensor]  # of features (n, d): (n, k), float64
+
+
+def network_of(estimator: Any) -> Any:
+    """Return the network of an estimator, which others may have too; None before fit.
+
+    It is a `BackboneWithHead`, or the `Backbone` of an extractor.
+    """
+    return vars(estimator).get("_network", vars(estimator).get("_backbone"))
 
 
 @dataclass
@@ -37,11 +45,6 @@ class Explained:
     classes: np.ndarray | None  # those of the columns; None where they are numbers
     source_of: Callable[[Any], Any]  # from X to its checked source
     step_size: int  # images at a time
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the parameters."""
-        return dtype_of(self.backbone)
 
 
 def dtype_of(network: nn.Module) -> torch.dtype:
@@ -76,22 +79,14 @@ def explained(estimator: Any) -> Explained:
     else:
         backbone, scores = network, _scores_of_rest(rest, classes)
     images = looked_at.batch_size
-    return Explained(
-        backbone,
-        scores,
-        device,
-        classes,
-        looked_at._new_source,
-        _IMAGES if isinstance(images, str) else min(images, _IMAGES),
-    )
+    size = _IMAGES if isinstance(images, str) else min(images, _IMAGES)
+    return Explained(backbone, scores, device, classes, looked_at._new_source, size)
 
 
 def _scores_of_head(estimator: Any, head: nn.Module) -> Scores:
     """Return the function from features to outputs, in the unit of the targets."""
     scaler = getattr(estimator._targets, "scaler", None)
-    unit = torch.ones(1).double()
-    if scaler is not None:
-        unit = torch.from_numpy(np.array(scaler.scale_))
+    unit = torch.from_numpy(np.ones(1) if scaler is None else np.array(scaler.scale_))
 
     def scores(features: torch.Tensor) -> torch.Tensor:
         outputs = head(features)
@@ -151,10 +146,7 @@ class _Measured(torch.autograd.Function):
 
 
 def _differences(function: Callable, x: np.ndarray) -> np.ndarray:
-    """Return the gradient of a function at x by central differences.
-
-    Exact but for rounding where the function is linear.
-    """
+    """Return the gradient of a function at x by central differences."""
     d = len(x)
     step = 1e-2 * max(float(x.std()), 1e-6)
     found = np.empty(d)
@@ -216,25 +208,21 @@ def find_map(
 
     The last that the features depend on in more than one cell: of tokens behind the
     last attention only that of the class counts. Maps of fewer than 4 cells a side are
-    too coarse, if there are finer ones. `size` is that of the inputs; with `layer` no
-    other is looked at. The backbone is in evaluation mode, its parameters frozen.
+    too coarse, if there are finer ones. `size` is that of the inputs.
     """
     outputs: dict[str, torch.Tensor] = {}
 
-    def note(name: str):
-        def hook(module, inputs, output):
-            outputs.pop(name, None)  # the order is that of the last calls
-            if isinstance(output, torch.Tensor):
-                outputs[name] = output
-
-        return hook
+    def note(name: str, module, inputs, output) -> None:
+        outputs.pop(name, None)  # the order is that of the last calls
+        if isinstance(output, torch.Tensor):
+            outputs[name] = output
 
     first = next(backbone.parameters(), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, *size, generator=generator)
     x = x.to(first.device, dtype_of(backbone)).requires_grad_()
     hooks = [
-        part.register_forward_hook(note(name), prepend=True)
+        part.register_forward_hook(partial(note, name), prepend=True)
         for name, part in backbone.module.named_modules()
         if layer in (None, name)
     ]
@@ -266,10 +254,7 @@ def find_map(
 def grad_cam(
     model: Explained, x: torch.Tensor, columns: torch.Tensor, layer: str, layout: Layout
 ) -> torch.Tensor:
-    """Return maps (n, h, w) of what a layer's cells add to the scores in `columns`.
-
-    `x` is normalised; layer and layout are those of `find_map`.
-    """
+    """Return maps (n, h, w) of what a layer's cells add to the scores in `columns`."""
     taken: list[torch.Tensor] = []
 
     def take(module, inputs, output):

@@ -61,12 +61,8 @@ def _rotation(pixels, rng, degrees):
     return warp(pixels, rotation_matrix(_sign(rng) * degrees))
 
 
-def _flip(pixels, rng, amount):
-    return np.ascontiguousarray(pixels[:, :, ::-1])
-
-
-def _vertical_flip(pixels, rng, amount):
-    return np.ascontiguousarray(pixels[:, ::-1])
+def _mirrored(axis: int) -> Callable:
+    return lambda pixels, rng, amount: np.ascontiguousarray(np.flip(pixels, axis))
 
 
 def _translation(pixels, rng, fraction):
@@ -113,10 +109,10 @@ def _occlusion(pixels, rng, area):
     h, w = max(round(side * height), 1), max(round(side * width), 1)
     top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
     colour = rng.random((len(pixels), 1, 1), np.float32)
+    if pixels.dtype == np.uint8:
+        colour = to_bytes(colour)
     covered = pixels.copy()
-    covered[:, top : top + h, left : left + w] = (
-        to_bytes(colour) if pixels.dtype == np.uint8 else colour
-    )
+    covered[:, top : top + h, left : left + w] = colour
     return covered
 
 
@@ -141,15 +137,16 @@ def _hidden(severity: float) -> float:
 
 
 _TIMES, _DEGREES = "times {:.2f}", "{:.3g} degrees"
+_AREA, _SHORTER = "{:.0%} of the area", "{:.2%} of the shorter side"
 
 #: By name, in the order of a report.
 CORRUPTIONS: dict[str, Corruption] = {
     "smaller": Corruption("scale", lambda s: 1.25**-s, _TIMES, _scaled),
     "larger": Corruption("scale", lambda s: 1.25**s, _TIMES, _scaled),
     "rotation": Corruption("rotation", lambda s: min(15 * s, 180), _DEGREES, _rotation),
-    "flip": Corruption("flip", _once, "left and right", _flip, reach=1.0),
+    "flip": Corruption("flip", _once, "left and right", _mirrored(2), reach=1.0),
     "vertical_flip": Corruption(
-        "vertical_flip", _once, "top and bottom", _vertical_flip, reach=1.0
+        "vertical_flip", _once, "top and bottom", _mirrored(1), reach=1.0
     ),
     "translation": Corruption(
         "translation", lambda s: min(0.1 * s, 0.5), "{:.0%} of the sides", _translation
@@ -165,13 +162,9 @@ CORRUPTIONS: dict[str, Corruption] = {
     "grayscale": Corruption(
         "grayscale", lambda s: min(s, 1), "{:.0%} of the colour", _grayscale, True
     ),
-    "blur": Corruption(
-        "blur", lambda s: 0.0075 * s, "{:.2%} of the shorter side", _blur
-    ),
+    "blur": Corruption("blur", lambda s: 0.0075 * s, _SHORTER, _blur),
     "noise": Corruption("noise", lambda s: 0.06 * s, "{:.1%} of the scale", _noise),
-    "occlusion": Corruption(
-        "erase", _hidden, "{:.0%} of the area", _occlusion, reach=1.0
-    ),
+    "occlusion": Corruption("erase", _hidden, _AREA, _occlusion, reach=1.0),
     "jpeg": Corruption(
         "jpeg", lambda s: max(round(95 - 65 * s), 5), "quality {:.0f}", _jpeg
     ),
@@ -201,15 +194,11 @@ def list_corruptions() -> pd.DataFrame:
     1    larger  times 1.25        scale
     2  rotation  15 degrees     rotation
     """
-    return pd.DataFrame(
-        {
-            "corruption": list(CORRUPTIONS),
-            "amount": [
-                kind.text.format(kind.amount(1.0)) for kind in CORRUPTIONS.values()
-            ],
-            "augmentation": [kind.augmentation for kind in CORRUPTIONS.values()],
-        }
-    )
+    rows = [
+        (name, kind.text.format(kind.amount(1.0)), kind.augmentation)
+        for name, kind in CORRUPTIONS.items()
+    ]
+    return pd.DataFrame(rows, columns=["corruption", "amount", "augmentation"])
 
 
 def corrupt_image(

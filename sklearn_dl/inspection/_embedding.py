@@ -11,6 +11,7 @@ from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl.augmentation import resolve_views
 
 _REDUCED = 50  # components that t-SNE starts from
+_PLAIN = ("dimension 1", "dimension 2")
 
 
 def features_of(estimator: Any, X: Any) -> tuple[np.ndarray, str]:
@@ -58,13 +59,9 @@ def embedded(
 ) -> tuple[np.ndarray, str, tuple[str, str]]:
     """Return features in two dimensions, what they are, and labels of the axes."""
     features = check_array(features, ensure_min_samples=2)
-    plain = ("dimension 1", "dimension 2")
-    if isinstance(method, str) and method == "pca":
-        return _principal(features, random_state)
-    if isinstance(method, str) and method == "tsne":
-        return _by_tsne(features, random_state), "t-SNE", plain
-    if isinstance(method, str) and method == "umap":
-        return _by_umap(features, random_state), "UMAP", plain
+    known = {"pca": _principal, "tsne": _by_tsne, "umap": _by_umap}
+    if isinstance(method, str) and method in known:
+        return known[method](features, random_state)
     if not hasattr(method, "fit_transform"):
         raise ValueError(
             f"method={method!r} is none of 'pca', 'tsne', 'umap', nor a transformer "
@@ -77,7 +74,7 @@ def embedded(
             f"{name}.fit_transform returned the shape {points.shape}, not "
             f"({len(features)}, 2): set its n_components to 2."
         )
-    return points, name, plain
+    return points, name, _PLAIN
 
 
 def _principal(features: np.ndarray, random_state: int):
@@ -95,7 +92,7 @@ def _principal(features: np.ndarray, random_state: int):
     return points, "principal components", labels
 
 
-def _by_tsne(features: np.ndarray, random_state: int) -> np.ndarray:
+def _by_tsne(features: np.ndarray, random_state: int):
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -106,10 +103,10 @@ def _by_tsne(features: np.ndarray, random_state: int) -> np.ndarray:
     perplexity = min(30.0, (len(features) - 1) / 3)
     init = "pca" if features.shape[1] > 1 else "random"
     tsne = TSNE(perplexity=perplexity, init=init, random_state=random_state)
-    return tsne.fit_transform(features)
+    return tsne.fit_transform(features), "t-SNE", _PLAIN
 
 
-def _by_umap(features: np.ndarray, random_state: int) -> np.ndarray:
+def _by_umap(features: np.ndarray, random_state: int):
     try:
         from umap import UMAP
     except ImportError as error:
@@ -117,7 +114,7 @@ def _by_umap(features: np.ndarray, random_state: int) -> np.ndarray:
             "method='umap' needs umap-learn: pip install umap-learn."
         ) from error
     umap = UMAP(n_neighbors=min(15, len(features) - 1), random_state=random_state)
-    return umap.fit_transform(features)
+    return umap.fit_transform(features), "UMAP", _PLAIN
 
 
 def spread(points: np.ndarray, side: float, most: int) -> np.ndarray:

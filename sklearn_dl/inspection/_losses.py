@@ -229,14 +229,7 @@ def _likely_wrong(found: _Confidence) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _largest_errors(estimator, X, y, k, cv, random_state) -> pd.DataFrame:
-    if cv is None:
-        check_is_fitted(estimator)
-        predicted = estimator.predict(X)
-    else:
-        if isinstance(cv, Integral):
-            cv = KFold(int(cv), shuffle=True, random_state=random_state)
-        predicted = cross_val_predict(clone(estimator), X, y, cv=cv)
-    predicted = np.asarray(predicted, dtype=float)
+    predicted = _answers(estimator, X, y, cv, random_state, "predict")
     truth = check_targets(y, "regression", len(predicted))
     if predicted.ndim == 2 and truth.ndim == 1:
         predicted = predicted[:, 0]
@@ -252,20 +245,25 @@ def _largest_errors(estimator, X, y, k, cv, random_state) -> pd.DataFrame:
     return table
 
 
-def _confidence(estimator, X, y, cv, random_state) -> _Confidence:
-    """Return how sure a classifier is, fitted or cross-validated."""
-    y = check_labels(y, len(y))
-    method = _method(estimator)
+def _answers(estimator, X, y, cv, random_state, method: str) -> np.ndarray:
+    """Return what an estimator answers, fitted or cross-validated."""
     if cv is None:
         check_is_fitted(estimator)
-        scores, classes = getattr(estimator, method)(X), estimator.classes_
-    else:
-        if isinstance(cv, int | np.integer):
-            # Folders come class by class.
-            cv = StratifiedKFold(cv, shuffle=True, random_state=random_state)
-        classes = np.unique(y)
-        scores = cross_val_predict(clone(estimator), X, y, cv=cv, method=method)
-    scores = np.asarray(scores, dtype=float)
+        return np.asarray(getattr(estimator, method)(X), dtype=float)
+    if isinstance(cv, Integral):
+        # Folders come class by class.
+        kind = KFold if is_regressor(estimator) else StratifiedKFold
+        cv = kind(int(cv), shuffle=True, random_state=random_state)
+    found = cross_val_predict(clone(estimator), X, y, cv=cv, method=method)
+    return np.asarray(found, dtype=float)
+
+
+def _confidence(estimator, X, y, cv, random_state) -> _Confidence:
+    """Return how sure a classifier is."""
+    y = check_labels(y, len(y))
+    method = _method(estimator)
+    scores = _answers(estimator, X, y, cv, random_state, method)
+    classes = estimator.classes_ if cv is None else np.unique(y)
     if len(scores) != len(y):
         raise ValueError(f"X has {len(scores)} images, but y has {len(y)} labels.")
     scores = _columns(scores, classes, method, estimator)

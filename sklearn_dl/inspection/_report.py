@@ -151,11 +151,8 @@ class RobustnessReport:
         table = self._printed().to_string(index=False, float_format="{:.3f}".format)
         return "\n".join([self._head(), table, *self._answers()])
 
-    def __str__(self) -> str:
-        """Return the report as text."""
+    def __repr__(self) -> str:
         return self.summary()
-
-    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         lines = [f"<p>{html.escape(line)}</p>" for line in self._answers()]

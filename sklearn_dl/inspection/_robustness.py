@@ -32,7 +32,6 @@ from sklearn_dl.inspection._statistics import (
 from sklearn_dl.inspection._stream import (
     Job,
     corrupted_batches,
-    forget_corrupted,
     image_shape_of,
     quiet_copy,
 )
@@ -249,7 +248,7 @@ def robustness_report(
         [None, *jobs],
         seed=seed,
         batch_size=options.batch_size,
-        on_image=_nothing if reference is None else statistics_of,
+        on_image=(lambda image: None) if reference is None else statistics_of,
     )
     with progress(n * (1 + len(jobs)), "corrupted images", options.verbose) as bar:
         predictions, found = _predicted(quiet_copy(estimator), batches, bar)
@@ -282,10 +281,6 @@ def robustness_report(
     )
 
 
-def _nothing(image: Any) -> None:
-    return None
-
-
 def _jobs(corruptions: Any, severities: Sequence[float], grey: bool) -> list[Job]:
     """Return the corruptions asked for, with the severities at which they differ."""
     if corruptions is None:
@@ -297,16 +292,12 @@ def _jobs(corruptions: Any, severities: Sequence[float], grey: bool) -> list[Job
     else:
         if not isinstance(corruptions, Iterable):
             raise TypeError(
-                "corruptions must be a name out of list_corruptions() or a list of "
-                f"names, got {corruptions!r}."
+                f"corruptions must be a name or several, got {corruptions!r}."
             )
         names = [corruptions] if isinstance(corruptions, str) else list(corruptions)
     steps = np.atleast_1d(np.asarray(severities, dtype=float))
-    if (
-        steps.ndim != 1
-        or not len(steps)
-        or not (np.isfinite(steps) & (steps > 0)).all()
-    ):
+    positive = np.isfinite(steps) & (steps > 0)
+    if steps.ndim != 1 or not len(steps) or not positive.all():
         raise ValueError(f"severities must be positive numbers, got {severities!r}.")
     jobs: list[Job] = []
     for name in names:
@@ -359,20 +350,17 @@ def _predicted(estimator, batches, bar) -> tuple[list[np.ndarray], list]:
     """Return predictions of each job for all rows, and what was found of images."""
     parts: dict[int, list[np.ndarray]] = {}
     found: list[Any] = []
-    try:
-        with closing(batches):  # at an error its threads end
-            for number, X, results in batches:
-                predicted = np.asarray(estimator.predict(X))
-                if len(predicted) != len(results):
-                    raise ValueError(
-                        f"{type(estimator).__name__}.predict returned "
-                        f"{len(predicted)} rows for {len(results)} images."
-                    )
-                if predicted.ndim == 2 and predicted.shape[1] == 1:
-                    predicted = predicted[:, 0]
-                parts.setdefault(number, []).append(predicted)
-                found += results if number == 0 else []
-                bar(len(results))
-    finally:
-        forget_corrupted()
+    with closing(batches):  # at an error its threads end
+        for number, X, results in batches:
+            predicted = np.asarray(estimator.predict(X))
+            if len(predicted) != len(results):
+                raise ValueError(
+                    f"{type(estimator).__name__}.predict returned {len(predicted)} "
+                    f"rows for {len(results)} images."
+                )
+            if predicted.ndim == 2 and predicted.shape[1] == 1:
+                predicted = predicted[:, 0]
+            parts.setdefault(number, []).append(predicted)
+            found += results if number == 0 else []
+            bar(len(results))
     return [np.concatenate(part) for part in parts.values()], found

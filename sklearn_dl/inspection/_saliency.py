@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils._param_validation import StrOptions, validate_params
-from torch.nn import functional as F
 
 from sklearn_dl._extraction import PixelReader
 from sklearn_dl.backbones import Backbone, Preprocessing
 from sklearn_dl.inspection._attribution import (
     Explained,
+    dtype_of,
     enlarged,
     explained,
     find_map,
@@ -126,7 +126,7 @@ def saliency(
         PixelReader(source, preprocessing, model.device) as reader,
     ):
         for rows, pixels in reader.batches(model.step_size):
-            x = preprocessing.normalize(pixels).to(model.dtype)
+            x = preprocessing.normalize(pixels).to(dtype_of(model.backbone))
             size = (x.shape[-2], x.shape[-1])
             if found is None and method != "occlusion":
                 found = _map_of(model.backbone, size, method, layer)
@@ -182,7 +182,7 @@ def _columns(model: Explained, target: Any, n: int) -> np.ndarray | None:
     """Return the column of the scores for each image; None for the highest."""
     if model.classes is None:
         size = model.backbone.preprocessing.output_size or (224, 224)
-        x = torch.zeros(1, 3, *size, dtype=model.dtype, device=model.device)
+        x = torch.zeros(1, 3, *size).to(model.device, dtype_of(model.backbone))
         known: list[Any] = list(range(_scores(model, x).shape[1]))
         if target is None and len(known) > 1:
             raise ValueError(
@@ -212,10 +212,7 @@ def _columns(model: Explained, target: Any, n: int) -> np.ndarray | None:
 def placed(
     values: np.ndarray, preprocessing: Preprocessing, size: tuple[int, int]
 ) -> np.ndarray:
-    """Return a map (h, w) of a network's input at its place in the image.
-
-    `preprocessing` made the input of an image of `size` (height, width).
-    """
+    """Return a map of a network's input at its place in an image (height, width)."""
     resized = _resized(preprocessing.resize_size, size)
     crop = values.shape
     # As torchvision crops: smaller images are padded first.
@@ -231,17 +228,11 @@ def placed(
     canvas[tuple(to)] = values[tuple(of)]
     if resized == size:
         return canvas
-    tensor = torch.from_numpy(canvas)[None, None]
-    return F.interpolate(tensor, size, mode="bilinear", align_corners=False)[
-        0, 0
-    ].numpy()
+    return enlarged(torch.from_numpy(canvas)[None], size)[0].numpy()
 
 
 def _resized(resize_size: Any, size: tuple[int, int]) -> tuple[int, int]:
-    if resize_size is None:
-        return size
-    if isinstance(resize_size, tuple):
-        return resize_size
-    short, long = min(size), max(size)
-    other = int(resize_size * long / short)
+    if resize_size is None or isinstance(resize_size, tuple):
+        return resize_size or size
+    other = int(resize_size * max(size) / min(size))
     return (resize_size, other) if size[0] <= size[1] else (other, resize_size)

@@ -28,10 +28,7 @@ def task_of(estimator: Any) -> str:
 
 
 def answers_of(first: Any, second: Any, y: Any) -> tuple[Any, Any, np.ndarray]:
-    """Return estimator, truth and predictions of (estimator, X, y) or (y_true, y_pred).
-
-    The estimator is None where there is none.
-    """
+    """Return estimator (or None), truth and predictions of either form of call."""
     if hasattr(first, "predict"):
         if y is None:
             raise ValueError("With an estimator, give y too: (estimator, X, y).")
@@ -70,19 +67,17 @@ def check_labels(y: Any, n_rows: int) -> np.ndarray:
 def refuse_missing(y: Any) -> None:
     """Raise a ValueError if NaN, None or another missing value is in y."""
     # NumPy would make text of a list of text and NaN.
-    values = np.asarray(y, dtype=object) if isinstance(y, list | tuple) else y
-    missing = np.argwhere(pd.isna(np.asarray(values)))
+    values = np.asarray(y, dtype=object if isinstance(y, list | tuple) else None)
+    missing = np.argwhere(pd.isna(values))
     if len(missing):
         row = int(missing[0][0])
-        raise ValueError(f"y is missing in row {row}: {np.asarray(values)[row]!r}.")
+        raise ValueError(f"y is missing in row {row}: {values[row]!r}.")
 
 
 class _Given(BaseEstimator):
     """Answers with predictions that were made before."""
 
-    def __init__(self, values=None, classes=None):
-        self.values = values
-        self.classes = classes
+    values: Any = None
 
     def fit(self, X=None, y=None):
         return self
@@ -94,41 +89,35 @@ class _Given(BaseEstimator):
         return self.values
 
 
-class GivenClasses(ClassifierMixin, _Given):
-    """Answers with classes that were predicted before."""
-
-    @property
-    def classes_(self):
-        """All there are."""
-        return self.classes
+class _GivenClasses(ClassifierMixin, _Given):
+    classes_: Any = None
 
 
-class GivenNumbers(RegressorMixin, _Given):
-    """Answers with numbers that were predicted before."""
+class _GivenNumbers(RegressorMixin, _Given):
+    pass
 
 
 class Scoring:
-    """Scores predictions of all rows, or of a sample of them.
-
-    `scoring` is as users give it; None is accuracy, or R^2 for numbers.
-    """
+    """Scores predictions of all rows, or of a sample; by accuracy or R^2 if None."""
 
     def __init__(self, scoring: Any, task: str, truth: np.ndarray, classes: Any = None):
         if scoring is None:
             scoring = "accuracy" if task == "classification" else "r2"
-        if isinstance(scoring, str) and scoring not in get_scorer_names():
+        if not isinstance(scoring, str):
+            self.name = getattr(scoring, "__name__", repr(scoring))
+        elif scoring in get_scorer_names():
+            self.name = scoring
+        else:
             raise ValueError(
                 f"scoring={scoring!r} is no scorer's name; "
                 "sklearn.metrics.get_scorer_names() lists them."
             )
-        self.name = scoring
-        if not isinstance(scoring, str):
-            self.name = getattr(scoring, "__name__", repr(scoring))
         self.truth = truth
-        self._given: Any = GivenNumbers()
+        self._given: Any = _GivenNumbers()
         if task == "classification":
             known = np.unique(truth) if truth.ndim == 1 else np.arange(truth.shape[1])
-            self._given = GivenClasses(classes=known if classes is None else classes)
+            self._given = _GivenClasses()
+            self._given.classes_ = known if classes is None else classes
         self._scorer = check_scoring(self._given, scoring)
 
     def __call__(self, predictions: np.ndarray, rows: Any = slice(None)) -> float:
@@ -196,11 +185,7 @@ def recalls_of_rows(right: np.ndarray, codes: np.ndarray) -> Callable:
 
 
 def bootstrap(score: Callable, n_rows: int, n_resamples: int, seed: int) -> np.ndarray:
-    """Return what a function gives for rows drawn with replacement, n_resamples times.
-
-    What the function gives together is from the same rows, so that differences are
-    paired.
-    """
+    """Return what a function gives for samples of rows, drawn with replacement."""
     rng = np.random.default_rng(seed)
     samples = (rng.integers(0, n_rows, n_rows) for _ in range(n_resamples))
     return np.array([score(rows) for rows in samples])

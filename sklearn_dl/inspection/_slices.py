@@ -146,11 +146,8 @@ def slice_scores(
 
 def _frame(slices: Any, n_rows: int) -> pd.DataFrame:
     if isinstance(slices, pd.Series):
-        name = "slice" if slices.name is None else slices.name
-        table = slices.to_frame(name)
-    elif isinstance(slices, pd.DataFrame):
-        table = slices
-    elif isinstance(slices, dict):
+        table = slices.to_frame("slice" if slices.name is None else slices.name)
+    elif isinstance(slices, pd.DataFrame | dict):
         table = pd.DataFrame(slices)
     else:
         table = pd.DataFrame({"slice": np.asarray(slices)})

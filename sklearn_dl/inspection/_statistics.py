@@ -138,11 +138,7 @@ def compare_statistics(
     alpha: float = 0.05,
     smallest_effect: float = 0.2,
 ) -> pd.DataFrame:
-    """Return how statistics of images differ from those of a reference.
-
-    Mann and Whitney's test for each, Holm's correction over all; the effect is Cliff's
-    delta.
-    """
+    """Return how images differ, by Mann and Whitney's tests with Holm's correction."""
     from scipy.stats import mannwhitneyu
 
     rows = []
@@ -153,18 +149,12 @@ def compare_statistics(
         result = mannwhitneyu(after, before)
         effect = 2 * float(result.statistic) / (len(before) * len(after)) - 1
         lower, higher, *answers = _MEANING[name]
-        rows.append(
-            {
-                "statistic": name,
-                "reference": float(np.median(before)),
-                "value": float(np.median(after)),
-                "effect": effect,
-                "p_value": float(result.pvalue),
-                "direction": higher if effect > 0 else lower,
-                "augmentation": answers[effect > 0],
-            }
-        )
-    table = pd.DataFrame(rows)
+        direction, answer = (higher if effect > 0 else lower), answers[effect > 0]
+        medians = float(np.median(before)), float(np.median(after))
+        p_value = float(result.pvalue)
+        rows.append((name, *medians, effect, p_value, direction, answer))
+    columns = ["statistic", "reference", "value", "effect", "p_value"]
+    table = pd.DataFrame(rows, columns=[*columns, "direction", "augmentation"])
     table["p_value"] = _holm(table["p_value"].to_numpy())
     table["shifted"] = (table["p_value"] <= alpha) & (
         table["effect"].abs() >= smallest_effect

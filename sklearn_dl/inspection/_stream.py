@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,6 @@ def quiet_copy(estimator: Any) -> Any:
     return copy.deepcopy(estimator, copies) if copies else estimator
 
 
-def forget_corrupted() -> None:
-    """Drop the features of corrupted images."""
-    _CACHE.clear()
-
-
 def corrupted_batches(
     X: Any,
     source: ImageSource,
@@ -90,7 +86,10 @@ def corrupted_batches(
     def made(job: Job | None, row: int, image: Any) -> Any:
         return image if job is None else corrupted(image, *job, seed, row)
 
-    with ThreadPoolExecutor(decoding_threads(), "sklearn_dl-corruption") as pool:
+    with ExitStack() as stack:
+        stack.callback(_CACHE.clear)
+        threads = ThreadPoolExecutor(decoding_threads(), "sklearn_dl-corruption")
+        pool = stack.enter_context(threads)
         for batch in _decoded(source, pool, batch_size, on_image):
             coming = submit(jobs[0], batch)
             for number in range(len(jobs)):

@@ -12,8 +12,8 @@ from sklearn_dl._base import ImageEstimatorMixin
 from sklearn_dl._extraction import PixelReader
 from sklearn_dl._images import as_source
 from sklearn_dl._runtime import seeded
-from sklearn_dl.backbones import Backbone, load_backbone
-from sklearn_dl.inspection._networks import network_of
+from sklearn_dl.backbones import load_backbone
+from sklearn_dl.inspection._attribution import network_of
 
 _BACKBONE_PARAMETERS = ("backbone", "weights", "layer", "image_size")
 
@@ -139,20 +139,15 @@ def _network(estimator) -> tuple[nn.Module, str]:
     with seeded(0):  # random weights are not looked at
         backbone = load_backbone(**arguments)
     trainable = getattr(estimator, "trainable", None)
-    backbone.freeze(
-        "head" if trainable is None else getattr(trainable, "stages", trainable)
-    )
+    stages = "head" if trainable is None else getattr(trainable, "stages", trainable)
+    backbone.freeze(stages)
     note = "" if trainable is None else "Without the head: it is made in fit."
     return backbone, note
 
 
-def _backbone(network: Any) -> Backbone:
-    return network if isinstance(network, Backbone) else network.backbone
-
-
 def _image(estimator, X, network: nn.Module) -> torch.Tensor:
     """Return one image as the network takes it, (1, 3, height, width)."""
-    preprocessing = _backbone(network).preprocessing
+    preprocessing: Any = getattr(network, "backbone", network).preprocessing
     like = next(network.parameters(), torch.zeros(()))
     if X is None:
         size = preprocessing.output_size or (224, 224)
@@ -202,14 +197,8 @@ def _rows(network: nn.Module, order: dict, shapes: dict) -> list[dict]:
     rows: dict[str, dict] = {}
 
     def add(name: str, part: Any, place: int) -> str:
-        row = {"kind": type(part).__name__, "output_shape": shapes.get(name)}
-        rows[name] = {
-            **row,
-            "order": place,
-            "parameters": 0,
-            "trainable": 0,
-            "stage": "",
-        }
+        rows[name] = {"order": place, "parameters": 0, "trainable": 0, "stage": ""}
+        rows[name] |= {"kind": type(part).__name__, "output_shape": shapes.get(name)}
         return name
 
     inner = {parent for name in order for parent in _parents(name)}
@@ -217,7 +206,7 @@ def _rows(network: nn.Module, order: dict, shapes: dict) -> list[dict]:
         if name not in inner:
             add(name, modules[name], order[name])
     prefix = "backbone.module." if "backbone" in modules else "module."
-    stages: dict = _backbone(network).stages
+    stages: Any = getattr(network, "backbone", network).stages
     stage_of = {prefix + name: stage for stage in stages for name in stages[stage]}
     for name, parameter in network.named_parameters():
         owner = name.rpartition(".")[0]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor, _neural, _runtime
-from sklearn_dl._extraction import PixelReader, _predict, run_network
+from sklearn_dl._extraction import PixelReader, _pixels, _predict, run_network
 from sklearn_dl._extraction._predict import Forward
 from sklearn_dl._images import as_source
 from sklearn_dl._runtime import Execution
@@ -70,7 +70,7 @@ def test_a_batch_without_room_goes_in_halves_with_one_warning(images, error):
 def test_memory_is_freed_before_another_try(images, monkeypatch):
     network, freed = Narrow(3), []
     monkeypatch.setattr(
-        _predict, "free_cached_blocks", lambda device: freed.append(len(network.given))
+        _pixels, "free_cached_blocks", lambda device: freed.append(len(network.given))
     )
     with pytest.warns(RuntimeWarning, match="not enough memory"):
         run(network, images, 16)

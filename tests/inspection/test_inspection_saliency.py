@@ -24,8 +24,7 @@ from sklearn_dl import (
 from sklearn_dl.backbones import Preprocessing, load_backbone
 from sklearn_dl.datasets import load_image_folder
 from sklearn_dl.inspection import saliency
-from sklearn_dl.inspection._attribution import find_map
-from sklearn_dl.inspection._networks import network_of
+from sklearn_dl.inspection._attribution import find_map, network_of
 from sklearn_dl.inspection._saliency import placed
 
 

@@ -15,7 +15,7 @@ from sklearn_dl import (
 )
 from sklearn_dl.backbones import Backbone, find_layers, load_backbone
 from sklearn_dl.inspection import model_summary
-from sklearn_dl.inspection._networks import network_of
+from sklearn_dl.inspection._attribution import network_of
 from sklearn_dl.training import BackboneWithHead
 
 SMALL = {"backbone": "squeezenet1_1", "weights": None, "image_size": 32}
