@@ -57,8 +57,8 @@ def release_memory(*, at_once: bool = False) -> None:
     With `at_once` all of them, as when a network is let go of whose blocks lie between
     others'. Otherwise a sixteenth of the machine's memory, and 1 GiB at most, may stay
     with the process: to fault the pages of a pass over 50 images in again takes longer
-    than half of the pass itself. With a worker of a pool 128 MiB may: there are many, and joblib ends
-    those that seem to grow.
+    than half of the pass itself. With a worker of a pool 128 MiB may: there are many,
+    and joblib ends those that seem to grow.
     """
     if not keep_large_blocks():
         return
