@@ -155,8 +155,9 @@ def resolve_augment(
     kind = chosen.mix
     if mixes:
         kind = "both" if len(mixes) == 2 else mixes.pop()
-    # Made in any case: mix_alpha is checked where there is nothing to mix, too.
-    mixing = Mixing("both" if kind is None else kind, chosen.mix_alpha)
+    mixing = None
+    if kind is not None or chosen.mix_alpha is not None:  # which is checked, too
+        mixing = Mixing("both" if kind is None else kind, chosen.mix_alpha)
 
     parts = [part for item in items for part in _parts(item)]
     strength = _strength(chosen.strength, parts, transforms)

@@ -15,7 +15,6 @@ from sklearn_dl._runtime import fingerprint_text, package_versions
 from sklearn_dl.backbones._cut import Layer, pool, run, split_layer
 from sklearn_dl.backbones._fold import ONCE, Pairs, foldable, inference_form
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
-from sklearn_dl.backbones._stages import modules_by_stage
 from sklearn_dl.backbones._zoo import unknown_name
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -358,6 +357,26 @@ class Backbone(nn.Module):
     def extra_repr(self) -> str:
         """Show name, width and stages."""
         return f"{self.name!r}, n_features={self.n_features}, stages={[*self.stages]}"
+
+
+def modules_by_stage(
+    module: nn.Module, stages: dict[str, list[str]]
+) -> dict[str, set[str]]:
+    """Return, for each submodule, the stages that it holds a part of.
+
+    A module without parameters (dropout, activation) belongs to the stage of what
+    stands before it.
+    """
+    stage_of = {name: stage for stage, names in stages.items() for name in names}
+    current = {next(iter(stages))} if stages else set()
+    found: dict[str, set[str]] = {}
+    for name, part in module.named_modules():
+        dot = f"{name}." if name else ""
+        own = [stage_of[dot + n] for n, _ in part.named_parameters()]
+        found[name] = set(own) if own else current
+        if own and next(part.children(), None) is None:
+            current = {own[-1]}
+    return found
 
 
 def around(network: nn.Module, kept: Kept, attributes: dict[str, Any]) -> Backbone:

@@ -186,23 +186,3 @@ def _is_block(module: nn.Module, group: list[str], total: int) -> bool:
     parts = [_part(module, name) for name in group]
     weighted = any(isinstance(p, nn.Module) and _has_weighted(p) for p in parts)
     return weighted and sum(_size(module, name) for name in group) >= 0.01 * total
-
-
-def modules_by_stage(
-    module: nn.Module, stages: dict[str, list[str]]
-) -> dict[str, set[str]]:
-    """Return, for each submodule, the stages that it holds a part of.
-
-    A module without parameters (dropout, activation) belongs to the stage of what
-    stands before it.
-    """
-    stage_of = {name: stage for stage, names in stages.items() for name in names}
-    current = {next(iter(stages))} if stages else set()
-    found: dict[str, set[str]] = {}
-    for name, part in module.named_modules():
-        dot = f"{name}." if name else ""
-        own = [stage_of[dot + n] for n, _ in part.named_parameters()]
-        found[name] = set(own) if own else current
-        if own and next(part.children(), None) is None:
-            current = {own[-1]}
-    return found
