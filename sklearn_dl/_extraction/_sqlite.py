@@ -17,7 +17,15 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-from sklearn_dl._extraction._store import LEASE, eviction_target, owner_is_dead
+from sklearn_dl._extraction._store import (
+    LEASE,
+    eviction_target,
+    owner_is_dead,
+    register_fork_hooks,
+)
+
+# Again: stores must come to rest before filelock takes the lock that they wait for.
+register_fork_hooks()
 
 FILE = "features.sqlite3"
 FORMAT = 1

@@ -293,11 +293,16 @@ def _started(pid: int) -> str:
 _REGISTRY = threading.RLock()
 _STORES: weakref.WeakSet[Store] = weakref.WeakSet()
 _held: list[Store] = []
+_forking = 0  # the thread that forks now
 
 
 def _before_fork() -> None:
     """Bring all stores to rest: SQLite's state must not cross a fork."""
+    global _forking
+    if _forking == threading.get_ident():
+        return  # these hooks stand there twice
     _REGISTRY.acquire()
+    _forking = threading.get_ident()
     _held[:] = _STORES
     for store in _held:
         store._lock.acquire()
@@ -305,14 +310,19 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
+    global _forking
+    if _forking != threading.get_ident():
+        return
     for store in _held:
         store._lock.release()
     _held.clear()
+    _forking = 0
     _REGISTRY.release()
 
 
 def _after_fork_in_child() -> None:
-    global _REGISTRY
+    global _REGISTRY, _forking
+    _forking = 0
     for store in _held:
         store._lock = threading.RLock()
         store._forked()
@@ -329,9 +339,14 @@ def _close_all() -> None:
             store._lock.release()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )
+def register_fork_hooks() -> None:
+    """Register what happens at a fork; of such hooks the last that came go first."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=_before_fork,
+            after_in_parent=_after_fork_in_parent,
+            after_in_child=_after_fork_in_child,
+        )
+
+
+register_fork_hooks()

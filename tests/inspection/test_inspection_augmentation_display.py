@@ -54,7 +54,7 @@ def test_whatever_the_estimators_take_can_be_shown(augment):
 def test_an_estimator_shows_its_own(fitted):
     X = photographs(6)
     model = ImageClassifier(
-        **SMALL, augment="flip", mix="cutmix", max_epochs=1, random_state=0
+        **SMALL, augment=["flip", "cutmix"], max_epochs=1, random_state=0
     )
     if fitted:
         model.fit(X, [0, 1] * 3)

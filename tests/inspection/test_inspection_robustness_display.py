@@ -15,6 +15,7 @@ from robustness_cases import ByBrightness, halves, photographs
 
 from sklearn_dl.inspection import (
     RobustnessDisplay,
+    RobustnessOptions,
     RobustnessReport,
     list_corruptions,
     robustness_report,
@@ -177,12 +178,12 @@ def test_an_estimator_is_asked_as_by_the_report():
     options = {
         "corruptions": ["darker", "flip"],
         "severities": [1, 2],
-        "per_class": True,
+        "options": RobustnessOptions(per_class=True, n_resamples=50),
     }
     display = RobustnessDisplay.from_estimator(
-        ByBrightness().fit(), X, y, report_kw={**options, "n_resamples": 50}
+        ByBrightness().fit(), X, y, report_kw=options
     )
-    found = robustness_report(ByBrightness().fit(), X, y, **options, n_resamples=50)
+    found = robustness_report(ByBrightness().fit(), X, y, **options)
     pd.testing.assert_frame_equal(display.report.table, found.table)
     assert set(display.axes_) == {"flip", "darker"}
     assert_legible(display.figure_)
