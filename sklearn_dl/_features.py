@@ -32,7 +32,7 @@ class ImageFeatureExtractor(
     """Features of images from a frozen pretrained backbone.
 
     `fit` loads the backbone and trains nothing. `transform` gives one row of float32
-    features per image, for an SVM, a logistic regression or any other estimator.
+    features per image, for an SVM, a logistic regression or any other estimator [1]_.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class ImageFeatureExtractor(
         in this process; in a folder, for all processes and later runs; or nowhere. See
         `FeatureCache`.
     random_state : int, RandomState instance or None, default=None
-        Of random weights (``weights=None``). With None they differ at each fit, so
+        Seed of random weights (``weights=None``). With None they differ at each fit, so
         that nothing is found in the cache.
     verbose : int, default=0
         1 shows a progress bar.
@@ -283,10 +283,10 @@ def make_feature_classifier(
     tta, batch_size, device, precision, cache : object
         As in `ImageFeatureExtractor`.
     probability : bool, default=False
-        Whether to calibrate the classifier (Platt's sigmoid, 5 folds), so that the
-        pipeline has ``predict_proba`` and soft voting takes it.
+        Whether to calibrate the classifier (Platt's sigmoid [1]_, 5 folds), so that
+        the pipeline has ``predict_proba`` and soft voting takes it.
     random_state : int, RandomState instance or None, default=None
-        Of random weights, and of the SVM.
+        Seed of random weights, and of the SVM.
     memory : str, joblib.Memory or None, default=None
         As in scikit-learn's ``Pipeline``. It keys on the paths, not on the images;
         `cache` does better.

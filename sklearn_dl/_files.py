@@ -92,7 +92,7 @@ def remove_stale(folder: Path, name: str = "*") -> None:
     ----------
     folder : Path
     name : str, default="*"
-        Of the files they were to be, as a pattern of `glob`.
+        Name of the files they were to be, as a pattern of `glob`.
     """
     with suppress(OSError):
         for temporary in folder.glob(f".{name}.*.tmp"):

@@ -46,9 +46,9 @@ class DiversityDisplay:
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Of the pairs.
+        The pairs of members.
     error_ax_ : matplotlib Axes
-        Of the errors.
+        The errors of the members.
     figure_ : matplotlib Figure
 
     See Also
@@ -122,7 +122,7 @@ class DiversityDisplay:
         Parameters
         ----------
         predictions : dict of str to array-like of shape (n_rows,)
-            Of each member, by its name.
+            Predictions of each member, by its name.
         y : array-like of shape (n_rows,)
             The true labels or numbers.
         weights, task

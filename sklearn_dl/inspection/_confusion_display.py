@@ -40,9 +40,9 @@ class MostConfusedDisplay:
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Of the matrix.
+        The matrix.
     axes_ : ndarray of matplotlib Axes, shape (n_pairs, n_examples)
-        Of the images.
+        The images.
     headings_ : list of matplotlib Text
         Above the images of each pair.
     figure_ : matplotlib Figure
@@ -95,7 +95,7 @@ class MostConfusedDisplay:
         Parameters
         ----------
         estimator : fitted classifier
-            Of images.
+            A classifier of images.
         X : images
             Any form that `estimator` takes.
         y : array-like of shape (n,)
@@ -187,7 +187,7 @@ class MostConfusedDisplay:
         Parameters
         ----------
         max_classes : int, default=12
-            Of more classes, those of the most confused pairs are shown.
+            Where there are more, those of the most confused pairs are shown.
         im_kw, text_kw : dict, default=None
             Passed to matplotlib's `imshow` for the matrix, and `text` for its numbers.
         ax : matplotlib Axes, default=None

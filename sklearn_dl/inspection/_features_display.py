@@ -52,7 +52,7 @@ class EmbeddingDisplay:
     title : str, default=""
         Heading.
     labels : (str, str), default=("dimension 1", "dimension 2")
-        Of the axes.
+        Labels of the axes.
 
     Attributes
     ----------
@@ -198,7 +198,7 @@ class EmbeddingDisplay:
         image_shape : tuple of int, default=None
             (height, width[, channels]) of rows of pixels; None infers square ones.
         random_state : int, default=0
-            Of the method, where its name is given.
+            Seed of the method, where its name is given.
         n_thumbnails, thumbnail_size, ax
             See `plot`.
 

@@ -162,7 +162,7 @@ class TopLossesDisplay:
         X : images
             The n images, in any form that the estimators take.
         classes : array-like of shape (n_classes,), default=None
-            Of the columns; None takes the sorted labels in `y_true`.
+            Classes of the columns; None takes the sorted labels in `y_true`.
         task : {"auto", "classification", "regression"}, default="auto"
             ``"auto"`` is regression where `y_true` holds fractions.
         k, kind, n_columns, ax

@@ -75,7 +75,7 @@ class TrainingHistoryDisplay:
     axes_ : dict of str to matplotlib Axes
         The panels: "loss", and "accuracy", "score" and "rates" where there are such.
     ax_ : matplotlib Axes
-        Of the loss.
+        The panel of the loss.
     figure_ : matplotlib Figure
 
     Raises

@@ -28,8 +28,8 @@ class SaliencyDisplay:
     """Images, and below each the map of what the prediction rests on.
 
     The map lies over the image in grey, on a scale of its own, up to its largest value.
-    Of classes, bright yellow is what speaks for the class most. Of a regressor orange
-    raises the prediction and purple lowers it.
+    For classes, bright yellow is what speaks for the class most. For a regressor,
+    orange raises the prediction and purple lowers it.
 
     Make one with `from_estimator` or `from_maps`.
 

@@ -205,7 +205,7 @@ class EstimatorNet(NeuralNet):
         """What finds the checkpoints of this training again, if anything does."""
         return self.recipe.fingerprint
 
-    # The course of a training.
+    # From epoch to epoch.
 
     @property
     def phase_epoch_(self) -> int:
