@@ -22,6 +22,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from sklearn_dl._commands import export, info, predict, train
 from sklearn_dl._commands._terminal import (
@@ -80,8 +81,9 @@ def _parser() -> Parser:
     script = os.path.basename(sys.argv[0] or "")
     prog = "sklearn-dl" if script.startswith("sklearn-dl") else "python -m sklearn_dl"
     parser = Parser(prog=prog, description=__doc__)
-    version = sys.modules["sklearn_dl"].__version__  # type: ignore[attr-defined]
-    parser.add_argument("--version", action="version", version=f"sklearn_dl {version}")
+    package: Any = sys.modules[__name__.partition(".")[0]]
+    version = f"sklearn_dl {package.__version__}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", title="commands"
     )

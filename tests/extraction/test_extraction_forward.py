@@ -207,17 +207,17 @@ def test_a_containers_limit_counts(monkeypatch, tmp_path):
 
     monkeypatch.setattr(_memory, "_CGROUP", tmp_path)
     _memory.machine_bytes.cache_clear()
-    whole = _runtime.machine_bytes()
+    whole = _memory.machine_bytes()
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("400000\n")
     _memory.machine_bytes.cache_clear()
-    assert _runtime.machine_bytes() == 1_000_000 < whole
+    assert _memory.machine_bytes() == 1_000_000 < whole
     assert _memory.free_bytes(CPU) <= 600_000
     (tmp_path / "memory.stat").write_text("anon 9\ninactive_file 100000\n")
     assert _memory.free_bytes(CPU) == 700_000
     (tmp_path / "memory.max").write_text("max\n")
     _memory.machine_bytes.cache_clear()
-    assert _runtime.machine_bytes() == whole
+    assert _memory.machine_bytes() == whole
 
 
 def test_auto_gives_the_features_of_a_number(images):
