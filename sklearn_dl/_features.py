@@ -161,7 +161,7 @@ class ImageFeatureExtractor(
 
     @with_callbacks
     def fit(self, X, y=None):
-        """Load the backbone; images are read only for ``normalize="data"``.
+        """Load the backbone; images are read only for ``preprocessing="data"``.
 
         Parameters
         ----------
@@ -247,17 +247,16 @@ class ImageFeatureExtractor(
         return state
 
 
+@refuse_removed
 def make_feature_classifier(
     classifier=None,
     *,
     backbone="mobilenet_v2",
     weights="DEFAULT",
     layer="pre_logits",
-    pooling=None,
     preprocessing=None,
     image_size=None,
     image_shape=None,
-    normalize="weights",
     tta=None,
     batch_size="auto",
     device="auto",

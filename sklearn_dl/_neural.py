@@ -57,6 +57,7 @@ from sklearn_dl.training import (
     gives_margins,
     is_checkpoint,
     is_ours,
+    leaves_alone,
     noted,
     resolve_loss,
     resolve_schedule,
@@ -172,8 +173,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             training = read(rows, augmented=True)
             validating = None if held_out is None else read(held_out)
             if network.backbone.shared and not all(map(is_ours, self.callbacks or ())):
-                network.backbone = copy.deepcopy(network.backbone)
-                network.backbone.unsettle()  # somebody may write to it
+                network.backbone = copy.deepcopy(network.backbone)  # to write to
             fingerprint = None
             if any(map(is_checkpoint, self.callbacks or ())):
                 fingerprint = self._fingerprint(rows, held_out, previous)
@@ -358,7 +358,11 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         self.__dict__.update(fitted_attributes(net))
         interrupted = "interrupted by the user" if net.interrupted_ else ""
         self.stop_reason_ = interrupted or net.stop_reason_
-        self._network.eval().backbone.settle()
+        backbone = self._network.eval().backbone
+        if not backbone.shared:
+            backbone.unsettle()
+        if all(map(leaves_alone, self.callbacks or ())):
+            backbone.settle()
         net.optimizer_.zero_grad(set_to_none=True)
         if goes_on:
             net.forget_training()
@@ -379,12 +383,17 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
 
     def __getstate__(self):
         state = super().__getstate__()
-        if "_net" in state:
-            net = state["_net"].on_cpu()
-            state = {**state, "_net": net, "_network": net.module_}
+        if "_net" in state:  # which holds the network
+            state = {**state, "_net": state["_net"].on_cpu()}
+            del state["_network"]
         elif "_network" in state:
             state = {**state, "_network": on_cpu(state["_network"])}
         return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if "_net" in state:
+            self._network = self._net.module_
 
     def _outputs(self, X, *, activated: bool = True) -> np.ndarray:
         """Return what the network gives for images, averaged over their views.

@@ -1,5 +1,6 @@
 """Parameters of the estimators: what they may be, and how they are set."""
 
+import inspect
 import os
 from enum import Enum
 from functools import wraps
@@ -100,33 +101,48 @@ _OBJECTS: dict[str, Any] = {
     "trainable": Trainable,
     "loss": LogLoss,
 }
-# Parameters that there were, and what is written today.
+# Parameters that there were: a parameter that those who had them have today, and what
+# is written in their place.
 _REMOVED = {
-    "freeze_batch_norm": "trainable=Trainable('all', freeze_batch_norm=True)",
-    "label_smoothing": "loss=LogLoss(label_smoothing=0.1)",
-    "mix": "augment=['standard', 'mixup'] or Augment(..., mix='mixup')",
-    "mix_alpha": "augment=Augment(..., mix='mixup', mix_alpha=0.2)",
-    "normalize": "preprocessing='data' or preprocessing=(mean, std)",
-    "pooling": "layer=('pooled', 'max')",
-    "weight_decay": "optimizer=Optimizer('adamw', weight_decay=1e-4)",
+    "freeze_batch_norm": (
+        "trainable",
+        "trainable=Trainable('all', freeze_batch_norm=True)",
+    ),
+    "label_smoothing": ("class_weight", "loss=LogLoss(label_smoothing=0.1)"),
+    "mix": ("augment", "augment=['standard', 'mixup'] or Augment(..., mix='mixup')"),
+    "mix_alpha": ("augment", "augment=Augment(..., mix='mixup', mix_alpha=0.2)"),
+    "normalize": (
+        "preprocessing",
+        "preprocessing='data' or preprocessing=(mean, std)",
+    ),
+    "pooling": ("layer", "layer=('pooled', 'max')"),
+    "weight_decay": (
+        "optimizer",
+        "optimizer=Optimizer('adamw', weight_decay=1e-4)",
+    ),
 }
 
 
-def refuse_removed(init):
-    """Return a constructor that tells of parameters it had before what they are now."""
+def refuse_removed(function):
+    """Return a function that tells of parameters it had before what they are now."""
+    names = inspect.signature(function).parameters
 
-    @wraps(init)
-    def checked(self, *args, **kwargs):
-        _refuse(kwargs)
-        init(self, *args, **kwargs)
+    @wraps(function)
+    def checked(*args, **kwargs):
+        if said := _removed(kwargs, names):
+            raise TypeError(said)
+        return function(*args, **kwargs)
 
     return checked
 
 
-def _refuse(names) -> None:
-    for name in names:
-        if name in _REMOVED:
-            raise TypeError(f"There is no {name} any more: write {_REMOVED[name]}.")
+def _removed(given, names) -> str:
+    """Return what to write in place of removed parameters, if one is given."""
+    for name in given:
+        owner, instead = _REMOVED.get(name, ("", ""))
+        if owner in names and name not in names:
+            return f"There is no {name} any more: write {instead}."
+    return ""
 
 
 class NestedParameters:
@@ -149,9 +165,12 @@ class NestedParameters:
         self : object
             This estimator.
         """
-        _refuse(params)
+        if said := _removed(params, self.get_params(deep=False)):
+            raise ValueError(said)
         for name, cls in _OBJECTS.items():
-            if not any(key.startswith(f"{name}__") for key in params):
+            start = f"{name}__"
+            inner = {key.removeprefix(start) for key in params if key.startswith(start)}
+            if not inner:
                 continue
             value = params.get(name, getattr(self, name, None))
             if hasattr(value, "get_params") or not hasattr(self, name):
@@ -163,5 +182,6 @@ class NestedParameters:
                     "settings."
                 )
             # Without augmentation there may be mixing all the same.
-            params[name] = cls() if plain and name != "augment" else cls(value)
+            mixes = name == "augment" and inner <= {"mix", "mix_alpha"}
+            params[name] = cls() if plain and not mixes else cls(value)
         return super().set_params(**params)  # type: ignore[misc]

@@ -72,7 +72,7 @@ def photographs(args, n: int) -> tuple[list[str], np.ndarray]:
 
     X, y = load_image_folder(args.data / "train", return_X_y=True)
     index = np.random.default_rng(0).permutation(len(X))[:n]
-    return [str(X[i]) for i in index], np.asarray(y)[index]
+    return [str(path) for path in np.ravel(X)[index]], np.asarray(y)[index]
 
 
 def options(args) -> dict:

@@ -468,7 +468,7 @@ def place(network: _Module, device: torch.device, dtype: torch.dtype) -> _Module
         rest = [part for part in network.children() if part not in known]
     tensors = (t for part in rest for t in (*part.parameters(), *part.buffers()))
     if not all(_has_form(tensor, *where) for tensor in tensors):
-        if any(backbone._kept.network is not None for backbone in backbones):
+        if any(backbone.shared for backbone in backbones):
             network = copy.deepcopy(network)
             backbones = _backbones(network)
         network.to(*where).to(memory_format=torch.channels_last)

@@ -118,7 +118,7 @@ class Preprocessing:
         Returns
         -------
         PIL.Image or Tensor
-            Of the kind and dtype that came in.
+            The kind and dtype that came in.
         """
         if self.resize_size is not None:
             side, mode = self.resize_size, InterpolationMode(self.interpolation)

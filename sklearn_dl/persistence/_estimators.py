@@ -158,7 +158,8 @@ def _describe_backbone(
     else:
         node["callable"] = encoder(name, f"{where} (its parameter backbone)")
     published = isinstance(name, str) and weights is not None
-    if way == "whole" or trained or not published:
+    changed = trained or not backbone.settled
+    if way == "whole" or changed or not published:
         return {**node, "tensors": encoder.tensors.add_network(module)}
     return {
         **node,

@@ -1,5 +1,6 @@
 """Callbacks of the net that the estimators' own parameters stand for."""
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -221,7 +222,8 @@ class TaskContexts(Callback):
         """Close it, and stop when a callback says so."""
         stop = self.epoch_.call_on_fit_task_end(
             estimator=self.estimator,
-            reconstruction_attributes=lambda: fitted_attributes(net),
+            # Copies: training goes on with these.
+            reconstruction_attributes=lambda: copy.deepcopy(fitted_attributes(net)),
             **self.data,
         )
         net.stop_ = net.stop_ or bool(stop)

@@ -243,6 +243,12 @@ class EstimatorNet(NeuralNet):
             self.warming_up_ = warming_up
             self.recipe.regime.set_phase(self.module_, warming_up)
             self.initialize_optimizer()
+        backbone = self.module_.backbone
+        if (
+            backbone.settled and not backbone.shared
+        ):  # a callback may have written to it
+            backbone.unsettle()
+            backbone.settle()
         epoch = len(self.history)
         for rows in (dataset_train, dataset_valid):
             if rows is not None:
@@ -722,6 +728,11 @@ def build_callbacks(
 def is_ours(callback) -> bool:
     """Tell whether a callback is of this library, and so leaves frozen parts alone."""
     return class_of(callback).__module__.startswith("sklearn_dl.")
+
+
+def leaves_alone(callback) -> bool:
+    """Tell whether a callback has no part of the network once training has ended."""
+    return class_of(callback).__module__.startswith(("sklearn_dl.", "skorch."))
 
 
 def is_checkpoint(callback) -> bool:

@@ -784,9 +784,12 @@ def test_those_of_one_file_share_a_network_that_stays_as_it_is(through):
     own = copy.deepcopy(first)
     everything(own)
     assert first.identity() == second.identity() == pair[0].identity() != own.identity()
-    # To move it changes no values: all that hold it go along.
-    assert place(first, CPU, torch.float64) is first
-    assert second.identity() == first.identity() != pair[0].identity()
+    # Several estimators may hold it: what has to move is a copy.
+    moved = place(first, CPU, torch.float64)
+    assert moved.module is not first.module
+    assert {t.dtype for t in moved.parameters()} == {torch.float64}
+    assert {t.dtype for t in first.parameters()} == {torch.float32}
+    assert first.identity() == second.identity() == pair[0].identity()
 
 
 # ------------------------------------------------------------------------ registry

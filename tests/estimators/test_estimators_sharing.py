@@ -1,0 +1,116 @@
+"""One frozen backbone for all: who may write to it has his own."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from estimator_cases import classifier, extractor, regressor, two_brightnesses
+from skorch.callbacks import Callback
+
+from sklearn_dl import ImageClassifier, make_feature_classifier
+from sklearn_dl.augmentation import Augment
+
+X, Y = two_brightnesses(16)
+
+
+class Keeps(Callback):
+    """Keeps the network after training."""
+
+    def on_train_end(self, net, **kwargs):
+        self.network_ = net.module_
+
+
+class Looks(Callback):
+    """Does nothing."""
+
+
+def doubled(network):
+    with torch.no_grad():
+        for parameter in network.backbone.parameters():
+            parameter.mul_(2)
+
+
+def test_what_a_callback_kept_and_changed_is_seen_by_its_estimator_alone():
+    keeps, other = Keeps(), classifier().fit(X, Y)
+    model = classifier(callbacks=[keeps]).fit(X, Y)
+    before = model.predict_proba(X)
+    np.testing.assert_array_equal(before, other.predict_proba(X))
+    doubled(keeps.network_)
+    assert np.abs(model.predict_proba(X) - before).max() > 1e-3
+    np.testing.assert_array_equal(other.predict_proba(X), before)
+
+
+def test_what_is_changed_in_module_is_seen_by_its_estimator_alone():
+    model, other = classifier().fit(X, Y), classifier().fit(X, Y)
+    assert model._network.backbone.module is other._network.backbone.module
+    before = model.predict_proba(X)
+    doubled(model.module_)
+    assert np.abs(model.predict_proba(X) - before).max() > 1e-3
+    np.testing.assert_array_equal(other.predict_proba(X), before)
+
+
+@pytest.mark.parametrize("augment", [None, "light"])
+def test_a_callback_that_does_nothing_changes_nothing(augment):
+    options = {"augment": augment, "batch_size": 8}
+    plain = classifier(**options).fit(X, Y)
+    watched = classifier(**options, callbacks=[Looks()]).fit(X, Y)
+    np.testing.assert_array_equal(plain.predict_proba(X), watched.predict_proba(X))
+
+
+def test_estimators_out_of_one_pickle_compute_each_in_its_own_precision():
+    pair = [extractor().fit(X), extractor().fit(X)]
+    one, two = pickle.loads(pickle.dumps(pair))
+    one.set_params(precision="float64")
+    assert one.transform(X).dtype == np.float64
+    np.testing.assert_array_equal(two.transform(X), pair[1].transform(X))
+
+
+def test_a_warm_start_is_pickled_with_one_network():
+    cold = classifier().fit(X, Y)
+    warm = classifier(warm_start=True).fit(X, Y)
+    assert len(pickle.dumps(warm)) < 1.1 * len(pickle.dumps(cold))
+    again = pickle.loads(pickle.dumps(warm))
+    assert again._net.module_ is again._network
+    np.testing.assert_array_equal(
+        again.fit(X, Y).predict_proba(X), warm.fit(X, Y).predict_proba(X)
+    )
+
+
+REMOVED = {
+    "freeze_batch_norm": (True, "Trainable"),
+    "label_smoothing": (0.1, "LogLoss"),
+    "mix": ("mixup", "Augment"),
+    "mix_alpha": (0.2, "Augment"),
+    "normalize": ("data", "preprocessing='data'"),
+    "pooling": ("max", r"layer=\("),
+    "weight_decay": (1e-4, "Optimizer"),
+}
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_removed_parameter_is_refused_with_what_to_write(name):
+    value, instead = REMOVED[name]
+    with pytest.raises(TypeError, match=f"no {name} any more: write .*{instead}"):
+        ImageClassifier(**{name: value})
+    with pytest.raises(ValueError, match=f"no {name} any more: write .*{instead}"):
+        ImageClassifier().set_params(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["normalize", "pooling"])
+def test_the_pipeline_of_features_refuses_them_too(name):
+    with pytest.raises(TypeError, match=f"no {name} any more"):
+        make_feature_classifier(**{name: REMOVED[name][0]})
+
+
+def test_who_never_had_a_parameter_is_told_nothing_of_it():
+    for make, name in ((extractor, "weight_decay"), (regressor, "label_smoothing")):
+        with pytest.raises(TypeError, match="unexpected keyword"):
+            make(**{name: 0.1})
+
+
+def test_settings_of_an_augmentation_that_is_not_there():
+    made = ImageClassifier().set_params(augment__strength=0.5).augment
+    assert made.transforms == Augment().transforms
+    made = ImageClassifier().set_params(augment__mix="mixup").augment
+    assert (made.transforms, made.mix) == (None, "mixup")
