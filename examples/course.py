@@ -235,9 +235,7 @@ def corrupt_images(course: Course, name: str, picture: str) -> look.RobustnessRe
     report = look.robustness_report(
         course.first[name],
         *(course.X[course.held], course.y[course.held], course.X[course.learn]),
-        corruptions=["rotation", "darker", "blur"]
-        if course.args.quick
-        else corruptions,
+        corruptions=corruptions,
         severities=(1.0, 2.0),
     )
     course.log.record(
