@@ -197,6 +197,7 @@ class ImageFeatureExtractor(
         """The network, a ``torch.nn.Module``.
 
         What you change in it is this extractor's own, and seen by its features.
+        Once it was asked for, each call looks at all its weights, until the next fit.
         """
         check_is_fitted(self)
         if self._backbone.shared:

@@ -169,19 +169,27 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 warmup_lr=schedule.warmup_lr,
                 max_epochs=self.max_epochs,
             )
-            read = bound(self._dataset, network, frozen, regime, execution, seed, stack)
+            fingerprint = None
+            if any(map(is_checkpoint, self.callbacks or ())):
+                fingerprint = self._fingerprint(rows, held_out, previous)
+            recipe = Recipe(
+                regime,
+                optimizer,
+                execution,
+                targets.kind,
+                seed,
+                max_epochs,
+                fingerprint,
+            )
+            read = bound(self._dataset, network, frozen, recipe, stack)
             training = read(rows, augmented=True)
             validating = None if held_out is None else read(held_out)
             if network.backbone.shared and not all(map(is_ours, self.callbacks or ())):
                 network.backbone = copy.deepcopy(network.backbone)  # to write to
-            fingerprint = None
-            if any(map(is_checkpoint, self.callbacks or ())):
-                fingerprint = self._fingerprint(rows, held_out, previous)
-            how = regime, optimizer, execution, targets.kind, seed, max_epochs
             net = build_net(
                 network,
                 loss,
-                Recipe(*how, fingerprint),
+                recipe,
                 training,
                 validating,
                 callbacks=self._net_callbacks(held_out, task, schedule, partial),
@@ -264,7 +272,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         return BackboneWithHead(backbone, layers)
 
     def _dataset(
-        self, network, frozen, regime, execution, seed, stack, rows, augmented=False
+        self, network, frozen, recipe: Recipe, stack, rows, augmented=False
     ) -> TrainingRows:
         """Return rows of pixels, or of features while the backbone is frozen.
 
@@ -275,12 +283,14 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         if augmented and self.augment is not None:
             augmenter, mixing = resolve_augment(self.augment, preprocessing)
         if augmenter is not None:
-            view = AugmentedView(augmenter, seed)
+            view = AugmentedView(augmenter, recipe.seed)
         changing = view is not None or mixing is not None
-        if not changing and (regime.warmup_epochs or not network.backbone.trains):
-            features = self._features(frozen, rows, execution)
+        if not changing and (
+            recipe.regime.warmup_epochs or not network.backbone.trains
+        ):
+            features = self._features(frozen, rows, recipe.execution)
         if changing or network.backbone.trains:
-            device, index = execution.device, rows.rows
+            device, index = recipe.execution.device, rows.rows
             reader = PixelReader(rows.source, preprocessing, device, index, view)
             pixels = stack.enter_context(reader)
         return TrainingRows(
@@ -288,8 +298,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             pixels=pixels,
             features=features,
             mixing=mixing,
-            pairs=self._targets.kind != "continuous",
-            seed=seed,
+            pairs=recipe.kind != "continuous",
+            seed=recipe.seed,
         )
 
     def _features(self, backbone: Backbone, rows: Rows, execution) -> np.ndarray:
@@ -373,6 +383,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         """The network, a ``torch.nn.Module``.
 
         What you change in it is this estimator's own, and seen by its predictions.
+        Once it was asked for, each call looks at all its weights, until the next fit.
         """
         check_is_fitted(self)
         network = self._network

@@ -197,7 +197,7 @@ class Backbone(nn.Module):
         if self.shared:
             raise RuntimeError(
                 "This network is shared by all who asked for it and stays as it is; "
-                "change a copy.deepcopy of the backbone."
+                "take a copy.deepcopy of the backbone, unsettle that, and change it."
             )
         self._kept.clear(settled=False)
 
@@ -287,7 +287,7 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> "Backbone":
         """Set training mode, except for the frozen part."""
         self.training = mode
-        if self.module.training != self._inner_mode():
+        if not self._kept.settled:  # which is in evaluation mode as a whole
             self._set_mode()
         return self
 

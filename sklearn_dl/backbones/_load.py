@@ -68,6 +68,7 @@ from sklearn_dl.backbones._zoo import (
 
 AnyPreprocessing = Preprocessing | CallablePreprocessing
 _KEPT_BYTES = 512 * 2**20
+_SHELLS = 64  # requests by which one of them is found
 
 
 def load_backbone(
@@ -444,6 +445,9 @@ def shared_backbone(
         if again and request in (again, ()):  # (): the file was fetched just now
             kept = _SHARED.requested[again] = shared._kept
             kept.shells[again] = {k: v for k, v in vars(shared).items() if k != "_kept"}
+            if len(kept.shells) > _SHELLS:
+                oldest = next(iter(kept.shells))
+                del kept.shells[oldest], _SHARED.requested[oldest]
         return shared
 
 

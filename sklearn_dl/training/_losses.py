@@ -147,8 +147,6 @@ _MODULES: dict[str, dict[str, Callable[..., nn.Module]]] = {
         "epsilon_insensitive": EpsilonInsensitiveLoss,
     },
 }
-CLASSIFIER_LOSSES = frozenset(_MODULES["multiclass"])
-REGRESSOR_LOSSES = frozenset(_MODULES["continuous"])
 
 
 def resolve_loss(

@@ -244,10 +244,8 @@ class EstimatorNet(NeuralNet):
             self.recipe.regime.set_phase(self.module_, warming_up)
             self.initialize_optimizer()
         backbone = self.module_.backbone
-        if (
-            backbone.settled and not backbone.shared
-        ):  # a callback may have written to it
-            backbone.unsettle()
+        if not (backbone.trains or backbone.shared):
+            backbone.unsettle()  # a callback may have written to it
             backbone.settle()
         epoch = len(self.history)
         for rows in (dataset_train, dataset_valid):
@@ -557,7 +555,7 @@ class EstimatorNet(NeuralNet):
 # What the estimators set, and by which of their parameters where the name differs.
 _OURS = {
     *("batch_size", "callbacks", "criterion", "dataset", "device", "lr", "max_epochs"),
-    *("dtype", "module", "optimizer", "preprocessing", "recipe", "train_split"),
+    *("dtype", "module", "optimizer", "recipe", "train_split"),
     *("optimizer__lr", "optimizer__weight_decay"),
 }
 _OURS_BY_NAME = {

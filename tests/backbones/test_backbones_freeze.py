@@ -63,6 +63,20 @@ def test_unknown_stages_are_named_with_the_valid_ones(resnet, trainable, message
         resnet.freeze(trainable)
 
 
+def test_what_a_caller_set_to_train_alone_is_set_back(efficientnet):
+    for module in efficientnet.module.modules():
+        if isinstance(module, torch.nn.Dropout | torch.nn.BatchNorm2d):
+            module.train()
+    efficientnet.eval()
+    assert not any(m.training for m in efficientnet.modules())
+    efficientnet.train()
+    for module in efficientnet.module.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    efficientnet.train()
+    assert all(m.training for m in efficientnet.module.modules())
+
+
 def test_frozen_part_stays_in_evaluation_mode_as_a_whole(efficientnet):
     efficientnet.freeze("head")
     efficientnet.train()

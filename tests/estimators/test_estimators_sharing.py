@@ -8,7 +8,7 @@ import torch
 from estimator_cases import classifier, extractor, regressor, two_brightnesses
 from skorch.callbacks import Callback
 
-from sklearn_dl import ImageClassifier, make_feature_classifier
+from sklearn_dl import FeatureCache, ImageClassifier, make_feature_classifier
 from sklearn_dl.augmentation import Augment
 
 X, Y = two_brightnesses(16)
@@ -101,6 +101,37 @@ def test_a_removed_parameter_is_refused_with_what_to_write(name):
 def test_the_pipeline_of_features_refuses_them_too(name):
     with pytest.raises(TypeError, match=f"no {name} any more"):
         make_feature_classifier(**{name: REMOVED[name][0]})
+
+
+def test_layers_that_were_set_to_train_change_no_prediction_and_no_cache():
+    net = {"backbone": "mobilenet_v3_small", "weights": "builtin"}
+    model = classifier(**net).fit(X, Y)
+    wanted = model.predict_proba(X)
+    modules = [m for m in model.module_.backbone.modules() if hasattr(m, "running_var")]
+    kept = [m.running_var.clone() for m in modules]
+    for module in modules:
+        module.train()
+    np.testing.assert_allclose(model.predict_proba(X), wanted, atol=1e-6)
+    assert modules
+    assert all(map(torch.equal, kept, [m.running_var for m in modules]))
+
+    cache = FeatureCache(name="modes")
+    one = extractor(cache=cache, **net).fit(X)
+    other = extractor(cache=None, **net).fit(X)
+    for module in one.backbone_.modules():
+        module.training = not list(module.children())
+    one.transform(X)
+    found = extractor(cache=cache, **net).fit(X).transform(X)
+    np.testing.assert_allclose(found, other.transform(X), atol=1e-5)
+
+
+def test_epochs_of_warm_up_are_those_of_a_head_alone():
+    options = {"augment": "light", "max_epochs": 4, "random_state": 0}
+    options |= {"backbone": "mobilenet_v3_small", "weights": "builtin"}
+    head = classifier(trainable="head", **options).fit(X, Y)
+    warm = classifier(trainable="all", warmup_epochs=3, **options).fit(X, Y)
+    head, warm = head.history_["train_loss"], warm.history_["train_loss"]
+    assert head[:3].tolist() == warm[:3].tolist()
 
 
 def test_who_never_had_a_parameter_is_told_nothing_of_it():

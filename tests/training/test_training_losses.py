@@ -18,7 +18,7 @@ from sklearn_dl.training import (
     chance_loss,
     resolve_loss,
 )
-from sklearn_dl.training._losses import CLASSIFIER_LOSSES, REGRESSOR_LOSSES
+from sklearn_dl.training._losses import _MODULES
 
 RNG = np.random.default_rng(0)
 B, K = 40, 5
@@ -171,7 +171,7 @@ def test_smoothed_hinge_is_the_expected_one_under_the_smoothed_target():
     assert result.item() == pytest.approx(0.7 * 1 + 0.1 * (1 + 1 + 2))
 
 
-@pytest.mark.parametrize("name", sorted(CLASSIFIER_LOSSES))
+@pytest.mark.parametrize("name", sorted(_MODULES["multilabel-indicator"]))
 def test_labels_are_weighted_by_absence_and_presence(name):
     weight = RNG.uniform(0.5, 2, (K, 2))
     for a in (0.0, 0.2):
@@ -270,14 +270,7 @@ def test_weights_of_labels_need_a_loss_of_each_label():
         )
 
 
-@pytest.mark.parametrize(
-    ("kind", "names"),
-    [
-        ("multiclass", CLASSIFIER_LOSSES),
-        ("multilabel-indicator", CLASSIFIER_LOSSES),
-        ("continuous", REGRESSOR_LOSSES),
-    ],
-)
+@pytest.mark.parametrize(("kind", "names"), list(_MODULES.items()))
 def test_chance_is_the_loss_of_outputs_that_do_not_look(kind, names):
     rng = np.random.default_rng(0)
     standard = rng.normal(size=(20_000, 1))
