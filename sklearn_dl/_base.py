@@ -193,3 +193,12 @@ def _normalization(preprocessing) -> Any:
             "training rows."
         )
     return mean, std
+
+
+def network_of(estimator: Any) -> Any:
+    """Return what an estimator predicts with, which nobody may change.
+
+    A `BackboneWithHead`, the `Backbone` of an extractor, or None where it isn't fitted.
+    """
+    state = vars(estimator)
+    return state.get("_network", state.get("_backbone"))

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import math
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -54,7 +53,7 @@ Bar = Callable[[int], object]
 
 
 def run_network(
-    network: torch.nn.Module,
+    network: Any,
     source: ImageSource,
     preprocessing,
     execution: Execution,
@@ -70,7 +69,7 @@ def run_network(
     `views` several of each image are taken; `combine` maps the outputs of a batch, (b,
     [n_views,] n_outputs), to one row each. None takes the mean over the views.
     """
-    forward = Forward(network, preprocessing, execution, views)
+    forward = Forward(network.as_it_is(), preprocessing, execution, views)
     combine = combine or (_mean if views is not None else torch.Tensor.contiguous)
     output = None
     with (
@@ -106,7 +105,7 @@ def run_frozen(
     """
     store = resolve_cache(cache)
     rows = np.arange(len(source)) if rows is None else np.asarray(rows)
-    client = active_client() if "distributed" in sys.modules else None
+    client, backbone = active_client(), backbone.as_it_is()
     features = Features(backbone, source, execution, store, views)
     if client is not None:
         size = features.forward.batch_size(source)

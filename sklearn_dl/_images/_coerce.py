@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import cpu_count
 from PIL import Image
 from sklearn.utils import check_array
 
@@ -114,7 +115,7 @@ def verify_images(X: Any) -> pd.DataFrame:
     failures: list[Failure] = []
     if not source.stackable:  # arrays are decoded
         # A dataset need not be thread-safe.
-        threads = min(8, os.cpu_count() or 1) if source.kind == "paths" else 1
+        threads = min(8, cpu_count()) if source.kind == "paths" else 1
         look = partial(_failure, source)
         for found in call_each(look, range(len(source)), threads):
             failures.extend(found)

@@ -74,9 +74,9 @@ def plot_augmentations(
     >>> len(figure.axes)
     8
     """
-    size = _PRESET.replace_image_size(image_size)
+    size = _preset(image_size)
     display = _drawn(X, augment, size, n_images, n_draws, random_state)
-    ax = None if figure is None else figure.subplots(*display.shape_, squeeze=False)
+    ax = None if figure is None else figure.subplots(*display._shape, squeeze=False)
     return display.plot(ax=ax).figure_
 
 
@@ -209,8 +209,7 @@ class AugmentationDisplay:
         return display.plot(ax=ax)
 
     @property
-    def shape_(self) -> tuple[int, int]:
-        """Rows and columns of the picture."""
+    def _shape(self) -> tuple[int, int]:
         return len(self.plain), 1 + len(self.columns)
 
     def plot(self, *, ax=None) -> "AugmentationDisplay":
@@ -234,7 +233,7 @@ class AugmentationDisplay:
         ValueError
             If there are too few Axes, or the one isn't a subplot.
         """
-        n_rows, n_columns = self.shape_
+        n_rows, n_columns = self._shape
         below = any(text for column in self.columns for _, text in column)
         height, width = self.plain[0].shape[-2:]
         per_row = _SIDE * height / width + 0.2 * below

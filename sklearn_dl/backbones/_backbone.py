@@ -201,6 +201,15 @@ class Backbone(nn.Module):
             )
         self._kept.clear(settled=False)
 
+    def as_it_is(self) -> "Backbone":
+        """Return a settled backbone around the same network, to predict with at once.
+
+        What is written to the network later, it may not see.
+        """
+        if self._kept.settled:
+            return self
+        return around(self.eval().module, Kept(settled=True), vars(self))
+
     def __deepcopy__(self, memo):
         memo[id(self)] = copied = Backbone.__new__(Backbone)
         within = {} if self.shared else memo  # of a shared network each has its own

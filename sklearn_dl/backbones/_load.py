@@ -204,7 +204,13 @@ def resolve_preprocessing(value: Any, name: str | None) -> AnyPreprocessing | No
     if isinstance(value, str) and name is not None:
         if (file := packaged(name, value)) is not value:
             return read_checkpoint(file).preprocessing
-        return entry_preprocessing(find_entry(name, value))
+        try:
+            return entry_preprocessing(find_entry(name, value))
+        except ValueError as error:
+            raise ValueError(
+                f"preprocessing={value!r} must be 'data', (mean, std), weights by "
+                f"name, a Preprocessing or a callable. {error}"
+            ) from error
     if isinstance(value, ImageClassification):
         return Preprocessing.from_transforms(value)
     if callable(value):

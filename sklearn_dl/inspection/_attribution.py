@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional as F
 
+from sklearn_dl._base import network_of
 from sklearn_dl._features import ImageFeatureExtractor
 from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl._runtime import resolve_device
@@ -25,14 +26,6 @@ _IMAGES = 32  # looked at together, at most
 _AT_ONCE = 1 << 22  # values of features that a pipeline is asked about together
 
 Scores = Callable[[torch.Tensor], torch.Tensor]  # of features (n, d): (n, k), float64
-
-
-def network_of(estimator: Any) -> Any:
-    """Return the network of an estimator, which others may have too; None before fit.
-
-    It is a `BackboneWithHead`, or the `Backbone` of an extractor.
-    """
-    return vars(estimator).get("_network", vars(estimator).get("_backbone"))
 
 
 @dataclass

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_dl._images import as_source
@@ -23,7 +22,11 @@ from sklearn_dl.inspection._pictures import (
     show_image,
     thumbnail,
 )
-from sklearn_dl.inspection._scores import refuse_missing
+from sklearn_dl.inspection._scores import (
+    GivenClasses,
+    GivenNumbers,
+    refuse_missing,
+)
 from sklearn_dl.inspection._stream import image_shape_of
 
 _TITLES = {"worst": "Worst predictions", "best": "Best predictions"}
@@ -191,7 +194,7 @@ class TopLossesDisplay:
             numbers = type_of_target(y_true).startswith("continuous")
             task = "regression" if numbers else "classification"
         y_pred = np.asarray(y_pred, dtype=float)
-        given: Any = _Numbers(y_pred)
+        given: Any = GivenNumbers()
         if task == "classification":
             labels = np.unique(y_true) if classes is None else np.asarray(classes)
             if y_pred.ndim != 2 or y_pred.shape[1] != len(labels):
@@ -199,7 +202,9 @@ class TopLossesDisplay:
                     f"y_pred has the shape {y_pred.shape}, not one column of "
                     f"probabilities for each of {len(labels)} classes."
                 )
-            given = _Probabilities(y_pred, labels)
+            given = _Probabilities()
+            given.classes_ = labels
+        given.values = y_pred
         rows = _first(top_losses(given, X, y_true, k=None), k, kind)
         source, title = _source(X, image_shape), _TITLES[kind]
         return cls.from_table(rows, source, title=title, n_columns=n_columns, ax=ax)
@@ -329,30 +334,11 @@ def _first(table: pd.DataFrame, k: int, kind: str) -> pd.DataFrame:
     return rows.head(k).reset_index(drop=True)
 
 
-class _Numbers(RegressorMixin, BaseEstimator):
-    """Answers with numbers that were predicted before."""
-
-    def __init__(self, values):
-        self.values_ = values
-
-    def fit(self, X, y):
-        return self
-
-    def predict(self, X):
-        return self.values_
-
-
-class _Probabilities(ClassifierMixin, BaseEstimator):
+class _Probabilities(GivenClasses):
     """Answers with probabilities that were predicted before."""
 
-    def __init__(self, values, classes):
-        self.values_, self.classes_ = values, classes
-
-    def fit(self, X, y):
-        return self
-
     def predict_proba(self, X):
-        return self.values_
+        return self.values
 
 
 def _check(k: Any, kind: Any) -> None:

@@ -206,7 +206,7 @@ def _described(found: _Confidence, X, rows: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "row": rows,
-            "path": _paths(X, rows, len(found.truth)),
+            "path": _paths(X, rows),
             "truth": found.classes[found.truth[rows]],
             "prediction": found.classes[predicted],
             "probability": found.scores[rows, predicted] if known else np.nan,
@@ -235,7 +235,7 @@ def _largest_errors(estimator, X, y, k, cv, random_state) -> pd.DataFrame:
         predicted = predicted[:, 0]
     loss = ((predicted - truth) ** 2).reshape(len(truth), -1).mean(axis=1)
     order = np.argsort(-loss, kind="stable")[:k]
-    table = pd.DataFrame({"row": order, "path": _paths(X, order, len(truth))})
+    table = pd.DataFrame({"row": order, "path": _paths(X, order)})
     for name, values in (("truth", truth), ("prediction", predicted)):
         if values.ndim == 1:
             table[name] = values[order]
@@ -306,8 +306,8 @@ def _columns(scores: np.ndarray, classes, method: str, estimator) -> np.ndarray:
     return scores
 
 
-def _paths(X: Any, rows: np.ndarray, n_rows: int) -> pd.Series:
-    """Return the paths of some of the n_rows images, None where they have none."""
+def _paths(X: Any, rows: np.ndarray) -> pd.Series:
+    """Return the paths of some images, None where they have none."""
     paths: list[str | None] = [None] * len(rows)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numbers were looked at by the estimator

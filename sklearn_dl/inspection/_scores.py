@@ -89,11 +89,11 @@ class _Given(BaseEstimator):
         return self.values
 
 
-class _GivenClasses(ClassifierMixin, _Given):
+class GivenClasses(ClassifierMixin, _Given):
     classes_: Any = None
 
 
-class _GivenNumbers(RegressorMixin, _Given):
+class GivenNumbers(RegressorMixin, _Given):
     pass
 
 
@@ -113,10 +113,10 @@ class Scoring:
                 "sklearn.metrics.get_scorer_names() lists them."
             )
         self.truth = truth
-        self._given: Any = _GivenNumbers()
+        self._given: Any = GivenNumbers()
         if task == "classification":
             known = np.unique(truth) if truth.ndim == 1 else np.arange(truth.shape[1])
-            self._given = _GivenClasses()
+            self._given = GivenClasses()
             self._given.classes_ = known if classes is None else classes
         self._scorer = check_scoring(self._given, scoring)
 

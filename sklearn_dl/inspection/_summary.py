@@ -8,12 +8,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sklearn_dl._base import ImageEstimatorMixin
+from sklearn_dl._base import ImageEstimatorMixin, network_of
 from sklearn_dl._extraction import PixelReader
 from sklearn_dl._images import as_source
 from sklearn_dl._runtime import seeded
 from sklearn_dl.backbones import load_backbone
-from sklearn_dl.inspection._attribution import network_of
 
 _BACKBONE_PARAMETERS = ("backbone", "weights", "layer", "image_size")
 

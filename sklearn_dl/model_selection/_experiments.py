@@ -22,7 +22,7 @@ from sklearn.model_selection import cross_validate
 from sklearn_dl.model_selection._compare import shuffled_folds
 
 _COLUMNS = ["name", "score", "spread", "metric", "gain", "seconds", "changed", "time"]
-_VERSION = 1
+_VERSION = 2  # in 1 a spread was a standard deviation
 _START = b'{"version": '
 _LONGEST = 200  # characters of a parameter's text
 
@@ -214,8 +214,7 @@ class Experiments:
                 f"scores of {name!r} must be a finite number or several: {scores!r}."
             )
         if spread is None:
-            several = len(values) > 1
-            spread = values.std(ddof=1) / len(values) ** 0.5 if several else np.nan
+            spread = _standard_error(values)
         elif not 0 <= spread < np.inf and not np.isnan(spread):
             raise ValueError(f"spread of {name!r} must be 0 or more: {spread!r}.")
         done = Experiment(str(name), float(values.mean()), float(spread))
@@ -230,7 +229,7 @@ class Experiments:
             done.since = before.name
             done.changed = _changes(before.parameters, done.parameters)
             if before.metric == done.metric:
-                done.gain = done.score - before.score
+                done.gain = round(done.score - before.score, 12)  # no rounding
         if self.path is None:
             self._kept.append(done)
         else:
@@ -276,6 +275,11 @@ class Experiments:
                 return one
         names = ", ".join(repr(one.name) for one in done) or "none yet"
         raise ValueError(f"since={since!r} is no experiment; there are: {names}.")
+
+
+def _standard_error(scores) -> float:
+    n = len(scores)
+    return float(np.std(scores, ddof=1) / n**0.5) if n > 1 else np.nan
 
 
 def _metric_name(scoring, estimator) -> str:
@@ -375,14 +379,17 @@ def _read(path: Path) -> list[Experiment]:
             continue
         try:
             state = json.loads(line)
-            newer = state["version"] > _VERSION
+            version = int(state["version"])
             kept = {k: v for k, v in state.items() if k in known and v is not None}
-            found.append(Experiment(**kept))
+            done = None if version > _VERSION else Experiment(**kept)
         except (ValueError, TypeError, KeyError):
             bad.append(number)
             continue
-        if newer:
+        if done is None:
             raise ValueError(f"{path} is of a newer version of sklearn_dl: update it.")
+        if version < 2 and len(done.scores) > 1:
+            done.spread = _standard_error(done.scores)
+        found.append(done)
     if bad and not found and not lines[bad[0] - 1].startswith(_START):
         raise ValueError(f"{path} holds no experiments: choose another file.")
     if bad:

@@ -145,8 +145,7 @@ class ExperimentsDisplay:
         for _, row in self.table.iterrows():
             parts, gain = [_text(row["score"])], row["gain"]
             if not np.isnan(gain):
-                nothing = abs(gain) < 1e-9 * abs(row["score"])  # rounding alone
-                parts.append(_text(0.0 if nothing else gain, "+"))
+                parts.append(_text(gain, "+"))
             if not np.isnan(row["seconds"]):
                 parts.append(f"{row['seconds']:.0f} s")
             found.append(parts)

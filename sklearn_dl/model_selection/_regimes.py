@@ -213,7 +213,7 @@ def _choices(
         )
 
 
-def linear_model(estimator, layer: str | None = None) -> Pipeline:
+def linear_model(estimator, layer: str | tuple[str, str] | None = None) -> Pipeline:
     """Return a linear model on features of the estimator's frozen backbone."""
     extractor = ImageFeatureExtractor()
     given = clone(estimator).get_params(deep=False)
@@ -240,8 +240,8 @@ def network(
     return clone(estimator).set_params(**parameters)
 
 
-def earlier_layer(estimator) -> str:
-    """Return the layer at the end of the last stage but one."""
+def earlier_layer(estimator) -> str | tuple[str, str]:
+    """Return the layer at the end of the last stage but one, pooled as theirs is."""
     backbone, given = estimator.backbone, estimator.preprocessing
     of_data = isinstance(given, tuple | list) or given == "data"
     options = {"layer": estimator.layer, "preprocessing": None if of_data else given}
@@ -261,4 +261,7 @@ def earlier_layer(estimator) -> str:
         free = name and not nested and not isinstance(part, nn.Linear)
         if free and inside and not inside & last:
             found.append(name)
-    return found[-1] if found else "pre_logits"
+    if not found:
+        return "pre_logits"
+    given = estimator.layer  # a pair says how a map becomes a row
+    return found[-1] if isinstance(given, str) else (found[-1], given[1])

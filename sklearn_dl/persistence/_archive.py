@@ -136,7 +136,7 @@ def reading(path: str | os.PathLike):
     try:
         with zipfile.ZipFile(path) as archive:
             yield Archive(archive, size)
-    except (PermissionError, Warning):
+    except (PermissionError, Warning, MemoryError, torch.OutOfMemoryError):
         raise
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error

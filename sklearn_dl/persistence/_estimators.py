@@ -1,6 +1,5 @@
 """Our estimators as plain data: parameters, what was learned, and networks."""
 
-import copy
 import inspect
 import json
 import warnings
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sklearn_dl._base import ImageEstimatorMixin
+from sklearn_dl._base import ImageEstimatorMixin, network_of
 from sklearn_dl._features import ImageFeatureExtractor
 from sklearn_dl._parameters import NETWORK_PARAMETERS
 from sklearn_dl._runtime import resolve_device, seeded
@@ -39,15 +38,6 @@ _FOR_TRAINING = frozenset(
 )
 # What prediction and a warm start need: a model that can't be saved without is none.
 _NEEDED = frozenset({"_origin", "_targets", "classes_", "preprocessing_"})
-
-
-def network_of(estimator: Any) -> Any:
-    """Return what an estimator predicts with, which nobody may change.
-
-    A `BackboneWithHead`, the `Backbone` of an extractor, or None where it isn't fitted.
-    """
-    state = vars(estimator)
-    return state.get("_network", state.get("_backbone"))
 
 
 def set_network(estimator: Any, network: BackboneWithHead | Backbone) -> None:
@@ -143,7 +133,6 @@ def _describe_backbone(
         "pretrained": backbone.pretrained,
         "preprocessing": encoder(backbone.preprocessing, f"{where}.preprocessing"),
         "trained": trained,
-        "settled": backbone.settled,
     }
     if isinstance(name, str):
         size = input_size(name, backbone.preprocessing)
@@ -158,8 +147,8 @@ def _describe_backbone(
     else:
         node["callable"] = encoder(name, f"{where} (its parameter backbone)")
     published = isinstance(name, str) and weights is not None
-    changed = trained or not backbone.settled
-    if way == "whole" or changed or not published:
+    whole = way == "whole" or trained or not published
+    if whole or not _is_of(backbone, name, weights):
         return {**node, "tensors": encoder.tensors.add_network(module)}
     return {
         **node,
@@ -167,6 +156,23 @@ def _describe_backbone(
         "digest": digest_weights(module),
         "double": _dtype_of(module) == torch.float64,
     }
+
+
+def _is_of(backbone: Backbone, name: str, weights: Any) -> bool:
+    """Tell whether a frozen backbone has the tensors of its weights still."""
+    if backbone.settled:
+        return True
+    try:  # somebody was given it to change
+        unchanged = shared_backbone(
+            name,
+            weights,
+            layer=backbone.layer,
+            preprocessing=backbone.preprocessing,
+            dtype=_dtype_of(backbone),
+        )
+    except (OSError, ValueError):
+        return False
+    return digest_weights(unchanged.module) == digest_weights(backbone.module)
 
 
 class EstimatorReader:
@@ -215,21 +221,18 @@ class EstimatorReader:
         """Return a backbone: shared where it is frozen, else with its own tensors."""
         preprocessing = decoder(node["preprocessing"])
         if "digest" in node:
-            backbone = self._referred(node, decoder, preprocessing, device)
-            if not node["settled"]:
-                backbone = copy.deepcopy(backbone)
-        elif node["trained"] or not node["settled"]:
+            return self._referred(node, decoder, preprocessing, device)
+        if node["trained"]:
             backbone = _with_tensors(node, decoder, preprocessing)
             backbone.freeze(node["trained"])
             backbone = place(backbone, device, _dtype_of(backbone))
-        else:
-            key = json.dumps([{**node, "preprocessing": None}, str(device)])
-            if key not in self._shared:
-                template = _with_tensors(node, decoder, preprocessing)
-                self._shared[key] = share(template, device, _dtype_of(template))
-            return self._shared[key].replace_preprocessing(preprocessing)
-        backbone.settle() if node["settled"] else backbone.unsettle()
-        return backbone
+            backbone.settle()
+            return backbone
+        key = json.dumps([{**node, "preprocessing": None}, str(device)])
+        if key not in self._shared:
+            template = _with_tensors(node, decoder, preprocessing)
+            self._shared[key] = share(template, device, _dtype_of(template))
+        return self._shared[key].replace_preprocessing(preprocessing)
 
     def _referred(self, node, decoder: Decoder, preprocessing, device) -> Backbone:
         """Return the shared backbone with the weights to which a node refers."""
@@ -248,8 +251,8 @@ class EstimatorReader:
         except (OSError, ValueError) as error:
             raise ModelFileError(
                 f"The file holds no weights of {name!r}, but refers to those of "
-                f"weights={weights!r}, which can't be loaded: {error}\nGive their file "
-                f"{hint}"
+                f"weights={weights!r}. {used!r} can't be loaded: {error}\nGive their "
+                f"file {hint}"
             ) from error
         if digest_weights(backbone.module) != node["digest"]:
             raise ModelFileError(

@@ -270,10 +270,7 @@ def _pixels(source, preprocessing: dict[str, Any], row: int) -> Any:
     except ImageDecodeError as error:
         return error
     if isinstance(image, np.ndarray):
-        if image.dtype == np.uint8:
-            image = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-        else:
-            image = decode_image(image)
+        image = decode_image(image)
     return np.asarray(_geometry(image, preprocessing).convert("RGB"))
 
 

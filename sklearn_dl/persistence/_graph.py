@@ -13,12 +13,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from sklearn_dl._base import network_of
 from sklearn_dl._features import ImageFeatureExtractor
 from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl.backbones import Backbone, Preprocessing
 from sklearn_dl.persistence._archive import versions
 from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._estimators import HELD, network_of, set_network
+from sklearn_dl.persistence._estimators import HELD, set_network
 from sklearn_dl.persistence._exported_file import FORMAT, VERSION
 from sklearn_dl.training import gives_margins
 

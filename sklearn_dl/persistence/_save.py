@@ -36,8 +36,8 @@ def save(
     backbones : {"whole", "reference"}, default="whole"
         Whether the tensors of frozen backbones are in the file, each backbone once; or
         only the name of their weights and a digest, so that `load` needs those weights.
-        Backbones that were trained, handed out (``backbone_``, ``module_``), random or
-        made by callables are always in the file.
+        Backbones that were trained or changed, random or made by callables are always
+        in the file.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklearn_dl._base import ImageEstimatorMixin
+from sklearn_dl._base import ImageEstimatorMixin, network_of
 from sklearn_dl._files import replacing
 from sklearn_dl.backbones import (
     Backbone,
@@ -22,7 +22,6 @@ from sklearn_dl.backbones import (
     named_tensors,
 )
 from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._estimators import network_of
 
 
 def export_state_dict(

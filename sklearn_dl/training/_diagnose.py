@@ -214,8 +214,11 @@ class TrainingRun:
         augment: Any = self.params.get("augment")
         mixing = ["mixup"] if hasattr(self.estimator, "classes_") else []
         if hasattr(augment, "get_params"):
-            mixed = augment.mix is not None or not mixing
-            return [] if mixed else self.part("augment", "Augment", mix="mixup")
+            names = np.atleast_1d(np.asarray(augment.transforms, dtype=object))
+            mixed = augment.mix or {"mixup", "cutmix"} & {*map(str, names)}
+            if mixed or not mixing:
+                return []
+            return self.part("augment", "Augment", mix="mixup")
         items = list(augment) if isinstance(augment, list | tuple) else [augment]
         named = all(isinstance(item, str | None) for item in items)
         if "augment" not in self.params or not named:  # somebody's own transforms

@@ -48,6 +48,15 @@ class BackboneWithHead(nn.Module):
                 features = self.backbone(x)
         return self.head(features)
 
+    def as_it_is(self) -> "BackboneWithHead":
+        """Return the network around a settled backbone; see `Backbone.as_it_is`."""
+        backbone = self.backbone.as_it_is()
+        if backbone is self.backbone:
+            return self
+        view = copy.copy(self)
+        vars(view)["_modules"] = {**self._modules, "backbone": backbone}
+        return view
+
 
 class Trainable(BaseEstimator):
     """The part of a network that is trained.

@@ -853,7 +853,46 @@ def test_ever_new_backbones_leave_nothing_behind(monkeypatch):
     assert len(_load._SHARED.recent) == 1
     assert sum(ref() is not None for ref in left) == 1
     assert len(_load._SHARED.requested) == len(_load._SHARED.contents) == 1
-    assert len(_backbone._FOUND) <= 64
+
+
+def test_what_was_found_of_architectures_is_bounded(monkeypatch):
+    monkeypatch.setattr(_backbone, "_FOUND", {str(i): [] for i in range(64)})
+    with torch.no_grad():
+        shared("squeezenet1_1", seed=77)(images(32))
+    assert len(_backbone._FOUND) == 1
+
+
+def test_requests_that_find_a_network_are_bounded(monkeypatch):
+    monkeypatch.setattr(_load, "_SHELLS", 3)
+    forget_shared()
+    made = [shared_backbone("squeezenet1_1", None, image_size=32 + i) for i in range(5)]
+    kept = made[0]._kept
+    assert all(one._kept is kept for one in made)
+    assert len(kept.shells) == len(_load._SHARED.requested) == 3
+    again = shared_backbone("squeezenet1_1", None, image_size=32)
+    assert again.module is kept.network
+
+
+def test_a_settled_backbone_stays_in_evaluation_mode():
+    backbone = load_backbone("mobilenet_v3_small", "builtin")
+    backbone.settle()
+    backbone.train()
+    before = backbone.identity()
+    backbone(images(32))
+    assert not any(m.training for m in backbone.module.modules())
+    backbone.unsettle()
+    assert backbone.identity() == before
+
+
+def test_a_network_that_is_let_go_of_gives_its_memory_back(monkeypatch):
+    released = []
+    monkeypatch.setattr(_load, "release_memory", lambda **how: released.append(how))
+    monkeypatch.setattr(_load, "_KEPT_BYTES", 0)
+    forget_shared()
+    del released[:]
+    for seed in (1, 2):
+        shared("squeezenet1_1", seed=seed)
+    assert released == [{"at_once": True}]
 
 
 def test_memory_is_given_back_at_once():

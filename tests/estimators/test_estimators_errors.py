@@ -232,7 +232,7 @@ PARAMETERS = {
     "image_size": ({"image_size": (32,)}, "image_size.*32"),
     "small image_size": ({"image_size": 3}, "3"),
     "precision": ({"precision": "half"}, "precision.*half"),
-    "preprocessing": ({"preprocessing": "mean"}, "mean"),
+    "preprocessing": ({"preprocessing": "mean"}, "preprocessing='mean' must be 'data'"),
     "batch_size": ({"batch_size": 0}, "batch_size.*0"),
     "device": ({"device": "gpu"}, "device='gpu'.*cpu"),
     "random_state": ({"random_state": "a"}, "random_state"),

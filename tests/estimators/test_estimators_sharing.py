@@ -8,8 +8,15 @@ import torch
 from estimator_cases import classifier, extractor, regressor, two_brightnesses
 from skorch.callbacks import Callback
 
-from sklearn_dl import FeatureCache, ImageClassifier, make_feature_classifier
+from sklearn_dl import (
+    FeatureCache,
+    ImageClassifier,
+    ImageFeatureExtractor,
+    ImageRegressor,
+    make_feature_classifier,
+)
 from sklearn_dl.augmentation import Augment
+from sklearn_dl.persistence import load, save
 
 X, Y = two_brightnesses(16)
 
@@ -48,6 +55,33 @@ def test_what_is_changed_in_module_is_seen_by_its_estimator_alone():
     doubled(model.module_)
     assert np.abs(model.predict_proba(X) - before).max() > 1e-3
     np.testing.assert_array_equal(other.predict_proba(X), before)
+    for parameter in model._network.backbone.parameters():  # as who kept it does
+        parameter.data.mul_(0.5)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
+@pytest.mark.parametrize("trainable", ["head", "all"])
+@pytest.mark.parametrize("cache", [None, "memory"])
+def test_who_only_reads_module_changes_nothing(tmp_path, trainable, cache):
+    options = {"backbone": "mobilenet_v3_small", "weights": "builtin"}
+    model = classifier(trainable=trainable, cache=cache, **options).fit(X, Y)
+    FeatureCache().clear()  # the batches of the fit round otherwise
+    before = model.predict_proba(X[:5])
+    assert not model.module_.backbone.settled
+    np.testing.assert_array_equal(model.predict_proba(X[:5]), before)
+    FeatureCache().clear()
+    np.testing.assert_array_equal(model.predict_proba(X[:5]), before)
+    save(model, tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").predict_proba(X[:5]), before)
+
+
+def test_hooks_on_module_see_what_is_predicted():
+    model = classifier(trainable="all").fit(X, Y)
+    seen = []
+    for part in (model.module_, model.module_.backbone, model.module_.backbone.module):
+        part.register_forward_hook(lambda *_: seen.append(len(seen)))
+    model.predict(X[:2])
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize("augment", [None, "light"])
@@ -91,10 +125,14 @@ REMOVED = {
 @pytest.mark.parametrize("name", REMOVED)
 def test_a_removed_parameter_is_refused_with_what_to_write(name):
     value, instead = REMOVED[name]
-    with pytest.raises(TypeError, match=f"no {name} any more: write .*{instead}"):
-        ImageClassifier(**{name: value})
-    with pytest.raises(ValueError, match=f"no {name} any more: write .*{instead}"):
-        ImageClassifier().set_params(**{name: value})
+    of_features = name in ("normalize", "pooling")
+    kinds = [ImageClassifier, *([ImageFeatureExtractor] if of_features else [])]
+    kinds += [ImageRegressor] if name != "label_smoothing" else []
+    for kind in kinds:
+        with pytest.raises(TypeError, match=f"no {name} any more: write .*{instead}"):
+            kind(**{name: value})
+        with pytest.raises(ValueError, match=f"no {name} any more: write .*{instead}"):
+            kind().set_params(**{name: value})
 
 
 @pytest.mark.parametrize("name", ["normalize", "pooling"])

@@ -13,9 +13,9 @@ from sklearn_dl import (
     ImageRegressor,
     make_feature_classifier,
 )
+from sklearn_dl._base import network_of
 from sklearn_dl.backbones import Backbone, find_layers, load_backbone
 from sklearn_dl.inspection import model_summary
-from sklearn_dl.inspection._attribution import network_of
 from sklearn_dl.training import BackboneWithHead
 
 SMALL = {"backbone": "squeezenet1_1", "weights": None, "image_size": 32}

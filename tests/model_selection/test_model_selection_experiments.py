@@ -249,10 +249,25 @@ def test_a_file_of_something_else_is_left_alone(tmp_path, content):
     assert path.read_bytes() == content
 
 
+def test_a_spread_of_the_former_version_is_a_standard_error_too(tmp_path):
+    path = tmp_path / "log.jsonl"
+    done = Experiments(path).record("a", [0.7, 0.8, 0.9])
+    line = json.loads(path.read_text()) | {"version": 1, "spread": 0.0816}
+    path.write_text(json.dumps(line) + "\n")
+    assert Experiments(path).best.spread == done.spread
+    assert done.spread == pytest.approx(0.1 / 3**0.5)
+
+
+def test_a_gain_is_free_of_rounding():
+    log = Experiments()
+    log.record("a", [0.9, 0.8])
+    assert log.record("b", 0.85).gain == 0
+
+
 def test_a_newer_version_says_so(tmp_path):
     path = tmp_path / "log.jsonl"
     Experiments(path).record("a", 0.5)
-    line = json.loads(path.read_text()) | {"version": 2}
+    line = {"version": 3, "title": "a"}
     path.write_text(json.dumps(line) + "\n")
     with pytest.raises(ValueError, match="newer version"):
         Experiments(path)

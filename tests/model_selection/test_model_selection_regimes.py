@@ -182,6 +182,11 @@ def test_an_earlier_layer_ends_before_the_last_stage(backbone, layer):
     assert cut.n_features > 1
 
 
+def test_an_earlier_layer_is_pooled_as_the_estimators_is():
+    model = ImageClassifier("resnet18", layer=("layer4", "max"))
+    assert earlier_layer(model) == ("layer3", "max")
+
+
 def a_network(width):
     layers = [nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, width, 3)]
     return nn.Sequential(*layers, nn.Sequential(nn.Conv2d(width, 4, 3), nn.ReLU()))

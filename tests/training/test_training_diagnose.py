@@ -395,6 +395,7 @@ def test_parameters_that_are_not_there_are_not_named():
         (ImageOps.mirror, None),
         ([ImageOps.mirror], None),
         (Augment("light", mix="mixup"), None),
+        (Augment(["light", "cutmix"]), None),
     ],
 )
 def test_overfitting_asks_for_stronger_augmentation(augment, answer):
