@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole."""
+"""Files that are replaced as a whole, and what errors about them say."""
 
 import glob
 import os
@@ -98,3 +98,8 @@ def remove_stale(folder: Path, name: str = "*") -> None:
         for temporary in folder.glob(f".{name}.*.tmp"):
             if time.time() - temporary.stat().st_mtime > _STALE_SECONDS:
                 temporary.unlink(missing_ok=True)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, or its name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -61,7 +61,7 @@ def decode_image(image: Any) -> Image.Image:
     Examples
     --------
     >>> from PIL import Image
-    >>> from sklearn_dl._images import decode_image
+    >>> from sklearn_dl.datasets import decode_image
     >>> decode_image(Image.new("RGBA", (4, 3), (0, 0, 0, 0))).getpixel((0, 0))
     (255, 255, 255)
     """
@@ -193,7 +193,7 @@ class ImageDecodeError(ValueError):
 
     Examples
     --------
-    >>> from sklearn_dl._images import ImageDecodeError
+    >>> from sklearn_dl.datasets import ImageDecodeError
     >>> error = ImageDecodeError([(3, "a.jpg", "no such file")])
     >>> print(error)
     1 image could not be decoded: row 3, 'a.jpg': no such file

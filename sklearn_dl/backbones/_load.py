@@ -14,6 +14,7 @@ from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.transforms._presets import ImageClassification
 
+from sklearn_dl._files import first_line
 from sklearn_dl._runtime import fingerprint_text, release_memory, seeded
 from sklearn_dl.backbones._backbone import (
     Backbone,
@@ -47,7 +48,6 @@ from sklearn_dl.backbones._weights import (
     Checkpoint,
     cached_path,
     fetch,
-    first_line,
     is_path,
     load_state,
     prepare_state,

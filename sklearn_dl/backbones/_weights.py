@@ -17,6 +17,7 @@ from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.models.vision_transformer import interpolate_embeddings
 
+from sklearn_dl._files import first_line
 from sklearn_dl.backbones._cut import find_head
 from sklearn_dl.backbones._preprocessing import Preprocessing
 from sklearn_dl.backbones._zoo import ARCHITECTURE, BUILTIN, backbone_names, build
@@ -175,11 +176,6 @@ def strip_prefix(state: dict[str, Any], own: set[str]) -> dict[str, Any]:
         else:
             break
     return state
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says, or its name."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def prepare_state(

@@ -208,7 +208,10 @@ class Experiments:
         -------
         Experiment
         """
-        values = np.atleast_1d(np.asarray(scores, dtype=float))
+        try:
+            values = np.atleast_1d(np.asarray(scores, dtype=float))
+        except (TypeError, ValueError):
+            values = np.array([np.nan])
         if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
             raise ValueError(
                 f"scores of {name!r} must be a finite number or several: {scores!r}."

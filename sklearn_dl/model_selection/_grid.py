@@ -1,6 +1,6 @@
 """Transfer regimes as one grid, for scikit-learn's searches."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sklearn import get_config
@@ -149,6 +149,8 @@ def _named(regimes) -> Iterator[tuple[str, Any, Mapping[str, Any] | None]]:
     """Yield names, with a regime of the table or an estimator, and with a grid."""
     if isinstance(regimes, str):
         regimes = [regimes]
+    if not isinstance(regimes, Iterable):
+        raise TypeError(f"regimes must hold names, or be a dict; got {regimes!r}.")
     if not isinstance(regimes, Mapping):
         regimes = {name: name for name in regimes}
     if not regimes:

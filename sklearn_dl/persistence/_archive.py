@@ -20,8 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
+from sklearn_dl._files import first_line
 from sklearn_dl.backbones import named_tensors
-from sklearn_dl.persistence._errors import ModelFileError, check_file, first_line
+from sklearn_dl.persistence._errors import ModelFileError, check_file
 
 FORMAT = "sklearn_dl model"
 VERSION = 2

@@ -25,8 +25,3 @@ def check_file(path: str | os.PathLike) -> str:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file {path}.")
     return path
-
-
-def first_line(error: Exception) -> str:
-    """Return what an error of another library says, in short."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sklearn_dl._files import check_target, replacing
-from sklearn_dl.persistence._errors import ModelFileError, first_line
+from sklearn_dl._files import check_target, first_line, replacing
+from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.persistence._graph import graph_of
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -91,9 +91,9 @@ def share_work(directory, numbers, seed):
     owner, computed = new_owner(), []
     numbers = np.random.default_rng(seed).permutation(numbers)
     (directory.parents[1] / f"ready {seed}").touch()
-    while (
-        len([*directory.parents[1].glob("ready *")]) < 4
-    ):  # a busy machine starts late
+    deadline = time.monotonic() + 50
+    while len([*directory.parents[1].glob("ready *")]) < 4:  # a busy machine is late
+        assert time.monotonic() < deadline, "the others did not start"
         time.sleep(0.001)
     for part in np.array_split(numbers, 20):
         todo = {key(i): int(i) for i in part}

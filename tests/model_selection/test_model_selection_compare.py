@@ -486,7 +486,7 @@ def test_scikit_learns_searches_take_the_grid(data, search):
         ({"smv": {"classifier__C": [1]}}, ValueError, "no regime 'smv'"),
         ((), ValueError, "regimes is empty"),
         ([Rows()], TypeError, "regimes must hold names, or be a dict .* Rows"),
-        (None, TypeError, "not iterable"),
+        (None, TypeError, "regimes must hold names, .*; got None"),
         ({"a": Rows}, TypeError, "dict from names to estimators, grids .* 'a': <class"),
         ({"a": (Rows(), [1])}, TypeError, "regimes must hold .* 'a': "),
         ({"a": 3}, TypeError, "regimes must hold .* 'a': 3"),

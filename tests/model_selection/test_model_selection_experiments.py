@@ -183,7 +183,10 @@ def test_parameters_of_image_estimators_read_the_same_in_each_process():
     assert not any(" at 0x" in text for text in kept.parameters.values())
 
 
-@pytest.mark.parametrize("scores", [np.nan, [], [0.5, np.inf], [[0.5]]])
+NO_SCORES = [np.nan, [], [0.5, np.inf], [[0.5]], "good", [[0.5], []]]
+
+
+@pytest.mark.parametrize("scores", NO_SCORES)
 def test_scores_are_numbers(scores):
     log = Experiments()
     with pytest.raises(ValueError, match="scores of 'a' must be a finite number"):
