@@ -20,6 +20,7 @@ _NEAR_CHANCE = 0.8  # loss at the end
 _STILL_FALLING = 0.02  # fall per epoch at the end
 _LEARNED = 0.1  # loss below which a training has learned its rows
 _STANDS = 0.03  # range of a loss that doesn't move; of that loss where it is higher
+_BARELY = 0.05  # range of a loss that barely moves, of the same
 _VALID_RISE = 0.05  # rise of the validation loss from its best
 
 _SCORE_GAP = 0.15  # training accuracy above validation accuracy
@@ -75,7 +76,8 @@ def diagnose(estimator) -> pd.DataFrame:
     - rate too high: the training loss is no number, is ten times the chance loss in
       some epoch, ends above it without falling evenly, or rises a lot on its way;
     - rate too low: it stands near the chance loss, or falls by the same small step
-      each epoch;
+      each epoch. Ten times the rate is the answer only where it barely moved, by less
+      than 5 % of the chance loss in all; else three times;
     - underfitting: it ends near the chance loss, or still falls;
     - overfitting: the validation loss rises from its best while the training loss
       falls, or the training accuracy is far above the validation accuracy, in the epoch
@@ -344,20 +346,24 @@ def _rate_too_low(run: TrainingRun) -> _Finding:
         return None
     falls = -np.diff(loss)
     early, late = np.array_split(falls, 2)
-    reference = f"the chance loss is {chance:.4g}"
-    if _stands(loss, chance):
-        told = f"train_loss stands between {loss.min():.4g} and {loss.max():.4g}"
-        return "learning rate too low", f"{told}; {reference}", run.rate(10)
     steady = np.mean(falls > 0) >= 0.8 and late.mean() > 0.5 * early.mean()
-    if not steady or falls.mean() > 0.05 * chance:
+    if _stands(loss, chance) and not (falls < 0).all():  # a larger rate raises it more
+        told = f"stands between {loss.min():.4g} and {loss.max():.4g}"
+    elif steady and falls.mean() <= 0.05 * chance:
+        told = (
+            f"falls from {loss[0]:.3g} to {loss[-1]:.3g} in {len(loss)} epochs, by "
+            f"{early.mean():.2g} per epoch at first and {late.mean():.2g} at last"
+        )
+    else:
         return None
+    moved = np.ptp(loss) / max(chance, loss.min())
+    barely, factor = ("barely ", "ten") if moved < _BARELY else ("", "three")
     evidence = (
-        f"train_loss falls from {loss[0]:.3g} to {loss[-1]:.3g} in {len(loss)} epochs, "
-        f"by {early.mean():.2g} per epoch at first and {late.mean():.2g} at last; "
-        f"the chance loss is {chance:.4g}"
+        f"train_loss {told}; the chance loss is {chance:.4g}. It {barely}moved, by "
+        f"{moved:.1%} of {'itself' if loss.min() > chance else 'that'}, so the rate to "
+        f"try is {factor} times this one"
     )
-    answers = run.rate(10 if loss[-1] > _NEAR_CHANCE * chance else 3)
-    return "learning rate too low", evidence, answers
+    return "learning rate too low", evidence, run.rate(10 if barely else 3)
 
 
 def _overfitting(run: TrainingRun) -> _Finding:
@@ -411,7 +417,9 @@ def _underfitting(run: TrainingRun) -> _Finding:
         return None
     more = run.set("max_epochs", 3 * run.params["max_epochs"])
     head_only = Trainable.of(run.params.get("trainable", "all")).stages == "head"
-    other = run.train("all", where=head_only) + run.rate(3)
+    other = run.train("all", where=head_only)
+    if len(loss) == 1 or loss[-1] < loss[0]:  # no larger rate for a loss that rose
+        other += run.rate(3)
     lighter = run.set("augment", None)
     if getattr(run.params.get("head"), "dropout", None):
         lighter += run.part("head", "Head", dropout=0.0)
@@ -454,8 +462,8 @@ def _has_learned(run: TrainingRun, part: float) -> bool:
 
 
 def _fall_at_the_end(loss: np.ndarray) -> float:
-    """Return the mean fall per epoch in the last third."""
+    """Return the mean fall per epoch in the last third, below the best before it."""
     if len(loss) < 2:
         return 0.0
     span = max(1, (len(loss) - 1) // 3)
-    return float(loss[-1 - span] - loss[-1]) / span
+    return float(loss[:-span].min() - loss[-1]) / span

@@ -111,6 +111,9 @@ def test_a_loss_that_starts_high_and_falls_evenly_is_no_rate_too_high(loss):
         ([2.32, 2.30, 2.28, 2.26, 2.24], 10),  # a line
         ([2.305, 2.302, 2.304, 2.303], 10),  # stands
         ([2.3, 2.2, 2.1, 2.0, 1.9, 1.8, 1.7], 3),
+        # A head on mixed labels, at a rate that trains: it falls, near chance still.
+        ([2.27, 2.16, 2.09, 2.0, 1.9], 3),
+        ([7.0, 6.9, 6.8, 6.7, 6.6], 3),
     ],
 )
 def test_a_loss_that_falls_by_little_steps_asks_for_a_larger_rate(loss, factor):
@@ -118,7 +121,22 @@ def test_a_loss_that_falls_by_little_steps_asks_for_a_larger_rate(loss, factor):
     found, evidence, answers = finding(history, lr=1e-4)
     assert found[0] == "learning rate too low"
     assert "falls from" in evidence or "stands" in evidence
+    reason = {10: "It barely moved, by", 3: "It moved, by"}[factor]
+    assert reason in evidence
     assert answers == {"lr": pytest.approx(1e-4 * factor)}
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        [2.30, 2.31, 2.33, 2.35],
+        [2.30, 2.32, 2.36, 2.5, 2.4],
+        [2.3, 1.2, 0.9, 0.75, 0.9, 1.0, 1.1, 1.0, 0.74],  # back from a bounce
+    ],
+)
+def test_a_loss_that_rises_or_bounces_asks_for_no_larger_rate(loss):
+    answers = diagnose(fitted({"train_loss": loss}, lr=0.1))["parameters"]
+    assert all(parsed(text).get("lr", 0.1) <= 0.1 for text in answers)
 
 
 def test_a_curve_that_bends_is_no_rate_too_low():
@@ -464,6 +482,16 @@ def test_a_training_at_far_too_low_a_rate(lr):
     first = diagnose(model).iloc[0]
     assert first["finding"] == "learning rate too low", model.history_
     assert parsed(first["parameters"])["lr"] == pytest.approx(10 * lr)
+
+
+@pytest.mark.parametrize(("lr", "factor"), [(1e-4, 10), (1e-3, 3), (3e-3, 3)])
+def test_a_training_that_falls_evenly_asks_for_ten_times_only_if_barely(lr, factor):
+    model = trained(optimizer="sgd", lr=lr, max_epochs=5, batch_size=48)
+    loss, first = model.history_["train_loss"], diagnose(model).iloc[0]
+    assert (np.diff(loss) < 0).all()
+    assert first["finding"] == "learning rate too low", model.history_
+    assert f"moved, by {np.ptp(loss) / np.log(2):.1%}" in first["evidence"]
+    assert parsed(first["parameters"])["lr"] == pytest.approx(factor * lr)
 
 
 def test_a_training_on_random_labels():
