@@ -29,7 +29,7 @@ class LearningRateFinder:
     losses_ : ndarray of float64, shape (n_steps_done,)
         The training loss of each step's batch, before the step.
     smoothed_ : ndarray of float64, shape (n_steps_done,)
-        Their running mean.
+        Their running mean, which lags about four steps behind them.
     suggestion_ : float or None
         ``suggestions_["steepest"]``.
     suggestions_ : dict of str to float or None
@@ -68,6 +68,9 @@ class LearningRateFinder:
     def plot(self, ax=None) -> "LearningRateFinder":
         """Draw the losses, their running mean and the suggestions.
 
+        A dot is the lowest point of the running mean, the dashed line a tenth of its
+        rate.
+
         Parameters
         ----------
         ax : matplotlib Axes, default=None
@@ -87,11 +90,16 @@ class LearningRateFinder:
             _, ax = pyplot.subplots()
         ax.plot(self.lrs_, self.losses_, ".", color="0.7", label="batch")
         ax.plot(self.lrs_, self.smoothed_, color=BLUE, label="running mean")
-        styles = {"steepest": "-", "minimum": "--"}
+        if self.suggestion_ is not None:
+            lowest = np.nanargmin(self.smoothed_)
+            rate, loss = self.lrs_[lowest], self.smoothed_[lowest]
+            ax.plot(rate, loss, "o", color=VERMILLION, label=f"minimum: {rate:.2g}")
+        styles = {"steepest": ("steepest", "-"), "minimum": ("minimum / 10", "--")}
         for name, rate in self.suggestions_.items():
             if rate is not None:
-                label, style = f"{name}: {rate:.2g}", styles[name]
-                ax.axvline(rate, color=VERMILLION, linestyle=style, label=label)
+                label, style = styles[name]
+                look = {"color": VERMILLION, "linestyle": style}
+                ax.axvline(rate, label=f"{label}: {rate:.2g}", **look)
         # The explosion at the end would flatten the rest.
         finite = self.smoothed_[np.isfinite(self.smoothed_)]
         if len(finite):

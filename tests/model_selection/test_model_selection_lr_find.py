@@ -261,6 +261,25 @@ def test_plot_draws_the_curve_and_the_suggestions():
     plt.close("all")
 
 
+def test_plot_marks_the_minimum_where_the_running_mean_has_it():
+    pytest.importorskip("matplotlib").use("Agg")
+    from matplotlib.figure import Figure
+
+    lrs = np.geomspace(1e-4, 10, 51)
+    mean = 1 / (1 + lrs * 100) + lrs
+    losses = mean + np.random.default_rng(0).normal(0, 0.01, 51)
+    losses[-1] = 0.0  # one easy batch is no minimum of the mean
+    ax = Figure().add_subplot()
+    finder = LearningRateFinder(lrs, losses, mean).plot(ax=ax)
+    drawn = {line.get_label(): line.get_xydata() for line in ax.lines}
+    curve = drawn["running mean"]
+    lowest = curve[curve[:, 1].argmin()]
+    np.testing.assert_array_equal(drawn[f"minimum: {lowest[0]:.2g}"], [lowest])
+    tenth = finder.suggestions_["minimum"]
+    np.testing.assert_array_equal(drawn[f"minimum / 10: {tenth:.2g}"][:, 0], tenth)
+    assert tenth == pytest.approx(lowest[0] / 10)
+
+
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     lrs = np.geomspace(1e-4, 1, 5)
