@@ -14,6 +14,43 @@ import numpy as np
 BLACK, ORANGE, SKY_BLUE, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 
+# Scores from 0 to 1, by the beginning of their names, and others of at most 1.
+_SHARES = (
+    *("accuracy", "average_precision", "balanced_accuracy", "f1", "jaccard"),
+    *("precision", "recall", "roc_auc", "top_k_accuracy"),
+)
+_AT_MOST_1 = ("R²", "r2", "d2_", "explained_variance", "matthews_corrcoef")
+
+
+def limits_of(score: str, values: Any) -> tuple[float, float]:
+    """Return the lowest and the highest value that a score of this name can have.
+
+    Values beyond them tell of another score of that name, such as percentages.
+    """
+    low, high = -np.inf, 1.0 if score.startswith((*_SHARES, *_AT_MOST_1)) else np.inf
+    if score.startswith(_SHARES):
+        low = 0.0
+    elif score.startswith("neg_"):
+        high = 0.0
+    values = np.asarray(values, dtype=float)
+    if (values < low).any() or (values > high).any():
+        return -np.inf, np.inf
+    return low, high
+
+
+def end_at(ax: Any, axis: str, limits: tuple[float, float]) -> None:
+    """Let the axis "x" or "y" end at limits, with room for a dot but not for a tick.
+
+    Nothing that is drawn is cut.
+    """
+    low, high = getattr(ax, f"get_{axis}lim")()
+    together = getattr(ax, f"get_shared_{axis}_axes")().get_siblings(ax)
+    drawn = np.array([getattr(one.dataLim, f"interval{axis}") for one in together])
+    room = 0.03 * (high - low)
+    low = max(low, min(limits[0] - room, drawn[:, 0].min()))
+    high = min(high, max(limits[1] + room, drawn[:, 1].max()))
+    getattr(ax, f"set_{axis}lim")(low, high)
+
 
 def import_pyplot(what: str) -> Any:
     """Return ``matplotlib.pyplot``, or say what to install, and what needs it."""

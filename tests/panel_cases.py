@@ -63,6 +63,13 @@ def words(figure):
     return " ".join(" ".join(text for text, _ in drawn_texts(figure)).split())
 
 
+def shown_ticks(axis):
+    """Return the ticks that stand within the limits of an axis, after drawing."""
+    axis.figure.draw_without_rendering()
+    low, high = sorted(axis.get_view_interval())
+    return [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
+
+
 def beside(one, other):
     """Tell whether two boxes have no pixel in common."""
     across = min(one.x1, other.x1) - max(one.x0, other.x0)

@@ -13,6 +13,8 @@ from sklearn_dl._plots import (
     PURPLE,
     SKY_BLUE,
     VERMILLION,
+    end_at,
+    limits_of,
     place_of,
     plain,
     tidy,
@@ -235,11 +237,14 @@ class TrainingHistoryDisplay:
         for (part, columns), axis in zip(parts.items(), axes, strict=True):
             self._draw(axis, columns, line_kw or {})
             self._mark(axis)
+            values = self.history[list(columns)].to_numpy(dtype=float)
             log = part == "rates" or (part == "loss" and self._wide)
             if log:
-                _whole_decades(axis, self.history[list(columns)].to_numpy(dtype=float))
+                _whole_decades(axis, values)
             else:
                 axis.margins(y=0.12)
+                score = self.score_name if part == "score" else part
+                end_at(axis, "y", limits_of(score, values))
                 axis.yaxis.get_major_locator().set_params(min_n_ticks=1)
             names = {"score": self.score_name, "rates": "learning rate"}
             name = plain(names.get(part, part)) + (", log scale" if log else "")

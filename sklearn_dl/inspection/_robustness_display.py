@@ -13,8 +13,10 @@ from sklearn_dl._plots import (
     PURPLE,
     SKY_BLUE,
     VERMILLION,
+    end_at,
     fitted,
     fitted_apart,
+    limits_of,
     place_of,
     plain,
     tidy,
@@ -40,11 +42,6 @@ _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 2)))
 _MARKERS = "osD^vP"
 # Of classes, which leave the colours of the whole to it.
 _CLASS_COLOURS = (GREEN, PURPLE, SKY_BLUE, BLACK)
-# Scores from 0 to 1, whose drops are said in points.
-_SHARES = (
-    *("accuracy", "average_precision", "balanced_accuracy", "f1", "jaccard"),
-    *("precision", "recall", "roc_auc", "top_k_accuracy"),
-)
 
 
 class RobustnessDisplay:
@@ -52,10 +49,11 @@ class RobustnessDisplay:
 
     A panel for each corruption, in the order of the report: the score over the severity
     of the corruption, from the images as they are (severity 0), with the interval of
-    the drop as a band, and the score of the images as they are as a dashed line. What
-    falls beyond chance (its interval excludes 0) is orange and has one star; what falls
-    beyond the report's margin is red and has two. Corruptions without a severity are a
-    dot with its interval. Where the report has classes, thin lines are their recalls.
+    the drop as a band, as far as scores go (an accuracy ends at 1), and the score of
+    the images as they are as a dashed line. What falls beyond chance (its interval
+    excludes 0) is orange and has one star; what falls beyond the report's margin is red
+    and has two. Corruptions without a severity are a dot with its interval. Where the
+    report has classes, thin lines are their recalls.
 
     Make one with `from_estimator` or `from_report`.
 
@@ -266,6 +264,7 @@ class RobustnessDisplay:
         for axis in axes.flat[max(n - columns, 0) : n]:
             axis.tick_params(labelbottom=True)
         self.ax_.locator_params(axis="y", nbins=3 if spacious else 1, min_n_ticks=1)
+        self._end(value)
         set_severities(self.ax_, curves, width)
         place.figure.supxlabel("severity", fontsize=letters)
         place.figure.supylabel(self._label(value), fontsize=letters)
@@ -301,10 +300,16 @@ class RobustnessDisplay:
         tidy(self.ax_, letters)
         self.ax_.set_xlabel("severity", fontsize=letters)
         self.ax_.set_ylabel(self._label(value), fontsize=letters)
+        self._end(value)
         set_severities(self.ax_, curves, 0.85 * place.width)
         handles += shared_handles(self.report.confidence_level)
         place.head(self._title(curves), handles, letters)
         return self
+
+    def _end(self, value: str) -> None:
+        """Let the axis of scores end where they do."""
+        if value == "score":
+            end_at(self.ax_, "y", self._limits)
 
     def _curve(self, rows: pd.DataFrame, clean: float, value: str) -> pd.DataFrame:
         """Return ``x``, ``value``, ``low``, ``high`` and ``amount`` by severity."""
@@ -316,6 +321,9 @@ class RobustnessDisplay:
         table: dict[str, Any] = {
             k: start + unit * rows[name].to_numpy() for k, name in names.items()
         }
+        if value == "score":
+            for name in ("low", "high"):
+                table[name] = table[name].clip(*self._limits)
         table |= {"x": rows[_SEVERITY].to_numpy(), "amount": rows.get("amount", "")}
         curve = pd.DataFrame(table).reset_index(drop=True)
         curve.attrs["start"] = start
@@ -323,8 +331,13 @@ class RobustnessDisplay:
 
     @property
     def _unit(self) -> float:
-        shares = any(self.report.scoring.startswith(name) for name in _SHARES)
-        return 100.0 if shares else 1.0
+        """What a drop is multiplied by: that of a share is said in points."""
+        return 100.0 if self._limits == (0, 1) else 1.0
+
+    @property
+    def _limits(self) -> tuple[float, float]:
+        scores = [self.report.clean_score, *self.report.table["score"]]
+        return limits_of(self.report.scoring, scores)
 
     def _label(self, value: str) -> str:
         if value == "score":

@@ -9,9 +9,11 @@ from sklearn_dl._plots import (
     BLUE,
     GREEN,
     VERMILLION,
+    end_at,
     fitted_apart,
     import_pyplot,
     lay_out,
+    limits_of,
     size_of,
     tidy,
     wrapped,
@@ -21,10 +23,10 @@ from sklearn_dl._plots import (
 class ExperimentsDisplay:
     """Picture of what was tried: a row per experiment, from the first to the last.
 
-    A dot is a score, the line through it reaches one spread to each side; beside it
-    stand the score, its gain and the seconds. The best is green and its score a dotted
-    line through all rows; what scored less than the experiment it is compared with is
-    orange.
+    A dot is a score, the line through it reaches one spread to each side, as far as
+    scores go (an accuracy ends at 1); beside it stand the score, its gain and the
+    seconds. The best is green and its score a dotted line through all rows; what scored
+    less than the experiment it is compared with is orange.
 
     Parameters
     ----------
@@ -121,12 +123,15 @@ class ExperimentsDisplay:
         spread = np.nan_to_num(table["spread"].to_numpy(dtype=float))
         colours = np.where(table["gain"] < 0, VERMILLION, BLUE)
         colours[score.argmax()] = GREEN
-        ax.hlines(rows, score - spread, score + spread, colours)
+        limits = limits_of(table["metric"].iloc[0], score)
+        reach = np.clip([score - spread, score + spread], *limits)
+        ax.hlines(rows, *reach, colours)
         ax.scatter(score, rows, c=colours, zorder=3)
         ax.axvline(score.max(), color=GREEN, linestyle=":", linewidth=1)
         names = fitted_apart(table["name"].tolist(), 0.35 * width, size)
         ax.set_yticks(rows, names)
         ax.set_ylim(n - 0.5, -0.5)  # the first on top
+        end_at(ax, "x", limits)
         beside = ax.get_yaxis_transform()
         for row, parts in enumerate(self._numbers()):
             text = "  ".join(parts if width > 3 else parts[:1])

@@ -9,6 +9,7 @@ from panel_cases import (  # noqa: F401
     assert_legible,
     no_windows,
     place,
+    shown_ticks,
     words,
 )
 from sklearn.exceptions import NotFittedError
@@ -208,3 +209,18 @@ def test_axes_of_a_figure_need_no_pyplot(monkeypatch):
     )
     with pytest.raises(ImportError, match=r"pip install 'sklearn_dl\[plots\]'"):
         display.plot()
+
+
+@pytest.mark.parametrize("start", [0.5, 1.0])
+def test_the_axis_of_an_accuracy_has_no_tick_above_1(start):
+    table = history(4)[["train_loss", "valid_top1", "valid_score"]]
+    table["valid_top1"] = np.linspace(start, 1, 4)
+    table["valid_score"] = np.linspace(start - 2, 1, 4)
+    display = TrainingHistoryDisplay.from_history(table, score_name="R²")
+    for part in ("accuracy", "score"):
+        axis = display.axes_[part]
+        assert max(shown_ticks(axis.yaxis)) == 1.0
+        assert axis.get_ylim()[1] > 1  # the dots at 1 are seen whole
+    assert min(shown_ticks(display.axes_["score"].yaxis)) < 0
+    other = TrainingHistoryDisplay.from_history(table, score_name="lift")
+    assert other.axes_["score"].get_ylim()[1] > 1.05

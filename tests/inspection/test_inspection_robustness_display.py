@@ -8,6 +8,7 @@ from panel_cases import (  # noqa: F401
     drawn_texts,
     no_windows,
     place,
+    shown_ticks,
     without_matplotlib,
     words,
 )
@@ -88,6 +89,44 @@ def test_each_panel_holds_its_change():
     (interval,) = display.axes_["flip"].collections[0].get_segments()
     ends = 0.95 - flip[["low", "high"]].to_numpy()[0]
     np.testing.assert_allclose(interval[:, 1], ends)
+
+
+@pytest.mark.parametrize(
+    ("scoring", "shift", "ends"),
+    [
+        ("accuracy", 0.0, (0.0, 1.0)),
+        ("r2", 0.0, (-0.024, 1.0)),
+        ("neg_mean_squared_error", -1.0, (-1.024, 0.0)),
+        ("lift", 0.0, (-0.024, 1.015)),
+        ("accuracy", 99.0, (98.976, 100.015)),  # percentages
+    ],
+)
+def test_bands_and_axes_end_where_scores_do(scoring, shift, ends):
+    """One corruption takes nothing, one nearly all, and one has no severity."""
+    found = report(["blur", "noise", "flip"], scoring=scoring, clean=0.99 + shift)
+    last = found.table.index[found.table["corruption"] == "noise"][-1]
+    found.table.loc[last, ["score", "drop", "low", "high"]] = [
+        *(0.001 + shift, 0.989, 0.964, 1.014)
+    ]
+    for display in (
+        RobustnessDisplay.from_report(found),
+        RobustnessDisplay.from_report(found, corruptions=["blur", "noise", "flip"]),
+    ):
+        axes = dict.fromkeys(display.axes_.values())
+        paths = [p for a in axes for c in a.collections for p in c.get_paths()]
+        heights = np.concatenate([path.vertices[:, 1] for path in paths])
+        assert (heights.min(), heights.max()) == pytest.approx(ends, abs=1e-9)
+        ticks = shown_ticks(display.ax_.yaxis)
+        assert ends[0] - 1e-9 <= min(ticks) <= max(ticks) <= ends[1] + 1e-9
+        low, high = display.ax_.get_ylim()
+        assert low <= ends[0] <= ends[1] <= high
+
+
+def test_a_perfect_score_has_no_tick_above_1():
+    found = report(["smaller"], clean=1.0)
+    found.table[["low", "high"]] = 0.0
+    display = RobustnessDisplay.from_report(found)
+    assert max(shown_ticks(display.ax_.yaxis)) == 1.0
 
 
 def test_captions_say_the_highest_severity_also_where_they_wrap(place):  # noqa: F811

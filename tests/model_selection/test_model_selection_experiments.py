@@ -11,6 +11,7 @@ from panel_cases import (  # noqa: F401
     drawn_texts,
     no_windows,
     place,
+    shown_ticks,
 )
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.ensemble import AdaBoostClassifier, BaggingClassifier
@@ -379,6 +380,26 @@ def test_the_picture_holds_the_scores():
     pyplot.close(display.figure_)
     with pytest.raises(ValueError, match="no experiment of metric='recall'"):
         ExperimentsDisplay.from_experiments(drawn(), metric="recall")
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit", "ends"),
+    [
+        ("accuracy", 1, (0.0, 1.0)),
+        ("R²", 1, (-0.02, 1.0)),
+        ("score", 1, (-0.02, 1.04)),
+        ("accuracy", 100, (-2.0, 104.0)),  # percentages
+    ],
+)
+def test_reaches_and_their_axis_end_where_scores_do(metric, unit, ends):
+    log = Experiments()
+    for name, score, spread in [("a", 0.03, 0.05), ("b", 0.99, 0.05), ("c", 1, 0)]:
+        log.record(name, unit * score, spread=unit * spread, metric=metric)
+    ax = ExperimentsDisplay.from_experiments(log).ax_
+    reaches = np.array(ax.collections[0].get_segments())[:, :, 0]
+    assert (reaches.min(), reaches.max()) == pytest.approx(ends)
+    ticks = shown_ticks(ax.xaxis)
+    assert ends[0] <= min(ticks) <= max(ticks) <= ends[1]
 
 
 def test_the_picture_goes_where_it_should():
