@@ -19,6 +19,7 @@ from sklearn_dl._features import ImageFeatureExtractor, make_feature_classifier
 from sklearn_dl._regressor import ImageRegressor
 from sklearn_dl._runtime import seeded
 from sklearn_dl.backbones import load_backbone
+from sklearn_dl.training import Optimizer
 
 # What `validate_params` lets through as the estimator that regimes are built from.
 NETWORKS = [ImageClassifier, ImageRegressor]
@@ -86,8 +87,9 @@ def recommend_regime(estimator, n_samples, similarity) -> list[Recommendation]:
     ----------
     estimator : ImageClassifier or ImageRegressor
         What all regimes have in common: backbone, weights, device, cache and whatever
-        a regime does not set. Its own `augment` goes before that of the table. For an
-        ImageRegressor a ridge regression (`RidgeCV`) stands for the SVM.
+        a regime does not set. Its own `augment` goes before that of the table; rates
+        that a regime sets follow its `optimizer`. For an ImageRegressor a ridge
+        regression (`RidgeCV`) stands for the SVM.
     n_samples : int
         Number of training images.
     similarity : {"similar", "different"}
@@ -102,7 +104,8 @@ def recommend_regime(estimator, n_samples, similarity) -> list[Recommendation]:
     Raises
     ------
     ValueError
-        If an argument is not valid, or there is no backbone of that name.
+        If an argument is not valid, or the backbone is unknown whose earlier layer a
+        regime takes.
 
     See Also
     --------
@@ -147,8 +150,9 @@ def _choices(
     linear = "linear SVM" if is_classifier(estimator) else "ridge regression"
     rest: dict[str, Any] = {"augment": "standard", "warmup_epochs": 1}
     if n_samples >= SMALL and different:
+        lr = Optimizer.of(estimator.optimizer).default_lr
         rest |= {"trainable": "all", "optimizer__max_grad_norm": 1.0}
-        rates: Any = {"lr": 1e-2, "backbone_lr": 1e-3, "schedule": "cosine"}
+        rates: Any = {"lr": lr, "backbone_lr": lr / 10, "schedule": "cosine"}
         yield (
             "warm-up, then everything at a higher rate",
             network(estimator, max_epochs=15, **rest, **rates),
@@ -158,9 +162,10 @@ def _choices(
         )
         if n_samples >= VERY_LARGE:
             rest |= {"weights": None, "warmup_epochs": 0, "schedule": "one_cycle"}
+            rest |= {"lr": 5 * lr, "backbone_lr": None}  # the head's
             yield (
                 "everything, from random weights",
-                network(estimator, max_epochs=60, lr=5e-2, **rest),
+                network(estimator, max_epochs=60, **rest),
                 "With so many images random weights can end as well as pretrained "
                 "ones, after several times the epochs; nothing of the old task is left "
                 "in them.",
@@ -169,7 +174,7 @@ def _choices(
         rest |= {"max_epochs": 10, "schedule": "cosine"}
         yield (
             "warm-up, then everything",
-            network(estimator, trainable="all", **rest),
+            network(estimator, trainable="all", backbone_lr=None, **rest),
             "Enough images to train everything without overfitting; weights that are "
             "nearly right need small steps, so the backbone has a hundredth of the "
             "head's rate.",

@@ -68,6 +68,20 @@ def test_the_four_corners_of_the_table():
     assert higher.lr / 100 < higher.backbone_lr < higher.lr
 
 
+@pytest.mark.parametrize(("optimizer", "lr"), [("momentum", 1e-2), ("adamw", 1e-3)])
+def test_rates_are_what_the_reasons_say_whatever_the_estimator_had(optimizer, lr):
+    own = {"optimizer": optimizer, "lr": 0.3, "backbone_lr": 0.2}
+    everything = recommended(20_000, "similar", **own)[0]
+    assert "a hundredth of the head's rate" in everything.reason
+    assert everything.estimator.backbone_lr is None  # lr / 100
+    higher, scratch = recommended(100_000, "different", **own)
+    assert "a tenth of the head's rate" in higher.reason
+    rates = (higher.estimator.lr, higher.estimator.backbone_lr)
+    assert rates == pytest.approx((lr, lr / 10))
+    assert scratch.estimator.lr == pytest.approx(5 * lr)
+    assert scratch.estimator.backbone_lr is None  # lr: its weights are random
+
+
 def test_random_weights_come_only_with_very_many_different_images():
     scratch = [
         (n, s)
