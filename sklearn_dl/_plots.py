@@ -23,12 +23,12 @@ _AT_MOST_1 = ("R²", "r2", "d2_", "explained_variance", "matthews_corrcoef")
 
 
 def limits_of(score: str, values: Any) -> tuple[float, float]:
-    """Return the lowest and the highest value that a score of this name can have.
+    """Return the lowest and the highest value of a score of this name, or of a loss.
 
     Values beyond them tell of another score of that name, such as percentages.
     """
     low, high = -np.inf, 1.0 if score.startswith((*_SHARES, *_AT_MOST_1)) else np.inf
-    if score.startswith(_SHARES):
+    if score.startswith((*_SHARES, "loss")):
         low = 0.0
     elif score.startswith("neg_"):
         high = 0.0

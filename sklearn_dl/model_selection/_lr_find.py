@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, validate_params
 
-from sklearn_dl._plots import BLUE, VERMILLION, import_pyplot
+from sklearn_dl._plots import BLUE, VERMILLION, end_at, import_pyplot, limits_of
 from sklearn_dl.model_selection._regimes import NETWORKS
 from sklearn_dl.training import BatchLosses, Optimizer
 
@@ -106,6 +106,7 @@ class LearningRateFinder:
             low, high = finite.min(), max(finite[0], np.median(finite))
             margin = 0.5 * (high - low) or 0.5
             ax.set_ylim(low - margin, high + margin)
+            end_at(ax, "y", limits_of("loss", self.losses_))
         ax.set(xscale="log", xlabel="Learning rate of the head", ylabel="Training loss")
         ax.legend()
         self.ax_, self.figure_ = ax, ax.figure

@@ -278,6 +278,7 @@ def test_plot_marks_the_minimum_where_the_running_mean_has_it():
     tenth = finder.suggestions_["minimum"]
     np.testing.assert_array_equal(drawn[f"minimum / 10: {tenth:.2g}"][:, 0], tenth)
     assert tenth == pytest.approx(lowest[0] / 10)
+    assert -0.1 < ax.get_ylim()[0] < 0  # no loss is below 0
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):
