@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from sklearn_dl._classifier import ImageClassifier
     from sklearn_dl._extraction import FeatureCache
     from sklearn_dl._features import ImageFeatureExtractor, make_feature_classifier
+    from sklearn_dl._linear import FeatureScaler, FeatureSVC
     from sklearn_dl._regressor import ImageRegressor
     from sklearn_dl.backbones import list_backbones
 
 __all__ = [
     "FeatureCache",
+    "FeatureSVC",
+    "FeatureScaler",
     "ImageClassifier",
     "ImageFeatureExtractor",
     "ImageRegressor",
@@ -43,6 +46,8 @@ __getattr__, __dir__ = lazy(
     __name__,
     {
         "FeatureCache": "sklearn_dl._extraction",
+        "FeatureSVC": "sklearn_dl._linear",
+        "FeatureScaler": "sklearn_dl._linear",
         "ImageClassifier": "sklearn_dl._classifier",
         "ImageFeatureExtractor": "sklearn_dl._features",
         "ImageRegressor": "sklearn_dl._regressor",

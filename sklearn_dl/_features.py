@@ -1,7 +1,6 @@
 """Features of images from a frozen backbone, and an SVM on them."""
 
 import copy
-from numbers import Integral
 
 from sklearn.base import (
     BaseEstimator,
@@ -276,8 +275,7 @@ def make_feature_classifier(
     Parameters
     ----------
     classifier : classifier or None, default=None
-        Any scikit-learn classifier. None takes ``LinearSVC(C=1e-3)``: features are
-        many and scaled, so a small C serves.
+        Any scikit-learn classifier. None takes `FeatureSVC`, a linear SVM.
     backbone, weights, layer, preprocessing, image_size, image_shape : object
         As in `ImageFeatureExtractor`.
     tta, batch_size, device, precision, cache : object
@@ -286,7 +284,7 @@ def make_feature_classifier(
         Whether to calibrate the classifier (Platt's sigmoid [1]_, 5 folds), so that
         the pipeline has ``predict_proba`` and soft voting takes it.
     random_state : int, RandomState instance or None, default=None
-        Seed of random weights, and of the SVM.
+        Seed of random weights.
     memory : str, joblib.Memory or None, default=None
         As in scikit-learn's ``Pipeline``. It keys on the paths, not on the images;
         `cache` does better.
@@ -296,7 +294,7 @@ def make_feature_classifier(
     Returns
     -------
     sklearn.pipeline.Pipeline
-        With steps ``"features"``, ``"scaler"`` and ``"classifier"``.
+        With steps ``"features"``, ``"scaler"`` (`FeatureScaler`) and ``"classifier"``.
 
     References
     ----------
@@ -319,12 +317,11 @@ def make_feature_classifier(
     # Who only wants features doesn't wait for these.
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import LinearSVC
+
+    from sklearn_dl._linear import FeatureScaler, FeatureSVC
 
     if classifier is None:
-        seed = random_state if isinstance(random_state, Integral) else None
-        classifier = LinearSVC(C=1e-3, random_state=seed)
+        classifier = FeatureSVC()
     if probability:
         classifier = CalibratedClassifierCV(classifier, ensemble=False)
     extractor = ImageFeatureExtractor(
@@ -344,7 +341,7 @@ def make_feature_classifier(
     )
     steps = [
         ("features", extractor),
-        ("scaler", StandardScaler()),
+        ("scaler", FeatureScaler()),
         ("classifier", classifier),
     ]
     return Pipeline(steps, memory=memory)

@@ -177,14 +177,14 @@ def compare_regimes(
     ...     model,
     ...     images,
     ...     ["dark"] * 4 + ["light"] * 4,
-    ...     regimes={"svm": {"classifier__C": [1e-3, 1e-2]}, "head": {"lr": [1e-2]}},
+    ...     regimes={"svm": {"classifier__C": [0.2, 2.0]}, "head": {"lr": [1e-2]}},
     ...     cv=2,
     ... )
     >>> result.leaderboard_.sort_index()[["regime", "parameters", "passes"]]
-      regime                parameters  passes
-    0    svm  {'classifier__C': 0.001}     2.0
-    1    svm   {'classifier__C': 0.01}     2.0
-    2   head              {'lr': 0.01}     2.0
+      regime              parameters  passes
+    0    svm  {'classifier__C': 0.2}     2.0
+    1    svm  {'classifier__C': 2.0}     2.0
+    2   head            {'lr': 0.01}     2.0
     >>> result.best_estimator_.predict(images[[0, 7]])
     array(['dark', 'light'], dtype='<U5')
     """

@@ -18,7 +18,7 @@ from sklearn_dl.model_selection._regimes import (
 )
 
 REGIMES = ("svm", "earlier", "head", "last", "all")
-_COSTS = [1e-4, 1e-3, 1e-2]
+_COSTS = [0.2, 2.0, 20.0]
 _RATES = [1e-3, 1e-2]
 
 
@@ -65,7 +65,7 @@ def regime_grid(
     regime         model                                           grid
     =============  ==============================================  =====================
     ``"svm"``      features, scaler, linear SVM; of a regressor    ``classifier__C``:
-                   `RidgeCV`, which chooses its penalty itself     1e-4, 1e-3, 1e-2
+                   `RidgeCV`, which chooses its penalty itself     0.2, 2, 20
     ``"earlier"``  the same on features of an earlier layer        the same
     ``"head"``     a head trained on the frozen backbone           ``lr``: 1e-3, 1e-2
     ``"last"``     2 epochs of the head, then the last 2 stages    ``lr``: 1e-3, 1e-2
@@ -121,7 +121,7 @@ def regime_grid(
     ...     ImageClassifier("resnet18"), {"svm": "svm", "all": {"lr": [3e-3]}}
     ... )
     >>> grid[0]["regime"], grid[0]["model__classifier__C"]
-    (['svm'], [0.0001, 0.001, 0.01])
+    (['svm'], [0.2, 2.0, 20.0])
     >>> grid[1]["model"][0].trainable, grid[1]["model__lr"]
     ('all', [0.003])
     >>> search = GridSearchCV(pipeline, grid, cv=5)

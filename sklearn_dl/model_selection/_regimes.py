@@ -10,12 +10,12 @@ import torch
 from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from torch import nn
 
 from sklearn_dl._classifier import ImageClassifier
 from sklearn_dl._features import ImageFeatureExtractor, make_feature_classifier
+from sklearn_dl._linear import FeatureScaler
 from sklearn_dl._regressor import ImageRegressor
 from sklearn_dl._runtime import seeded
 from sklearn_dl.backbones import load_backbone
@@ -230,7 +230,7 @@ def linear_model(estimator, layer: str | tuple[str, str] | None = None) -> Pipel
         model = make_feature_classifier(random_state=estimator.random_state)
         return model.set_params(features=extractor)
     ridge = RidgeCV(alphas=tuple(np.geomspace(1e0, 1e5, 6).tolist()))
-    scaler = ("scaler", StandardScaler())
+    scaler = ("scaler", FeatureScaler())
     return Pipeline([("features", extractor), scaler, ("regressor", ridge)])
 
 

@@ -27,8 +27,9 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
     Parameters
     ----------
     estimator : ImageClassifier, ImageRegressor or Pipeline
-        Fitted. A pipeline is of `ImageFeatureExtractor`, StandardScaler and LinearSVC,
-        LogisticRegression, RidgeClassifier, SGDClassifier or a linear regressor, as
+        Fitted. A pipeline is of `ImageFeatureExtractor`, `FeatureScaler` or
+        StandardScaler, and `FeatureSVC`, LinearSVC, LogisticRegression,
+        RidgeClassifier, SGDClassifier or a linear regressor, as
         `make_feature_classifier` builds it; also with ``probability=True``.
     path : str or path-like
         The file, such as ``"model.onnx"``. It is replaced as a whole.
@@ -49,8 +50,8 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
     Notes
     -----
     The input ``images`` is uint8 RGB of shape (n, height, width, 3), n free. The output
-    (n, k) is called ``probabilities``, ``scores`` (``loss="hinge"``; LinearSVC, whose k
-    is 1 for two classes) or ``targets``. The metadata have, under ``sklearn_dl``, a
+    (n, k) is called ``probabilities``, ``scores`` (``loss="hinge"``; an SVM, whose k is
+    1 for two classes) or ``targets``. The metadata have, under ``sklearn_dl``, a
     JSON of the classes and of the rule for resizing and cropping images.
 
     Examples

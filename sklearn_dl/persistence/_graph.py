@@ -25,7 +25,8 @@ from sklearn_dl.training import gives_margins
 
 TOLERANCE = 1e-4
 # scikit-learn's linear models that can be layers of a graph.
-_WITH_SCORES = ("LinearSVC", "RidgeClassifier", "SGDClassifier")
+_SCALERS = ("StandardScaler", "FeatureScaler")
+_WITH_SCORES = ("LinearSVC", "FeatureSVC", "RidgeClassifier", "SGDClassifier")
 _REGRESSORS = ("LinearRegression", "LinearSVR", "Ridge", "SGDRegressor")
 _METHODS = {"probabilities": "predict_proba", "scores": "decision_function"}
 _KINDS = {"multiclass": "classes", "multilabel-indicator": "labels"}
@@ -262,15 +263,15 @@ class _Platt(_Fixed):
 def _linear_layers(steps: list[Any]) -> tuple[nn.Module, str]:
     """Return the steps of a pipeline after the features as layers, and their output.
 
-    The steps are StandardScaler, any number of times, and a linear model; the output is
+    The steps are scalers, any number of them, and a linear model; the output is
     one of "probabilities", "scores" and "targets".
     """
     *scalers, last = [step for step in steps if step not in ("passthrough", None)]
     center: Any = 0.0
     scale: Any = 1.0  # of all scalers together: (x - center) / scale
     for scaler in scalers:
-        if type(scaler).__name__ != "StandardScaler":
-            raise _cannot(scaler, "before the last step only StandardScaler can be")
+        if type(scaler).__name__ not in _SCALERS:
+            raise _cannot(scaler, f"before the last step can be {_SCALERS}")
         center = center + scale * (scaler.mean_ if scaler.with_mean else 0.0)
         scale = scale * (scaler.scale_ if scaler.with_std else 1.0)
 

@@ -14,7 +14,8 @@ from sklearn_dl.persistence._errors import ModelFileError
 
 # Ours, and those of scikit-learn that are no estimators but parts of fitted ones.
 _CLASSES = {
-    "sklearn_dl": "FeatureCache ImageClassifier ImageFeatureExtractor ImageRegressor",
+    "sklearn_dl": "FeatureCache FeatureSVC FeatureScaler ImageClassifier "
+    "ImageFeatureExtractor ImageRegressor",
     "sklearn_dl._targets": "ClassTargets ContinuousTargets LabelTargets",
     "sklearn_dl.augmentation": "Augment",
     "sklearn_dl.backbones": "CallablePreprocessing",

@@ -36,7 +36,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 
-from sklearn_dl import make_feature_classifier
+from sklearn_dl import FeatureScaler, make_feature_classifier
 
 # For brightness as a number.
 LONGER = {**EASY, "max_epochs": 40}
@@ -325,7 +325,7 @@ def test_make_feature_classifier_takes_any_classifier(data):
     assert model.predict_proba(data[0]).shape == (24, 2)
     assert [name for name, _ in model.steps] == ["features", "scaler", "classifier"]
     F = extractor().fit_transform(data[0])
-    by_hand = make_pipeline(StandardScaler(), LogisticRegression()).fit(F, data[1])
+    by_hand = make_pipeline(FeatureScaler(), LogisticRegression()).fit(F, data[1])
     np.testing.assert_allclose(
         model.predict_proba(data[0]), by_hand.predict_proba(F), atol=1e-6
     )

@@ -75,7 +75,7 @@ def test_features_come_from_extractors_regressors_and_pipelines():
     pipeline = make_feature_classifier(**SMALL).fit(X, y)
     found, name = features_of(pipeline, X)
     np.testing.assert_array_equal(found, pipeline[:-1].transform(X))
-    assert name == "features before LinearSVC"
+    assert name == "features before FeatureSVC"
     with pytest.raises(TypeError, match="KNeighborsClassifier makes no features"):
         features_of(KNeighborsClassifier(), X)
 

@@ -179,12 +179,12 @@ def test_a_comparison_hands_all_parameters_on(data):
 
 def test_the_leaderboard_is_that_of_a_grid_search_by_hand(data):
     svm, head = make_feature_classifier(**SMALL), ImageClassifier(**SMALL, max_epochs=2)
-    regimes = {"svm": {"classifier__C": [1e-4, 1e-2]}, "head": {"lr": [1e-3, 1e-2]}}
+    regimes = {"svm": {"classifier__C": [0.2, 20]}, "head": {"lr": [1e-3, 1e-2]}}
     result = compare_regimes(head, *data, regimes=regimes, cv=2)
     by_hand = GridSearchCV(
         Pipeline([("model", svm)]),
         [
-            {"model": [svm], "model__classifier__C": [1e-4, 1e-2]},
+            {"model": [svm], "model__classifier__C": [0.2, 20]},
             {"model": [head], "model__lr": [1e-3, 1e-2]},
         ],
         cv=FOLDS,
@@ -201,7 +201,7 @@ def test_the_leaderboard_is_that_of_a_grid_search_by_hand(data):
     np.testing.assert_array_equal(in_order["rank"], expected["rank_test_score"])
     assert in_order["regime"].tolist() == ["svm", "svm", "head", "head"]
     assert in_order["parameters"].tolist() == [
-        *({"classifier__C": 1e-4}, {"classifier__C": 1e-2}),
+        *({"classifier__C": 0.2}, {"classifier__C": 20}),
         *({"lr": 1e-3}, {"lr": 1e-2}),
     ]
     results = result.search_.cv_results_

@@ -28,7 +28,7 @@ LAYERS = [
     ("backbones", "datasets"),
     ("_images",),
     ("_runtime",),
-    ("_files", "_lazy", "_plots"),
+    ("_files", "_lazy", "_linear", "_plots"),
 ]
 MODULES = shape.modules(PACKAGE)
 
