@@ -118,7 +118,7 @@ class FeatureSVC(LinearSVC):
     C : float, default=2.0
         Weight of the loss against the penalty, where rows have a mean squared norm of
         1.
-    intercept_scaling : float, default=0.05
+    intercept_scaling : float, default=0.03
         Value of the constant feature of those rows, whose coefficient is the intercept.
     class_weight : dict, "balanced" or None, default=None
         Factors of C by class, for its rows in the problems of all classes.
@@ -162,7 +162,7 @@ class FeatureSVC(LinearSVC):
         self,
         C=2.0,
         *,
-        intercept_scaling=0.05,
+        intercept_scaling=0.03,
         class_weight=None,
         tol=1e-4,
         max_iter=1000,
