@@ -1,7 +1,5 @@
 """Features of images from a frozen backbone, and an SVM on them."""
 
-import copy
-
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -18,7 +16,7 @@ from sklearn_dl._parameters import (
 )
 from sklearn_dl._runtime import draw_seed
 from sklearn_dl.augmentation import resolve_views
-from sklearn_dl.backbones import Backbone
+from sklearn_dl.backbones import Backbone, handed_out
 
 
 class ImageFeatureExtractor(
@@ -195,14 +193,11 @@ class ImageFeatureExtractor(
     def backbone_(self) -> Backbone:
         """The network, a ``torch.nn.Module``.
 
-        What you change in it is this extractor's own, and seen by its features.
+        What you change in its layers is this extractor's own, and seen by its features.
         Once it was asked for, each call looks at all its weights, until the next fit.
         """
         check_is_fitted(self)
-        if self._backbone.shared:
-            self._backbone = copy.deepcopy(self._backbone)
-        self._backbone.unsettle()
-        return self._backbone
+        return handed_out(self, "_backbone")
 
     def transform(self, X):
         """Return the features of images.

@@ -34,7 +34,7 @@ from sklearn_dl._runtime import (
 )
 from sklearn_dl._targets import Targets, ValidationScorer
 from sklearn_dl.augmentation import resolve_augment, resolve_views
-from sklearn_dl.backbones import Backbone
+from sklearn_dl.backbones import Backbone, handed_out
 from sklearn_dl.training import (
     AugmentedView,
     BackboneWithHead,
@@ -382,15 +382,13 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
     def module_(self) -> BackboneWithHead:
         """The network, a ``torch.nn.Module``.
 
-        What you change in it is this estimator's own, and seen by its predictions.
-        Once it was asked for, each call looks at all its weights, until the next fit.
+        What you change in its layers is this estimator's own, and seen by its
+        predictions; they call ``backbone`` and ``head`` apart. Once it was asked for,
+        each call looks at all its weights, until the next fit.
         """
         check_is_fitted(self)
-        network = self._network
-        if network.backbone.shared:
-            network.backbone = copy.deepcopy(network.backbone)
-        network.backbone.unsettle()
-        return network
+        handed_out(self._network, "backbone")
+        return self._network
 
     def __getstate__(self):
         state = super().__getstate__()

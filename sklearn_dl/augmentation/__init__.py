@@ -18,7 +18,6 @@ from sklearn_dl.augmentation._images import to_pixels as to_pixels
 from sklearn_dl.augmentation._mix import Mixing as Mixing
 from sklearn_dl.augmentation._presets import AUGMENTATIONS, PRESETS, Augment
 from sklearn_dl.augmentation._presets import resolve_augment as resolve_augment
-from sklearn_dl.augmentation._views import Views as Views
 from sklearn_dl.augmentation._views import resolve_views as resolve_views
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ and the :class:`Preprocessing` its weights were trained with.
 from sklearn_dl.backbones._backbone import Backbone
 from sklearn_dl.backbones._backbone import digest_architecture as digest_architecture
 from sklearn_dl.backbones._backbone import digest_weights as digest_weights
+from sklearn_dl.backbones._backbone import handed_out as handed_out
 from sklearn_dl.backbones._backbone import images_seen as images_seen
 from sklearn_dl.backbones._backbone import named_tensors as named_tensors
 from sklearn_dl.backbones._backbone import place as place
 from sklearn_dl.backbones._cut import find_head as find_head
 from sklearn_dl.backbones._cut import find_layers
 from sklearn_dl.backbones._load import assemble_torchvision as assemble_torchvision
-from sklearn_dl.backbones._load import forget_shared as forget_shared
 from sklearn_dl.backbones._load import input_size as input_size
 from sklearn_dl.backbones._load import load_backbone
 from sklearn_dl.backbones._load import share as share

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sklearn_dl._runtime import fingerprint_text, package_versions
-from sklearn_dl.backbones._cut import Layer, pool, run, split_layer
+from sklearn_dl.backbones._cut import Layer, pool, run, split_layer, stop_here
 from sklearn_dl.backbones._fold import ONCE, Pairs, foldable, inference_form
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
 from sklearn_dl.backbones._zoo import unknown_name
@@ -39,13 +39,19 @@ def images_seen() -> int:
 class Kept:
     """What is known of a network that nobody writes to, for all that hold it."""
 
-    def __init__(self, settled: bool = False, shared: bool = False):
-        self.clear(settled, shared)
+    def __init__(
+        self, settled: bool = False, shared: bool = False, handed: str | None = None
+    ):
+        self.clear(settled, shared, handed)
 
-    def clear(self, settled: bool, shared: bool = False) -> None:
+    def clear(
+        self, settled: bool, shared: bool = False, handed: str | None = None
+    ) -> None:
         """Forget all: the network was written to, or moved."""
         self.settled = settled
         self.shared = shared  # others may hold it: it must stay settled
+        self.handed = handed  # identity of what was handed out, for `as_it_is`
+        self.unchanged: Kept | None = None  # of the network while it has that identity
         self.network: nn.Module | None = None  # where `shared_backbone` gives it
         self.n_bytes = 0  # of that one with its forms
         # The attributes of backbones around it, by what they were asked for by.
@@ -57,7 +63,7 @@ class Kept:
 
     def __reduce__(self):
         # A copy of the network is another one; from one file all get the same.
-        return Kept, (self.settled, self.shared)
+        return Kept, (self.settled, self.shared, self.handed)
 
 
 class Backbone(nn.Module):
@@ -150,11 +156,10 @@ class Backbone(nn.Module):
             dtype = torch.get_autocast_dtype(device.type)
         if (device, dtype) in forms:
             return forms[device, dtype]
-        packages = packages_of(self.module)
-        if not packages <= _KNOWN_CODE:
+        if not _is_known(self.module):
             return self.module
         # timm's blocks may leave autocast, where weights must be float32.
-        cast = dtype != x.dtype and "timm" not in packages
+        cast = dtype != x.dtype and "timm" not in packages_of(self.module)
         with ONCE.lock:
             if (device, dtype) not in forms:
                 pairs = _pairs(self._architecture(), self.module)
@@ -202,13 +207,18 @@ class Backbone(nn.Module):
         self._kept.clear(settled=False)
 
     def as_it_is(self) -> "Backbone":
-        """Return a settled backbone around the same network, to predict with at once.
+        """Return what to predict with at once.
 
-        What is written to the network later, it may not see.
+        That is a settled backbone around a network that was handed out, while it is
+        what it was then.
         """
-        if self._kept.settled:
+        kept = self._kept
+        if kept.handed is None or self.identity() != kept.handed:
             return self
-        return around(self.eval().module, Kept(settled=True), vars(self))
+        if kept.unchanged is None:
+            kept.unchanged = Kept(settled=True)
+            kept.unchanged.identity = kept.handed
+        return around(self.eval().module, kept.unchanged, vars(self))
 
     def __deepcopy__(self, memo):
         memo[id(self)] = copied = Backbone.__new__(Backbone)
@@ -316,8 +326,8 @@ class Backbone(nn.Module):
         code of classes of your own, the hooks the network came with), the layer, the
         pooling, and all parameters and buffers with their dtypes; not the
         preprocessing. It is the same on every device and in every process. A settled
-        backbone keeps it, unless it has code of classes beyond torch, torchvision and
-        timm, which may read what changes.
+        backbone keeps it, unless it has code beyond torch, torchvision and timm
+        (classes, hooks, a ``forward`` of its own), which may read what changes.
 
         Returns
         -------
@@ -336,6 +346,8 @@ class Backbone(nn.Module):
         identity = self._kept.identity
         if identity is None:
             text = f"{self._architecture()} {digest_weights(self.module)}"
+            if named_tensors(added := _added(self)):
+                text += digest_weights(added)
             identity = hashlib.sha256(text.encode()).hexdigest()
             if self._kept.architecture is not None:
                 self._kept.identity = identity
@@ -345,7 +357,7 @@ class Backbone(nn.Module):
         known = self._kept.architecture
         if known is None:
             known = digest_architecture(self)
-            if self._kept.settled and packages_of(self.module) <= _KNOWN_CODE:
+            if self._kept.settled and _is_known(self.module):
                 self._kept.architecture = known
         return known
 
@@ -393,6 +405,42 @@ def around(network: nn.Module, kept: Kept, attributes: dict[str, Any]) -> Backbo
     shell = object.__new__(Backbone)
     vars(shell).update(attributes, _modules={"module": network}, _kept=kept)
     return shell
+
+
+def handed_out(holder: Any, name: str) -> Backbone:
+    """Return the backbone that an object has, for somebody who may write to it.
+
+    In place of a shared one the object gets a copy.
+    """
+    with ONCE.lock:
+        backbone = getattr(holder, name)
+        if backbone.shared:
+            backbone = copy.deepcopy(backbone)
+            setattr(holder, name, backbone)
+        if backbone.settled:
+            backbone.identity()
+            backbone._kept.clear(settled=False, handed=backbone._kept.identity)
+    return backbone
+
+
+def _added(backbone: Backbone) -> nn.Module:
+    """Return what somebody gave a backbone beside its network."""
+    rest = object.__new__(nn.Module)
+    modules = {k: v for k, v in backbone._modules.items() if k != "module"}
+    vars(rest).update(vars(backbone), _modules=modules)
+    return rest
+
+
+def _hooks(part: nn.Module) -> list[Any]:
+    return [*part._forward_pre_hooks.values(), *part._forward_hooks.values()]
+
+
+def _is_known(network: nn.Module) -> bool:
+    """Tell whether no code runs in a network but what depends on its tensors alone."""
+    hooks = [hook for part in network.modules() for hook in _hooks(part)]
+    ours = all(hook is stop_here for hook in hooks)
+    own = any("forward" in vars(part) for part in network.modules())
+    return ours and not own and packages_of(network) <= _KNOWN_CODE
 
 
 def _steps(preprocessing: Any) -> list[type]:
@@ -446,17 +494,16 @@ def digest_weights(network: nn.Module) -> str:
 
 def digest_architecture(backbone: Backbone) -> str:
     """Return the digest of the modules of a backbone, and of where they are cut."""
+    added = _added(backbone)
     modules = [*backbone.module.named_modules(remove_duplicate=False)]
+    modules += [(f"+{name}", part) for name, part in added.named_modules() if name]
     parts = [
         (name, type(part), {k: v for k, v in vars(part).items() if k not in _INTERNAL})
         for name, part in modules
     ]
-    hooks = [
-        (name, hook)
-        for name, part in modules
-        for found in (part._forward_pre_hooks, part._forward_hooks)
-        for hook in found.values()
-    ]
+    if "forward" in vars(added):
+        parts.append(("+", Backbone, {"forward": vars(added)["forward"]}))
+    hooks = [(name, h) for name, part in [*modules, ("+", added)] for h in _hooks(part)]
     point = *split_layer(backbone.layer), backbone._channels_last
     versions = package_versions([type(part) for _, part in modules])
     text = fingerprint_text([point, parts, hooks, versions])

@@ -66,7 +66,8 @@ class Reached(Exception):
         self.output = output
 
 
-def _stop_here(module, inputs, output):
+def stop_here(module, inputs, output):
+    """Leave the forward of the network: the hook of the layer it is cut at."""
     raise Reached(output)
 
 
@@ -181,7 +182,7 @@ def tap(module: nn.Module, layer: str) -> str:
     names = find_layers(module)
     if layer not in names:
         raise ValueError(unknown_name("layer", layer, names))
-    module.get_submodule(layer).register_forward_hook(_stop_here)
+    module.get_submodule(layer).register_forward_hook(stop_here)
     return layer
 
 

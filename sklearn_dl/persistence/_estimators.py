@@ -160,9 +160,7 @@ def _describe_backbone(
 
 def _is_of(backbone: Backbone, name: str, weights: Any) -> bool:
     """Tell whether a frozen backbone has the tensors of its weights still."""
-    if backbone.settled:
-        return True
-    try:  # somebody was given it to change
+    try:
         unchanged = shared_backbone(
             name,
             weights,

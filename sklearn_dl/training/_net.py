@@ -245,8 +245,9 @@ class EstimatorNet(NeuralNet):
             self.initialize_optimizer()
         backbone = self.module_.backbone
         if not (backbone.trains or backbone.shared):
-            backbone.unsettle()  # a callback may have written to it
-            backbone.settle()
+            backbone.unsettle()  # a callback may write to it
+            if all(leaves_alone(callback) for _, callback in self.callbacks_):
+                backbone.settle()
         epoch = len(self.history)
         for rows in (dataset_train, dataset_valid):
             if rows is not None:
@@ -526,7 +527,7 @@ class EstimatorNet(NeuralNet):
         """Return the names of the parameters in each of the optimiser's groups."""
         names = {id(p): name for name, p in self.module_.named_parameters()}
         groups = self.optimizer_.param_groups
-        return [[names[id(p)] for p in group["params"]] for group in groups]
+        return [[names.get(id(p), "") for p in group["params"]] for group in groups]
 
     def forget_training(self) -> None:
         """Drop what a training that goes on later doesn't need: data, callbacks."""

@@ -8,7 +8,8 @@ from PIL import Image
 from torchvision.transforms import functional as F
 from torchvision.transforms import v2
 
-from sklearn_dl.augmentation import Views, resolve_augment, resolve_views
+from sklearn_dl.augmentation import resolve_augment, resolve_views
+from sklearn_dl.augmentation._views import Views
 from sklearn_dl.backbones import CallablePreprocessing, Preprocessing
 
 COLOURS = {"mean": (0.5,) * 3, "std": (0.2,) * 3}

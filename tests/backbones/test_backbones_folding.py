@@ -17,11 +17,11 @@ from sklearn_dl import ImageClassifier, ImageFeatureExtractor
 from sklearn_dl.backbones import (
     _backbone,
     _fold,
-    forget_shared,
     load_backbone,
     shared_backbone,
 )
 from sklearn_dl.backbones._fold import foldable, inference_form
+from sklearn_dl.backbones._load import forget_shared
 from sklearn_dl.training import GradientMonitor, WeightAveraging
 
 NORMS = (nn.BatchNorm2d,)

@@ -23,7 +23,6 @@ from sklearn_dl.backbones import (
     Backbone,
     _backbone,
     _load,
-    forget_shared,
     images_seen,
     load_backbone,
     named_tensors,
@@ -31,6 +30,7 @@ from sklearn_dl.backbones import (
     share,
     shared_backbone,
 )
+from sklearn_dl.backbones._load import forget_shared
 
 SMALL = "shufflenet_v2_x0_5"
 SIZE = {"image_size": 32}

@@ -1,6 +1,8 @@
 """One frozen backbone for all: who may write to it has his own."""
 
+import copy
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -183,3 +185,129 @@ def test_settings_of_an_augmentation_that_is_not_there():
     assert made.transforms == Augment().transforms
     made = ImageClassifier().set_params(augment__mix="mixup").augment
     assert (made.transforms, made.mix) == (None, "mixup")
+
+
+def hook_on_a_layer(backbone):
+    backbone.module.classifier.register_forward_hook(lambda part, given, out: 3 * out)
+
+
+def hook_on_the_backbone(backbone):
+    backbone.register_forward_hook(lambda part, given, out: 3 * out)
+
+
+def forward_of_its_own(backbone):
+    plain = backbone.forward
+    backbone.forward = lambda x: 3 * plain(x)
+
+
+def parameter_of_its_own(backbone):
+    backbone.gain = torch.nn.Parameter(torch.tensor(3.0))
+    backbone.register_forward_hook(lambda part, given, out: out * part.gain)
+
+
+def layer_of_its_own(backbone):
+    backbone.last = torch.nn.Linear(backbone.n_features, backbone.n_features)
+    backbone.register_forward_hook(lambda part, given, out: part.last(out))
+
+
+CHANGES = [
+    hook_on_a_layer,
+    hook_on_the_backbone,
+    forward_of_its_own,
+    parameter_of_its_own,
+    layer_of_its_own,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_who_changes_a_backbone_gets_features_of_his_own(change):
+    options = {"backbone": "mobilenet_v3_small", "weights": "builtin"}
+    model = extractor(cache=FeatureCache(name="changes"), **options).fit(X)
+    before = model.transform(X)
+    change(model.backbone_)
+    changed = model.transform(X)
+    assert np.abs(changed - before).max() > 0.1
+    if change is not layer_of_its_own:
+        np.testing.assert_allclose(changed, 3 * before, rtol=1e-4, atol=1e-5)
+    other = extractor(cache=FeatureCache(name="changes"), **options).fit(X)
+    np.testing.assert_array_equal(other.transform(X), before)
+
+
+def test_a_hook_sees_tensors_and_once_removed_all_is_as_before():
+    model = extractor(cache=None, backbone="mobilenet_v3_small").fit(X)
+    before, seen = model.transform(X), []
+    part = model.backbone_.module.features[1]
+    handle = part.register_forward_hook(lambda part, given, out: seen.append(out))
+    for _ in range(2):
+        model.transform(X)
+    assert torch.cat(seen).shape[0] == 2 * len(X)
+    handle.remove()
+    np.testing.assert_array_equal(model.transform(X), before)
+
+
+def test_batch_norm_without_statistics_is_computed_as_it_is():
+    model = extractor(cache=None, backbone="mobilenet_v3_small").fit(X)
+    norm = model.backbone_.module.features[0][1]
+    norm.running_mean = norm.running_var = None
+    assert np.isfinite(model.transform(X)).all()
+
+
+def test_what_a_hook_reads_may_change():
+    factor = [1.0]
+
+    def build():
+        network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        network.register_forward_hook(lambda part, given, out: factor[0] * out)
+        return network
+
+    model = ImageFeatureExtractor(build, weights=None, image_size=32).fit(X)
+    before = model.transform(X)
+    factor[0] = 5.0
+    np.testing.assert_allclose(model.transform(X), 5 * before, rtol=1e-6)
+
+
+class Doubles(Callback):
+    """Writes to a frozen backbone within an epoch, and looks at its output."""
+
+    def on_batch_end(self, net, batch=None, training=False, **kwargs):
+        if training:
+            doubled(net.module_)
+            x = torch.rand(2, 3, 32, 32)
+            backbone = net.module_.backbone.eval()
+            with torch.no_grad():
+                self.got_, self.wanted_ = backbone(x), backbone.module(x)
+
+
+def test_what_a_callback_writes_in_an_epoch_is_seen_at_once():
+    doubles = Doubles()
+    options = {"backbone": "mobilenet_v3_small", "augment": "light", "max_epochs": 1}
+    classifier(callbacks=[doubles], batch_size=8, **options).fit(X, Y)
+    torch.testing.assert_close(doubles.got_, doubles.wanted_)
+
+
+def test_all_threads_are_handed_the_same_network():
+    model = extractor().fit(X)
+    found, start = [], threading.Barrier(4, timeout=30)
+
+    def read():
+        start.wait()
+        found.append(model.backbone_)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [backbone is model.backbone_ for backbone in found] == [True] * 4
+
+
+@pytest.mark.parametrize("part", ["head", "stage"])
+def test_a_training_goes_on_with_a_part_that_was_replaced(part):
+    model = classifier(trainable="all", warm_start=True).fit(X, Y)
+    if part == "head":
+        model.module_.head = torch.nn.Linear(model.module_.backbone.n_features, 2)
+    else:
+        features = model.module_.backbone.module.features
+        features[0] = copy.deepcopy(features[0])
+    n_epochs = len(model.history_)
+    assert len(model.fit(X, Y).history_) > n_epochs

@@ -36,7 +36,7 @@ from sklearn.svm import LinearSVC
 from skorch.callbacks import Callback
 
 from sklearn_dl import ImageClassifier
-from sklearn_dl.backbones import forget_shared
+from sklearn_dl.backbones._load import forget_shared
 from sklearn_dl.persistence import ModelFileError, export_state_dict, load, save
 
 
@@ -250,6 +250,17 @@ def test_backbones_by_reference_are_found_again(weights, tmp_path):
     export_state_dict(extractor(random_state=1).fit(X), other)
     with pytest.raises(ModelFileError, match="their digest differs"):
         load(path, weights=other)
+
+
+def test_a_backbone_that_was_trained_before_it_was_frozen_is_stored_whole(
+    weights, tmp_path
+):
+    path = tmp_path / "model"
+    model = classifier(weights=str(weights), trainable="all", warm_start=True)
+    model.fit(X, Y).set_params(trainable="head").fit(X, Y)
+    for _ in range(2):  # what was loaded is settled, and has other weights still
+        save(model, path, backbones="reference")
+        assert_same_outputs(model, model := load(path))
 
 
 def test_what_can_not_be_referred_to_is_stored_whole(weights, tmp_path):
