@@ -2,12 +2,16 @@
 
     python examples/benchmarks/memory.py --sizes 1000 20000
     python examples/benchmarks/memory.py --fits 300
+    python examples/benchmarks/memory.py --rows 20000
 
 Each size runs in a process of its own over distinct JPEG files, without a cache; the
 peak of its resident memory, less the features it returns, should not grow with the
 number. With `--fits`, one process fits heads on random backbones of ever new seeds,
 without a cache: its resident memory should not grow once the bound of the backbones
-that are kept is reached.
+that are kept is reached. With `--rows`, the linear part of the default pipeline is
+fitted on so many rows of 1,280 float32 features, and that of scikit-learn beside it,
+each in a process of its own: how far the peak of its resident memory rises over what
+the features take.
 """
 
 import resource
@@ -29,9 +33,14 @@ def main() -> None:
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--pixels", type=int, default=320, help="side of the images")
     parser.add_argument("--fits", type=int, help="measure so many fits instead")
+    parser.add_argument("--rows", type=int, help="measure linear models instead")
     parser.add_argument("--package", type=Path, help="the folder that holds sklearn_dl")
     parser.add_argument("--measure", type=Path, help=harness.argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.contender:
+        return print(memory_of_a_fit(args.contender, args.rows))
+    if args.rows:
+        return linear_models(args)
     if args.measure:
         return measure(args.measure, args.sizes[0], args.backbone)
     if args.package is not None:
@@ -69,6 +78,43 @@ def after_fits(n: int, backbone: str) -> Iterator[list]:
         if (seed + 1) % max(1, n // 10) == 0:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             yield [seed + 1, f"{pages * resource.getpagesize() / 1e6:.0f}"]
+
+
+def linear_models(args) -> None:
+    """Fit scaler and SVM of each kind, and print the table."""
+    rows = []
+    for name in ("FeatureScaler, FeatureSVC", "StandardScaler, LinearSVC"):
+        command = [sys.executable, __file__, "--contender", name]
+        command += ["--rows", str(args.rows)]
+        rows.append([name, subprocess.check_output(command, text=True).strip()])
+    header = ["scaler and classifier", "added memory over that of the features"]
+    title = f"Memory of a fit on {args.rows} x 1280 features of ten classes"
+    harness.table(title, header, rows, args.output)
+
+
+def memory_of_a_fit(name: str, n: int) -> str:
+    """Return what a fit adds to the resident memory, over that of its features."""
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    from sklearn_dl import FeatureScaler, FeatureSVC
+
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 10, n)
+    features = np.empty((n, 1280), np.float32)
+    means = rng.standard_normal((10, 1280), dtype=np.float32) * 0.15
+    for start in range(0, n, 4096):
+        part = features[start : start + 4096]
+        rng.standard_normal(dtype=np.float32, out=part)
+        part += means[y[start : start + 4096]]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    ours = name.startswith("FeatureScaler")
+    scaler = FeatureScaler() if ours else StandardScaler()
+    svm = FeatureSVC() if ours else LinearSVC(C=1e-3, max_iter=10)
+    make_pipeline(scaler, svm).fit(features, y)
+    added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return f"{added * 1024 / features.nbytes:.2f}"
 
 
 def write_images(folder: Path, n: int, side: int) -> None:
