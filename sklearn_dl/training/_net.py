@@ -556,7 +556,7 @@ class EstimatorNet(NeuralNet):
 # What the estimators set, and by which of their parameters where the name differs.
 _OURS = {
     *("batch_size", "callbacks", "criterion", "dataset", "device", "lr", "max_epochs"),
-    *("dtype", "module", "optimizer", "recipe", "train_split"),
+    *("dtype", "module", "optimizer", "preprocessing", "recipe", "train_split"),
     *("optimizer__lr", "optimizer__weight_decay"),
 }
 _OURS_BY_NAME = {
