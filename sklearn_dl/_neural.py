@@ -421,7 +421,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         options: dict[str, Any] = {"description": "predictions", "views": views}
         if network.backbone.trains:
             return run_network(
-                network,
+                network.as_it_is(),
                 source,
                 self.preprocessing_,
                 execution,

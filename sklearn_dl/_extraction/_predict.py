@@ -53,7 +53,7 @@ Bar = Callable[[int], object]
 
 
 def run_network(
-    network: Any,
+    network: torch.nn.Module,
     source: ImageSource,
     preprocessing,
     execution: Execution,
@@ -69,7 +69,7 @@ def run_network(
     `views` several of each image are taken; `combine` maps the outputs of a batch, (b,
     [n_views,] n_outputs), to one row each. None takes the mean over the views.
     """
-    forward = Forward(network.as_it_is(), preprocessing, execution, views)
+    forward = Forward(network, preprocessing, execution, views)
     combine = combine or (_mean if views is not None else torch.Tensor.contiguous)
     output = None
     with (

@@ -50,7 +50,8 @@ def _before_the_head(estimator: NeuralImageEstimator, X: Any) -> np.ndarray:
     views = resolve_views(estimator.tta, preprocessing, estimator.augment)
     options: dict[str, Any] = {"description": "features", "views": views}
     if backbone.trains:
-        return run_network(backbone, source, preprocessing, execution, **options)
+        network = backbone.as_it_is()
+        return run_network(network, source, preprocessing, execution, **options)
     return run_frozen(backbone, source, execution, cache=estimator.cache, **options)
 
 
