@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from sklearn_dl import _runtime as runtime
-from sklearn_dl._runtime._device import resolve_precision
 
 
 def test_auto_takes_the_cpu_where_there_is_nothing_else(monkeypatch):
@@ -43,7 +42,7 @@ def test_auto_precision_follows_the_hardware(monkeypatch, native, expected):
     monkeypatch.setattr(
         torch.cpu, "get_capabilities", lambda: capabilities, raising=False
     )
-    assert resolve_precision("auto", torch.device("cpu")) == expected
+    assert runtime.resolve_precision("auto", torch.device("cpu")) == expected
 
 
 def test_half_precision_computes_under_autocast():
