@@ -1,16 +1,22 @@
 """Scaler and linear SVM for few rows of many features, or for very many rows."""
 
+import warnings
 from numbers import Real
 from typing import ClassVar
 
 import numpy as np
 from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-from sklearn.utils import compute_class_weight, gen_batches
+from sklearn.utils import check_array, compute_class_weight, gen_batches
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import (
+    FLOAT_DTYPES,
+    _check_sample_weight,
+    validate_data,
+)
 
 _ROWS = 4096  # of one chunk
 
@@ -20,8 +26,9 @@ class FeatureScaler(StandardScaler):
 
     A deviation out of few rows is unsure, and one of next to nothing blows up what
     comes later. So each variance is drawn towards the mean of all, as if that had been
-    seen in `shrinkage` rows more. Rows are looked at in chunks, so that `fit` takes
-    next to no memory.
+    seen in `shrinkage` rows more. That is for features of one kind, such as a
+    backbone's; columns of different units need a ``StandardScaler``. Arrays are looked
+    at in chunks, without a copy.
 
     Parameters
     ----------
@@ -88,12 +95,15 @@ class FeatureScaler(StandardScaler):
             If X isn't a table of numbers, or has another number of columns than before.
         """
         parts = [X]
-        if isinstance(X, np.ndarray) and len(X) > _ROWS and sample_weight is None:
+        if isinstance(X, np.ndarray) and X.ndim == 2 and sample_weight is None:
+            options = {"dtype": FLOAT_DTYPES, "ensure_all_finite": "allow-nan"}
+            X = check_array(X, estimator=self, **options)  # all, or nothing is learned
             parts = [X[rows] for rows in gen_batches(len(X), _ROWS)]
         for part in parts:
             super().partial_fit(part, sample_weight=sample_weight)
-        prior = self.shrinkage * self.var_.mean()
-        var = self.n_samples_seen_ * self.var_ + prior
+        # Of a constant feature scale_ is 1, and the variance what rounding left of 0.
+        var = np.where(self.var_ < self.scale_**2 / 2, 0.0, self.var_)
+        var = self.n_samples_seen_ * var + self.shrinkage * np.nanmean(var)
         var /= self.n_samples_seen_ + self.shrinkage
         self.scale_ = np.sqrt(np.where(var == 0, 1.0, var))
         return self
@@ -119,9 +129,10 @@ class FeatureSVC(LinearSVC):
     class_weight : dict, "balanced" or None, default=None
         Factors of C by class, for its rows in the problems of all classes.
     tol : float, default=1e-4
-        Training ends where no slope of the objective is above it, per unit of C.
+        Training ends where no slope of the objective is above it, per unit of C, or
+        the objective falls no further in the precision of the features.
     max_iter : int, default=1000
-        Most iterations.
+        Most iterations; a ConvergenceWarning says that they were not enough.
 
     Attributes
     ----------
@@ -212,9 +223,11 @@ class FeatureSVC(LinearSVC):
         n_features, n_outputs = X.shape[1], sign.shape[1]
         norms = np.concatenate([(X[r] ** 2).sum(1) for r in gen_batches(len(X), _ROWS)])
         unit = np.sqrt(np.average(norms, weights=weight)) or 1.0
-        by_class = compute_class_weight(
-            self.class_weight, classes=self.classes_, y=y, sample_weight=sample_weight
-        )
+        with np.errstate(divide="ignore"):  # a class may have no weight at all
+            by_class = compute_class_weight(
+                self.class_weight, classes=self.classes_, y=y, sample_weight=weight
+            )
+        by_class[np.isinf(by_class)] = 0.0
         weight = (weight * by_class[index]).astype(X.dtype)[:, None]
         constant = self.intercept_scaling
 
@@ -235,10 +248,15 @@ class FeatureSVC(LinearSVC):
             return loss, slope.ravel()
 
         start = np.zeros((n_features + 1) * n_outputs)
-        options = {"maxiter": self.max_iter, "gtol": self.tol, "ftol": 0.0}
+        options = {"maxiter": self.max_iter, "gtol": self.tol}
+        options["ftol"] = float(np.finfo(X.dtype).eps)
         found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
         W = found.x.reshape(n_features + 1, n_outputs)
-        self.coef_ = np.ascontiguousarray(W[:-1].T) / unit
-        self.intercept_ = W[-1] * constant
+        if found.nit >= self.max_iter:
+            message = f"FeatureSVC did not converge in max_iter={self.max_iter}."
+            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        # In the dtype of X: predictions then copy no rows.
+        self.coef_ = (np.ascontiguousarray(W[:-1].T) / unit).astype(X.dtype)
+        self.intercept_ = (W[-1] * constant).astype(X.dtype)
         self.n_iter_ = found.nit
         return self

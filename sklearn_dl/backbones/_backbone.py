@@ -51,7 +51,6 @@ class Kept:
         self.settled = settled
         self.shared = shared  # others may hold it: it must stay settled
         self.handed = handed  # identity of what was handed out, for `as_it_is`
-        self.unchanged: Kept | None = None  # of the network while it has that identity
         self.network: nn.Module | None = None  # where `shared_backbone` gives it
         self.n_bytes = 0  # of that one with its forms
         # The attributes of backbones around it, by what they were asked for by.
@@ -207,18 +206,18 @@ class Backbone(nn.Module):
         self._kept.clear(settled=False)
 
     def as_it_is(self) -> "Backbone":
-        """Return what to predict with at once.
+        """Return what to predict with at once, of a network that was handed out.
 
-        That is a settled backbone around a network that was handed out, while it is
-        what it was then.
+        It is settled while that network is what it was then.
         """
-        kept = self._kept
-        if kept.handed is None or self.identity() != kept.handed:
+        handed = self._kept.handed
+        if handed is None:
             return self
-        if kept.unchanged is None:
-            kept.unchanged = Kept(settled=True)
-            kept.unchanged.identity = kept.handed
-        return around(self.eval().module, kept.unchanged, vars(self))
+        now = object.__new__(Backbone)
+        vars(now).update(vars(self.eval()), _kept=Kept())
+        now._kept.identity = self.identity()
+        now._kept.settled = now._kept.identity == handed
+        return now
 
     def __deepcopy__(self, memo):
         memo[id(self)] = copied = Backbone.__new__(Backbone)

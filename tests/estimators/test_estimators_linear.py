@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -112,11 +113,49 @@ def test_a_fit_copies_its_rows_once():
     model = make_pipeline(FeatureScaler(), FeatureSVC(max_iter=2))
     tracemalloc.start()
     try:
-        model.fit(X, y)
+        with pytest.warns(ConvergenceWarning):
+            model.fit(X, y)
         added = tracemalloc.get_traced_memory()[1] / X.nbytes
     finally:
         tracemalloc.stop()
     assert added < 1.3
+
+
+def test_a_class_without_weight_has_no_part():
+    X, y = rows(90, dtype=np.float64)
+    X = FeatureScaler().fit_transform(X)
+    known = y != 2
+    model = FeatureSVC(class_weight="balanced").fit(X, y, known.astype(float))
+    assert (model.predict(X[known]) == y[known]).mean() > 0.9
+    assert np.isfinite(model.coef_).all()
+
+
+def test_constant_features_of_many_rows_have_a_scale_of_one():
+    X, _ = rows(10_000, n_features=3, dtype=np.float64)
+    X[:, 0] = 0.1
+    scaler = FeatureScaler(shrinkage=0).fit(X)
+    np.testing.assert_allclose(scaler.scale_, StandardScaler().fit(X).scale_)
+    assert scaler.scale_[0] == 1
+
+
+def test_a_fit_that_fails_leaves_the_scaler_unfitted():
+    X, _ = rows(10_000, n_features=3)
+    X[-1, 0] = np.inf
+    scaler = FeatureScaler()
+    with pytest.raises(ValueError, match="infinity"):
+        scaler.fit(X)
+    assert not hasattr(scaler, "scale_")
+
+
+def test_too_few_iterations_are_said():
+    X, y = rows(100)
+    with pytest.warns(ConvergenceWarning, match="max_iter=2"):
+        FeatureSVC(max_iter=2).fit(X, y)
+
+
+def test_predictions_have_the_dtype_of_the_features():
+    X, y = rows(100)
+    assert FeatureSVC().fit(X, y).decision_function(X).dtype == np.float32
 
 
 def test_one_class_is_refused():

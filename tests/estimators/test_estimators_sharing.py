@@ -245,6 +245,20 @@ def test_a_hook_sees_tensors_and_once_removed_all_is_as_before():
     np.testing.assert_array_equal(model.transform(X), before)
 
 
+@pytest.mark.parametrize("name", ["module", "module.features", "module.features.4"])
+def test_a_part_is_computed_that_an_equal_one_was_replaced_by(name):
+    options = {"backbone": "mobilenet_v3_small", "weights": "builtin"}
+    model = extractor(cache=FeatureCache(name=f"replaced {name}"), **options).fit(X)
+    backbone = model.backbone_
+    before = model.transform(X[:1])
+    old = backbone.get_submodule(name)
+    backbone.set_submodule(name, copy.deepcopy(old))
+    for parameter in old.parameters():
+        parameter.data.mul_(1.5)
+    FeatureCache(name=f"replaced {name}").clear()
+    np.testing.assert_array_equal(model.transform(X[:1]), before)
+
+
 def test_batch_norm_without_statistics_is_computed_as_it_is():
     model = extractor(cache=None, backbone="mobilenet_v3_small").fit(X)
     norm = model.backbone_.module.features[0][1]
