@@ -110,13 +110,12 @@ class FeatureScaler(StandardScaler):
 
 
 class FeatureSVC(LinearSVC):
-    """Linear SVM that copies no rows, with an intercept that is held back.
+    """Linear SVM with a penalised intercept, fitted without a copy of its rows.
 
     It minimises what ``LinearSVC`` does, the squared hinge loss with an L2 penalty
     [1]_, one class against the rest, by L-BFGS in place of liblinear, on rows divided
     by the root of their mean squared norm: so `C` means the same for any number of
-    features.
-    The intercept is part of the penalty, all the more the smaller `intercept_scaling`:
+    features. The intercept is in the penalty, the more the smaller `intercept_scaling`:
     how often a class is among the training images counts for little among new ones.
 
     Parameters

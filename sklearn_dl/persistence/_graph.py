@@ -24,7 +24,7 @@ from sklearn_dl.persistence._exported_file import FORMAT, VERSION
 from sklearn_dl.training import gives_margins
 
 TOLERANCE = 1e-4
-# scikit-learn's linear models that can be layers of a graph.
+# Scalers and linear models that can be layers of a graph.
 _SCALERS = ("StandardScaler", "FeatureScaler")
 _WITH_SCORES = ("LinearSVC", "FeatureSVC", "RidgeClassifier", "SGDClassifier")
 _REGRESSORS = ("LinearRegression", "LinearSVR", "Ridge", "SGDRegressor")
@@ -271,7 +271,7 @@ def _linear_layers(steps: list[Any]) -> tuple[nn.Module, str]:
     scale: Any = 1.0  # of all scalers together: (x - center) / scale
     for scaler in scalers:
         if type(scaler).__name__ not in _SCALERS:
-            raise _cannot(scaler, f"before the last step can be {_SCALERS}")
+            raise _cannot(scaler, f"scalers can be {', '.join(_SCALERS)}")
         center = center + scale * (scaler.mean_ if scaler.with_mean else 0.0)
         scale = scale * (scaler.scale_ if scaler.with_std else 1.0)
 
