@@ -1,6 +1,7 @@
 """Training of a head on a backbone: what the classifier and the regressor share."""
 
 import copy
+import math
 from abc import abstractmethod
 from contextlib import ExitStack
 from functools import partial as bound
@@ -62,6 +63,7 @@ from sklearn_dl.training import (
     resolve_loss,
     resolve_schedule,
     run_fingerprint,
+    start_head,
     warn_of_divergence,
 )
 
@@ -183,6 +185,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             )
             read = bound(self._dataset, network, frozen, recipe, stack)
             training = read(rows, augmented=True)
+            if previous is None:
+                self._start_head(network, frozen, rows, training, recipe, partial)
             validating = None if held_out is None else read(held_out)
             if network.backbone.shared and not all(map(is_ours, self.callbacks or ())):
                 network.backbone = copy.deepcopy(network.backbone)  # to write to
@@ -262,12 +266,6 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             backbone = self._load_backbone(rows.source, seed, execution, rows.rows)
             head = Head() if self.head is None else self.head
             layers = head.build(backbone.n_features, self._targets.n_outputs)
-            if head.needs_data:
-                # Rows often come class by class: a batch is drawn among all.
-                index = keyed_generator(seed).permutation(len(rows))
-                some = rows.take(np.sort(index[: max(execution.step_size, 32)]))
-                features = self._features(backbone, some, execution)
-                head.fit_init(layers, torch.from_numpy(features))
         self._origin = origin
         return BackboneWithHead(backbone, layers)
 
@@ -300,6 +298,39 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             mixing=mixing,
             pairs=recipe.kind != "continuous",
             seed=recipe.seed,
+        )
+
+    def _start_head(
+        self,
+        network,
+        frozen,
+        rows: Rows,
+        training: TrainingRows,
+        recipe: Recipe,
+        partial,
+    ) -> None:
+        """Fit what of a new head depends on features; few images give them, or all."""
+        head = Head() if self.head is None else self.head
+        if network.backbone.trains and not recipe.regime.warmup_epochs:
+            if head.init != "lsuv":
+                return  # the features are to change
+        # Rows often come class by class: those taken are drawn among all.
+        index = keyed_generator(recipe.seed).permutation(len(rows))
+        index = np.sort(index[: 256 if training.features is None else 4096])
+        some = rows.take(index)
+        if training.features is None:
+            features = self._features(frozen, some, recipe.execution)
+        else:
+            features = training.features[torch.from_numpy(index)].numpy()
+        start_head(
+            head,
+            network.head,
+            features,
+            some.target,
+            some.weight,
+            kind=recipe.kind,
+            n_steps=math.ceil(len(rows) / max(32, recipe.execution.step_size)),
+            stream=partial,
         )
 
     def _features(self, backbone: Backbone, rows: Rows, execution) -> np.ndarray:

@@ -1,13 +1,16 @@
 """Heads: the layers on a backbone's features."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.linear_model import Ridge
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
@@ -21,6 +24,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "swish": nn.SiLU,
     "tanh": nn.Tanh,
 }
+
+_RIDGE = 2.5e-4  # penalty of one row, where features have a mean squared norm of 1
 
 
 def _groups(width: int) -> int:
@@ -50,8 +55,10 @@ class Head(BaseEstimator):
 
     A value of the estimators' `head` that a grid reaches into, as in
     ``head__dropout``. Each hidden layer is Linear, normalisation, activation,
-    dropout, in this order; a Linear layer to the outputs follows. With the defaults
-    the head is that Linear layer alone.
+    dropout, in this order; a Linear layer to the outputs follows. In front of all is a
+    scaling, which the training images set where the backbone is frozen at first: so
+    one `lr` suits the features of any backbone. With the defaults one Linear layer is
+    all else.
 
     Parameters
     ----------
@@ -60,7 +67,7 @@ class Head(BaseEstimator):
     dropout : float, default=0.0
         Probability, from 0 to below 1, that a value is set to zero in training; the
         others are scaled by ``1 / (1 - dropout)``. It acts on the values of each hidden
-        layer, or, without hidden layers, on the features; not in prediction.
+        layer, or, without hidden layers, on the scaled features; not in prediction.
     activation : str, default="relu"
         Activation of the hidden layers: "sigmoid", "tanh", "softplus", "relu",
         "leaky_relu", "elu", "swish" or "gelu".
@@ -71,16 +78,13 @@ class Head(BaseEstimator):
     init : str, default="default"
         First weights of all Linear layers, the last included: "default",
         "xavier_uniform", "xavier_normal", "he_uniform", "he_normal" or "lsuv". The
-        default is torch's own, weights and biases uniform within ``1 / sqrt(n_in)``.
+        default is torch's own, weights and biases uniform within ``1 / sqrt(n_in)``;
+        but one layer on features of a frozen backbone starts from zeros, and a
+        regressor's where ridge regression on those of the training images ends.
         With the others biases are zero, and weights have a deviation of
         ``sqrt(2 / (n_in + n_out))`` (Xavier [1]_; 5/3 of that before a tanh) or
         ``sqrt(2 / n_in)`` (He [2]_). "lsuv" [3]_: orthonormal weights, scaled
         so that the outputs of each layer for a batch of images have variance 1.
-    normalize_features : bool, default=False
-        Whether the features pass a `FeatureNorm`, a BatchNorm without parameters,
-        before all else; features of a random backbone, which differ by little from
-        image to image, need it. Normalised features are long, and the squared error may
-        diverge unless `lr` is well below ``1 / n_features``.
 
     References
     ----------
@@ -93,10 +97,9 @@ class Head(BaseEstimator):
     Examples
     --------
     >>> from sklearn_dl.training import Head
-    >>> Head().build(1280, 10)
-    Linear(in_features=1280, out_features=10, bias=True)
     >>> Head(64, dropout=0.5, normalization="batch").build(1280, 10)
     Sequential(
+      (scaling): FeatureScaling()
       (linear1): Linear(in_features=1280, out_features=64, bias=True)
       (norm1): BatchNorm1d(64, eps=1e-05, ...)
       (activation1): ReLU()
@@ -111,7 +114,6 @@ class Head(BaseEstimator):
         "activation": [StrOptions(set(ACTIVATIONS))],
         "normalization": [StrOptions(set(_NORMS)), None],
         "init": [StrOptions({"default", *_INITS})],
-        "normalize_features": ["boolean"],
     }
 
     hidden_layer_sizes: int | Sequence[int] = ()
@@ -120,14 +122,13 @@ class Head(BaseEstimator):
     activation: str = "relu"
     normalization: str | None = None
     init: str = "default"
-    normalize_features: bool = False
 
     def build(self, n_features: int, n_outputs: int) -> nn.Module:
         """Return a new head; its weights are drawn from torch's global generator.
 
-        It maps (b, n_features) to (b, n_outputs): a ``torch.nn.Sequential`` with named
-        layers, or, where there is but one layer, that ``torch.nn.Linear``. ValueError
-        for a parameter that is not valid.
+        A ``torch.nn.Sequential`` with named layers, the last of them "output", that
+        maps (b, n_features) to (b, n_outputs). ValueError for a parameter that is not
+        valid.
         """
         self._validate_params()
         sizes = self.hidden_layer_sizes
@@ -139,8 +140,7 @@ class Head(BaseEstimator):
                     f"least 1; got {width!r}."
                 )
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-        if self.normalize_features:
-            layers["feature_norm"] = FeatureNorm(n_features)
+        layers["scaling"] = FeatureScaling(n_features)
         if self.dropout and not widths:
             layers["dropout"] = nn.Dropout(self.dropout)
         gain = 5 / 3 if self.activation == "tanh" else 1.0
@@ -154,31 +154,25 @@ class Head(BaseEstimator):
                 layers[f"dropout{number}"] = nn.Dropout(self.dropout)
             n_in = width
         layers["output"] = self._linear(n_in, n_outputs, 1.0)
-        return nn.Sequential(layers) if len(layers) > 1 else layers["output"]
-
-    @property
-    def needs_data(self) -> bool:
-        """Whether `fit_init` has something to do before training."""
-        return self.init == "lsuv" or self.normalize_features
+        return nn.Sequential(layers)
 
     @torch.no_grad()
     def fit_init(self, module: nn.Module, features: torch.Tensor) -> None:
-        """Set what depends on data: layers scaled by LSUV, norms of features.
+        """Scale the first weights by LSUV, where that is `init`.
 
-        `module` is what `build` returned, `features` are those of a batch of training
-        images, the larger the better. Neither modes nor running statistics of hidden
-        layers matter, or change.
+        `module` is what `build` returned, its scaling fitted; `features` are those of
+        training images, the more the better. Neither modes nor running statistics of
+        hidden layers matter, or change.
         """
+        if self.init != "lsuv":
+            return
         values = features.to(next(module.parameters()))
-        for layer in [module] if isinstance(module, nn.Linear) else module.children():
-            if isinstance(layer, FeatureNorm):
-                layer.fit(values)
-                values = layer.normalized(values)
-            elif isinstance(layer, nn.Linear):
+        for layer in module.children():
+            if isinstance(layer, nn.Linear):
                 # The paper repeats this until the variance is 1 within a tolerance:
                 # outputs are linear in weights with a bias of zero, and once is exact.
                 deviation = layer(values).std(correction=0)
-                if self.init == "lsuv" and deviation > 0 and deviation.isfinite():
+                if deviation > 0 and deviation.isfinite():
                     layer.weight.div_(deviation)
                 values = layer(values)
             elif isinstance(layer, nn.BatchNorm1d):
@@ -195,36 +189,111 @@ class Head(BaseEstimator):
         return layer
 
 
-class FeatureNorm(nn.BatchNorm1d):
-    """BatchNorm of features of any scale, without parameters.
+class FeatureScaling(nn.Module):
+    """Features centred and scaled by what training images set; before, as they are.
 
-    The features are divided by their mean deviation in a batch of training images
-    first: so BatchNorm's ``eps`` is small against them also where their spread is tiny.
+    Backbones give features of any length around any mean. Momentum bounces along a
+    mean that is far from 0, and long features make large steps.
     """
 
+    mean: torch.Tensor
     scale: torch.Tensor
-    running_mean: torch.Tensor
-    running_var: torch.Tensor
 
     def __init__(self, n_features: int):
-        super().__init__(n_features, eps=1e-3, affine=False)
-        self.register_buffer("scale", torch.ones(()))
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Return the features (b, n_features), normalised."""
-        return super().forward(input / self.scale)
+        """Return the features (b, n_features), scaled."""
+        return (input - self.mean) / self.scale
 
     @torch.no_grad()
-    def fit(self, features: torch.Tensor) -> None:
-        """Start scale and running statistics from a batch; one row changes nothing."""
-        scale = features.var(0, correction=0).mean().sqrt()
-        if len(features) > 1 and scale > 0 and scale.isfinite():
-            self.scale.copy_(scale)
-            scaled = features / scale
-            self.running_mean.copy_(scaled.mean(0))
-            self.running_var.copy_(scaled.var(0))
+    def fit(self, features: torch.Tensor, weight, norm: float, way: str) -> None:
+        """Set mean and scale, so that the mean squared norm is `norm`.
 
-    def normalized(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the features normalised by the running statistics."""
-        scaled = features / self.scale
-        return (scaled - self.running_mean) / (self.running_var + self.eps).sqrt()
+        For "numbers" that is all. For "classes" each feature is divided by the root of
+        its deviation first, which lets small ones count, and their noise less [1]_; and
+        the mean is not quite 0, which adds 6 to that norm: the intercept alone would
+        learn slowly how often a class is. A "stream" begins with few rows, perhaps of
+        one class, whose mean and deviations say little: one factor is all. Features
+        that don't differ change nothing.
+
+        .. [1] R. A. van den Berg et al., "Centering, scaling, and transformations:
+           improving the biological information content of metabolomics data", BMC
+           Genomics 7, 2006.
+        """
+        values, share = features.double(), torch.from_numpy(weight / weight.sum())
+        mean = share @ values * (way != "stream")
+        var = share @ (values - mean).square()
+        if not 0 < var.mean() < math.inf:
+            return
+        scale = torch.ones_like(var)
+        if way == "classes":
+            scale = (var + 0.01 * var.mean()) ** 0.25
+        scale *= ((var / scale.square()).sum() / norm).sqrt()
+        if way == "classes":
+            mean -= scale * math.sqrt(6 / len(mean))
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
+
+
+@torch.no_grad()
+def start_head(
+    head: Head,
+    module: nn.Sequential,
+    features: np.ndarray,
+    target: torch.Tensor,
+    weight: np.ndarray,
+    *,
+    kind: str,
+    n_steps: int,
+    stream: bool = False,
+) -> None:
+    """Fit what of a new head depends on the features that it is to be trained on.
+
+    Parameters
+    ----------
+    head : Head
+    module : torch.nn.Sequential
+        What it built.
+    features : ndarray of shape (n, n_features)
+        Of training images.
+    target : torch.Tensor of shape (n,) or (n, n_targets)
+        Their targets.
+    weight : ndarray of shape (n,)
+        Their weights, of a mean about 1.
+    kind : {"multiclass", "multilabel-indicator", "continuous"}
+        What the outputs are.
+    n_steps : int
+        Steps of an epoch, of 32 images or more.
+    stream : bool, default=False
+        Whether these are the first rows of more to come.
+    """
+    values, output = torch.from_numpy(features), module.get_submodule("output")
+    assert isinstance(output, nn.Linear)
+    continuous = kind == "continuous"
+    one_layer = sum(isinstance(layer, nn.Linear) for layer in module) == 1
+    convex = one_layer and head.init == "default"
+    # Measured in examples/benchmarks/heads.py: classes are learned from features whose
+    # norm grows with what there is to learn; a squared error bounces on long ones.
+    norm = 40 * math.sqrt(output.out_features * n_steps)
+    if continuous:
+        norm = 1.0 if convex and not stream else 30.0
+    scaling = module.to(values.dtype).get_submodule("scaling")
+    assert isinstance(scaling, FeatureScaling)
+    norm = min(norm, values.shape[1])
+    way = "stream" if stream else "numbers" if continuous else "classes"
+    if kind == "multiclass":  # whatever classes weigh, the features stay the same
+        weight = weight / np.bincount(target, weights=weight)[target]
+    scaling.fit(values, weight, norm, way)
+    head.fit_init(module, values)
+    if convex:
+        coef, intercept = np.zeros(output.weight.shape), np.zeros(output.bias.shape)
+        if way == "numbers":
+            ridge = Ridge(alpha=_RIDGE * weight.sum(), solver="cholesky")
+            scaled = scaling(values).double()
+            ridge.fit(scaled, target.double(), sample_weight=weight)
+            coef, intercept = ridge.coef_, ridge.intercept_
+        output.weight.copy_(torch.from_numpy(coef).reshape(output.weight.shape))
+        output.bias.copy_(torch.from_numpy(np.atleast_1d(intercept)))

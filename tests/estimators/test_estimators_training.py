@@ -63,19 +63,20 @@ def test_only_what_is_trainable_moves(
         weights=pretrained_file if pretrained else None,
         trainable=trainable,
         callbacks=[before],
-    ).fit(*data)
+    ).fit(data[0][:20], data[1][:20])  # 12 and 8: the intercept moves too
     moved = _moved(model, before.state)
     named = model.module_.backbone.stages
     # layer1 is the first stage: the stem belongs to it
     chosen = {f"backbone.module.{name}" for stage in stages for name in named[stage]}
-    assert moved & _parameters(model) == chosen | {"head.weight", "head.bias"}
+    chosen |= {"head.output.weight", "head.output.bias"}
+    assert moved & _parameters(model) == chosen
     statistics = {name for name in moved if "running" in name or "tracked" in name}
     if pretrained:
         assert statistics == set()
     else:
         owners = {name.rpartition(".")[0] for name in chosen}
         assert {name.rpartition(".")[0] for name in statistics} <= owners
-        assert bool(statistics) == bool(chosen)
+        assert bool(statistics) == bool(stages)
 
 
 def test_loaded_weights_are_those_of_the_file(pretrained_file, data):
@@ -107,8 +108,9 @@ def test_batch_norm_statistics_as_asked(freeze, pretrained_file, data):
 def _by_hand(features, target, *, epochs, batch_size, seed, lr=1e-2, decay=1e-4):
     """Train a head in plain torch, from the seed the estimator draws."""
     seed = int(np.random.RandomState(seed).randint(2**31 - 1))
-    torch.manual_seed(seed)
     head = nn.Linear(features.shape[1], int(target.max()) + 1)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
     optimizer = torch.optim.SGD(
         [
             {"params": [head.weight], "weight_decay": decay},
@@ -139,14 +141,15 @@ def test_training_the_head_equals_a_plain_torch_loop(data, batch_size):
     X, y = data
     model = classifier(batch_size=batch_size, max_epochs=4).fit(X, y)
     features = torch.from_numpy(extractor(batch_size=batch_size).fit_transform(X))
+    features = model.module_.head.scaling(features)
     target = torch.from_numpy((y == "light").astype("int64"))
     with torch.random.fork_rng():
         head, losses = _by_hand(
             features, target, epochs=4, batch_size=batch_size, seed=0
         )
     assert losses[-1] != losses[0]
-    torch.testing.assert_close(model.module_.head.weight, head.weight)
-    torch.testing.assert_close(model.module_.head.bias, head.bias)
+    torch.testing.assert_close(model.module_.head.output.weight, head.weight)
+    torch.testing.assert_close(model.module_.head.output.bias, head.bias)
     np.testing.assert_allclose(model.history_["train_loss"], losses, rtol=1e-5)
     with torch.no_grad():
         P = head(features).softmax(1).numpy()
@@ -154,15 +157,11 @@ def test_training_the_head_equals_a_plain_torch_loop(data, batch_size):
 
 
 def test_a_head_on_features_equals_training_through_the_frozen_backbone(data):
-    # The long way: everything "trains", but the backbone's rate is next to nothing.
+    # The long way: a transform that changes nothing, but might, in every epoch.
     X, y = data
     P = classifier(batch_size=8).fit(X, y).predict_proba(X)
-    # a frozen dropout-free backbone, from pixels in every epoch
-    Q = classifier(
-        batch_size=8, trainable="all", backbone_lr=1e-30, optimizer__weight_decay=0
-    ).fit(X, y)
-    R = classifier(batch_size=8, optimizer__weight_decay=0).fit(X, y).predict_proba(X)
-    np.testing.assert_allclose(Q.predict_proba(X), R, atol=1e-5)
+    Q = classifier(batch_size=8, augment=lambda image: image).fit(X, y)
+    np.testing.assert_allclose(Q.predict_proba(X), P, atol=1e-5)
     assert np.abs(P - 0.5).max() > 1e-3
 
 
@@ -240,7 +239,7 @@ def test_optimizers_by_name(name, data):
     ).fit(*data)  # fmt: skip
     optimizer = model._net.optimizer_
     assert type(optimizer) is kind
-    assert {"head.weight", "head.bias"} < _moved(model, before.state)
+    assert {"head.output.weight", "head.output.bias"} < _moved(model, before.state)
     for group in optimizer.param_groups:
         assert arguments.items() <= group.items()
         assert group["lr"] == rate  # weights=None: the backbone's is the head's
@@ -270,7 +269,9 @@ def test_the_backbone_of_good_weights_has_a_rate_of_its_own(
 
 def test_weight_decay_shrinks_the_weights(data):
     light, heavy = (
-        classifier(optimizer__weight_decay=decay).fit(*data).module_.head.weight.norm()
+        classifier(optimizer__weight_decay=decay, max_epochs=20)
+        .fit(*data)
+        .module_.head.output.weight.norm()
         for decay in (0, 10)
     )
     assert heavy < 0.9 * light
@@ -556,8 +557,8 @@ def test_callbacks_of_skorch(data):
     )
     before = Before()
     clipped.set_params(callbacks=[before, *clipped.callbacks]).fit(*data)
-    head = clipped.module_.head.weight
-    assert torch.allclose(head, before.state["head.weight"], atol=1e-9)
+    head = clipped.module_.head.output.weight
+    assert torch.allclose(head, before.state["head.output.weight"], atol=1e-9)
 
 
 def test_skorch_scores_go_to_the_history(data):
@@ -570,7 +571,8 @@ def test_skorch_scores_go_to_the_history(data):
 
 @pytest.mark.parametrize("make", [classifier, regressor])
 def test_divergence_warns(make, data):
-    y = data[1] if make is classifier else np.arange(24.0)
+    # no rule that steps of any size might find
+    y = np.random.default_rng(0).permutation(data[1] if make is classifier else 24)
     with pytest.warns(ConvergenceWarning, match=r"[Ll]ower lr"):
         make(lr=1e6, max_epochs=10).fit(data[0], y)
 

@@ -135,9 +135,9 @@ def livened(model, images):
                 part.momentum = 1.0
         network(pixels)
         network.eval()
-        features = model.module_.backbone(pixels)
+        features = model.module_.head.scaling(model.module_.backbone(pixels))
         generator = torch.Generator().manual_seed(0)
-        head = model.module_.head
+        head = model.module_.head.output
         spread = features.std(0) + 1e-3 * features.std()
         weight = torch.randn(head.weight.shape, generator=generator)
         weight = weight * 2 / spread / features.shape[1] ** 0.5

@@ -64,7 +64,7 @@ MODELS = {
         X,
         Y,
     ),
-    "feature norm": (classifier(head=Head(normalize_features=True)), X, Y),
+    "head of one layer": (classifier(head=Head(dropout=0.1)), X, Y),
     "layer": (classifier(layer=("features.5", "max")), X, Y),
     "hinge": (classifier(loss="hinge"), X, Y),
     "labels": (classifier(class_weight="balanced"), X, LABELS),

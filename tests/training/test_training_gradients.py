@@ -103,7 +103,7 @@ def test_the_noise_is_the_variance_of_the_gradients_of_the_batches(monitored):
 def test_layers_have_their_norms(monitored):
     model, monitor, stored = monitored
     layers = monitor.layers_
-    names = ["backbone.module.features.0", "head"]
+    names = ["backbone.module.features.0", "head.output"]
     assert layers["layer"].tolist() == names * 2
     assert layers["epoch"].tolist() == [1, 1, 2, 2]
     for position, (epoch, layer) in enumerate([(0, n) for n in names]):
@@ -145,7 +145,10 @@ def test_after_a_warm_up_all_layers_are_measured(data):
     model = classifier(warmup_epochs=1, max_epochs=3, callbacks=[monitor])
     model.fit(*data, X_val=data[0], y_val=data[1])
     layers = monitor.layers_.groupby("epoch")["layer"].agg(list).tolist()
-    assert layers == [["head"], *[["backbone.module.features.0", "head"]] * 2]
+    assert layers == [
+        ["head.output"],
+        *[["backbone.module.features.0", "head.output"]] * 2,
+    ]
     assert_validation_gradient(model, *data)
 
 
@@ -281,7 +284,7 @@ def test_no_validation_rows_no_validation_gradient(data):
 def test_a_head_alone_is_first_and_last(data):
     monitor = GradientMonitor()
     model = classifier(trainable="head", callbacks=[monitor]).fit(*data)
-    assert monitor.layers_["layer"].tolist() == ["head", "head"]
+    assert monitor.layers_["layer"].tolist() == ["head.output", "head.output"]
     assert model.history_["grad_norm_first"].equals(
         model.history_["grad_norm_last"].rename("grad_norm_first")
     )

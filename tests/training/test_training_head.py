@@ -3,11 +3,12 @@ import pytest
 import torch
 from one_thread import one_thread  # noqa: F401
 from sklearn.base import clone
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import ParameterGrid
 from torch import nn
 
 from sklearn_dl.training import Head
-from sklearn_dl.training._head import FeatureNorm
+from sklearn_dl.training._head import FeatureScaling, start_head
 
 # By the papers' formulas, on x = -2, -0.5, 0, 1.
 X = np.array([-2.0, -0.5, 0.0, 1.0])
@@ -33,17 +34,18 @@ def test_with_the_defaults_it_is_torchs_linear_layer_draw_for_draw():
     head = Head().build(6, 3)
     torch.manual_seed(0)
     linear = nn.Linear(6, 3)
-    assert type(head) is nn.Linear
-    assert list(head.state_dict()) == ["weight", "bias"]
-    assert torch.equal(head.weight, linear.weight)
-    assert torch.equal(head.bias, linear.bias)
+    assert layers(head) == [FeatureScaling, nn.Linear]
+    assert torch.equal(head.output.weight, linear.weight)
+    assert torch.equal(head.output.bias, linear.bias)
+    features = torch.rand(2, 6)
+    assert torch.equal(head(features), linear(features))  # until data set the scaling
 
 
 def test_each_hidden_layer_is_linear_norm_activation_dropout():
     head = Head((8, 4), dropout=0.5, normalization="batch", activation="tanh")
     block = [nn.Linear, nn.BatchNorm1d, nn.Tanh, nn.Dropout]
     module = head.build(6, 3)
-    assert layers(module) == [*block, *block, nn.Linear]
+    assert layers(module) == [FeatureScaling, *block, *block, nn.Linear]
     assert [m.weight.shape for m in module if isinstance(m, nn.Linear)] == [
         (8, 6),
         (4, 8),
@@ -53,7 +55,8 @@ def test_each_hidden_layer_is_linear_norm_activation_dropout():
 
 @pytest.mark.parametrize("sizes", [5, np.int64(5), [5], (5,), np.array([5])])
 def test_sizes_are_an_int_or_a_sequence(sizes):
-    assert layers(Head(sizes).build(6, 3)) == [nn.Linear, nn.ReLU, nn.Linear]
+    found = layers(Head(sizes).build(6, 3))
+    assert found == [FeatureScaling, nn.Linear, nn.ReLU, nn.Linear]
 
 
 @pytest.mark.parametrize(("name", "expected"), ACTIVATIONS.items())
@@ -146,7 +149,7 @@ def test_initial_weights_have_the_deviation_and_the_bound_of_the_papers(
 
 def test_the_default_weights_are_torchs_uniform_ones():
     torch.manual_seed(0)
-    weight = Head().build(N_IN, N_OUT).weight
+    weight = Head().build(N_IN, N_OUT).output.weight
     bound = 1 / np.sqrt(N_IN)
     assert weight.abs().max().item() == pytest.approx(bound, rel=0.01)
     assert weight.std().item() == pytest.approx(bound / np.sqrt(3), rel=0.02)
@@ -156,7 +159,6 @@ def test_lsuv_starts_orthonormal_and_ends_with_outputs_of_variance_one():
     torch.manual_seed(0)
     head = Head((30, 20), init="lsuv", activation="tanh", dropout=0.5)
     module = head.build(40, 5)
-    assert head.needs_data
     weight = module.linear1.weight
     torch.testing.assert_close(weight @ weight.T, torch.eye(30), atol=1e-5, rtol=0)
     before = module.linear1.weight.clone()
@@ -193,62 +195,108 @@ def test_lsuv_sees_batch_norm_as_training_will_and_moves_nothing_of_it(training)
 def test_lsuv_works_on_a_single_layer_and_leaves_what_has_no_spread():
     head = Head(init="lsuv")
     module = head.build(6, 3)
-    before = module.weight.clone()
+    before = module.output.weight.clone()
     head.fit_init(module, torch.zeros(4, 6))
-    assert torch.equal(module.weight, before)
+    assert torch.equal(module.output.weight, before)
     features = torch.randn(50, 6)
     head.fit_init(module, features)
     assert module(features).var(correction=0).item() == pytest.approx(1, rel=1e-5)
 
 
-def test_features_of_tiny_spread_are_normalised_in_training_and_prediction():
+def started(features, target, weight=None, *, head=None, kind="continuous", **options):
+    """Return a new head, started from features."""
+    head = head or Head()
+    n_outputs = 1 if kind == "continuous" else int(target.max()) + 1
     torch.manual_seed(0)
-    head = Head(normalize_features=True)
-    module = head.build(5, 2)
-    assert head.needs_data
-    assert isinstance(module.feature_norm, nn.BatchNorm1d)
-    assert layers(module) == [FeatureNorm, nn.Linear]
-    features = 0.5 + 1e-4 * torch.randn(64, 5)
-    head.fit_init(module, features)
-    for training in (True, False):
-        values = module.feature_norm.train(training)(features)
-        torch.testing.assert_close(values.mean(0), torch.zeros(5), atol=0.01, rtol=0)
-        torch.testing.assert_close(values.std(0), torch.ones(5), atol=0.02, rtol=0)
+    module = head.build(features.shape[1], n_outputs)
+    weight = np.ones(len(features)) if weight is None else weight
+    start_head(head, module, features, target, weight, kind=kind, n_steps=1, **options)
+    return module
 
 
-def test_normalising_features_lets_a_head_learn_where_it_was_at_chance():
+def rows(n=40, n_features=6):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(n, n_features)) * [1, 2, 3, 4, 5, 1e-9] + 100
+    numbers = features[:, 0] + 0.1 * rng.normal(size=n)
+    return features, torch.from_numpy(numbers), torch.arange(n) % 2
+
+
+def test_numbers_are_learned_from_where_ridge_regression_ends():
+    features, y, _ = rows()
+    weight = np.random.default_rng(1).uniform(0, 2, len(y))
+    module = started(features, y, weight)
+    mean = np.average(features, axis=0, weights=weight)
+    unit = np.sqrt(np.average(((features - mean) ** 2).sum(1), weights=weight))
+    ridge = Ridge(alpha=2.5e-4 * weight.sum())
+    ridge.fit((features - mean) / unit, y, sample_weight=weight)
+    expected = ridge.predict((features - mean) / unit)
+    found = module(torch.from_numpy(features))[:, 0]
+    np.testing.assert_allclose(found.detach(), expected, rtol=1e-6)
+    hidden = started(features, y, head=Head(4))
+    values = hidden.scaling(torch.from_numpy(features))
+    assert values.square().sum(1).mean().item() == pytest.approx(6)  # at most a feature
+
+
+def test_classes_are_learned_from_zero_and_features_of_pareto_scaling():
+    features, _, y = rows()
+    module = started(features, y, kind="multiclass")
+    assert not module.output.weight.any()
+    assert not module.output.bias.any()
+    values = module.scaling(torch.from_numpy(features)).numpy()
+    np.testing.assert_allclose(values.mean(0), 1, rtol=1e-4)  # of a squared norm of 6
+    assert values.var(0).sum() == pytest.approx(6)
+    deviation = features.std(0)[:5]
+    expected = (deviation**2 + 0.01 * features.var(0).mean()) ** 0.25
+    ratio = deviation / expected / values.std(0)[:5]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-6)
+    assert values[:, 5].std() < 1e-8  # what hardly moved isn't blown up
+
+
+def test_what_classes_weigh_moves_no_feature():
+    features, _, y = rows()
+    plain, weighted = (
+        started(features, y, w, kind="multiclass").scaling
+        for w in (None, np.where(y == 0, 3.0, 0.5))
+    )
+    torch.testing.assert_close(plain.mean, weighted.mean)
+    torch.testing.assert_close(plain.scale, weighted.scale)
+
+
+def test_a_stream_keeps_its_mean():
+    features, y, _ = rows()
+    module = started(features, y, stream=True)
+    assert not module.scaling.mean.any()
+    values = module.scaling(torch.from_numpy(features))
+    assert values.square().sum(1).mean().item() == pytest.approx(6)
+
+
+@pytest.mark.parametrize("features", [np.full((4, 3), 7.0), np.ones((1, 3))])
+def test_features_that_do_not_differ_stay_as_they_are(features):
+    module = started(features, torch.arange(len(features)).double())
+    values = torch.from_numpy(features)
+    assert torch.equal(module.scaling(values), values)
+    assert module(values).isfinite().all()
+
+
+def test_a_head_learns_from_features_of_tiny_spread():
     torch.manual_seed(0)
     y = torch.arange(60) % 2
-    features = 1 + 1e-4 * (torch.randn(60, 4) + y[:, None])
+    features = (1 + 1e-4 * (torch.randn(60, 4) + y[:, None])).numpy()
     accuracy = {}
-    for normalize in (False, True):
-        head = Head(normalize_features=normalize)
-        module = head.build(4, 2)
-        head.fit_init(module, features)
+    for scaled in (False, True):
+        module = started(features, y, kind="multiclass")
+        if not scaled:
+            module = module.output
         optimizer = torch.optim.SGD(module.parameters(), 0.1)
         for _ in range(50):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(module(features), y).backward()
+            values = module(torch.from_numpy(features))
+            nn.functional.cross_entropy(values, y).backward()
             optimizer.step()
-        right = module.eval()(features).argmax(1) == y
-        accuracy[normalize] = right.float().mean().item()
+        right = values.argmax(1) == y
+        accuracy[scaled] = right.float().mean().item()
     assert accuracy[False] < 0.6
     assert accuracy[True] > 0.8
-
-
-def test_a_feature_that_never_moved_does_not_swamp_the_others():
-    norm = FeatureNorm(3).eval()
-    features = torch.randn(100, 3)
-    features[:, 2] = 0
-    norm.fit(features)
-    assert norm(torch.tensor([[0.0, 0.0, 1.0]])).abs().max() < 50
-
-
-def test_one_row_has_no_spread_and_changes_nothing():
-    norm = FeatureNorm(3).eval()
-    norm.fit(torch.rand(1, 3))
-    assert norm.scale == 1
-    assert torch.equal(norm.running_var, torch.ones(3))
 
 
 def test_it_clones_and_a_grid_reaches_inside():

@@ -60,7 +60,7 @@ class Seen(Callback):
             self.first_[-1] = batch[0]["x"].clone()
 
     def on_grad_computed(self, net, **kwargs):
-        self.last_[-1] = net.module_.head.weight.grad.clone()
+        self.last_[-1] = net.module_.head.output.weight.grad.clone()
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +113,10 @@ def test_the_grid_shows_the_first_batch_before_normalisation(run):
 
 def test_histograms_are_of_the_weights_at_the_end_and_the_last_gradients(run):
     model, seen, _, reader = run
-    weights = reader.Histograms("weights/head.weight")
-    gradients = reader.Histograms("grads/head.weight")
+    weights = reader.Histograms("weights/head.output.weight")
+    gradients = reader.Histograms("grads/head.output.weight")
     assert [w.step for w in weights] == [g.step for g in gradients] == [1, 2, 3]
-    last = model.module_.head.weight.detach()
+    last = model.module_.head.output.weight.detach()
     expected = [(weights[-1].histogram_value, last)]
     expected += [
         (written.histogram_value, gradient)
@@ -145,7 +145,7 @@ def test_a_frozen_backbone_has_no_images_and_histograms_of_its_head(tmp_path, da
     classifier(trainable="head", callbacks=[board]).fit(*data)
     tags = events_of(board.run_dir_).Tags()
     assert tags["images"] == []
-    names = {"head.weight", "head.bias"}
+    names = {"head.output.weight", "head.output.bias"}
     expected = {f"{kind}/{name}" for kind in ("weights", "grads") for name in names}
     assert set(tags["histograms"]) == expected
 
@@ -155,7 +155,7 @@ def test_images_and_histograms_of_every_other_epoch(tmp_path, data):
     classifier(callbacks=[board]).fit(*data)
     reader = events_of(board.run_dir_)
     assert [image.step for image in reader.Images("images/train")] == [1, 3]
-    for tag in ("weights/head.bias", "grads/head.bias"):
+    for tag in ("weights/head.output.bias", "grads/head.output.bias"):
         assert [h.step for h in reader.Histograms(tag)] == [1, 3]
     assert [step for step, _ in series(reader, "loss/train")] == [1, 2, 3]
 
