@@ -14,7 +14,6 @@ from commands_cases import (
     write_broken,
     write_folder,
 )
-from one_thread import one_thread  # noqa: F401
 from sklearn.ensemble import VotingClassifier
 from sklearn.svm import LinearSVC
 

@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from PIL import Image
 from robustness_cases import assets_or_skip, photographs
 from saliency_cases import PLAIN, SIDE, SQUARE, averaged, bright_squares, small

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from persistence_cases import NUMBERS, SMALL, X, Y, classifier, extractor, regressor
 from PIL import Image
 from sklearn.calibration import CalibratedClassifierCV
