@@ -837,7 +837,7 @@ def test_folded_forms_count_in_what_is_kept(monkeypatch, loads):
 def test_ever_new_backbones_leave_nothing_behind(monkeypatch):
     monkeypatch.setattr(_load, "_KEPT_BYTES", 0)
     x, left = images(32), []
-    for seed in range(30):
+    for seed in range(8):
         backbone = shared(seed=seed, layer="stage3")
         with torch.no_grad():
             backbone(x)
