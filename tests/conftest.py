@@ -13,10 +13,45 @@ import pytest
 for _library in ("OMP", "MKL", "OPENBLAS"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
+# What ``-m quick`` runs: of each room the files that take a few seconds at most.
+QUICK_FILES = """
+augmentation: augmenter mix names plot views
+backbones: callables freeze in_estimators preprocessing real_weights zoo
+commands: train
+datasets: files torch
+ensemble: diversity
+estimators: linear recipe_parts
+extraction: forward reader store_cache store_contract
+images: decode digests items source
+inspection: corruptions losses parts
+model_selection: experiments lr_find
+persistence: state_dict trust
+project: files shape
+runtime: allocator fingerprint
+training: adversarial averaging gradients head losses net sam schedule stopping
+training: tensorboard trainable
+"""
+QUICK = {
+    f"test_{room}_{name}"
+    for room, _, names in (line.partition(": ") for line in QUICK_FILES.split("\n"))
+    for name in names.split()
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Let workers take the tests in long runs, so that few of them share fixtures."""
+    options = config.option
+    if getattr(options, "numprocesses", None) and options.dist == "no":
+        options.dist = "worksteal"
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
-    """Take a worker for each core, but no more than the memory and the work allow."""
+    """Take a worker for each core, but no more than the memory and the work allow.
+
+    A worker takes up to 3 GiB; beyond eight the longest tests decide.
+    """
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:
@@ -26,6 +61,15 @@ def pytest_xdist_auto_num_workers():
     except (AttributeError, ValueError):
         memory = 16 * 2**30
     return max(1, min(cores, 8, memory // (3 * 2**30)))
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what is quick, and begin with the longest: other workers do the rest."""
+    for item in items:
+        slow = any(item.get_closest_marker(m) for m in ("slow", "network", "gpu"))
+        if item.path.stem in QUICK and not slow:
+            item.add_marker("quick")
+    items.sort(key=lambda item: item.path.parent.name != "project")
 
 
 @pytest.fixture(autouse=True)

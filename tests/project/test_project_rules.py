@@ -35,6 +35,23 @@ LAYERS = [
 MODULES = shape.modules(PACKAGE)
 
 
+def test_each_room_has_quick_tests(pytestconfig):
+    (conftest,) = (
+        plugin
+        for plugin in pytestconfig.pluginmanager.get_plugins()
+        if hasattr(plugin, "QUICK_FILES")
+    )
+    tests = ROOT / "tests"
+    files = {path.stem for path in tests.rglob("test_*.py")}
+    assert files >= conftest.QUICK
+    rooms = {path.parent.name for path in tests.rglob("test_*.py")} - {"gpu"}
+    assert rooms == {
+        path.parent.name
+        for path in tests.rglob("test_*.py")
+        if path.stem in conftest.QUICK
+    }
+
+
 def test_every_module_has_a_room():
     assert {shape.room_of(module) for module in MODULES} - {None} <= {
         room for row in LAYERS for room in row
