@@ -221,6 +221,7 @@ def graph(model, tmp_path_factory):
     """Return the path of `classifier`, exported."""
     from commands_cases import command
 
+    pytest.importorskip("onnxscript")
     path = tmp_path_factory.mktemp("commands") / "small.onnx"
     assert command("export", model, path) == 0
     return path
