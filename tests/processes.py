@@ -23,8 +23,8 @@ PRELOADED = [
     *("sklearn_dl._classifier", "sklearn_dl._regressor"),
     *("sklearn_dl.model_selection._experiments", "sklearn_dl.persistence._save"),
 ]
+CONTEXT = multiprocessing.get_context("forkserver" if HAS_FORK else "spawn")
 if HAS_FORK:
-    CONTEXT = multiprocessing.get_context("forkserver")
     CONTEXT.set_forkserver_preload(PRELOADED)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import resource
 import signal
 import sqlite3
 import time
@@ -77,6 +76,8 @@ def become_nobody():
 
 def limit_files(size):
     """Let no file grow further, as a full disk does."""
+    import resource
+
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
