@@ -196,6 +196,9 @@ def test_the_version_stands_in_one_form():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert sklearn_dl.__version__ == project["version"]
+    citation = (ROOT / "CITATION.cff").read_text().splitlines()
+    assert f"version: {project['version']}" in citation
+    assert f"  - name: {project['authors'][0]['name']}" in citation
 
 
 def test_constructors_only_assign():
