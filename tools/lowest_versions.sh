@@ -51,4 +51,9 @@ cat "$folder/lowest.txt"
 "$folder/bin/python" -m pip install --quiet --quiet --disable-pip-version-check \
     --requirement "$folder/lowest.txt"
 "$folder/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --no-deps --editable .
-"$folder/bin/python" -m pytest -n auto "$@"
+# Old packages use what their own dependencies have deprecated since.
+quiet=()
+for warning in Deprecation Future PendingDeprecation pytest.PytestRemovedIn10; do
+    quiet+=(-W "ignore::${warning}Warning")
+done
+"$folder/bin/python" -m pytest -n auto "${quiet[@]}" "$@"
