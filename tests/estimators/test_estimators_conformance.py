@@ -66,7 +66,11 @@ def _fit_twice(make, data, weights, **parameters):
 PRECISIONS = [("float32", 1e-5), ("float64", 1e-13)]
 WAYS = [
     {"trainable": "head"},
-    {"trainable": "all", "backbone": "resnet18", "trainable__freeze_batch_norm": True},
+    {
+        "trainable": "all",
+        "backbone": "shufflenet_v2_x0_5",
+        "trainable__freeze_batch_norm": True,
+    },
 ]
 
 
