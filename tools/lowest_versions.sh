@@ -3,24 +3,21 @@
 #
 #     tools/lowest_versions.sh                          # the default tests
 #     tools/lowest_versions.sh python3.11 -m quick      # that Python, the quick part
-#     EXTRAS=export TORCH=2.6 tools/lowest_versions.sh  # with what needs a later torch
 #
 # It makes an environment in build/lowest, where it stays for the next time, with exactly
-# the lower bound of each package that is named, and of the extras in EXTRAS. The tools
-# that run tests keep the versions that pyproject.toml pins.
+# the lower bound of each package that is named, and of the extras but `export`, which
+# needs a later torch. The tools that run tests keep the versions that pyproject.toml pins.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=python3
 if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then python=$1; shift; fi
-folder=build/lowest${TORCH:+-torch-$TORCH}
+folder=build/lowest
 "$python" -m venv "$folder"
-"$folder/bin/python" - "${EXTRAS:-dask examples tables tensorboard}" "${TORCH:-}" \
-    > "$folder/lowest.txt" <<'PY'
+"$folder/bin/python" - > "$folder/lowest.txt" <<'PY'
 import re
-import sys
 import tomllib
 
-extras, torch = sys.argv[1].split(), sys.argv[2]
+extras = ["dask", "examples", "tables", "tensorboard"]
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)["project"]
 optional = project["optional-dependencies"]
@@ -37,10 +34,6 @@ for text in wanted:
     name, bound = re.fullmatch(r"([\w-]+)>=([\w.]+)", text).groups()
     known = lowest.get(name, "0")  # an extra may ask for a later one
     lowest[name] = max(known, bound, key=lambda v: [*map(int, v.split("."))])
-# Torchvision's versions belong to torch's: 0.19 to 2.4, 0.20 to 2.5.
-if torch:
-    lowest["torch"] = torch
-    lowest["torchvision"] = f"0.{int(torch.split('.')[1]) + 15}"
 for name, version in lowest.items():
     print(f"{name}=={version}")
 for text in optional["dev"]:
