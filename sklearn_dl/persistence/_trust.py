@@ -44,6 +44,8 @@ REFERENCES = (type, FunctionType, BuiltinFunctionType, np.ufunc)
 _UFUNCS = ("numpy", "scipy.special")
 # Where scikit-learn's functions may be values: scores and kernels.
 _FUNCTIONS = ("sklearn.feature_selection.", "sklearn.metrics.")
+# What compiled modules of scikit-learn 1.7 are called by their own classes.
+_SHORT_NAMES = {"_loss": "sklearn._loss._loss"}
 _NOT_LIBRARY = frozenset({"_build_utils", "conftest", "datasets", "externals", "tests"})
 
 
@@ -55,7 +57,7 @@ def name_of(thing: Any) -> str | None:
     name = getattr(thing, "__qualname__", getattr(thing, "__name__", None))
     if not isinstance(name, str) or "<" in name:
         return None
-    module = getattr(thing, "__module__", None)
+    module = _home_of(thing)
     modules = [*_UFUNCS] if isinstance(thing, np.ufunc) else [module]
     if isinstance(module, str) and module.startswith("sklearn_dl."):
         modules.insert(0, module.partition("._")[0])
@@ -67,6 +69,11 @@ def name_of(thing: Any) -> str | None:
         except AttributeError:
             continue
     return None
+
+
+def _home_of(thing: Any) -> Any:
+    module = getattr(thing, "__module__", None)
+    return _SHORT_NAMES.get(module, module) if isinstance(module, str) else module
 
 
 class Trust:
@@ -163,7 +170,7 @@ def _is_listed(name: str, use: str) -> bool:
 def _is_sound(name: str, found: Any, use: str) -> bool:
     """Tell whether what a listed name led to is of the kind that the list is about."""
     module, kind = name.partition(":")[0], isinstance(found, type)
-    at_home = getattr(found, "__module__", None) == module
+    at_home = _home_of(found) == module
     if use == "call":
         return at_home and isinstance(found, type | BuiltinFunctionType)
     if name in OBJECTS or name in VALUES:

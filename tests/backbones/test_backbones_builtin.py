@@ -1,7 +1,5 @@
 """The weights that are in the package."""
 
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -112,23 +110,6 @@ def test_an_installation_without_the_file_says_so(monkeypatch):
     monkeypatch.setattr("sklearn_dl.backbones._zoo._FOLDER", Path("nowhere"))
     with pytest.raises(FileNotFoundError, match="install sklearn_dl again"):
         load_backbone(ARCHITECTURE, "builtin")
-
-
-def test_importing_does_not_read_it():
-    code = (
-        "import sys\n"
-        "opened = []\n"
-        "sys.addaudithook(lambda event, args: opened.append(str(args[0]))"
-        " if event == 'open' else None)\n"
-        "import sklearn_dl\n"
-        "from sklearn_dl import ImageClassifier, ImageFeatureExtractor\n"
-        "sklearn_dl.list_backbones()\n"
-        "print([name for name in opened if name.endswith('.safetensors')])\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
 
 
 def test_the_wheel_takes_it_along():

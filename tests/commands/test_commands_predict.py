@@ -3,6 +3,7 @@ import io
 import json
 import os
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from commands_cases import (
     write_broken,
     write_folder,
 )
-from one_thread import one_thread  # noqa: F401
 from sklearn.ensemble import VotingClassifier
 from sklearn.svm import LinearSVC
 
@@ -348,7 +348,12 @@ def test_what_predicts_nothing_is_refused(folder, tmp_path, capsys):
         (["{tmp}/no.model", "a.png"], "There is no file"),
         (["{tmp}", "a.png"], "is a folder, not the file"),
         (["{tmp}/text.model", "a.png"], "is no model of sklearn_dl"),
-        (["{tmp}/text.onnx", "a.png"], "is no ONNX graph"),
+        pytest.param(
+            *(["{tmp}/text.onnx", "a.png"], "is no ONNX graph"),
+            marks=pytest.mark.skipif(
+                find_spec("onnxruntime") is None, reason="needs onnxruntime"
+            ),
+        ),
         (["{model}", "{tmp}/none*.png"], "No image matches"),
         (["{model}", "{tmp}/empty"], "There is no image in the folder"),
         (["{model}", "-", "-"], "can be given once"),

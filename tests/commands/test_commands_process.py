@@ -3,8 +3,8 @@ import signal
 import subprocess
 import sys
 
+import processes
 import pytest
-from one_thread import one_thread  # noqa: F401
 
 
 @pytest.fixture
@@ -132,9 +132,12 @@ def test_an_interrupted_prediction_leaves_the_file_that_was_there(
 def test_an_interrupted_training_saves_nothing(folder, tmp_path, environment):
     out = tmp_path / "m"
     out.write_text("before")
-    process = start(
-        *(environment, "train", folder, "--backbone", "squeezenet1_1", "--weights"),
-        *("none", "--image-size", "32", "--epochs", "100000", "--out", out),
+    process = processes.start(
+        "import sys\n"
+        "from sklearn_dl.__main__ import main\n"
+        "sys.exit(main(sys.argv[1:]))",
+        *("train", folder, "--backbone", "squeezenet1_1", "--weights", "none"),
+        *("--image-size", "32", "--epochs", "100000", "--out", out),
     )
     assert process.stderr.readline().startswith(b"epoch 1 of 100000: train_loss")
     process.send_signal(signal.SIGINT)

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands_cases import command, train_small, write_broken, write_folder
-from one_thread import one_thread  # noqa: F401
 from safetensors.torch import load_file
 
 from sklearn_dl import ImageClassifier, ImageRegressor

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import resource
 import signal
 import sys
 import threading
@@ -118,6 +117,8 @@ def use_failing_disks(X, y, full, read_only):
     For a process of its own: it loses the right to write larger files, and that to
     everything.
     """
+    import resource
+
     torch.set_num_threads(1)
     results = {"uncached": use(X, y, None)}
     for directory in (full, read_only):

@@ -4,12 +4,11 @@ import copy
 import inspect
 import io
 import pickle
-import subprocess
-import sys
 
 import joblib
 import numpy as np
 import pandas as pd
+import processes
 import pytest
 import torch
 from estimator_cases import (
@@ -214,7 +213,7 @@ def test_a_pickle_opens_in_a_new_process(data, tmp_path):
         f"m, X, P = joblib.load({str(tmp_path / 'm')!r});"
         "numpy.testing.assert_allclose(m.predict_proba(X), P, atol=1e-6)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    processes.run(code)
 
 
 @pytest.mark.parametrize("cls", ESTIMATORS)

@@ -28,6 +28,8 @@ ESTIMATORS = {
         trainable="all",
     ),
 }
+# Each public class once.
+QUICK = ("features", "classifier-head", "regressor-head")
 
 
 def _checks():
@@ -37,10 +39,11 @@ def _checks():
             estimator, legacy=True, expected_failed_checks=expected
         ):
             check_name = getattr(check, "func", check).__name__
-            marks = ()
+            marks = [] if name in QUICK else [pytest.mark.slow]
             if check_name in expected:
                 # Whether rounding shows depends on the machine.
-                marks = pytest.mark.xfail(reason=expected[check_name], strict=False)
+                reason = expected[check_name]
+                marks.append(pytest.mark.xfail(reason=reason, strict=False))
             yield pytest.param(one, check, id=f"{name}-{check_name}", marks=marks)
 
 
@@ -61,7 +64,11 @@ def _fit_twice(make, data, weights, **parameters):
 PRECISIONS = [("float32", 1e-5), ("float64", 1e-13)]
 WAYS = [
     {"trainable": "head"},
-    {"trainable": "all", "backbone": "resnet18", "trainable__freeze_batch_norm": True},
+    {
+        "trainable": "all",
+        "backbone": "shufflenet_v2_x0_5",
+        "trainable__freeze_batch_norm": True,
+    },
 ]
 
 

@@ -1,11 +1,10 @@
 """What a fit leaves behind, and what it refuses to take along."""
 
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
+import processes
 import pytest
 from estimator_cases import classifier, extractor, regressor, two_brightnesses
 from PIL import Image
@@ -41,8 +40,7 @@ X = np.zeros((3, 40, 40, 3), "uint8")
 ImageFeatureExtractor("squeezenet1_1", weights=None, image_size=32).fit_transform(X)
 print(*[t.name for t in threading.enumerate()])
 """
-    output = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert output.split() == ["MainThread"]
+    assert processes.run(code).stdout.split() == ["MainThread"]
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """What the tests of the stores do in other processes."""
 
 import hashlib
-import multiprocessing
 import os
-import resource
 import signal
 import sqlite3
 import time
@@ -12,15 +10,12 @@ import warnings
 from contextlib import closing, suppress
 
 import numpy as np
+from processes import CONTEXT
 
 from sklearn_dl._extraction._directory import DirectoryStore
 from sklearn_dl._extraction._store import new_owner
 
 BIG = 10**9
-# A fresh server forks the processes: they share no thread and no file with the tests,
-# and need not import anything again.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["numpy.random", "sklearn_dl._extraction._directory"])
 
 
 def key(i):
@@ -81,6 +76,8 @@ def become_nobody():
 
 def limit_files(size):
     """Let no file grow further, as a full disk does."""
+    import resource
+
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 

@@ -11,6 +11,8 @@ from sklearn_dl._images import as_source
 from sklearn_dl._runtime import Execution
 from sklearn_dl.backbones import Preprocessing
 
+pytestmark = pytest.mark.threads(2)  # decoding takes as many as torch
+
 CPU = torch.device("cpu")
 PLAIN = Preprocessing(None, (8, 8), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 

@@ -13,6 +13,8 @@ from sklearn_dl._runtime import Execution
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.datasets import load_torch_dataset
 
+pytestmark = pytest.mark.threads(2)  # decoding takes as many as torch
+
 CPU = torch.device("cpu")
 PLAINLY = Execution.of(CPU, "float32", 32)
 SMALL = Preprocessing((8, 8), None, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.5))

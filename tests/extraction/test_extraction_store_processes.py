@@ -51,7 +51,7 @@ def test_four_processes_compute_each_row_once(tmp_path):
 def test_a_kill_amid_writing_leaves_whole_rows_and_free_claims(tmp_path):
     numbers = range(10**6)
     store = DirectoryStore(tmp_path, BIG)
-    stored, moments = 0, np.random.default_rng(0).uniform(0, 0.03, 20)
+    stored, moments = 0, np.random.default_rng(0).uniform(0, 0.03, 10)
     for moment in moments:
         process, _ = processes.start(processes.write_for_ever, tmp_path, stored)
         deadline = time.monotonic() + 60

@@ -4,8 +4,6 @@ import hashlib
 import io
 import os
 import pickle
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -14,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from PIL import Image
@@ -583,8 +582,7 @@ if not child:
     os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    command = [sys.executable, "-c", code]
-    assert subprocess.check_output(command, text=True, timeout=60).strip() == "7"
+    assert processes.run(code).stdout.strip() == "7"
 
 
 # ---------------------------------------------------------------------------- take

@@ -7,7 +7,6 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from one_thread import one_thread  # noqa: F401
 from panel_cases import (  # noqa: F401
     assert_legible,
     drawn_texts,

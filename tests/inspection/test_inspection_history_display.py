@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from one_thread import one_thread  # noqa: F401
 from panel_cases import (  # noqa: F401
     assert_legible,
     no_windows,

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from one_thread import one_thread  # noqa: F401
 from PIL import Image
 from robustness_cases import ByBrightness, halves, photographs
 from scipy.stats import binomtest, mannwhitneyu

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from PIL import Image
 from robustness_cases import ByBrightness, assets_or_skip, halves, photographs, reported
 from sklearn.base import BaseEstimator, clone

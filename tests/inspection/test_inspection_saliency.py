@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from PIL import Image
 from robustness_cases import assets_or_skip, photographs
 from saliency_cases import PLAIN, SIDE, SQUARE, averaged, bright_squares, small
@@ -56,7 +55,7 @@ def share_inside(maps, starts, margin=8):
     ],
 )
 def test_the_map_is_brightest_at_the_square_that_decides(name, size):
-    X, y, _ = bright_squares(60)
+    X, y, _ = bright_squares(40)
     model = make_feature_classifier(
         LogisticRegression(C=0.1, max_iter=1000),
         backbone=name,
@@ -189,16 +188,18 @@ def test_of_a_linear_pipeline_it_is_the_weighted_map():
     ("name", "size", "kind", "cells"),
     [
         ("mobilenet_v3_small", 224, "channels_first", (7, 7)),
-        ("resnet18", 224, "channels_first", (7, 7)),
         ("resnet18", (96, 192), "channels_first", (6, 12)),
         ("resnet18", 64, "channels_first", (4, 4)),
         ("convnext_tiny", 224, "channels_first", (7, 7)),
         ("swin_t", 224, "channels_first", (7, 7)),
-        ("vit_b_16", 224, "tokens", (14, 14)),
         ("vit_b_16", 64, "tokens", (4, 4)),
-        ("densenet121", 224, "channels_first", (7, 7)),
         ("squeezenet1_1", 224, "channels_first", (13, 13)),
-        ("vgg11", 224, "channels_first", (7, 7)),
+        pytest.param("resnet18", 224, "channels_first", (7, 7), marks=pytest.mark.slow),
+        pytest.param("vit_b_16", 224, "tokens", (14, 14), marks=pytest.mark.slow),
+        pytest.param(
+            "densenet121", 224, "channels_first", (7, 7), marks=pytest.mark.slow
+        ),
+        pytest.param("vgg11", 224, "channels_first", (7, 7), marks=pytest.mark.slow),
         pytest.param("maxvit_t", 224, "channels_first", (7, 7), marks=pytest.mark.slow),
         pytest.param(
             "inception_v3", 299, "channels_first", (8, 8), marks=pytest.mark.slow
@@ -328,8 +329,8 @@ def state(model):
 @pytest.mark.parametrize("method", ["grad_cam", "occlusion"])
 def test_the_estimator_stays_as_it_was(trainable, method):
     X, y, _ = bright_squares(6)
-    model = small(trainable=trainable).fit(X, y)
-    other = small().fit(X, y)
+    model = small(trainable=trainable, image_size=48).fit(X, y)
+    other = small(image_size=48).fit(X, y)
     answers, shared = model.predict_proba(X), [other.predict_proba(X)]
     before = state(model)
     shared.insert(0, state(other))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from one_thread import one_thread  # noqa: F401
 from panel_cases import assert_legible, no_windows, place  # noqa: F401
 from robustness_cases import photographs
 from saliency_cases import PLAIN, averaged, bright_squares, small

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from one_thread import one_thread  # noqa: F401
 from torch import nn
 
 from sklearn_dl import (

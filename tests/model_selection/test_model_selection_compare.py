@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from joblib import parallel_config
-from one_thread import one_thread  # noqa: F401
 from PIL import Image
 from scipy.stats import loguniform
 from sklearn import config_context

@@ -1,12 +1,10 @@
 """Small models for the tests of persistence, and what is done to their files."""
 
 import json
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
+import processes
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from torch import nn
@@ -56,15 +54,9 @@ def assert_same_outputs(one, other, images=X):
 
 
 def run(code: str, *arguments) -> str:
-    """Run Python code in a process of its own, with this folder on its path."""
-    prelude = (
-        "import sys, torch; torch.set_num_threads(1); "
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    )
-    command = [sys.executable, "-c", prelude + code, *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    """Run Python code in a process of its own."""
+    prelude = "import sys, torch; torch.set_num_threads(1)\n"
+    return processes.run(prelude + code, *arguments).stdout
 
 
 def rewritten(path, change, *, compression=zipfile.ZIP_STORED):

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from persistence_cases import X, Y, classifier, livened, run
 from PIL import Image
 

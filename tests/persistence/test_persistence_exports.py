@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from persistence_cases import NUMBERS, SMALL, X, Y, classifier, extractor, regressor
 from PIL import Image
 from sklearn.calibration import CalibratedClassifierCV
@@ -34,6 +33,7 @@ pytest.importorskip("onnxscript")
 THREE = np.repeat(["a", "b", "c"], 6)
 LABELS = np.stack([Y == "dark", np.arange(18) % 2 == 0], axis=1).astype(int)
 EASY = {"layer": "features.2", "optimizer": "adam", "lr": 1e-2, "max_epochs": 10}
+SHORT = {**SMALL, "layer": "features.2"}  # a graph of few nodes, quickly exported
 
 
 def whole(**parameters):
@@ -45,7 +45,7 @@ def whole(**parameters):
 MODELS = {
     "batch norm": (whole(), Y),
     "head": (
-        whole(head=Head((8,), dropout=0.3, normalization="batch"), max_epochs=8),
+        classifier(**EASY, head=Head((8,), dropout=0.3, normalization="batch")),
         Y,
     ),
     "layer": (classifier(**EASY), Y),
@@ -57,11 +57,17 @@ MODELS = {
     "regressor": (regressor(**EASY), NUMBERS),
     "two targets": (regressor(**EASY), np.stack([NUMBERS, -3 * NUMBERS], axis=1)),
     "svm": (make_feature_classifier(**SMALL), Y),
-    "svm of three": (make_feature_classifier(**SMALL), THREE),
-    "calibrated": (make_feature_classifier(probability=True, **SMALL), THREE),
-    "logistic": (make_feature_classifier(LogisticRegression(), **SMALL), Y),
-    "ridge": (make_pipeline(extractor(), StandardScaler(), Ridge()), NUMBERS),
-    "svr": (make_pipeline(extractor(), StandardScaler(), LinearSVR()), NUMBERS),
+    "svm of three": (make_feature_classifier(**SHORT), THREE),
+    "calibrated": (make_feature_classifier(probability=True, **SHORT), THREE),
+    "logistic": (make_feature_classifier(LogisticRegression(), **SHORT), Y),
+    "ridge": (
+        make_pipeline(extractor(layer="features.2"), StandardScaler(), Ridge()),
+        NUMBERS,
+    ),
+    "svr": (
+        make_pipeline(extractor(layer="features.2"), StandardScaler(), LinearSVR()),
+        NUMBERS,
+    ),
 }
 
 
@@ -114,7 +120,7 @@ def path(model, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["object", "string", "category"])
 def test_labels_out_of_a_table_come_back(kind, tmp_path):
-    model = whole(image_size=40).fit(X, pd.Series(Y).astype(kind))
+    model = classifier(**EASY).fit(X, pd.Series(Y).astype(kind))
     export_onnx(model, tmp_path / "model.onnx")
     again = load_exported(tmp_path / "model.onnx")
     assert again.classes_.tolist() == model.classes_.tolist() == ["dark", "light"]

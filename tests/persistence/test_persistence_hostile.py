@@ -14,7 +14,6 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from persistence_cases import SMALL, X, Y, change_manifest, classifier, rewritten
 from scipy.sparse import csr_matrix
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier

@@ -3,17 +3,15 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from persistence_cases import (
     NUMBERS,
     ROWS,
@@ -326,7 +324,7 @@ def test_a_killed_save_leaves_what_was_there(tmp_path):
     save(classifier().fit(X, Y), path)
     good = path.read_bytes()
     code = (
-        "import os, sys, zipfile; sys.path.insert(0, sys.argv[2])\n"
+        "import os, sys, zipfile\n"
         "from persistence_cases import X, Y, classifier\n"
         "from sklearn_dl.persistence import save\n"
         "model = classifier(trainable='all').fit(X, Y)\n"
@@ -336,14 +334,11 @@ def test_a_killed_save_leaves_what_was_there(tmp_path):
         "zipfile.ZipFile.writestr = slow\n"
         "save(model, sys.argv[1])\n"
     )
-    folder = str(Path(__file__).parent)
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(path), folder], stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"writing\n"
-        time.sleep(0.1)
-        process.send_signal(signal.SIGKILL)
+    process = processes.start(code, path)
+    assert process.stdout.readline() == b"writing\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     assert path.read_bytes() == good
     assert_same_outputs(load(path), load(path))
 

@@ -5,7 +5,6 @@ import os
 import numpy as np
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from persistence_cases import SMALL, X, Y, classifier, extractor, regressor
 from safetensors.torch import load_file
 from sklearn.svm import LinearSVC

@@ -7,7 +7,6 @@ import numpy as np
 import persistence_cases
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from persistence_cases import (
     Halved,
     X,

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from one_thread import one_thread  # noqa: F401
 from PIL import Image
 
 from sklearn_dl.datasets import load_image_folder

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from one_thread import one_thread  # noqa: F401
 from PIL import Image
 
 from sklearn_dl import FeatureCache, ImageClassifier

@@ -1,12 +1,14 @@
-"""The rules of the code, checked by the tools that stand for them."""
+"""The rules of the code that ruff and mypy don't know."""
 
 import ast
+import json
 import subprocess
 import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
 
+import processes
 import pytest
 import shape
 
@@ -33,24 +35,21 @@ LAYERS = [
 MODULES = shape.modules(PACKAGE)
 
 
-def run(*command):
-    return subprocess.run(
-        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True
+def test_each_room_has_quick_tests(pytestconfig):
+    (conftest,) = (
+        plugin
+        for plugin in pytestconfig.pluginmanager.get_plugins()
+        if hasattr(plugin, "QUICK_FILES")
     )
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("ruff", "check", "."),
-        ("ruff", "format", "--check", "."),
-        pytest.param(("mypy",), marks=pytest.mark.slow),
-    ],
-    ids=["lint", "format", "types"],
-)
-def test_tools_find_nothing(command):
-    result = run(*command)
-    assert result.returncode == 0, result.stdout + result.stderr
+    tests = ROOT / "tests"
+    files = {path.stem for path in tests.rglob("test_*.py")}
+    assert files >= conftest.QUICK
+    rooms = {path.parent.name for path in tests.rglob("test_*.py")} - {"gpu"}
+    assert rooms == {
+        path.parent.name
+        for path in tests.rglob("test_*.py")
+        if path.stem in conftest.QUICK
+    }
 
 
 def test_every_module_has_a_room():
@@ -114,7 +113,25 @@ def test_loading_data_needs_no_torch():
     assert loaded & {"torch", "torchvision", "skorch", "matplotlib"} == set()
 
 
-BASE = "import torch, torchvision, skorch"
+# In one process, so that torch is imported once.
+FIRST_USE = """
+import json, sys
+opened = []
+sys.addaudithook(lambda event, args: event == "open" and opened.append(str(args[0])))
+import torch, torchvision, skorch
+before = set(sys.modules)
+import sklearn_dl
+from sklearn_dl import ImageClassifier, ImageFeatureExtractor, ImageRegressor
+loaded = sorted(set(sys.modules) - before)
+sklearn_dl.list_backbones()
+weights = [name for name in opened if name.endswith(".safetensors")]
+torch.cuda._lazy_init = lambda: sys.exit("CUDA begins")
+extractor = ImageFeatureExtractor(
+    "squeezenet1_1", weights=None, image_size=32, device="cpu", random_state=0
+)
+features = extractor.fit_transform(__import__("numpy").zeros((2, 32, 32, 3), "uint8"))
+print(json.dumps({"loaded": loaded, "weights": weights, "shape": features.shape}))
+"""
 BEYOND = {
     *("sklearn_dl", "skorch", "tqdm"),
     *("sklearn.callback", "sklearn.pipeline", "sklearn.utils"),
@@ -126,9 +143,15 @@ LATE = {
 }
 
 
-def test_first_use_loads_little_beyond_what_it_stands_on():
-    names = "ImageClassifier, ImageFeatureExtractor, ImageRegressor"
-    new = loaded_after(f"from sklearn_dl import {names}") - loaded_after(BASE)
+@pytest.fixture(scope="module")
+def first_use():
+    """Return what a fresh Python says of its first use of the package."""
+    output = subprocess.check_output([sys.executable, "-c", FIRST_USE], text=True)
+    return json.loads(output)
+
+
+def test_first_use_loads_little_beyond_what_it_stands_on(first_use):
+    new = set(first_use["loaded"])
     assert "sklearn_dl._features" in new
     parents = {
         name: {name.split(".")[0], ".".join(name.split(".")[:2])} for name in new
@@ -151,14 +174,12 @@ def test_names_that_are_loaded_late_are_listed():
         _ = sklearn_dl.training.SAMM
 
 
-def test_nothing_touches_cuda_before_it_is_needed():
-    use = (
-        "import torch, numpy; torch.cuda._lazy_init = lambda: sys.exit('CUDA begins'); "
-        "from sklearn_dl import ImageFeatureExtractor as E; "
-        "E('squeezenet1_1', weights=None, image_size=32, device='cpu', random_state=0)"
-        ".fit_transform(numpy.zeros((2, 32, 32, 3), 'uint8'))"
-    )
-    assert "torch" in loaded_after(use)
+def test_first_use_reads_no_weights(first_use):
+    assert first_use["weights"] == []
+
+
+def test_nothing_touches_cuda_before_it_is_needed(first_use):
+    assert first_use["shape"] == [2, 512]
 
 
 def test_public_names_are_there_and_a_wrong_one_is_an_attribute_error():
@@ -175,6 +196,9 @@ def test_the_version_stands_in_one_form():
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert sklearn_dl.__version__ == project["version"]
+    citation = (ROOT / "CITATION.cff").read_text().splitlines()
+    assert f"version: {project['version']}" in citation
+    assert f"  - name: {project['authors'][0]['name']}" in citation
 
 
 def test_constructors_only_assign():
@@ -221,9 +245,5 @@ def test_the_examples_the_benchmarks_and_the_tools_have_help():
     scripts = sorted(script for folder in folders for script in folder.rglob("*.py"))
     scripts = [script for script in scripts if "__main__" in script.read_text()]
     assert len(scripts) >= 8
-    output = subprocess.run(
-        [sys.executable, "-c", _HELP, *scripts], capture_output=True, text=True
-    )
-    assert output.returncode == 0, output.stderr
     expected = [f"0 True {script.name}" for script in scripts]
-    assert output.stdout.splitlines() == expected
+    assert processes.run(_HELP, *scripts).stdout.splitlines() == expected

@@ -1,7 +1,7 @@
 import os
-import subprocess
 import sys
 
+import processes
 import pytest
 import torch
 
@@ -97,30 +97,20 @@ def test_decoding_takes_as_many_threads_as_torch():
 @pytest.mark.parametrize(("setting", "kept"), [("", True), ("system", False)])
 def test_the_allocator_setting_can_be_switched_off(setting, kept):
     code = "from sklearn_dl._runtime import keep_large_blocks as k; print(k())"
-    output = subprocess.check_output(
-        [sys.executable, "-c", code],
-        env=os.environ | {"SKLEARN_DL_ALLOCATOR": setting},
-        text=True,
-    )
-    assert output.strip() == str(kept)
+    env = os.environ | {"SKLEARN_DL_ALLOCATOR": setting}
+    assert processes.run(code, env=env).stdout.strip() == str(kept)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is on Linux")
 def test_an_argument_switches_the_allocator_for_this_process_and_its_children():
     code = (
-        "import subprocess, sys\n"
-        "from sklearn_dl._runtime import keep_large_blocks as k\n"
+        "import os; from sklearn_dl._runtime import keep_large_blocks as k\n"
         "print(k(), k(False), k(), k(None))\n"
-        "if len(sys.argv) < 2:\n"
-        "    subprocess.run([sys.executable, *sys.orig_argv[1:], 'child'])\n"
+        "print(os.environ['SKLEARN_DL_ALLOCATOR'])\n"
         "print(k(True), k())\n"
     )
-    output = subprocess.check_output(
-        [sys.executable, "-c", code],
-        env=os.environ | {"SKLEARN_DL_ALLOCATOR": ""},
-        text=True,
-    )
-    lines = output.splitlines()
-    assert "True False False False" in lines  # the parent
-    assert "False False False False" in lines  # the child
-    assert lines.count("True True") == 2
+    env = os.environ | {"SKLEARN_DL_ALLOCATOR": ""}
+    for first in ("True", "False"):  # a parent; a child, which has its environment
+        said = processes.run(code, env=env).stdout.splitlines()
+        assert said == [f"{first} False False False", "system", "True True"]
+        env["SKLEARN_DL_ALLOCATOR"] = said[1]

@@ -10,7 +10,6 @@ import math
 import os
 import re
 import struct
-import subprocess
 import sys
 import threading
 import tracemalloc
@@ -22,6 +21,7 @@ from types import MappingProxyType, ModuleType
 
 import cloudpickle
 import numpy as np
+import processes
 import pytest
 import torch
 from PIL import Image, ImageFilter
@@ -124,13 +124,7 @@ def texts():
 def test_texts_are_the_same_in_another_process():
     here = texts()
     code = "import json, test_runtime_fingerprint as t; print(json.dumps(t.texts()))"
-    output = subprocess.check_output(
-        [sys.executable, "-c", code],
-        text=True,
-        cwd=Path(__file__).parent,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert json.loads(output) == here
+    assert json.loads(processes.run(code).stdout) == here
     assert len(set(here.values())) == len(here)
 
 
@@ -635,7 +629,7 @@ def test_tokens_differ_after_a_fork():
         "print(fingerprint_text(i for i in range(3)), flush=True)\n"
         "if pid: os.waitpid(pid, 0)"
     )
-    output = subprocess.check_output([sys.executable, "-c", code], text=True)
+    output = processes.run(code).stdout
     assert len(set(output.splitlines())) == 2
 
 

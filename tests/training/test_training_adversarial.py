@@ -3,7 +3,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from scipy.special import expit, log_softmax, softmax
 from skorch import NeuralNet
 from torch import nn

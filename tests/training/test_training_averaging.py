@@ -4,7 +4,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback
 from skorch.dataset import Dataset

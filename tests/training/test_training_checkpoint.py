@@ -1,19 +1,15 @@
-"""Checkpoints over a small net that keeps the contract, and over the estimators.
-
-Run as a script, it trains a classifier in a directory, so that a test can kill it.
-"""
+"""Checkpoints over a small net that keeps the contract, and over the estimators."""
 
 import copy
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+import processes
 import pytest
 import torch
 from sklearn.base import clone
@@ -512,8 +508,11 @@ def test_each_recipe_goes_on_as_if_it_had_not_stopped(tmp_path, params):
 
 
 def test_a_killed_fit_goes_on_and_ends_as_the_unbroken_one(tmp_path, unbroken_fit):
-    command = [sys.executable, __file__, str(tmp_path)]
-    process = subprocess.Popen(command)
+    code = (
+        "import sys; from test_training_checkpoint import Slow, classifier, images\n"
+        "classifier(sys.argv[1], Slow(0.3)).fit(*images())"
+    )
+    process = processes.start(code, tmp_path)
     done = 0
     while done < 3:
         assert process.poll() is None
@@ -588,7 +587,3 @@ def test_candidates_and_folds_of_a_search_share_a_directory_and_no_file(tmp_path
 def test_a_fit_without_a_fixed_seed_is_refused(tmp_path):
     with pytest.raises(ValueError, match="random_state=0"):
         classifier(tmp_path, random_state=None).fit(*images())
-
-
-if __name__ == "__main__":
-    classifier(sys.argv[1], Slow(0.3)).fit(*images())

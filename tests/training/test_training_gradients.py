@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from monitor_cases import classifier
-from one_thread import one_thread  # noqa: F401
 from sklearn.base import clone
 from skorch.callbacks import Callback
 from torch.nn import functional as F

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import ParameterGrid

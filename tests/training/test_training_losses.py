@@ -5,7 +5,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from scipy.special import expit, log_softmax, softmax
 from sklearn import metrics
 from sklearn.linear_model import SGDRegressor

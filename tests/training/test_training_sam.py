@@ -5,7 +5,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from skorch import NeuralNetRegressor
 from torch import nn
 

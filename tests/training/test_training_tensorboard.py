@@ -10,7 +10,6 @@ import monitor_cases
 import numpy as np
 import pytest
 import torch
-from one_thread import one_thread  # noqa: F401
 from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
