@@ -1,0 +1,44 @@
+"""Configuration of Sphinx. One command builds the pages, without a network::
+
+    python -m sphinx -W --keep-going -b html docs docs/_build/html
+"""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE / "_ext")]
+
+import sklearn_dl  # noqa: E402
+
+project = "sklearn_dl"
+author = "The sklearn_dl founders"
+version = release = sklearn_dl.__version__
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "reference",
+]
+exclude_patterns = ["_build", "_ext", "README.md"]
+default_role = "py:obj"
+autosummary_generate = False
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+myst_heading_anchors = 3
+suppress_warnings = ["config.cache"]
+
+html_theme = "pydata_sphinx_theme"
+html_title = "sklearn_dl"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "logo": {"text": "sklearn_dl"},
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 6,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}

@@ -1,0 +1,185 @@
+"""README and the pages of docs/: their code runs, their links and quotes hold."""
+
+import re
+import sys
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import shape
+from one_thread import one_thread  # noqa: F401
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+BUILT = ("_build", "reference", "gallery", "gallery_scripts")
+PAGES = [
+    ROOT / "README.md",
+    *(
+        path
+        for path in sorted(DOCS.rglob("*.md"))
+        if path.relative_to(DOCS).parts[0] not in BUILT
+    ),
+]
+NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
+# Fences of what is no Python of ours; "" is a command line.
+OTHERS = {"", "bash", "bibtex", "text", "{toctree}", "{include} ../CHANGELOG.md"}
+OTHERS |= {"{include} ../examples/benchmarks/RESULTS.md"}
+# Blocks of Python that are not run, by the reason that stands above each.
+NOT_RUN = {"starts processes": 1}
+FENCE = re.compile(
+    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<kind>[^\n]*)\n(?P<code>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def blocks(path):
+    """Return the fenced blocks of a page: kind, code, line, reason not to run it."""
+    text = path.read_text(encoding="utf-8")
+    return [
+        (m["kind"], m["code"], text[: m.start("code")].count("\n"), m["reason"])
+        for m in FENCE.finditer(text)
+    ]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Return torch's cache, with weights that stand for the download."""
+    import torch
+    import torchvision
+
+    home = tmp_path_factory.mktemp("torch")
+    folder = home / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("mobilenet_v2", "resnet18"):
+        url = torchvision.models.get_model_weights(name).DEFAULT.url
+        network = torchvision.models.get_model(name)
+        torch.save(network.state_dict(), folder / Path(url).name)
+    return home
+
+
+@pytest.fixture
+def machine(tmp_path, weights, monkeypatch):
+    """Go to a folder with the images that the pages speak of."""
+    rng = np.random.default_rng(0)
+    for name, low in (("ants", 0), ("bees", 120)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(low, low + 130, (40, 48, 3), "uint8")
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.jpg")
+    Image.fromarray(pixels).save(tmp_path / "new_photo.jpg")
+    sheet = pd.DataFrame(rng.integers(0, 256, (8, 64)))
+    sheet.columns = [f"pixel{i}" for i in range(64)]
+    sheet.insert(0, "label", [0, 1] * 4)
+    sheet.to_csv(tmp_path / "digits.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(weights))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    yield tmp_path
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+def runnable(path):
+    return [b for b in blocks(path) if b[0] == "python" and b[3] is None]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, id=n) for p, n in zip(PAGES, NAMES, strict=True) if runnable(p)],
+)
+def test_the_code_of_a_page_runs(path, machine, capsys):
+    namespace = {"__name__": "__page__"}
+    # Threads stand for the processes of n_jobs, each of which would import torch.
+    with joblib.parallel_config("threading"):
+        for _, code, line, _ in runnable(path):
+            exec(compile("\n" * line + code, str(path), "exec"), namespace)
+    assert capsys.readouterr().out
+
+
+def test_no_code_is_left_out_in_silence():
+    found = [block for path in PAGES for block in blocks(path)]
+    assert {kind for kind, *_ in found} - OTHERS == {"python"}
+    reasons = Counter(reason for *_, reason in found if reason is not None)
+    assert reasons == NOT_RUN
+    # Each fence that opens is one of a block: none is hidden by indentation or a typo.
+    for path in PAGES:
+        ticks = re.findall(r"^\s*(```|~~~)", path.read_text(encoding="utf-8"), re.M)
+        assert len(ticks) == 2 * len(blocks(path)), path
+
+
+@pytest.mark.parametrize("path", [pytest.param(p, id=p.name) for p in PAGES])
+def test_links_lead_somewhere(path):
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://|mailto:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        there = (path.parent / name).resolve() if name else path
+        assert there.exists(), f"{path.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(there), f"{path.name} links to {target}"
+
+
+def anchors(path):
+    """Return the anchors of a page's headings, as the repository's web page has them.
+
+    A page that includes a file of the repository has that file's headings.
+    """
+    text = path.read_text(encoding="utf-8")
+    for included in re.findall(r"^```\{include\} (\S+)", text, re.M):
+        text += (path.parent / included).read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.*)$", FENCE.sub("", text), re.M)
+    return {re.sub(r"[^\w\- ]", "", t.lower()).replace(" ", "-") for t in titles}
+
+
+def test_the_readme_is_short():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 160
+
+
+def table():
+    sys.path.insert(0, str(DOCS))
+    try:
+        return import_module("public_names")
+    finally:
+        sys.path.remove(str(DOCS))
+
+
+def test_the_reference_has_all_public_names_and_no_others():
+    package = ROOT / "sklearn_dl"
+    public = {
+        room
+        for room in map(shape.room_of, shape.modules(package))
+        if room is not None and not room.startswith("_")
+    }
+    rooms = {f"sklearn_dl.{room}": shape.public_names(package, room) for room in public}
+    modules = {room.removeprefix("sklearn_dl.") for room in rooms}
+    rooms["sklearn_dl"] = list(set(shape.public_names(package)) - modules)
+    found = {room: names for room, (_, names) in table().ROOMS.items()}
+    assert {room: sorted(names) for room, names in found.items()} == {
+        room: sorted(names) for room, names in rooms.items()
+    }
+
+
+def test_pages_of_the_reference_differ_in_more_than_case():
+    page_of = table().page_of
+    pages = [page_of(room, n) for room, (_, ns) in table().ROOMS.items() for n in ns]
+    assert len({page.lower() for page in pages}) == len(pages)
+
+
+def test_estimators_link_to_their_page_of_the_reference():
+    import sklearn_dl
+
+    pages = table()
+    for name in ("ImageClassifier", "ImageRegressor", "ImageFeatureExtractor"):
+        assert name in pages.ROOMS["sklearn_dl"][1]
+        link = getattr(sklearn_dl, name)()._get_doc_link()
+        site = "https://sklearn-dl.readthedocs.io/en/stable/"
+        assert link == f"{site}{pages.page_of('sklearn_dl', name)}.html"
+        assert link in getattr(sklearn_dl, name)()._repr_html_()
