@@ -1,6 +1,8 @@
-"""Configuration of Sphinx. One command builds the pages, without a network::
+"""Configuration of Sphinx.
 
-    python -m sphinx -W --keep-going -b html docs docs/_build/html
+One command builds the pages, without a network::
+
+python -m sphinx -W --keep-going -b html docs docs/_build/html
 """
 
 import sys
@@ -8,6 +10,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE), str(HERE / "_ext")]
+
+import examples_gallery  # noqa: E402
 
 import sklearn_dl  # noqa: E402
 
@@ -19,15 +23,20 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "numpydoc",
+    "sphinx_gallery.gen_gallery",
     "reference",
+    "repository_links",
 ]
-exclude_patterns = ["_build", "_ext", "README.md"]
+exclude_patterns = ["_build", "_ext", "gallery_scripts"]
 default_role = "py:obj"
 autosummary_generate = False
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 myst_heading_anchors = 3
 suppress_warnings = ["config.cache"]
+
+examples_gallery.copy_scripts()
+sphinx_gallery_conf = examples_gallery.configuration()
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sklearn_dl"

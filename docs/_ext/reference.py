@@ -15,7 +15,7 @@ def setup(app: Any) -> dict[str, Any]:
 
 
 def write_pages(app: Any, config: Any) -> None:
-    """Write a page for each name, and one that lists them; remove what else is there."""
+    """Write a page for each name and one that lists them; remove all others."""
     root = Path(app.srcdir)
     pages = {"reference/index": index()}
     for room, (_, names) in ROOMS.items():

@@ -1,9 +1,10 @@
-"""Which libraries hand which form of X to an estimator: the table of docs/clients.md.
+r"""Which libraries hand which form of X to an estimator: the table of docs/clients.md.
 
 ::
 
-    pip install cleanlab crepes dask-ml doubtlab imbalanced-learn lime mapie mlxtend \\
-        modAL-python optuna-integration pyod scikit-optimize skrub umap-learn yellowbrick
+    pip install cleanlab crepes dask-ml doubtlab imbalanced-learn lime mapie \
+        mlxtend modAL-python optuna-integration pyod scikit-optimize skrub \
+        umap-learn yellowbrick
     python clients.py
 
 Each library trains or uses a classifier of this package on 32 small drawn images, with
@@ -137,7 +138,7 @@ def lime(model, features, X, y):
 
     fitted = model().fit(X, y)
     LimeImageExplainer(random_state=0).explain_instance(
-        np.asarray(X[0]), fitted.predict_proba, num_samples=20, progress_bar=False
+        np.asarray(X[0]), fitted.predict_proba, num_samples=20
     )
 
 

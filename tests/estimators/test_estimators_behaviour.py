@@ -246,6 +246,7 @@ def test_fit_never_rewrites_a_parameter(make, data):
     assert model.fit(data[0], y) is model
     assert all(model.get_params()[k] is v for k, v in before.items())
 
+
 # --------------------------------------------------------------- columns, output
 
 
