@@ -27,7 +27,7 @@ extensions = [
     "reference",
     "repository_links",
 ]
-exclude_patterns = ["_build", "_ext", "gallery_scripts"]
+exclude_patterns = ["_build", "_ext", "gallery_scripts", "sg_execution_times.rst"]
 default_role = "py:obj"
 autosummary_generate = False
 autodoc_typehints = "none"

@@ -24,13 +24,13 @@ ARGUMENTS = {
     "quickstart": ["--output", str(OUTPUT / "predictions.png")],
     "features_svm": FOLDER,
     "grid_search": [*FOLDER, "--regimes", "svm", "head"],
-    "voting_bagging": [*FOLDER, "--epochs", "2"],
+    "voting_bagging": [*FOLDER, "--epochs", "3"],
 }
 HEADER = """Examples
 ========
 
-The scripts of the folder ``examples``. Those with an output were run on the weights in the
-package when these pages were built; the others take minutes, or data of yours.
+The scripts of the folder ``examples``. Those with an output were run on the weights in
+the package when these pages were built; the others take minutes, or data of yours.
 """
 PER_CLASS = 8
 
@@ -56,7 +56,7 @@ def copy_scripts() -> None:
 def titled(text: str) -> str:
     """Return a script with its docstring's first sentence as a title."""
     docstring = ast.get_docstring(ast.parse(text), clean=False)
-    first, _, rest = docstring.partition("\n")
+    first = docstring.partition("\n")[0]
     title = first.rstrip(".")
     return text.replace(first, f"\n{title}\n{'=' * len(title)}", 1)
 
@@ -90,7 +90,7 @@ def configuration() -> dict[str, Any]:
         "examples_dirs": str(SCRIPTS),
         "gallery_dirs": "gallery",
         "filename_pattern": rf"/({'|'.join(ARGUMENTS)})\.py$",
-        "ignore_pattern": r"/folders\.py$",
+        "ignore_pattern": r"folders\.py",
         "reset_argv": arguments,
         "download_all_examples": False,
         "show_signature": False,

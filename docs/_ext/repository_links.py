@@ -1,7 +1,7 @@
 """Sphinx extension: links that serve the repository's web page and the built pages.
 
-Pages link to files of the repository by relative paths. A link to a Markdown file outside
-docs/ goes to the page that includes it; where there is none, the file is a download.
+Pages link to files of the repository by relative paths. A link to a Markdown file
+outside docs/ goes to the page that includes it; where none does, it is a download.
 """
 
 import os
