@@ -32,6 +32,8 @@ default_role = "py:obj"
 autosummary_generate = False
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
+python_maximum_signature_line_length = 60
+toc_object_entries_show_parents = "hide"
 myst_heading_anchors = 3
 suppress_warnings = ["config.cache"]
 
@@ -43,11 +45,12 @@ html_title = "sklearn_dl"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_show_sourcelink = False
+html_sidebars = {"*": []}  # pages without others beside them
 html_theme_options = {
     "logo": {"text": "sklearn_dl"},
     "show_toc_level": 2,
     "navigation_with_keys": False,
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
     "footer_start": ["copyright"],
     "footer_end": [],
 }

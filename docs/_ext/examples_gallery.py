@@ -24,7 +24,9 @@ ARGUMENTS = {
     "quickstart": ["--output", str(OUTPUT / "predictions.png")],
     "features_svm": FOLDER,
     "grid_search": [*FOLDER, "--regimes", "svm", "head"],
-    "voting_bagging": [*FOLDER, "--epochs", "3"],
+    "voting_bagging": [
+        *(*FOLDER, "--epochs", "3", "--picture", str(OUTPUT / "diversity.png")),
+    ],
 }
 HEADER = """Examples
 ========

@@ -19,6 +19,7 @@ def write_pages(app: Any, config: Any) -> None:
     root = Path(app.srcdir)
     pages = {"reference/index": index()}
     for room, (_, names) in ROOMS.items():
+        pages[f"reference/{room}"] = contents(room)
         for name in names:
             pages[page_of(room, name)] = page(room, name)
     paths = {root / f"{name}.rst": text for name, text in pages.items()}
@@ -38,15 +39,28 @@ def index() -> str:
         "All public names, by the module they are imported from. What is not listed "
         "here is private and may change without notice.\n",
     ]
-    for room, (sentence, names) in ROOMS.items():
-        parts += [f".. _{room}:\n", _title(room, "-"), f"{sentence}\n"]
-        parts.append(f".. currentmodule:: {room}\n")
-        parts.append(".. autosummary::\n   :nosignatures:\n")
-        parts.append("".join(f"   {name}\n" for name in names))
-        parts.append(".. toctree::\n   :hidden:\n")
-        entries = (f"   {name} </{page_of(room, name)}>\n" for name in names)
-        parts.append("".join(entries))
+    for room in ROOMS:
+        parts += [_title(room, "-"), _table(room)]
+    parts.append(".. toctree::\n   :hidden:\n")
+    short = {room: room.removeprefix("sklearn_dl.") for room in ROOMS}
+    parts.append("".join(f"   {short[room]} <{room}>\n" for room in ROOMS))
     return "\n".join(parts)
+
+
+def contents(room: str) -> str:
+    """Return the page of a room: its table, and the way to the pages of its names."""
+    entries = (f"   {name} </{page_of(room, name)}>\n" for name in ROOMS[room][1])
+    toctree = ".. toctree::\n   :hidden:\n\n" + "".join(entries)
+    return "\n".join([_title(room), _table(room), toctree])
+
+
+def _table(room: str) -> str:
+    sentence, names = ROOMS[room]
+    return (
+        f"{sentence}\n\n.. currentmodule:: {room}\n\n"
+        ".. autosummary::\n   :nosignatures:\n\n"
+        + "".join(f"   {name}\n" for name in names)
+    )
 
 
 def page(room: str, name: str) -> str:

@@ -1,4 +1,4 @@
-r"""Which libraries hand which form of X to an estimator: the table of docs/clients.md.
+r"""Which libraries hand which form of X to an estimator: docs/guide/clients.md.
 
 ::
 
@@ -244,7 +244,12 @@ CLIENTS: list[tuple[str, str, str, Callable]] = [
     ("scikit-optimize", "skopt", "`BayesSearchCV`", skopt),
     ("skrub", "skrub", "`ApplyToCols`, extractor", skrub),
     ("umap-learn", "umap", "extractor, `UMAP`", umap),
-    ("yellowbrick", "yellowbrick", "`ConfusionMatrix(force_model=True)`", yellowbrick),
+    (
+        "yellowbrick",
+        "yellowbrick",
+        "`ConfusionMatrix`, `force_model=True`",
+        yellowbrick,
+    ),
 ]
 
 

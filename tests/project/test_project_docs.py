@@ -238,3 +238,12 @@ def test_the_arrows_of_the_picture_imply_all_imports():
         assert 0 <= x <= width - rooms["WIDTH"]
         assert 0 <= y <= height - rooms["HEIGHT"]
         assert all(corners[other][1] > y for other in others)
+
+
+def test_each_question_is_answered_in_two_clicks():
+    assert "(docs/questions.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "(questions.md)" in (DOCS / "index.md").read_text(encoding="utf-8")
+    text = (DOCS / "questions.md").read_text(encoding="utf-8")
+    answers = re.split(r"^## ", text, flags=re.M)[1:]
+    assert len(answers) >= 10
+    assert [a for a in answers if not re.search(r"\]\(|^```", a, re.M)] == []
