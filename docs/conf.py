@@ -27,7 +27,7 @@ extensions = [
     "reference",
     "repository_links",
 ]
-exclude_patterns = ["_build", "_ext", "gallery_scripts", "sg_execution_times.rst"]
+exclude_patterns = ["_build", "_ext", "gallery_scripts"]
 default_role = "py:obj"
 autosummary_generate = False
 autodoc_typehints = "none"
@@ -35,6 +35,7 @@ numpydoc_show_class_members = False
 python_maximum_signature_line_length = 60
 toc_object_entries_show_parents = "hide"
 myst_heading_anchors = 3
+smartquotes = False  # messages are found as they are written
 suppress_warnings = ["config.cache"]
 
 examples_gallery.copy_scripts()

@@ -98,5 +98,6 @@ def configuration() -> dict[str, Any]:
         "show_signature": False,
         "show_memory": False,
         "min_reported_time": 0,
+        "write_computation_times": False,
         "within_subsection_order": "FileNameSortKey",
     }
