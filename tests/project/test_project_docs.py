@@ -30,7 +30,7 @@ NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
 # Fences of what is no Python of ours; "" is a command line.
 OTHERS = {"", "bash", "bibtex", "text", "{toctree}", "{include}"}
 # Blocks of Python that are not run, by the reason that stands above each.
-NOT_RUN = {"starts processes": 1, "needs fastai": 1, "needs Keras": 1}
+NOT_RUN = {"needs fastai": 1, "needs Keras": 1}
 FENCE = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?"
     r"```(?P<kind>[^\n]*)\n(?P<code>.*?)^```$",
