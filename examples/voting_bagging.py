@@ -54,7 +54,7 @@ def main() -> None:
         print(f"\n{name}: {found}")
     if args.picture:
         display = DiversityDisplay.from_estimators(fitted["hard vote"], X_test, y_test)
-        display.plot().figure_.savefig(args.picture, dpi=150)
+        display.figure_.savefig(args.picture, dpi=150)
 
 
 def members(backbone, args) -> dict:

@@ -36,7 +36,10 @@ class ImageEstimatorMixin(CallbackSupportMixin):
     """Any X in, through one backbone."""
 
     _doc_link_module = "sklearn_dl"
-    _doc_link_template = "https://sklearn-dl.readthedocs.io/en/stable/{estimator_name}"
+    _doc_link_template = (
+        "https://sklearn-dl.readthedocs.io/en/stable/reference/"
+        "sklearn_dl.{estimator_name}.html"
+    )
 
     def _doc_link_url_param_generator(self):
         return {"estimator_name": type(self).__name__}

@@ -209,7 +209,7 @@ class ImageFeatureExtractor(
 
         Returns
         -------
-        ndarray of shape (n_images, n_features_out_)
+        ndarray of shape (n_images, n_features_out)
             float32; float64 with ``precision="float64"``.
 
         Raises

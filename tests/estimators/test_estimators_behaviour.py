@@ -246,12 +246,6 @@ def test_fit_never_rewrites_a_parameter(make, data):
     assert all(model.get_params()[k] is v for k, v in before.items())
 
 
-@pytest.mark.parametrize("cls", ESTIMATORS)
-def test_the_html_links_to_the_documentation(cls):
-    html = cls()._repr_html_()
-    assert f"https://sklearn-dl.readthedocs.io/en/stable/{cls.__name__}" in html
-
-
 # --------------------------------------------------------------- columns, output
 
 

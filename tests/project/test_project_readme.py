@@ -1,4 +1,4 @@
-"""README's examples run as written, with weights that stand for the download."""
+"""The quickstart of README: on folders, without a network, and what it refuses."""
 
 import os
 import re
@@ -8,10 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
-import torchvision
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -21,41 +18,14 @@ NOWHERE = {"HTTPS_PROXY": "http://127.0.0.1:9"}
 
 @pytest.fixture
 def machine(tmp_path):
-    """Return a folder with the images that README speaks of, and torch's cache."""
+    """Return a folder with a few images of two classes."""
     rng = np.random.default_rng(0)
     for name, low in (("ants", 0), ("bees", 120)):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(6):
             pixels = rng.integers(low, low + 130, (40, 48, 3), "uint8")
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.jpg")
-    Image.fromarray(pixels).save(tmp_path / "new_photo.jpg")
-    sheet = pd.DataFrame(rng.integers(0, 256, (8, 64)))
-    sheet.columns = [f"pixel{i}" for i in range(64)]
-    sheet.insert(0, "label", [0, 1] * 4)
-    sheet.to_csv(tmp_path / "digits.csv", index=False)
-    cache = tmp_path / "cache" / "hub" / "checkpoints"
-    cache.mkdir(parents=True)
-    for name in ("mobilenet_v2", "resnet18"):
-        weights = torchvision.models.get_model_weights(name).DEFAULT
-        network = torchvision.models.get_model(name)
-        torch.save(network.state_dict(), cache / Path(weights.url).name)
     return tmp_path
-
-
-def test_every_example_of_the_readme_runs(machine):
-    text = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert len(blocks) >= 8
-    script = "\n".join(blocks)
-    result = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning", "-c", script],
-        cwd=machine,
-        env=os.environ | {"TORCH_HOME": str(machine / "cache")},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert "valid_loss" in result.stdout
 
 
 @pytest.mark.parametrize(
