@@ -195,7 +195,9 @@ def lr_find(
     Notes
     -----
     Losses of single batches are noisy: another ``random_state`` may move the
-    suggestion by a factor of 2 or 3. It is a start for a search, not its end.
+    suggestion by a factor of 2 or 3. It is a start for a search, not its end. The
+    head of a regressor on a frozen backbone starts where ridge regression ends: its
+    curve is flat until it rises, and any rate well below that is right.
 
     References
     ----------

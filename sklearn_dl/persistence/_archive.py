@@ -25,7 +25,7 @@ from sklearn_dl.backbones import named_tensors
 from sklearn_dl.persistence._errors import ModelFileError, check_file
 
 FORMAT = "sklearn_dl model"
-VERSION = 2
+VERSION = 3
 _MANIFEST = "manifest.json"
 _MEMBER = re.compile(r"(arrays|tensors-\d{1,6})\.safetensors")
 _MANIFEST_BYTES = 2**28

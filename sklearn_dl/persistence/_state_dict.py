@@ -22,6 +22,7 @@ from sklearn_dl.backbones import (
     named_tensors,
 )
 from sklearn_dl.persistence._errors import ModelFileError
+from sklearn_dl.training import as_linear
 
 
 def export_state_dict(
@@ -126,11 +127,12 @@ def export_state_dict(
 def _last_layer(backbone: Backbone, head: nn.Module | None) -> dict[str, torch.Tensor]:
     """Return the head's tensors under the names of the network's last layer."""
     layer, known = backbone.layer, backbone.name in backbone_names()
-    if known and layer == "pre_logits" and isinstance(head, nn.Linear):
+    linear = as_linear(head)
+    if known and layer == "pre_logits" and linear is not None:
         whole = build(backbone.name, shapes_only=True)
         last = find_head(whole)
         if isinstance(whole.get_submodule(last), nn.Linear):
-            return {f"{last}.{n}": t for n, t in named_tensors(head).items()}
+            return {f"{last}.{n}": t for n, t in named_tensors(linear).items()}
     raise ModelFileError(
         "head=True needs a head of one linear layer on layer='pre_logits' of a "
         f"network that ends in a linear layer; here are {head!r:.200} and "

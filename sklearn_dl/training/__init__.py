@@ -17,6 +17,7 @@ from sklearn_dl.training._dataset import Rows as Rows
 from sklearn_dl.training._dataset import TrainingRows as TrainingRows
 from sklearn_dl.training._dataset import noted as noted
 from sklearn_dl.training._head import Head
+from sklearn_dl.training._head import as_linear as as_linear
 from sklearn_dl.training._head import start_head as start_head
 from sklearn_dl.training._losses import EpsilonInsensitiveLoss, HingeLoss, LogLoss
 from sklearn_dl.training._losses import chance_loss as chance_loss

@@ -1,5 +1,6 @@
 """Heads: the layers on a backbone's features."""
 
+import copy
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.linear_model import Ridge
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
@@ -239,6 +239,18 @@ class FeatureScaling(nn.Module):
 
 
 @torch.no_grad()
+def as_linear(module: nn.Module | None) -> nn.Linear | None:
+    """Return a head of one layer as that layer, without scaling; None for others."""
+    match list(module.children()) if isinstance(module, nn.Sequential) else []:
+        case [FeatureScaling() as scaling, nn.Linear() as output]:
+            linear = copy.deepcopy(output)
+            linear.weight /= scaling.scale
+            linear.bias -= linear.weight @ scaling.mean
+            return linear
+    return None
+
+
+@torch.no_grad()
 def start_head(
     head: Head,
     module: nn.Sequential,
@@ -290,7 +302,9 @@ def start_head(
     head.fit_init(module, values)
     if convex:
         coef, intercept = np.zeros(output.weight.shape), np.zeros(output.bias.shape)
-        if way == "numbers":
+        if way == "numbers" and values.isfinite().all():
+            from sklearn.linear_model import Ridge  # classifiers import less
+
             ridge = Ridge(alpha=_RIDGE * weight.sum(), solver="cholesky")
             scaled = scaling(values).double()
             ridge.fit(scaled, target.double(), sample_weight=weight)

@@ -38,7 +38,7 @@ def test_a_fit_moves_the_last_stage_and_the_head_and_nothing_else(name):
     *frozen, last = backbone.stages
     after = model.module_.state_dict()
     moved = {n for n in after if not torch.equal(after[n], before.state[n])}
-    assert {"head.weight", "head.bias"} <= moved
+    assert {"head.output.weight", "head.output.bias"} <= moved
     assert any(f"backbone.module.{n}" in moved for n in backbone.stages[last])
     # Neither parameters nor BatchNorm's buffers of the other stages.
     owners = {n.rpartition(".")[0] for stage in frozen for n in backbone.stages[stage]}

@@ -294,7 +294,7 @@ def test_several_labels_and_several_targets(folder, tmp_path, capsys):
     (row,) = rows_of(capsys.readouterr().out)
     assert list(row) == ["path", "prediction_1", "prediction_2", "error"]
     got = [float(row["prediction_1"]), float(row["prediction_2"])]
-    np.testing.assert_allclose(got, numbers.predict(DARK[:1])[0], rtol=1e-5)
+    np.testing.assert_allclose(got, numbers.predict(DARK[:1])[0], atol=1e-3)  # of 23
 
 
 def test_device_and_batch_size_reach_the_members(tmp_path, folder, capsys, monkeypatch):

@@ -1,7 +1,5 @@
 """Which parts of an image a prediction rests on."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -26,6 +24,7 @@ from sklearn_dl.datasets import load_image_folder
 from sklearn_dl.inspection import saliency
 from sklearn_dl.inspection._attribution import find_map
 from sklearn_dl.inspection._saliency import placed
+from sklearn_dl.training import as_linear
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +94,7 @@ def test_of_a_linear_head_on_an_averaged_map_it_is_the_weighted_map():
     x = torch.from_numpy(X).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         cells = conv((x - 0.5) / 0.25)  # (6, 6, 10, 10)
-        weight = copy.deepcopy(network_of(model).head).weight
+        weight = as_linear(network_of(model).head).weight
         for column, label in enumerate(model.classes_):
             cam = (
                 torch.einsum("c,nchw->nhw", weight[column], cells) / cells[0, 0].numel()
@@ -137,7 +136,7 @@ def test_channels_are_weighed_by_the_mean_of_their_gradients():
     x = torch.from_numpy(X).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         cells = flattened().conv((x - 0.5) / 0.25)
-        gradient = copy.deepcopy(network_of(model).head).weight[1].view(4, 5, 5)
+        gradient = as_linear(network_of(model).head).weight[1].view(4, 5, 5)
         cam = torch.einsum("c,nchw->nhw", gradient.mean((1, 2)), cells).clamp(min=0)
     expected = F.interpolate(cam[:, None], (20, 20), mode="bilinear")[:, 0]
     got = saliency(model, X, target=1)
@@ -150,7 +149,7 @@ def test_a_regressors_map_has_the_sign_and_unit_of_its_prediction():
     options = {"preprocessing": PLAIN, "max_epochs": 3, "random_state": 0}
     model = ImageRegressor(averaged, **options).fit(X, y)
     maps = saliency(model, X, layer="conv")
-    head = copy.deepcopy(network_of(model).head)
+    head = as_linear(network_of(model).head)
     bias = head.bias.item() * y.std() + y.mean()
     # The mean of the enlarged map is that of the cells but for the border.
     means = 100 * maps.mean((1, 2)) + bias

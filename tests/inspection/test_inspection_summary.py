@@ -122,7 +122,7 @@ def test_a_fitted_classifier_shows_what_training_changed(fitted):
     last = list(network.backbone.stages)[-1]
     assert set(summary[summary.trainable > 0].stage) == {last, "head"}
     assert summary.attrs["non_trainable"] == summary.attrs["parameters"] - trainable
-    assert summary.iloc[-1].layer == "head"
+    assert summary.iloc[-1].layer == "head.output"
     assert summary.iloc[-1].output_shape == (2,)
     assert summary.attrs["note"] == ""
 

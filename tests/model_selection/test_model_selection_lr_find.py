@@ -19,7 +19,7 @@ from sklearn_dl import (
     make_feature_classifier,
 )
 from sklearn_dl.model_selection import LearningRateFinder, lr_find
-from sklearn_dl.training import BatchLosses
+from sklearn_dl.training import BatchLosses, Head
 
 SMALL = {
     "backbone": "squeezenet1_1",
@@ -175,13 +175,14 @@ def test_sample_weights_count(data):
 
 def test_a_regressor_with_several_targets(data):
     y = np.linspace([0.0, 1.0], [1.0, 0.0], 32)
-    finder = lr_find(ImageRegressor(**SMALL), data[0], y, n_steps=20)
+    model = ImageRegressor(**SMALL, head=Head(8))  # one layer starts at its goal
+    finder = lr_find(model, data[0], y, n_steps=20)
     assert finder.suggestion_ > 0
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_suggestion_trains_well():
-    """No rate of a coarse grid is much better, and the far ends of it are worse."""
+    """No rate of a coarse grid is much better, and the smallest is worse."""
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype("uint8")
     X, X_test, y, y_test = train_test_split(images, digits.target, random_state=0)
@@ -198,7 +199,7 @@ def test_the_suggestion_trains_well():
     found = accuracy(finder.suggestion_)
     grid = {rate: accuracy(rate) for rate in (1e-5, 1e-3, 1e-2, 1e-1)}
     assert found > max(grid.values()) - 0.03
-    assert found > grid[1e-5] + 0.1
+    assert found > grid[1e-5] + 0.05  # from zeros any step points somewhere
     assert found > 0.9
 
 

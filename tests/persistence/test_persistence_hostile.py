@@ -241,14 +241,14 @@ def test_every_error_names_the_file(path):
     "text",
     [
         "[" * 200_000 + "]" * 200_000,
-        '{"format": "sklearn_dl model", "version": 2' + "0" * 5000 + "}",
+        '{"format": "sklearn_dl model", "version": 3' + "0" * 5000 + "}",
         "{}",
         "[]",
         "null",
         '{"format": "sklearn_dl model"}',
-        '{"format": "sklearn_dl model", "version": 2, "members": {}}',
-        '{"format": "sklearn_dl model", "version": 2, "members": {}, "nodes": 1}',
-        '{"format": "sklearn_dl model", "version": 2, "members": {}, "nodes": [], '
+        '{"format": "sklearn_dl model", "version": 3, "members": {}}',
+        '{"format": "sklearn_dl model", "version": 3, "members": {}, "nodes": 1}',
+        '{"format": "sklearn_dl model", "version": 3, "members": {}, "nodes": [], '
         '"root": "text"}',
         "\xff",
     ],

@@ -44,7 +44,9 @@ def test_a_fine_tuned_backbone_gives_the_same_features_as_weights(
 
 def test_the_head_can_be_the_last_layer(tmp_path):
     path = tmp_path / "whole.safetensors"
-    model = classifier(backbone="resnet18", trainable=1).fit(X, Y)
+    options = {"trainable": 1, "warmup_epochs": 1, "max_epochs": 2}
+    model = classifier(backbone="resnet18", **options).fit(X, Y)
+    assert not torch.all(model.module_.head.scaling.mean == 0)  # it is folded in
     export_state_dict(model, path, head=True)
     network = resnet18(num_classes=2)
     assert not network.load_state_dict(load_file(path)).missing_keys
