@@ -244,8 +244,8 @@ def as_linear(module: nn.Module | None) -> nn.Linear | None:
     match list(module.children()) if isinstance(module, nn.Sequential) else []:
         case [FeatureScaling() as scaling, nn.Linear() as output]:
             linear = copy.deepcopy(output)
-            linear.weight /= scaling.scale
-            linear.bias -= linear.weight @ scaling.mean
+            linear.weight.div_(scaling.scale)
+            linear.bias.sub_(linear.weight @ scaling.mean)
             return linear
     return None
 
