@@ -52,8 +52,8 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         it where images are square.
     head : Head or None, default=None
         Layers of the head: hidden layers, dropout, initialisation (see
-        `sklearn_dl.training.Head`). None is one linear layer. A grid reaches in:
-        ``head__dropout``.
+        `sklearn_dl.training.Head`). None is one linear layer on scaled
+        features. A grid reaches in: ``head__dropout``.
     loss : {"log_loss", "hinge"}, LogLoss or torch module, default="log_loss"
         What training minimises. ``"hinge"`` gives `decision_function` in place of
         `predict_proba`; ``LogLoss(label_smoothing=0.1)`` spreads a share of each

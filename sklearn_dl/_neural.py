@@ -309,14 +309,14 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         recipe: Recipe,
         partial,
     ) -> None:
-        """Fit what of a new head depends on features; few images give them, or all."""
+        """Fit what of a new head depends on features."""
         head = Head() if self.head is None else self.head
         if network.backbone.trains and not recipe.regime.warmup_epochs:
             if head.init != "lsuv":
                 return  # the features are to change
         # Rows often come class by class: those taken are drawn among all.
         index = keyed_generator(recipe.seed).permutation(len(rows))
-        index = np.sort(index[: 256 if training.features is None else 4096])
+        index = np.sort(index[:4096])
         some = rows.take(index)
         if training.features is None:
             features = self._features(frozen, some, recipe.execution)
@@ -329,7 +329,9 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             some.target,
             some.weight,
             kind=recipe.kind,
+            loss=self.loss,
             n_steps=math.ceil(len(rows) / max(32, recipe.execution.step_size)),
+            weight_decay=recipe.optimizer.weight_decay,
             stream=partial,
         )
 

@@ -48,8 +48,8 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         it where images are square.
     head : Head or None, default=None
         Layers of the head: hidden layers, dropout, initialisation (see
-        `sklearn_dl.training.Head`). None is one linear layer. A grid reaches in:
-        ``head__dropout``.
+        `sklearn_dl.training.Head`). None is one linear layer on scaled
+        features. A grid reaches in: ``head__dropout``.
     loss : str or torch module, default="squared_error"
         What training minimises, over targets scaled to deviation 1: one of
         "squared_error", "absolute_error", "huber", "epsilon_insensitive".

@@ -197,7 +197,7 @@ def lr_find(
     Losses of single batches are noisy: another ``random_state`` may move the
     suggestion by a factor of 2 or 3. It is a start for a search, not its end. The
     head of a regressor on a frozen backbone starts where ridge regression ends: its
-    curve is flat until it rises, and any rate well below that is right.
+    curve is flat until it rises, there may be no suggestion, and the default is right.
 
     References
     ----------
@@ -251,7 +251,8 @@ def lr_find(
     if finder.suggestion_ is None:
         warnings.warn(
             f"The loss never fell between the rates {lr_min:g} and {lr_max:g}, so "
-            "there is no suggestion; lower lr_min, or take more steps.",
+            "there is no suggestion: lower lr_min, take more steps, or, where a "
+            "regressor's head starts near its goal, keep the default rate.",
             ConvergenceWarning,
             stacklevel=3,
         )

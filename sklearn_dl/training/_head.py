@@ -25,7 +25,9 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
 }
 
-_RIDGE = 2.5e-4  # penalty of one row, where features have a mean squared norm of 1
+_RIDGE = (
+    2.5e-4  # least penalty of one row, where features have a mean squared norm of 1
+)
 
 
 def _groups(width: int) -> int:
@@ -56,9 +58,9 @@ class Head(BaseEstimator):
     A value of the estimators' `head` that a grid reaches into, as in
     ``head__dropout``. Each hidden layer is Linear, normalisation, activation,
     dropout, in this order; a Linear layer to the outputs follows. In front of all is a
-    scaling, which the training images set where the backbone is frozen at first: so
-    one `lr` suits the features of any backbone. With the defaults one Linear layer is
-    all else.
+    scaling, which the training images (4,096 of them at most) set where the backbone
+    is frozen at first: so one `lr` suits the features of any backbone. With the
+    defaults one Linear layer is all else.
 
     Parameters
     ----------
@@ -79,8 +81,8 @@ class Head(BaseEstimator):
         First weights of all Linear layers, the last included: "default",
         "xavier_uniform", "xavier_normal", "he_uniform", "he_normal" or "lsuv". The
         default is torch's own, weights and biases uniform within ``1 / sqrt(n_in)``;
-        but one layer on features of a frozen backbone starts from zeros, and a
-        regressor's where ridge regression on those of the training images ends.
+        but where the backbone is frozen at first, one layer starts from zeros, and in
+        `fit` of a regressor, unless the loss is a module, where ridge regression ends.
         With the others biases are zero, and weights have a deviation of
         ``sqrt(2 / (n_in + n_out))`` (Xavier [1]_; 5/3 of that before a tanh) or
         ``sqrt(2 / n_in)`` (He [2]_). "lsuv" [3]_: orthonormal weights, scaled
@@ -217,7 +219,7 @@ class FeatureScaling(nn.Module):
         the mean is not quite 0, which adds 6 to that norm: the intercept alone would
         learn slowly how often a class is. A "stream" begins with few rows, perhaps of
         one class, whose mean and deviations say little: one factor is all. Features
-        that don't differ change nothing.
+        that differ by rounding alone change nothing.
 
         .. [1] R. A. van den Berg et al., "Centering, scaling, and transformations:
            improving the biological information content of metabolomics data", BMC
@@ -226,7 +228,7 @@ class FeatureScaling(nn.Module):
         values, share = features.double(), torch.from_numpy(weight / weight.sum())
         mean = share @ values * (way != "stream")
         var = share @ (values - mean).square()
-        if not 0 < var.mean() < math.inf:
+        if not 1e-10 * (share @ values.square()).mean() < var.mean() < math.inf:
             return
         scale = torch.ones_like(var)
         if way == "classes":
@@ -241,7 +243,10 @@ class FeatureScaling(nn.Module):
 @torch.no_grad()
 def as_linear(module: nn.Module | None) -> nn.Linear | None:
     """Return a head of one layer as that layer, without scaling; None for others."""
-    match list(module.children()) if isinstance(module, nn.Sequential) else []:
+    layers = list(module) if isinstance(module, nn.Sequential) else [module]
+    match [layer for layer in layers if not isinstance(layer, nn.Dropout)]:
+        case [nn.Linear() as linear]:
+            return linear
         case [FeatureScaling() as scaling, nn.Linear() as output]:
             linear = copy.deepcopy(output)
             linear.weight.div_(scaling.scale)
@@ -259,7 +264,9 @@ def start_head(
     weight: np.ndarray,
     *,
     kind: str,
+    loss: Any,
     n_steps: int,
+    weight_decay: float = 0.0,
     stream: bool = False,
 ) -> None:
     """Fit what of a new head depends on the features that it is to be trained on.
@@ -277,8 +284,13 @@ def start_head(
         Their weights, of a mean about 1.
     kind : {"multiclass", "multilabel-indicator", "continuous"}
         What the outputs are.
+    loss : str or torch module
+        As the estimator has it. Ridge regression is a start for those that have names;
+        but for the squared error without what lies far out.
     n_steps : int
         Steps of an epoch, of 32 images or more.
+    weight_decay : float, default=0.0
+        Of the optimiser; ridge regression has its penalty, where that is larger.
     stream : bool, default=False
         Whether these are the first rows of more to come.
     """
@@ -290,8 +302,9 @@ def start_head(
     # Measured in examples/benchmarks/heads.py: classes are learned from features whose
     # norm grows with what there is to learn; a squared error bounces on long ones.
     norm = 40 * math.sqrt(output.out_features * n_steps)
+    ridge = continuous and convex and isinstance(loss, str) and not stream
     if continuous:
-        norm = 1.0 if convex and not stream else 30.0
+        norm = 1.0 if ridge else 30.0
     scaling = module.to(values.dtype).get_submodule("scaling")
     assert isinstance(scaling, FeatureScaling)
     norm = min(norm, values.shape[1])
@@ -300,14 +313,22 @@ def start_head(
         weight = weight / np.bincount(target, weights=weight)[target]
     scaling.fit(values, weight, norm, way)
     head.fit_init(module, values)
-    if convex:
-        coef, intercept = np.zeros(output.weight.shape), np.zeros(output.bias.shape)
-        if way == "numbers" and values.isfinite().all():
-            from sklearn.linear_model import Ridge  # classifiers import less
+    if not convex:
+        return
+    nn.init.zeros_(output.weight)
+    nn.init.zeros_(output.bias)
+    if ridge and values.isfinite().all():
+        from sklearn.linear_model import Ridge  # classifiers import less
 
-            ridge = Ridge(alpha=_RIDGE * weight.sum(), solver="cholesky")
-            scaled = scaling(values).double()
-            ridge.fit(scaled, target.double(), sample_weight=weight)
-            coef, intercept = ridge.coef_, ridge.intercept_
-        output.weight.copy_(torch.from_numpy(coef).reshape(output.weight.shape))
-        output.bias.copy_(torch.from_numpy(np.atleast_1d(intercept)))
+        target = target.double()
+        if loss != "squared_error":  # what lies far out counts for little there
+            off = (target - target.median(0).values).abs().reshape(len(target), -1)
+            far = off > 3 * 1.4826 * off.median(0).values  # deviations, by the median
+            far = far.any(1).numpy()
+            weight = weight if far.mean() > 0.5 else np.where(far, 0.0, weight)
+        alpha = max(_RIDGE, weight_decay / 2) * weight.sum()
+        model = Ridge(alpha=alpha, solver="cholesky")
+        model.fit(scaling(values).double(), target, sample_weight=weight)
+        coef = torch.from_numpy(np.atleast_2d(model.coef_))
+        output.weight.copy_(coef.reshape(output.weight.shape))
+        output.bias.copy_(torch.from_numpy(np.atleast_1d(model.intercept_)))

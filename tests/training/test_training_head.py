@@ -209,7 +209,8 @@ def started(features, target, weight=None, *, head=None, kind="continuous", **op
     torch.manual_seed(0)
     module = head.build(features.shape[1], n_outputs)
     weight = np.ones(len(features)) if weight is None else weight
-    start_head(head, module, features, target, weight, kind=kind, n_steps=1, **options)
+    options = {"loss": "squared_error", "n_steps": 1, **options}
+    start_head(head, module, features, target, weight, kind=kind, **options)
     return module
 
 
@@ -269,7 +270,32 @@ def test_a_stream_keeps_its_mean():
     assert values.square().sum(1).mean().item() == pytest.approx(6)
 
 
-@pytest.mark.parametrize("features", [np.full((4, 3), 7.0), np.ones((1, 3))])
+def test_what_lies_far_out_is_no_start_of_a_robust_loss():
+    features, y, _ = rows()
+    far = y.clone()
+    far[0] += 1000 * y.std()
+    found = {
+        loss: started(features, target, loss=loss).output.weight.detach()
+        for loss, target in (("squared_error", y), ("huber", far))
+    }
+    clean, robust = found.values()
+    assert (robust - clean).norm() < 0.5 * clean.norm()
+    assert not started(features, y, loss=nn.HuberLoss()).output.weight.any()
+
+
+def test_weight_decay_is_the_penalty_of_the_start():
+    features, y, _ = rows()
+    light, heavy = (
+        started(features, y, weight_decay=decay).output.weight.norm()
+        for decay in (1e-4, 10.0)
+    )
+    assert heavy < 0.1 * light
+
+
+@pytest.mark.parametrize(
+    "features",
+    [np.full((4, 3), 7.0), np.ones((1, 3)), 7 + 1e-6 * np.eye(4, 3)],
+)
 def test_features_that_do_not_differ_stay_as_they_are(features):
     module = started(features, torch.arange(len(features)).double())
     values = torch.from_numpy(features)
