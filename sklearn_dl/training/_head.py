@@ -324,8 +324,8 @@ def start_head(
         if loss != "squared_error":  # what lies far out counts for little there
             off = (target - target.median(0).values).abs().reshape(len(target), -1)
             far = off > 3 * 1.4826 * off.median(0).values  # deviations, by the median
-            far = far.any(1).numpy()
-            weight = weight if far.mean() > 0.5 else np.where(far, 0.0, weight)
+            kept = np.where(far.any(1).numpy(), 0.0, weight)
+            weight = kept if np.count_nonzero(kept) >= len(kept) / 2 else weight
         alpha = max(_RIDGE, weight_decay / 2) * weight.sum()
         model = Ridge(alpha=alpha, solver="cholesky")
         model.fit(scaling(values).double(), target, sample_weight=weight)
