@@ -77,7 +77,8 @@ def run(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         out = module(x)
     except Reached as reached:
         out = reached.output
-    if isinstance(out, tuple | list) and out and isinstance(out[0], torch.Tensor):
+    several = isinstance(out, (tuple, list))  # torch.export in 2.4 knows no `|`
+    if several and out and isinstance(out[0], torch.Tensor):
         out = out[0]  # attention layers return (values, weights)
     if not isinstance(out, torch.Tensor):
         raise TypeError(f"The layer gives {type(out).__name__}, not a tensor.")

@@ -240,7 +240,7 @@ class TrainingHistoryDisplay:
             values = self.history[list(columns)].to_numpy(dtype=float)
             log = part == "rates" or (part == "loss" and self._wide)
             if log:
-                _whole_decades(axis, values)
+                _whole_decades(axis, values, few=place.height < len(parts))
             else:
                 axis.margins(y=0.12)
                 score = self.score_name if part == "score" else part
@@ -357,14 +357,18 @@ class TrainingHistoryDisplay:
             ax.plot(epochs, np.where(shown, values, np.nan), **{**look, **line_kw})
 
 
-def _whole_decades(ax: Any, values: np.ndarray) -> None:
-    """Make a log scale of whole decades, so that it has numbers."""
-    from matplotlib.ticker import NullLocator
+def _whole_decades(ax: Any, values: np.ndarray, few: bool) -> None:
+    """Make a log scale of whole decades, so that it has numbers, or few: two."""
+    from matplotlib.ticker import FixedLocator, NullLocator
 
     ax.set_yscale("log")
     ax.yaxis.set_minor_locator(NullLocator())
     values = np.log10(values[np.isfinite(values) & (values > 0)])
     if len(values):
-        ax.set_ylim(
-            10.0 ** np.floor(values.min() - 0.1), 10.0 ** np.ceil(values.max() + 0.1)
+        ends = (
+            10.0 ** np.floor(values.min() - 0.1),
+            10.0 ** np.ceil(values.max() + 0.1),
         )
+        ax.set_ylim(ends)
+        if few:  # matplotlib before 3.11 writes its numbers over each other
+            ax.yaxis.set_major_locator(FixedLocator(ends))

@@ -135,6 +135,7 @@ print(json.dumps({"loaded": loaded, "weights": weights, "shape": features.shape}
 BEYOND = {
     *("sklearn_dl", "skorch", "tqdm"),
     *("sklearn.callback", "sklearn.pipeline", "sklearn.utils"),
+    *("concurrent.futures", "shlex"),  # with torch 2.4 and skorch 1.2
 }
 # Loaded by those who use them, with their files.
 LATE = {
