@@ -1,7 +1,6 @@
 """Training of a head on a backbone: what the classifier and the regressor share."""
 
 import copy
-import math
 from abc import abstractmethod
 from contextlib import ExitStack
 from functools import partial as bound
@@ -326,12 +325,10 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             head,
             network.head,
             features,
-            some.target,
-            some.weight,
-            kind=recipe.kind,
+            some,
+            recipe,
             loss=self.loss,
-            n_steps=math.ceil(len(rows) / max(32, recipe.execution.step_size)),
-            weight_decay=recipe.optimizer.weight_decay,
+            n_rows=len(rows),
             stream=partial,
         )
 

@@ -6,13 +6,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
+
+if TYPE_CHECKING:
+    from sklearn_dl.training._dataset import Rows
+    from sklearn_dl.training._net import Recipe
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
@@ -260,13 +264,11 @@ def start_head(
     head: Head,
     module: nn.Sequential,
     features: np.ndarray,
-    target: torch.Tensor,
-    weight: np.ndarray,
+    rows: "Rows",
+    recipe: "Recipe",
     *,
-    kind: str,
     loss: Any,
-    n_steps: int,
-    weight_decay: float = 0.0,
+    n_rows: int,
     stream: bool = False,
 ) -> None:
     """Fit what of a new head depends on the features that it is to be trained on.
@@ -278,29 +280,28 @@ def start_head(
         What it built.
     features : ndarray of shape (n, n_features)
         Of training images.
-    target : torch.Tensor of shape (n,) or (n, n_targets)
-        Their targets.
-    weight : ndarray of shape (n,)
-        Their weights, of a mean about 1.
-    kind : {"multiclass", "multilabel-indicator", "continuous"}
-        What the outputs are.
+    rows : Rows
+        These images, with targets and weights.
+    recipe : Recipe
+        How the head is to be trained. Ridge regression has the penalty of its
+        optimiser, where that is larger.
     loss : str or torch module
         As the estimator has it. Ridge regression is a start for those that have names;
         but for the squared error without what lies far out.
-    n_steps : int
-        Steps of an epoch, of 32 images or more.
-    weight_decay : float, default=0.0
-        Of the optimiser; ridge regression has its penalty, where that is larger.
+    n_rows : int
+        Number of all training images.
     stream : bool, default=False
         Whether these are the first rows of more to come.
     """
     values, output = torch.from_numpy(features), module.get_submodule("output")
     assert isinstance(output, nn.Linear)
+    target, weight, kind = rows.target, rows.weight, recipe.kind
     continuous = kind == "continuous"
     one_layer = sum(isinstance(layer, nn.Linear) for layer in module) == 1
     convex = one_layer and head.init == "default"
     # Measured in examples/benchmarks/heads.py: classes are learned from features whose
     # norm grows with what there is to learn; a squared error bounces on long ones.
+    n_steps = math.ceil(n_rows / max(32, recipe.execution.step_size))
     norm = 40 * math.sqrt(output.out_features * n_steps)
     ridge = continuous and convex and isinstance(loss, str) and not stream
     if continuous:
@@ -326,7 +327,7 @@ def start_head(
             far = off > 3 * 1.4826 * off.median(0).values  # deviations, by the median
             kept = np.where(far.any(1).numpy(), 0.0, weight)
             weight = kept if np.count_nonzero(kept) >= len(kept) / 2 else weight
-        alpha = max(_RIDGE, weight_decay / 2) * weight.sum()
+        alpha = max(_RIDGE, recipe.optimizer.weight_decay / 2) * weight.sum()
         model = Ridge(alpha=alpha, solver="cholesky")
         model.fit(scaling(values).double(), target, sample_weight=weight)
         coef = torch.from_numpy(np.atleast_2d(model.coef_))

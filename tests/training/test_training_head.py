@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -209,8 +211,14 @@ def started(features, target, weight=None, *, head=None, kind="continuous", **op
     torch.manual_seed(0)
     module = head.build(features.shape[1], n_outputs)
     weight = np.ones(len(features)) if weight is None else weight
-    options = {"loss": "squared_error", "n_steps": 1, **options}
-    start_head(head, module, features, target, weight, kind=kind, **options)
+    recipe = SimpleNamespace(
+        kind=kind,
+        optimizer=SimpleNamespace(weight_decay=options.pop("weight_decay", 0.0)),
+        execution=SimpleNamespace(step_size=32),
+    )
+    taken = SimpleNamespace(target=target, weight=weight)
+    options = {"loss": "squared_error", "n_rows": 32, **options}
+    start_head(head, module, features, taken, recipe, **options)
     return module
 
 
