@@ -164,14 +164,12 @@ class Head(BaseEstimator):
 
     @torch.no_grad()
     def fit_init(self, module: nn.Module, features: torch.Tensor) -> None:
-        """Scale the first weights by LSUV, where that is `init`.
+        """Scale the first weights by LSUV.
 
         `module` is what `build` returned, its scaling fitted; `features` are those of
         training images, the more the better. Neither modes nor running statistics of
         hidden layers matter, or change.
         """
-        if self.init != "lsuv":
-            return
         values = features.to(next(module.parameters()))
         for layer in module.children():
             if isinstance(layer, nn.Linear):
@@ -313,7 +311,8 @@ def start_head(
     if kind == "multiclass":  # whatever classes weigh, the features stay the same
         weight = weight / np.bincount(target, weights=weight)[target]
     scaling.fit(values, weight, norm, way)
-    head.fit_init(module, values)
+    if head.init == "lsuv":
+        head.fit_init(module, values)
     if not convex:
         return
     nn.init.zeros_(output.weight)
