@@ -300,19 +300,13 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         )
 
     def _start_head(
-        self,
-        network,
-        frozen,
-        rows: Rows,
-        training: TrainingRows,
-        recipe: Recipe,
-        partial,
+        self, network, frozen, rows: Rows, training: TrainingRows, recipe, partial
     ) -> None:
         """Fit what of a new head depends on features."""
         head = Head() if self.head is None else self.head
-        if network.backbone.trains and not recipe.regime.warmup_epochs:
-            if head.init != "lsuv":
-                return  # the features are to change
+        changes = network.backbone.trains and not recipe.regime.warmup_epochs
+        if changes and head.init != "lsuv":
+            return
         # Rows often come class by class: those taken are drawn among all.
         index = keyed_generator(recipe.seed).permutation(len(rows))
         index = np.sort(index[:4096])

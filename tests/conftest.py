@@ -96,6 +96,21 @@ def assets():
     return Path(folder)
 
 
+@pytest.fixture
+def machine(tmp_path):
+    """Return a folder with `photos`: six images of ants, and lighter ones of bees."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, low in (("ants", 0), ("bees", 120)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(low, low + 130, (40, 48, 3), "uint8")
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.jpg")
+    return tmp_path
+
+
 # ----------------------------------------------------------------------- backbones
 
 

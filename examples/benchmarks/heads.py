@@ -107,10 +107,10 @@ def numbers(sets, sources):
                             max_epochs=max_epochs,
                             **{**size, "random_state": seed, **options},
                         )
+                        model.fit(X_train, y_train)
                         try:
-                            model.fit(X_train, y_train)
                             scores.append(model.score(X_test, y_test))
-                        except ValueError:  # diverged beyond float32
+                        except ValueError:  # predictions that are no numbers
                             scores.append(-np.inf)
                     mean, spread = np.mean(scores), np.std(scores)
                     cells.append(

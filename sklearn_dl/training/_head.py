@@ -29,9 +29,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
 }
 
-_RIDGE = (
-    2.5e-4  # least penalty of one row, where features have a mean squared norm of 1
-)
+# Least penalty of a row in ridge regression, on features of a mean squared norm of 1.
+_RIDGE = 2.5e-4
 
 
 def _groups(width: int) -> int:
@@ -227,10 +226,11 @@ class FeatureScaling(nn.Module):
            improving the biological information content of metabolomics data", BMC
            Genomics 7, 2006.
         """
-        values, share = features.double(), torch.from_numpy(weight / weight.sum())
+        values = features.to(torch.float64, copy=True)  # the one copy that is made
+        share = torch.from_numpy(weight / weight.sum())
         mean = share @ values * (way != "stream")
-        var = share @ (values - mean).square()
-        if not 1e-10 * (share @ values.square()).mean() < var.mean() < math.inf:
+        var = share @ values.sub_(mean).square_()
+        if not 1e-10 * (mean.square() + var).mean() < var.mean() < math.inf:
             return
         scale = torch.ones_like(var)
         if way == "classes":
@@ -284,8 +284,8 @@ def start_head(
         How the head is to be trained. Ridge regression has the penalty of its
         optimiser, where that is larger.
     loss : str or torch module
-        As the estimator has it. Ridge regression is a start for those that have names;
-        but for the squared error without what lies far out.
+        As the estimator has it. Ridge regression is a start for those that have names,
+        a robust one but for the squared error.
     n_rows : int
         Number of all training images.
     stream : bool, default=False
@@ -318,17 +318,21 @@ def start_head(
     nn.init.zeros_(output.weight)
     nn.init.zeros_(output.bias)
     if ridge and values.isfinite().all():
-        from sklearn.linear_model import Ridge  # classifiers import less
-
-        target = target.double()
-        if loss != "squared_error":  # what lies far out counts for little there
-            off = (target - target.median(0).values).abs().reshape(len(target), -1)
-            far = off > 3 * 1.4826 * off.median(0).values  # deviations, by the median
-            kept = np.where(far.any(1).numpy(), 0.0, weight)
-            weight = kept if np.count_nonzero(kept) >= len(kept) / 2 else weight
-        alpha = max(_RIDGE, recipe.optimizer.weight_decay / 2) * weight.sum()
-        model = Ridge(alpha=alpha, solver="cholesky")
-        model.fit(scaling(values).double(), target, sample_weight=weight)
+        penalty = max(_RIDGE, recipe.optimizer.weight_decay / 2)
+        scaled, robust = scaling(values).double().numpy(), loss != "squared_error"
+        model = _ridge(scaled, target.double().numpy(), weight, penalty, robust)
         coef = torch.from_numpy(np.atleast_2d(model.coef_))
         output.weight.copy_(coef.reshape(output.weight.shape))
         output.bias.copy_(torch.from_numpy(np.atleast_1d(model.intercept_)))
+
+
+def _ridge(features, target, weight, penalty: float, robust: bool):
+    """Return a ridge regression; a robust one leaves out targets that are far off."""
+    from sklearn.linear_model import Ridge  # classifiers import less
+
+    if robust:  # six deviations from the median, by the median distance
+        off = np.abs(target - np.median(target, axis=0)).reshape(len(target), -1)
+        far = (off > 6 * 1.4826 * np.median(off, axis=0)).any(1)
+        weight = weight if far.mean() > 0.5 else np.where(far, 0.0, weight)
+    model = Ridge(alpha=penalty * weight.sum(), solver="cholesky")
+    return model.fit(features, target, sample_weight=weight)

@@ -160,7 +160,11 @@ def test_a_head_on_features_equals_training_through_the_frozen_backbone(data):
     # The long way: a transform that changes nothing, but might, in every epoch.
     X, y = data
     P = classifier(batch_size=8).fit(X, y).predict_proba(X)
-    Q = classifier(batch_size=8, augment=lambda image: image).fit(X, y)
+    seen = []
+    Q = classifier(batch_size=8, augment=lambda image: seen.append(1) or image).fit(
+        X, y
+    )
+    assert len(seen) == 3 * 24
     np.testing.assert_allclose(Q.predict_proba(X), P, atol=1e-5)
     assert np.abs(P - 0.5).max() > 1e-3
 

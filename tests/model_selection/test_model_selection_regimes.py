@@ -55,6 +55,11 @@ def test_the_four_corners_of_the_table():
     assert stages.warmup_epochs >= 1
     assert stages.augment == "strong"
 
+    few_layers, few_head = (r.estimator for r in recommended(199, "different"))
+    assert few_layers["features"].layer == "features.13"
+    assert few_head.trainable == "head"
+    assert recommended(200, "different")[-1].estimator.trainable == 2
+
     everything, last = (r.estimator for r in recommended(20_000, "similar"))
     assert everything.trainable == "all"
     assert everything.warmup_epochs >= 1

@@ -16,18 +16,6 @@ QUICKSTART = ROOT / "examples" / "quickstart.py"
 NOWHERE = {"HTTPS_PROXY": "http://127.0.0.1:9"}
 
 
-@pytest.fixture
-def machine(tmp_path):
-    """Return a folder with a few images of two classes."""
-    rng = np.random.default_rng(0)
-    for name, low in (("ants", 0), ("bees", 120)):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for i in range(6):
-            pixels = rng.integers(low, low + 130, (40, 48, 3), "uint8")
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.jpg")
-    return tmp_path
-
-
 @pytest.mark.parametrize(
     ("arguments", "said", "rows"),
     [

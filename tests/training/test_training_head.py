@@ -289,6 +289,12 @@ def test_what_lies_far_out_is_no_start_of_a_robust_loss():
     clean, robust = found.values()
     assert (robust - clean).norm() < 0.5 * clean.norm()
     assert not started(features, y, loss=nn.HuberLoss()).output.weight.any()
+    y[:6] += 4 * y.std()  # a group of its own is no accident
+    plain, kept = (
+        started(features, y, loss=loss).output.weight
+        for loss in ("squared_error", "absolute_error")
+    )
+    assert torch.equal(plain, kept)
 
 
 def test_weight_decay_is_the_penalty_of_the_start():
