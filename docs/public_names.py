@@ -24,6 +24,7 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
             "load_image_frame",
             "load_image_csv",
             "load_torch_dataset",
+            "Channels",
             "verify_images",
             "decode_image",
             "ImageDecodeError",

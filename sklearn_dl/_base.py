@@ -13,7 +13,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_dl._extraction import PixelReader, channel_statistics, resolve_cache
-from sklearn_dl._images import ImageSource, as_source
+from sklearn_dl._images import Channels, ImageSource, as_source
 from sklearn_dl._runtime import Execution
 from sklearn_dl.backbones import Backbone, shared_backbone
 
@@ -85,6 +85,7 @@ class ImageEstimatorMixin(CallbackSupportMixin):
         if source.n_features is not None:
             self.n_features_in_ = source.n_features
         self._fitted_kind = source.kind
+        self._fitted_channels = _channels_of(source)
         return source
 
     def _new_source(self, X) -> ImageSource:
@@ -94,7 +95,16 @@ class ImageEstimatorMixin(CallbackSupportMixin):
 
     def _checked_source(self, X) -> ImageSource:
         """Check X against the one of the fit."""
-        source = as_source(X, image_shape=self.image_shape)
+        shape, channels = self.image_shape, self._fitted_channels
+        if channels is not None and not isinstance(shape, Channels):
+            # Files don't tell that they are to be read with all channels.
+            shape = Channels(channels[0], rgb=channels[1], shape=shape)
+        source = as_source(X, image_shape=shape)
+        if (found := _channels_of(source)) != channels:
+            raise ValueError(
+                f"X has images of {_said(found)}, but {type(self).__name__} was fitted "
+                f"on images of {_said(channels)}."
+            )
         rows_of_pixels = source.kind == self._fitted_kind == "pixels"
         if rows_of_pixels or (hasattr(X, "columns") and source.n_features == 1):
             validate_data(self, X, reset=False, skip_check_array=True, ensure_2d=False)
@@ -135,7 +145,8 @@ class ImageEstimatorMixin(CallbackSupportMixin):
             self._warn_once_that_nothing_hits()
         normalization = None
         if isinstance(self.preprocessing, str | tuple | list):
-            normalization = _normalization(self.preprocessing)
+            n_channels = 3 if source.channels is None else source.channels.n
+            normalization = _normalization(self.preprocessing, n_channels)
         size = self.image_size
         backbone = shared_backbone(
             self.backbone,
@@ -143,6 +154,7 @@ class ImageEstimatorMixin(CallbackSupportMixin):
             layer=tuple(self.layer) if isinstance(self.layer, list) else self.layer,
             preprocessing=None if normalization else self.preprocessing,
             image_size=tuple(size) if isinstance(size, list) else size,
+            channels=source.channels,
             seed=seed,
             device=execution.device,
             dtype=execution.module_dtype,
@@ -180,7 +192,19 @@ def on_cpu(module: torch.nn.Module) -> torch.nn.Module:
     return copy.deepcopy(module).cpu()
 
 
-def _normalization(preprocessing) -> Any:
+def _channels_of(source: ImageSource) -> tuple[int, bool] | None:
+    """Return how many channels images have, and whether they are in colour.
+
+    None for those in grey, RGB and RGBA.
+    """
+    return source.channels and (source.channels.n, source.channels.rgb)
+
+
+def _said(channels: tuple[int, bool] | None) -> str:
+    return "RGB or grey" if channels is None else f"{channels[0]} channels"
+
+
+def _normalization(preprocessing, n_channels: int) -> Any:
     """Return "data" or (mean, std) where `preprocessing` is that, else None."""
     if isinstance(preprocessing, str):
         return "data" if preprocessing == "data" else None
@@ -189,9 +213,11 @@ def _normalization(preprocessing) -> Any:
     except (TypeError, ValueError):
         mean, std = (), ()
     finite = all(math.isfinite(value) for value in (*mean, *std))
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or not finite:
+    right = len(mean) == len(std) == n_channels
+    if not right or min(std) <= 0 or not finite:
+        n = "three" if n_channels == 3 else n_channels
         raise ValueError(
-            f"preprocessing={preprocessing!r} is not a pair (mean, std) of three "
+            f"preprocessing={preprocessing!r} is not a pair (mean, std) of {n} "
             "channels each, finite and with std > 0; or use 'data', for those of the "
             "training rows."
         )

@@ -12,6 +12,7 @@ from sklearn.metrics import get_scorer_names
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from sklearn_dl._extraction import FeatureCache
+from sklearn_dl._images import Channels
 from sklearn_dl._runtime import PRECISIONS
 from sklearn_dl.augmentation import Augment
 from sklearn_dl.training import (
@@ -35,7 +36,7 @@ BACKBONE_CONSTRAINTS: dict[str, Any] = {
     "layer": [str, tuple, list],
     "preprocessing": "no_validation",
     "image_size": [_COUNT, tuple, list, None],
-    "image_shape": [tuple, list, None],
+    "image_shape": [tuple, list, Channels, None],
     "tta": [
         StrOptions({"flip", "five_crop", "ten_crop"}),
         Interval(Integral, 2, None, closed="left"),

@@ -63,7 +63,7 @@ class PixelReader:
         return {**self.__dict__, "_executor": None}
 
     def read(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """Return the pixels of some of the reader's rows, (b, 1 or 3, height, width).
+        """Return the pixels of some of the reader's rows, (b, C, height, width).
 
         An ImageDecodeError names every row of the batch that can't be decoded.
         """
@@ -150,11 +150,11 @@ class PixelReader:
         """Return the pixels of an image, or the image where threads may not view it."""
         image: Any = self.source[row]
         if isinstance(image, np.ndarray):
-            if image.dtype == np.uint8:
+            if image.dtype == np.uint8 and image.shape[2] in (1, 3):
                 grey = image.shape[2] == 1
                 image = Image.fromarray(image[..., 0] if grey else image)
-            else:  # Pillow has no colour images of floats
-                image = torch.from_numpy(image).permute(2, 0, 1)
+            else:  # Pillow has no colour images of floats, or of other channels
+                image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         if self.on_read is not None:
             self.on_read(row, image)
         if self.view is not None:
@@ -221,7 +221,9 @@ def _stack(images: list[torch.Tensor], rows: np.ndarray) -> torch.Tensor:
             )
     if len({(image.dtype, image.shape) for image in images}) > 1:
         images = [i.float() / 255 if i.dtype == torch.uint8 else i for i in images]
-        images = [i.expand(*i.shape[:-3], 3, *i.shape[-2:]) for i in images]
+        n = max(image.shape[-3] for image in images)
+        n = 3 if n == 1 else n
+        images = [i.expand(*i.shape[:-3], n, *i.shape[-2:]) for i in images]
     if images[0].ndim != 3:
         return torch.stack(images)
     # Decoded images have their channels last: so they are copied whole.
@@ -235,11 +237,11 @@ def channel_statistics(
 
     A channel without variation gets deviation 1.
     """
-    n_pixels = 0
-    mean, scatter = np.zeros(3), np.zeros(3)
+    n_pixels, n_channels = 0, reader.preprocessing.n_channels
+    mean, scatter = np.zeros(n_channels), np.zeros(n_channels)
     for _, pixels in reader.batches(batch_size):
         values = pixels.cpu().double() / (255 if pixels.dtype == torch.uint8 else 1)
-        values = values.expand(-1, 3, -1, -1).transpose(0, 1).flatten(1)
+        values = values.expand(-1, n_channels, -1, -1).transpose(0, 1).flatten(1)
         # Chan, Golub and LeVeque's update: batches merge without cancellation.
         n_batch = values.shape[1]
         batch_mean = values.mean(1).numpy()

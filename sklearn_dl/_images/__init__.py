@@ -4,6 +4,8 @@ from sklearn_dl._images._arrays import check_image_shape as check_image_shape
 from sklearn_dl._images._arrays import image_array as image_array
 from sklearn_dl._images._arrays import is_tensor as is_tensor
 from sklearn_dl._images._arrays import row_shape as row_shape
+from sklearn_dl._images._channels import Channels as Channels
+from sklearn_dl._images._channels import Selection as Selection
 from sklearn_dl._images._coerce import as_source as as_source
 from sklearn_dl._images._coerce import verify_images as verify_images
 from sklearn_dl._images._decode import ImageDecodeError as ImageDecodeError

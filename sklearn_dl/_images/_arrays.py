@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_dl._images._channels import Selection, lone_channels
+
 CHANNELS = (1, 3, 4)
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 _BLOCK_VALUES = 1 << 22  # values looked at together, so a memory-map is never copied
@@ -44,10 +46,9 @@ def check_image_shape(image_shape: Any) -> tuple[int, ...] | None:
     if not whole or len(shape) not in (2, 3) or min(shape) < 1:
         wanted = "(height, width) or (height, width, channels)"
         raise ValueError(f"image_shape must be {wanted}, got {image_shape!r}.")
-    if len(shape) == 3 and shape[2] not in CHANNELS:
-        hint = " Channels come last." if shape[0] in CHANNELS else ""
+    if len(shape) == 3 and shape[0] in CHANNELS and shape[2] not in CHANNELS:
         raise ValueError(
-            f"image_shape={shape} has {shape[2]} channels, not 1, 3 or 4.{hint}"
+            f"image_shape={shape} has {shape[2]} channels. Channels come last."
         )
     return shape
 
@@ -72,7 +73,10 @@ def row_shape(n_features: int, image_shape: tuple[int, ...] | None) -> tuple[int
 
 
 def read_axes(
-    shape: tuple[int, ...], channels_first: bool, image_shape: Any = None
+    shape: tuple[int, ...],
+    channels_first: bool,
+    image_shape: Any = None,
+    channels: Selection | None = None,
 ) -> tuple[str, tuple[int, ...]]:
     """Return "grey", "last" or "first", where channels are, and (H, W, C) of an image.
 
@@ -89,11 +93,17 @@ def read_axes(
         readings = [("grey", (*sizes, 1))]
     else:
         readings = [("last", (*sizes,)), ("first", (*sizes[1:], sizes[0]))]
-        readings = [(name, size) for name, size in readings if size[2] in CHANNELS]
+    readings = _with_channels(readings, channels)
     if not readings:
+        hint = "with 1, 3 or 4 channels expected; image_shape=Channels(C), of "
+        hint += "sklearn_dl.datasets, asks for any other number"
+        if channels is not None:
+            hint = f"with {channels.least} channels expected"
+            if channels.taken is not None:
+                hint = f"with at least {channels.least} channels expected"
         raise ValueError(
             f"X of shape {tuple(shape)} has no axis of channels: (n, H, W, C) or "
-            "(n, C, H, W) with 1, 3 or 4 channels expected."
+            f"(n, C, H, W) {hint}."
         )
     if image_shape is not None:
         agreeing = [r for r in readings if r[1][: len(image_shape)] == image_shape]
@@ -104,6 +114,18 @@ def read_axes(
             )
         readings = agreeing
     return readings[-1 if channels_first else 0]
+
+
+def _with_channels(readings: list, channels: Selection | None) -> list:
+    """Return those readings of the axes in which an image has the right channels."""
+    if channels is None:
+        return [r for r in readings if r[1][2] in CHANNELS]
+    if channels.stored is not None:
+        return [r for r in readings if r[1][2] == channels.stored]
+    # Of positions it isn't said how many there are: channels are the shorter axis.
+    enough = [r for r in readings if r[1][2] >= channels.least]
+    fewest = min((r[1][2] for r in enough), default=0)
+    return [r for r in enough if r[1][2] == fewest]
 
 
 def arrange(block: np.ndarray, layout: str) -> np.ndarray:
@@ -214,7 +236,7 @@ def over_white(pixels: np.ndarray) -> np.ndarray:
     return ((total + (total >> 8)) >> 8).astype(np.uint8)
 
 
-def image_array(array: Any) -> np.ndarray:
+def image_array(array: Any, channels: Selection | None = None) -> np.ndarray:
     """Return one image, (H, W), (H, W, C) or (C, H, W), as (H, W, C) pixels.
 
     Values outside [0, 1] pass as they are: a dataset may have normalised them.
@@ -226,6 +248,20 @@ def image_array(array: Any) -> np.ndarray:
         raise ValueError(f"an image is {wanted}, got shape {stack.shape[1:]}")
     layout = "grey"
     if stack.ndim == 4:
-        layout, _ = read_axes(stack.shape, is_tensor(array))
-    pixels = as_pixels(stack, pixel_rule(stack, rows=False, warn=False))
-    return np.array(over_white(arrange(pixels, layout))[0], order="C")
+        layout, _ = read_axes(stack.shape, is_tensor(array), None, channels)
+    pixels = one_image(arrange(stack, layout)[0])
+    taken = over_white(pixels) if channels is None else channels.of_pixels(pixels)
+    return np.array(taken, order="C")
+
+
+def one_image(array: np.ndarray) -> np.ndarray:
+    """Return the values of one image, (H, W, C), as pixels."""
+    check_kind(array.dtype)
+    stack = array[None]
+    return as_pixels(stack, pixel_rule(stack, rows=False, warn=False))[0]
+
+
+def channels_of(shape: tuple[int, ...]) -> Selection | None:
+    """Return the channels of a stack that aren't of the usual numbers."""
+    n = lone_channels(tuple(shape), CHANNELS)
+    return None if n is None else Selection(n)

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,9 @@ from PIL import Image
 from sklearn.utils import check_array
 
 from sklearn_dl._images._arrays import (
+    CHANNELS,
     as_numpy,
+    channels_of,
     check_image_shape,
     check_kind,
     is_tensor,
@@ -25,6 +27,7 @@ from sklearn_dl._images._arrays import (
     value_range,
     warn_about_range,
 )
+from sklearn_dl._images._channels import Channels, Selection
 from sklearn_dl._images._decode import Failure, ImageDecodeError
 from sklearn_dl._images._digests import call_each
 from sklearn_dl._images._source import (
@@ -36,7 +39,37 @@ from sklearn_dl._images._source import (
     StackedList,
 )
 
-ImageShape = tuple[int, ...] | None
+
+class Asked(NamedTuple):
+    """What `image_shape` says of images: their shape, and their channels."""
+
+    shape: tuple[int, ...] | None
+    channels: Selection | None
+
+    @classmethod
+    def of(cls, image_shape: Any) -> "Asked":
+        """Return what a shape or `Channels` say, checked."""
+        if isinstance(image_shape, Channels):
+            shape = check_image_shape(image_shape.shape)
+            return cls(shape, Selection.of(image_shape))
+        shape = check_image_shape(image_shape)
+        usual = shape is None or len(shape) == 2 or shape[2] in CHANNELS
+        return cls(shape, None if usual else Selection(shape[2]))
+
+    def row_shape(self, n_features: int) -> tuple[int, ...]:
+        """Return the (H, W, C) that rows of pixels are read as."""
+        shape, channels = self
+        if channels is not None and (shape is None or len(shape) == 2):
+            n = channels.stored
+            if n is None:
+                raise ValueError(
+                    "Rows of pixels need to know how many channels there are: "
+                    "Channels(positions, shape=(height, width, channels))."
+                )
+            side = math.isqrt(n_features // n)
+            shape = (*(shape or (side, side)), n)
+        return row_shape(n_features, shape)
+
 
 _ACCEPTED = (
     "X may be an array or tensor of images, rows of pixels, or a list, array or Series "
@@ -56,7 +89,8 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     or dataset items, in one dimension or in one column. A source is returned as it is.
     `image_shape` is what a row of pixels is, channels last: by default a square, grey
     or RGB. Images that have a shape of their own must agree with it; paths, PIL images
-    and bytes are not looked at.
+    and bytes are not looked at. `Channels` in its place ask for other numbers of
+    channels, which arrays have also without where they can be read in one way alone.
 
     The dtype of numbers says what they mean: uint8 is 0-255; bool is black and white;
     other integers are divided by 255; uint16 images (not rows of pixels) by 65535;
@@ -64,24 +98,24 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     """
     if isinstance(X, ImageSource):
         return X
-    image_shape = check_image_shape(image_shape)
+    asked = Asked.of(image_shape)
     if isinstance(X, np.ndarray):
-        return _from_array(X, image_shape)
+        return _from_array(X, asked)
     if isinstance(X, list | tuple):
-        return _from_sequence(X, image_shape)
+        return _from_sequence(X, asked)
     if isinstance(X, pd.DataFrame):
-        return _from_frame(X, image_shape)
+        return _from_frame(X, asked)
     if hasattr(X, "tocsr"):
         check_array(X)  # raises scikit-learn's error for sparse data
     if is_tensor(X):
-        return _from_numbers(as_numpy(X), image_shape, channels_first=True)
+        return _from_numbers(as_numpy(X), asked, channels_first=True)
     if isinstance(X, str | os.PathLike):
         raise TypeError(f"X is one path: put it in a list, [{str(X)!r}].")
     form = _form(X)
     if form in (_BYTES, _PIL, _ITEM):
         raise TypeError(f"X is one {form}: put it in a list, [X].")
     if hasattr(X, "__array__"):
-        return _from_array(np.asarray(X), image_shape)
+        return _from_array(np.asarray(X), asked)
     hint = ""
     if isinstance(X, dict):
         hint = " Pass its `data`?" if "data" in X else ""
@@ -131,12 +165,12 @@ def _failure(source: ImageSource, row: int) -> list[Failure]:
     return []
 
 
-def _from_frame(X: pd.DataFrame, image_shape: ImageShape) -> ImageSource:
+def _from_frame(X: pd.DataFrame, asked: Asked) -> ImageSource:
     if all(pd.api.types.is_numeric_dtype(dtype) for dtype in X.dtypes):
         if any(pd.api.types.is_extension_array_dtype(dtype) for dtype in X.dtypes):
             X = _without_nullable(X)
-        return _from_numbers(check_array(X, ensure_all_finite=False), image_shape)
-    return _from_objects(X.to_numpy(dtype=object), image_shape)
+        return _from_numbers(check_array(X, ensure_all_finite=False), asked)
+    return _from_objects(X.to_numpy(dtype=object), asked)
 
 
 def _without_nullable(X: pd.DataFrame) -> pd.DataFrame:
@@ -147,34 +181,34 @@ def _without_nullable(X: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(X.to_numpy(dtype=np.result_type(*plain)))
 
 
-def _from_array(X: np.ndarray, image_shape: ImageShape) -> ImageSource:
+def _from_array(X: np.ndarray, asked: Asked) -> ImageSource:
     if X.dtype.kind == "S":
         raise ValueError(
             f"X of dtype {X.dtype} drops the zero bytes at the end of encoded images: "
             "use a list or an array of dtype object."
         )
     if X.dtype.kind in "OUT":
-        return _from_objects(X.astype(object, copy=False), image_shape)
-    return _from_numbers(X, image_shape)
+        return _from_objects(X.astype(object, copy=False), asked)
+    return _from_numbers(X, asked)
 
 
-def _from_objects(X: np.ndarray, image_shape: ImageShape) -> ImageSource:
+def _from_objects(X: np.ndarray, asked: Asked) -> ImageSource:
     if X.ndim == 1:
-        return _from_sequence(X.tolist(), image_shape)
+        return _from_sequence(X.tolist(), asked)
     if X.ndim > 2:  # what numpy makes of a list of equal arrays with dtype=object
-        return _from_numbers(np.array(X.tolist()), image_shape)
+        return _from_numbers(np.array(X.tolist()), asked)
     if X.ndim == 2 and X.shape[1] == 1 and len(X):
         column = X[:, 0].tolist()
         forms = {_PATH} if _all_str(column) else set(map(_form, column))
         if forms & _IMAGES or not forms - {_MISSING}:
-            return _from_sequence(column, image_shape, n_features=1)
+            return _from_sequence(column, asked, n_features=1)
     try:
         numbers_of_X = check_array(X, ensure_all_finite=False)
     except (TypeError, ValueError):
         if X.ndim == 2:
             _refuse_columns_of_images(X)
         raise
-    return _from_numbers(numbers_of_X, image_shape)
+    return _from_numbers(numbers_of_X, asked)
 
 
 def _refuse_columns_of_images(X: np.ndarray) -> None:
@@ -187,26 +221,27 @@ def _refuse_columns_of_images(X: np.ndarray) -> None:
 
 
 def _from_sequence(
-    values: Sequence[Any], image_shape: ImageShape, n_features: int | None = None
+    values: Sequence[Any], asked: Asked, n_features: int | None = None
 ) -> ImageSource:
     if len(values) == 0:
         raise ValueError(_no_samples((0,)))
     if _all_str(values):
-        return PathSource(list(values), n_features)
+        return PathSource(list(values), n_features, asked.channels)
     forms = [_form(value) for value in values]
     kinds = set(forms)
     if not kinds & _IMAGES:
-        return _from_plain_values(values, forms, image_shape)
+        return _from_plain_values(values, forms, asked)
     _refuse_mixture(values, forms)
     if kinds == {_PATH}:
-        return PathSource([os.fspath(value) for value in values], n_features)
+        paths = [os.fspath(value) for value in values]
+        return PathSource(paths, n_features, asked.channels)
     if kinds == {_ARRAY}:
-        return _from_list_of_arrays(values, image_shape, n_features)
-    return ObjectSource(list(values), n_features)
+        return _from_list_of_arrays(values, asked, n_features)
+    return ObjectSource(list(values), n_features, asked.channels)
 
 
 def _from_plain_values(
-    values: Sequence[Any], forms: list[str], image_shape: ImageShape
+    values: Sequence[Any], forms: list[str], asked: Asked
 ) -> ImageSource:
     if _OTHER in forms:
         row = forms.index(_OTHER)
@@ -217,13 +252,13 @@ def _from_plain_values(
     if _NESTED in forms:
         _refuse_mixture(values, forms)
         try:
-            return _from_array(np.asarray(values), image_shape)
+            return _from_array(np.asarray(values), asked)
         except ValueError as error:
             if "inhomogeneous" not in str(error):
                 raise
             text = f"The rows of X are of different lengths: {error}"
             raise ValueError(text) from None
-    return _from_numbers(np.asarray(values, dtype=float), image_shape)
+    return _from_numbers(np.asarray(values, dtype=float), asked)
 
 
 def _refuse_mixture(values: Sequence[Any], forms: list[str]) -> None:
@@ -237,12 +272,12 @@ def _refuse_mixture(values: Sequence[Any], forms: list[str]) -> None:
 
 
 def _from_list_of_arrays(
-    values: Sequence[Any], image_shape: ImageShape, n_features: int | None
+    values: Sequence[Any], asked: Asked, n_features: int | None
 ) -> ImageSource:
     tensors = any(is_tensor(value) for value in values)
     arrays = [as_numpy(value) for value in values]
     if len({(array.shape, array.dtype) for array in arrays}) == 1:
-        return _from_stack(StackedList(arrays), image_shape, tensors, n_features)
+        return _from_stack(StackedList(arrays), asked, tensors, n_features)
     spans: dict[np.dtype, tuple[float, float]] = {}
     for row, array in enumerate(arrays):
         if array.ndim not in (2, 3) or array.size == 0:
@@ -253,20 +288,21 @@ def _from_list_of_arrays(
         spans[array.dtype] = (min(low, before[0]), max(high, before[1]))
     for dtype, (low, high) in spans.items():
         warn_about_range(dtype, low, high, rows=False)
-    return ObjectSource(list(values), n_features)
+    channels = asked.channels or channels_of((1, *arrays[0].shape))
+    return ObjectSource(list(values), n_features, channels)
 
 
 def _from_numbers(
-    X: np.ndarray, image_shape: ImageShape, *, channels_first: bool = False
+    X: np.ndarray, asked: Asked, *, channels_first: bool = False
 ) -> ImageSource:
     if X.ndim in (3, 4):
-        return _from_stack(X, image_shape, channels_first)
+        return _from_stack(X, asked, channels_first)
     if X.ndim > 4:
         raise ValueError(f"X of shape {X.shape} has {X.ndim} axes: {_ACCEPTED}.")
     # a memory-map passes uncopied; NaN and infinity are looked for in blocks below
     X = check_array(X, ensure_all_finite=False, input_name="X")
     check_kind(X.dtype)
-    shape = row_shape(X.shape[1], image_shape)
+    shape = asked.row_shape(X.shape[1])
     if math.prod(shape) != X.shape[1]:
         warnings.warn(
             f"X has {X.shape[1]} columns, which is neither a square (grey) nor three "
@@ -275,19 +311,22 @@ def _from_numbers(
             UserWarning,
             stacklevel=2,
         )
-    return ArraySource(X, pixel_rule(X, rows=True), "rows", shape, X.shape[1])
+    rule = pixel_rule(X, rows=True)
+    return ArraySource(X, rule, "rows", shape, X.shape[1], asked.channels)
 
 
 def _from_stack(
-    X: Any, image_shape: ImageShape, channels_first: bool, n_features: int | None = None
+    X: Any, asked: Asked, channels_first: bool, n_features: int | None = None
 ) -> ImageSource:
     check_kind(X.dtype)
     if X.shape[0] == 0:
         raise ValueError(_no_samples(X.shape))
     if math.prod(X.shape) == 0:
         raise ValueError(f"X of shape {tuple(X.shape)} holds images without pixels.")
-    layout, shape = read_axes(X.shape, channels_first, image_shape)
-    return ArraySource(X, pixel_rule(X, rows=False), layout, shape, n_features)
+    channels = asked.channels or channels_of(X.shape)
+    layout, shape = read_axes(X.shape, channels_first, asked.shape, channels)
+    rule = pixel_rule(X, rows=False)
+    return ArraySource(X, rule, layout, shape, n_features, channels)
 
 
 def _all_str(values: Sequence[Any]) -> bool:

@@ -1,6 +1,7 @@
 """Sources of images: row-indexable, lazy, read-only."""
 
 import copy
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,11 +13,11 @@ from PIL import Image
 from sklearn_dl._images._arrays import (
     arrange,
     as_pixels,
-    image_array,
-    is_tensor,
     over_white,
 )
-from sklearn_dl._images._decode import ImageDecodeError, path_of, read_image, reason_of
+from sklearn_dl._images._bands import load_image
+from sklearn_dl._images._channels import Selection
+from sklearn_dl._images._decode import ImageDecodeError, path_of, reason_of
 from sklearn_dl._images._digests import (
     call_each,
     digest_encoded,
@@ -32,7 +33,7 @@ class ImageSource(ABC):
     """The images of X, one row each, decoded when they are asked for.
 
     ``source[i]`` is a PIL image in RGB or an array (H, W, C) with 1 or 3 channels, of
-    uint8 or of float32 in [0, 1].
+    uint8 or of float32 in [0, 1]. With `channels` it is an array of as many as those.
     """
 
     # Rows of "pixels"; another "array"; "paths"; or "objects": PIL images, bytes,
@@ -48,6 +49,7 @@ class ImageSource(ABC):
     image_shape: tuple[int, int, int] | None = None  # of every row, where `stackable`
     uint8: bool = False  # whether the rows of what is `stackable` are
     n_features: int | None = None  # columns of a two-dimensional X
+    channels: Selection | None = None  # other than those of grey, RGB and RGBA
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -148,9 +150,14 @@ class ArraySource(ImageSource):
         layout: str,
         shape: tuple[int, ...],
         n_features: int | None = None,
+        channels: Selection | None = None,
     ):
         self.kind = "pixels" if layout == "rows" else "array"
-        self.image_shape = (shape[0], shape[1], 3 if shape[2] == 4 else shape[2])
+        n_channels = 3 if shape[2] == 4 else shape[2]
+        if channels is not None:
+            n_channels = channels.n
+        self.channels = channels
+        self.image_shape = (shape[0], shape[1], n_channels)
         self.n_features = n_features
         self.uint8 = rule in ("bytes", "bits")
         self._data = data
@@ -173,7 +180,8 @@ class ArraySource(ImageSource):
             block = block.reshape(-1, *self._shape)
         else:
             block = arrange(block, self._layout)
-        return np.require(over_white(block), requirements=["C", "W"])
+        taken = self.channels.of_pixels if self.channels else over_white
+        return np.require(taken(block), requirements=["C", "W"])
 
     def _load(self, row: int) -> np.ndarray:
         return self.batch(np.array([row]))[0]
@@ -228,9 +236,15 @@ class PathSource(ImageSource):
 
     kind = "paths"
 
-    def __init__(self, paths: Sequence[str], n_features: int | None = None):
+    def __init__(
+        self,
+        paths: Sequence[str],
+        n_features: int | None = None,
+        channels: Selection | None = None,
+    ):
         self._paths = paths
         self.n_features = n_features
+        self.channels = channels
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -238,14 +252,15 @@ class PathSource(ImageSource):
     def path(self, i: int) -> str | None:
         return self._paths[i]
 
-    def _load(self, row: int) -> Image.Image:
-        return read_image(self._paths[row])
+    def _load(self, row: int) -> Image.Image | np.ndarray:
+        return load_image(self._paths[row], self.channels)
 
     def _keep(self, rows: list[int]) -> None:
         self._paths = [self._paths[row] for row in rows]
 
     def _digests(self, rows: list[int], memory: Any, threads: int) -> list[Any]:
-        return digest_files([self._paths[row] for row in rows], memory, threads)
+        found = digest_files([self._paths[row] for row in rows], memory, threads)
+        return [_of_channels(digest, self.channels) for digest in found]
 
 
 class DatasetItem:
@@ -289,9 +304,15 @@ class ObjectSource(ImageSource):
 
     kind = "objects"
 
-    def __init__(self, objects: Sequence[Any], n_features: int | None = None):
+    def __init__(
+        self,
+        objects: Sequence[Any],
+        n_features: int | None = None,
+        channels: Selection | None = None,
+    ):
         self._objects = objects
         self.n_features = n_features
+        self.channels = channels
         self.digest_reads = isinstance(objects[0], DatasetItem)
         self.thread_safe = not self.digest_reads
 
@@ -305,9 +326,7 @@ class ObjectSource(ImageSource):
         image = self._objects[row]
         if isinstance(image, DatasetItem):
             image = image.image()
-        if isinstance(image, np.ndarray) or is_tensor(image):
-            return image_array(image)
-        return read_image(image)
+        return load_image(image, self.channels)
 
     def _keep(self, rows: list[int]) -> None:
         self._objects = [self._objects[row] for row in rows]
@@ -315,5 +334,13 @@ class ObjectSource(ImageSource):
     def _digest(self, row: int) -> bytes:
         image = self._objects[row]
         if isinstance(image, bytes | bytearray | memoryview):
-            return digest_encoded(image)
+            return _of_channels(digest_encoded(image), self.channels)
         return super()._digest(row)
+
+
+def _of_channels(digest: Any, channels: Selection | None) -> Any:
+    """Return the digest of some channels of what an encoded image has this digest."""
+    if channels is None or isinstance(digest, Exception):
+        return digest
+    asked = f"channels {channels.taken or channels.n}\n"
+    return hashlib.sha256(asked.encode() + digest).digest()

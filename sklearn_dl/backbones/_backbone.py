@@ -19,7 +19,7 @@ from sklearn_dl.backbones._zoo import unknown_name
 
 _Module = TypeVar("_Module", bound=nn.Module)
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
-_KNOWN_CODE = {"torch", "torchvision", "timm"}
+_KNOWN_CODE = {"torch", "torchvision", "timm", "sklearn_dl"}
 _preprocessing_text = lru_cache(maxsize=64)(fingerprint_text)
 _INTERNAL = frozenset([*vars(nn.Module()), "_compiled_call_impl"])
 
@@ -135,7 +135,7 @@ class Backbone(nn.Module):
         self._kept = Kept()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the features (n, n_features) of normalised images (n, 3, h, w).
+        """Return the features (n, n_features) of normalised images (n, C, h, w).
 
         Without gradients a settled backbone computes with BatchNorm folded into the
         convolutions.

@@ -2,12 +2,14 @@
 
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sklearn_dl.backbones._preprocessing import extended
 from sklearn_dl.backbones._zoo import build, check_backbone_name, unknown_name
 
 Layer = str | tuple[str, str]
@@ -197,25 +199,33 @@ class Trial:
 
 
 def try_network(
-    network: nn.Module, size: tuple[int, int], device: str = "meta"
+    network: nn.Module, shape: tuple[int, int, int], device: str = "meta"
 ) -> Trial:
-    """Run a copy of a network on an image of `size`; "meta" computes nothing.
+    """Run a copy of a network on an image (C, height, width); "meta" computes nothing.
 
     The network and torch's generators stay as they are.
     """
-    tensors = [*network.parameters(), *network.buffers()]
-    memo: dict[int, Any] = {id(t): _stand_in(t, device) for t in tensors}
-    copied = deepcopy(network, memo).eval()
+    copied = _copied(network, device)
     called: set[str] = set()
     for name, part in copied.named_modules():
         part.register_forward_pre_hook(lambda *_, name=name: called.add(name))
-    first = next(copied.parameters(), torch.zeros(()))
-    x = torch.zeros(1, 3, *size, dtype=first.dtype, device=first.device)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        out = run(copied, x)
+    out = _run_once(copied, shape)
     leaves = _leaves(out)
     used = {name for name, p in copied.named_parameters() if id(p) in leaves}
     return Trial(out.shape, called, used)
+
+
+def _copied(network: nn.Module, device: str) -> nn.Module:
+    tensors = [*network.parameters(), *network.buffers()]
+    memo: dict[int, Any] = {id(t): _stand_in(t, device) for t in tensors}
+    return deepcopy(network, memo).eval()
+
+
+def _run_once(network: nn.Module, shape: tuple[int, int, int]) -> torch.Tensor:
+    first = next(network.parameters(), torch.zeros(()))
+    x = torch.zeros(1, *shape, dtype=first.dtype, device=first.device)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        return run(network, x)
 
 
 def _stand_in(tensor: torch.Tensor, device: str) -> torch.Tensor:
@@ -249,3 +259,100 @@ def drop_unused(module: nn.Module, trial: Trial) -> None:
         if inside and not inside & trial.used and name not in trial.called:
             replace_module(module, name, nn.Identity())
             gone.append(name)
+
+
+class RescaledConv2d(nn.Conv2d):
+    """A first convolution that scales its input, as some networks do before it."""
+
+    scale: tuple[float, ...]
+    shift: tuple[float, ...]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the convolution of ``x * scale + shift``, for each channel its own."""
+        scale = x.new_tensor(self.scale).view(-1, 1, 1)
+        shift = x.new_tensor(self.shift).view(-1, 1, 1)
+        return super().forward(x * scale + shift)
+
+
+def find_stem(network: nn.Module, size: tuple[int, int]) -> str | None:
+    """Return the name of the convolution that a network begins with, if one does."""
+    found: list[str] = []
+
+    def reached(name: str, part: nn.Module, inputs: Any) -> None:
+        found.append(name)
+        raise Reached(inputs[0])
+
+    for device in ("meta", "real"):
+        copied = _copied(network, device)
+        for name, part in copied.named_modules():
+            if isinstance(part, nn.Conv2d):
+                part.register_forward_pre_hook(partial(reached, name))
+        try:
+            _run_once(copied, (3, *size))
+            break
+        except (RuntimeError, AssertionError, ValueError, NotImplementedError):
+            if found:
+                break
+    return found[0] if found else None
+
+
+def stem_channels(network: nn.Module, stem: str | None) -> int | None:
+    """Return how many channels a network takes, as its first convolution tells."""
+    if stem is None:
+        return None
+    conv: Any = network.get_submodule(stem)
+    return conv.in_channels if conv.groups == 1 else None
+
+
+def adapt_stem(
+    network: nn.Module, stem: str | None, n: int, rgb: bool, *, draw: bool = False
+) -> None:
+    """Make a network for RGB one for images of `n` channels.
+
+    With `draw` the kernels are random, of the deviation that gives sums of the size of
+    those for RGB; else `stem_kernels`.
+    """
+    found = stem_channels(network, stem)
+    if found == n:
+        return
+    if found != 3 or stem is None:
+        begins = "begins with no convolution of all channels"
+        if found is not None:
+            begins = f"takes images of {found} channels"
+        raise ValueError(
+            f"The backbone {type(network).__name__} {begins}, so that it can't be "
+            f"adapted to {n}: give a function that returns one for {n} channels."
+        )
+    conv: Any = network.get_submodule(stem)
+    if getattr(network, "transform_input", False) is True:
+        # It is written for three channels.
+        rescale: Any = network._transform_input
+        shift = rescale(torch.zeros(1, 3, 1, 1, dtype=torch.float64)).flatten()
+        scale = rescale(torch.ones(1, 3, 1, 1, dtype=torch.float64)).flatten() - shift
+        network.transform_input = False  # type: ignore[assignment]
+        conv.__class__ = RescaledConv2d
+        conv.scale = extended(tuple(scale.tolist()), n, rgb)
+        conv.shift = extended(tuple(shift.tolist()), n, rgb)
+    conv.in_channels = n
+    weight = stem_kernels(conv.weight.detach(), n, rgb)
+    if draw:
+        weight.normal_(0.0, float(conv.weight.std()) * (3 / n) ** 0.5)
+    conv.weight = nn.Parameter(weight, requires_grad=conv.weight.requires_grad)
+
+
+def stem_kernels(weight: torch.Tensor, n: int, rgb: bool) -> torch.Tensor:
+    """Return the kernels (k, n, h, w) for `n` channels of those (k, 3, h, w) for RGB.
+
+    With `rgb` those of the channels behind the first three are zero. Otherwise the
+    three are repeated, and scaled so that equal channels give the same sum; one channel
+    gets that sum.
+    """
+    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    if n == 1:
+        new = wide.sum(1, keepdim=True)
+    elif rgb:
+        further = wide.new_zeros(len(wide), n - 3, *wide.shape[2:])
+        new = torch.cat([wide, further], 1)
+    else:
+        new = wide[:, torch.arange(n) % 3] * (3 / n)
+    return new.to(weight.dtype).contiguous()

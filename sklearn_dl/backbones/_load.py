@@ -6,7 +6,7 @@ from copy import deepcopy
 from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import torch
@@ -15,6 +15,7 @@ from torchvision.models import WeightsEnum
 from torchvision.transforms._presets import ImageClassification
 
 from sklearn_dl._files import first_line
+from sklearn_dl._images import Selection
 from sklearn_dl._runtime import fingerprint_text, release_memory, seeded
 from sklearn_dl.backbones._backbone import (
     Backbone,
@@ -27,12 +28,15 @@ from sklearn_dl.backbones._backbone import (
 from sklearn_dl.backbones._cut import (
     POOLINGS,
     Layer,
+    adapt_stem,
     cut,
     drop_unused,
     find_head,
+    find_stem,
     looks_channels_last,
     pool,
     split_layer,
+    stem_channels,
     tap,
     try_network,
 )
@@ -48,6 +52,7 @@ from sklearn_dl.backbones._weights import (
     Checkpoint,
     cached_path,
     fetch,
+    fit_stem,
     is_path,
     load_state,
     prepare_state,
@@ -69,6 +74,8 @@ from sklearn_dl.backbones._zoo import (
 AnyPreprocessing = Preprocessing | CallablePreprocessing
 _KEPT_BYTES = 512 * 2**20
 _SHELLS = 64  # requests by which one of them is found
+_DEFAULTS = {"layer": "pre_logits"}
+_DEFAULTS |= dict.fromkeys(("preprocessing", "image_size", "channels"))
 
 
 def load_backbone(
@@ -78,6 +85,7 @@ def load_backbone(
     layer: Layer = "pre_logits",
     preprocessing: Any = None,
     image_size: int | tuple[int, int] | None = None,
+    channels: Any = None,
 ) -> Backbone:
     """Load a pretrained network without its last layer.
 
@@ -86,7 +94,8 @@ def load_backbone(
     backbone : str or callable
         The name of a torchvision classification model (see :func:`list_backbones`), or
         a function without arguments that returns a module from images (n, 3, h, w) to
-        features or a feature map, such as ``partial(timm.create_model, "resnet26d")``.
+        features or a feature map, such as ``partial(timm.create_model, "resnet26d")``;
+        also from images of another number of channels, with timm's ``in_chans=1``.
     weights : str, path, torchvision weights or None, default="DEFAULT"
         The name of published weights (``"IMAGENET1K_V1"``), downloaded unless they are
         in torch's cache; ``"builtin"``, which are in this package, for the backbone
@@ -110,6 +119,10 @@ def load_backbone(
     image_size : int or (int, int), optional
         Another size of input: the side of the centre square, or height and width. A
         vision transformer's position embedding is interpolated to it.
+    channels : int, sequence of int, Channels or None, default=None
+        What images the network is for, where not for RGB ones: see
+        `sklearn_dl.datasets.Channels`, which says how the first convolution is adapted.
+        None takes as many as `preprocessing` has means.
 
     Returns
     -------
@@ -142,13 +155,12 @@ def load_backbone(
     torch.Size([2, 1024])
     """
     split_layer(layer)  # what is wrong with it comes first
+    changes = _Changes(image_size, None if channels is None else Selection.of(channels))
     if callable(backbone):
-        return _load_callable(backbone, weights, layer, preprocessing, image_size)
+        return _load_callable(backbone, weights, layer, preprocessing, changes)
     name = check_backbone_name(backbone)
     checkpoint, entry, published = _find_weights(name, weights)
-    prep = resolve_preprocessing(preprocessing, name) or published
-    if image_size is not None:
-        prep = prep.replace_image_size(image_size)
+    prep = changes.of(resolve_preprocessing(preprocessing, name) or published)
     size, pretrained = input_size(name, prep, entry), checkpoint is not None
     loaded, known, head = assemble_torchvision(
         name, size, prep, layer, pretrained, shapes_only=pretrained
@@ -156,8 +168,27 @@ def load_backbone(
     if checkpoint is not None:
         state = prepare_state(checkpoint, known, head)
         resize_positions(state, loaded.module)
+        if prep.n_channels != 3:
+            stem = find_stem(loaded.module, size)
+            fit_stem(state, f"{stem}.weight", prep.n_channels, prep.rgb)
         load_state(loaded.module, checkpoint, state, name=name, known=known)
     return loaded
+
+
+class _Changes(NamedTuple):
+    """What is asked of a preprocessing beside what it is."""
+
+    image_size: int | tuple[int, int] | None
+    channels: Selection | None
+
+    def of(self, preprocessing: AnyPreprocessing) -> AnyPreprocessing:
+        """Return a preprocessing with these changes."""
+        if self.image_size is not None:
+            preprocessing = preprocessing.replace_image_size(self.image_size)
+        if self.channels is not None:
+            n, rgb = self.channels.n, self.channels.rgb
+            preprocessing = preprocessing.replace_channels(n, rgb=rgb)
+        return preprocessing
 
 
 def _find_weights(
@@ -237,6 +268,10 @@ def assemble_torchvision(
     module = build(name, size, shapes_only=shapes_only, pretrained=pretrained)
     known, head = set(module.state_dict()), find_head(module)
     stages = find_stages(module, torchvision=True)
+    if preprocessing.n_channels != 3:
+        draw = not (pretrained or shapes_only)
+        stem, n = find_stem(module, size), preprocessing.n_channels
+        adapt_stem(module, stem, n, preprocessing.rgb, draw=draw)
     tapped = cut(module, *split_layer(layer))
     for part in module.modules() if not pretrained else ():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
@@ -283,15 +318,16 @@ def _described(
 
     It is tried on the devices, one after the other as they fail.
     """
+    shape = (facts["preprocessing"].n_channels, *size)
     for device in devices:
         try:
-            trial = try_network(module, size, device)
+            trial = try_network(module, shape, device)
             break
         except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
             if device == devices[-1]:
                 raise ValueError(
                     f"{facts['name']!r} does not take images of {size[0]} x {size[1]} "
-                    f"pixels: {first_line(error)}"
+                    f"pixels{_of_channels(shape[0])}: {first_line(error)}"
                 ) from error
     if tapped is not None:
         if tapped not in trial.called:
@@ -321,12 +357,16 @@ def _described(
     )
 
 
+def _of_channels(n: int) -> str:
+    return "" if n == 3 else f" and {n} channels"
+
+
 def _load_callable(
     backbone: Callable[[], nn.Module],
     weights: Any,
     layer: Layer,
     preprocessing: Any,
-    image_size: Any,
+    changes: _Changes,
 ) -> Backbone:
     module = _call(backbone)
     known = set(module.state_dict())
@@ -336,9 +376,8 @@ def _load_callable(
     if checkpoint is not None:
         own = checkpoint.preprocessing or own
     own = own or entry_preprocessing(reference_entry("resnet18"))
-    chosen = resolve_preprocessing(preprocessing, None) or own
-    if image_size is not None:
-        chosen = chosen.replace_image_size(image_size)
+    chosen = changes.of(resolve_preprocessing(preprocessing, None) or own)
+    stem, chosen = _fit_channels(module, chosen, changes.channels)
     tapped = _cut_callable(module, split_layer(layer)[0])
     facts = {"name": name, "min_size": smallest, "preprocessing": chosen}
     facts |= {"pretrained": weights is not None, "layer": layer}
@@ -347,8 +386,40 @@ def _load_callable(
     loaded = _described(module, stages, tapped, size, facts, devices=("meta", "real"))
     if checkpoint is not None:
         state = prepare_state(checkpoint, known, *heads)
+        if stem is not None:
+            fit_stem(state, f"{stem}.weight", chosen.n_channels, chosen.rgb)
         load_state(module, checkpoint, state, name=name, known=known)
     return loaded
+
+
+def _fit_channels(
+    module: nn.Module, preprocessing: AnyPreprocessing, asked: Selection | None
+) -> tuple[str | None, AnyPreprocessing]:
+    """Make a network and a preprocessing one for the same number of channels.
+
+    Return the name of the stem where it was adapted, and the preprocessing.
+    """
+    n, size = preprocessing.n_channels, preprocessing.output_size or (224, 224)
+    stem = find_stem(module, size)
+    own = stem_channels(module, stem)
+    if own == n or (n == 3 and own is None):
+        return None, preprocessing
+    if n != 3 or asked is not None:
+        if own is not None:
+            adapt_stem(module, stem, n, preprocessing.rgb)
+            return stem, preprocessing
+    elif not _takes(module, (n, *size)) and own is not None:  # timm's in_chans
+        return None, preprocessing.replace_channels(own, rgb=own == 4)
+    return None, preprocessing
+
+
+def _takes(module: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Tell whether a network runs on an image of some shape."""
+    try:
+        try_network(module, shape, "real")
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError):
+        return False
+    return True
 
 
 def _call(backbone: Callable[[], nn.Module]) -> nn.Module:
@@ -412,26 +483,28 @@ def shared_backbone(
     backbone: str | Callable[[], nn.Module],
     weights: str | PathLike | WeightsEnum | None = "DEFAULT",
     *,
-    layer: Layer = "pre_logits",
-    preprocessing: Any = None,
-    image_size: int | tuple[int, int] | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    **options: Any,
 ) -> Backbone:
     """Return the frozen backbone that all share who ask for the same in this process.
 
-    It is built, read and hashed once, then only handed out: the very same modules and
-    tensors, settled, in evaluation mode and channels_last format. Nobody may write to
-    them; who wants to takes a ``copy.deepcopy``. Random weights are drawn from `seed`;
-    a callable is called each time.
+    `options` are those of `load_backbone`. It is built, read and hashed once, then only
+    handed out: the very same modules and tensors, settled, in evaluation mode and
+    channels_last format. Nobody may write to them; who wants to takes a
+    ``copy.deepcopy``. Random weights are drawn from `seed`; a callable is called each
+    time.
 
     The backbones asked for last are kept for the next who asks, up to 512 MiB with
     their folded forms (or the very last, if it is larger); others as long as somebody
     holds them. What was read from a file is read again when the file has changed.
     """
     where = indexed(torch.device(device)), dtype
-    options = {"layer": layer, "preprocessing": preprocessing, "image_size": image_size}
+    options = {**_DEFAULTS, **options}
+    preprocessing, channels = options["preprocessing"], options["channels"]
+    asked = None if channels is None else Selection.of(channels)
+    options["channels"] = asked
     with ONCE.lock, torch.inference_mode(False):
         request = _request(backbone, weights, seed, options, where)
         kept = _SHARED.requested.get(request)
@@ -439,8 +512,7 @@ def shared_backbone(
             attributes = kept.shells[request]
             chosen = resolve_preprocessing(preprocessing, attributes["name"])
             if chosen is not None:  # the one given, rather than one with the same text
-                if image_size is not None:
-                    chosen = chosen.replace_image_size(image_size)
+                chosen = _Changes(options["image_size"], asked).of(chosen)
                 attributes = {**attributes, "preprocessing": chosen}
             _SHARED.keep(kept)
             return around(attributes["_modules"]["module"], kept, attributes)
@@ -528,7 +600,7 @@ def _request(backbone, weights, seed, options, where) -> tuple:
     if not isinstance(preprocessing, Preprocessing | str | None):
         preprocessing = fingerprint_text(preprocessing)
     layer, size = split_layer(options["layer"]), options["image_size"]
-    return (*origin, layer, preprocessing, size, *where)
+    return (*origin, layer, preprocessing, size, options["channels"], *where)
 
 
 @lru_cache(maxsize=64)

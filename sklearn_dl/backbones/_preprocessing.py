@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
 
 Size = tuple[int, int]
+# Weights of red, green and blue (ITU-R BT.601), as Pillow converts to grey.
+_LUMA = (0.299, 0.587, 0.114)
 
 
 def check_image_size(image_size: Any) -> Size:
@@ -48,6 +50,14 @@ class Preprocessing:
         A value of torchvision's ``InterpolationMode``.
     antialias : bool, default=True
         Whether resizing filters what the smaller image can't show.
+    rgb : bool, default=True
+        Whether the first three channels are red, green and blue: changes of colour are
+        for those alone.
+
+    Attributes
+    ----------
+    n_channels : int
+        How many channels images have: as many as there are means.
 
     Examples
     --------
@@ -67,11 +77,12 @@ class Preprocessing:
     std: tuple[float, ...]
     interpolation: str = "bilinear"
     antialias: bool = True
+    rgb: bool = True
 
     def __post_init__(self):
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        if not len(self.mean) == len(self.std) > 0 or min(self.std) <= 0:
             raise ValueError(
-                "mean and std must hold three numbers each, std above zero; got "
+                "mean and std must hold a number for each channel, std above zero; got "
                 f"mean={self.mean}, std={self.std}."
             )
         InterpolationMode(self.interpolation)  # raises when there is no such mode
@@ -88,6 +99,11 @@ class Preprocessing:
             interpolation=preset.interpolation.value,
             antialias=bool(preset.antialias),
         )
+
+    @property
+    def n_channels(self) -> int:
+        """How many channels images have."""
+        return len(self.mean)
 
     @property
     def output_size(self) -> Size | None:
@@ -112,7 +128,7 @@ class Preprocessing:
 
         Parameters
         ----------
-        image : PIL.Image or Tensor of shape (..., 1 or 3, H, W)
+        image : PIL.Image or Tensor of shape (..., n_channels or 1, H, W)
             A tensor holds uint8 in 0-255 or floats in [0, 1].
 
         Returns
@@ -123,7 +139,10 @@ class Preprocessing:
         if self.resize_size is not None:
             side, mode = self.resize_size, InterpolationMode(self.interpolation)
             size = [side] if isinstance(side, int) else list(side)
-            image = F.resize(image, size, mode, antialias=self.antialias)
+            resize = partial(
+                F.resize, size=size, interpolation=mode, antialias=self.antialias
+            )
+            image = _by_band(resize, image) if _is_bands(image) else resize(image)
         if self.crop_size is not None:
             image = F.center_crop(image, list(self.crop_size))
         return image
@@ -133,29 +152,36 @@ class Preprocessing:
 
         Parameters
         ----------
-        batch : Tensor of shape (n, 1 or 3, H, W)
-            uint8 in 0-255, or floats in [0, 1].
+        batch : Tensor of shape (n, n_channels or 1, H, W)
+            uint8 in 0-255, or floats in [0, 1]. Grey images serve for RGB ones, and the
+            other way round.
 
         Returns
         -------
-        Tensor of shape (n, 3, H, W)
+        Tensor of shape (n, n_channels, H, W)
             In channels_last format, on the batch's device; float32 for uint8, else of
             the batch's dtype.
         """
-        if batch.ndim != 4 or batch.shape[1] not in (1, 3):
+        c = self.n_channels
+        known = {1: (1, 3), 3: (1, 3)}.get(c, (c,))
+        if batch.ndim != 4 or batch.shape[1] not in known:
+            wanted = " or ".join(map(str, known))
             raise ValueError(
-                f"Expected images (n, 1 or 3, H, W), got shape {tuple(batch.shape)}."
+                f"Expected images (n, {wanted}, H, W), got shape {tuple(batch.shape)}."
             )
         if batch.dtype != torch.uint8 and not batch.is_floating_point():
             raise ValueError(f"Expected uint8 or float images, got {batch.dtype}.")
         scaled = batch.dtype == torch.uint8
         dtype = torch.float32 if scaled else batch.dtype
+        if batch.shape[1] > c:
+            luma = torch.tensor(_LUMA, device=batch.device)[:, None, None]
+            batch = (batch * luma).sum(1, keepdim=True)
         n, _, height, width = batch.shape
-        values = torch.empty((n, height, width, 3), dtype=dtype, device=batch.device)
+        values = torch.empty((n, height, width, c), dtype=dtype, device=batch.device)
         values.copy_(batch.permute(0, 2, 3, 1))  # one channel broadcasts to three
         if scaled:
             values.div_(255)
-        # Whole lines: over three channels the CPU's loops would be ten times slower.
+        # Whole lines: over few channels the CPU's loops would be ten times slower.
         mean = _line(self.mean, width, dtype, batch.device)
         std = _line(self.std, width, dtype, batch.device)
         values.flatten(2).sub_(mean).div_(std)
@@ -182,6 +208,27 @@ class Preprocessing:
     def replace_normalization(self, mean, std) -> "Preprocessing":
         """Return the same with another mean and deviation of the channels."""
         return replace(self, mean=_floats(mean), std=_floats(std))
+
+    def replace_channels(self, n: int, *, rgb: bool) -> "Preprocessing":
+        """Return the same for images of another number of channels.
+
+        Parameters
+        ----------
+        n : int
+            How many channels images have. Where mean and deviation are those of three,
+            one channel gets their average, and so do those behind the first three; or
+            the three are repeated.
+        rgb : bool
+            Whether the first three are red, green and blue.
+        """
+        mean, std = self.mean, self.std
+        if n != self.n_channels:
+            if self.n_channels != 3:
+                raise ValueError(
+                    f"The preprocessing is for {self.n_channels} channels, not for {n}."
+                )
+            mean, std = extended(mean, n, rgb), extended(std, n, rgb)
+        return replace(self, mean=mean, std=std, rgb=rgb)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as what JSON can hold."""
@@ -210,7 +257,12 @@ class CallablePreprocessing:
     ----------
     transform : callable
         From an RGB ``PIL.Image`` to a float tensor (3, h, w), normalised; such as
-        timm's ``create_transform(...)``.
+        timm's ``create_transform(...)``. Images of other numbers of channels come as
+        tensors, (n_channels, H, W), of uint8 or of floats in [0, 1].
+    n_channels : int, default=3
+        How many channels images have.
+    rgb : bool, default=True
+        Whether the first three channels are red, green and blue.
 
     Examples
     --------
@@ -223,12 +275,14 @@ class CallablePreprocessing:
     """
 
     transform: Callable[[Image.Image], torch.Tensor]
-    resizes_tensors = False
+    n_channels: int = 3
+    rgb: bool = True
+    resizes_tensors: ClassVar[bool] = False
 
     @property
     def output_size(self) -> Size | None:
         """Height and width of what the function returns for a square image."""
-        shape = self.geometry(Image.new("RGB", (512, 512))).shape
+        shape = self.geometry(blank_image(self.n_channels)).shape
         return shape[-2], shape[-1]
 
     def resizes(self, height: int, width: int) -> bool:
@@ -240,11 +294,13 @@ class CallablePreprocessing:
         if isinstance(image, torch.Tensor):
             if image.ndim > 3:
                 return torch.stack([self.geometry(one) for one in image])
-            image = F.to_pil_image(image)
-        out = self.transform(image.convert("RGB"))
-        if not isinstance(out, torch.Tensor) or out.ndim != 3 or out.shape[0] != 3:
+            if self.n_channels == 3:
+                image = F.to_pil_image(image)
+        c, tensor = self.n_channels, isinstance(image, torch.Tensor)
+        out = self.transform(image if tensor else image.convert("RGB"))
+        if not isinstance(out, torch.Tensor) or out.ndim != 3 or out.shape[0] != c:
             found = tuple(out.shape) if hasattr(out, "shape") else type(out).__name__
-            wanted = "a float tensor (3, height, width)"
+            wanted = f"a float tensor ({c}, height, width)"
             raise TypeError(f"preprocessing must return {wanted}, got {found}.")
         return out
 
@@ -259,6 +315,10 @@ class CallablePreprocessing:
             "function return that size."
         )
 
+    def replace_channels(self, n: int, *, rgb: bool) -> "CallablePreprocessing":
+        """Return the same for images of another number of channels."""
+        return replace(self, n_channels=n, rgb=rgb)
+
     def replace_normalization(self, mean, std):
         """Refuse: the normalisation is the function's own."""
         text = "The normalisation cannot be changed when preprocessing is a function."
@@ -270,6 +330,37 @@ class CallablePreprocessing:
             "A preprocessing that is a function cannot be written down; give a "
             "Preprocessing instead."
         )
+
+
+def extended(values: tuple[float, ...], n: int, rgb: bool) -> tuple[float, ...]:
+    """Return values of red, green and blue for `n` channels."""
+    average = sum(values) / len(values)
+    if n == 1:
+        return (average,)
+    if rgb:
+        return (*values, *(average,) * (n - 3))
+    return tuple(values[c % 3] for c in range(n))
+
+
+def blank_image(n_channels: int) -> Any:
+    """Return a black image as a function takes it: of Pillow where it is RGB."""
+    if n_channels == 3:
+        return Image.new("RGB", (512, 512))
+    return torch.zeros(n_channels, 512, 512, dtype=torch.uint8)
+
+
+def _is_bands(image: Any) -> bool:
+    """Tell an image of bytes that is none of Pillow's, in the processor's memory."""
+    if not isinstance(image, torch.Tensor) or image.ndim != 3:
+        return False
+    bytes_of_cpu = image.dtype == torch.uint8 and image.device.type == "cpu"
+    return bytes_of_cpu and image.shape[0] not in (1, 3)
+
+
+def _by_band(resize: Callable[[Any], Any], image: torch.Tensor) -> torch.Tensor:
+    """Resize each band by Pillow, as those of photographs are."""
+    bands = [resize(Image.fromarray(band.numpy())) for band in image]
+    return torch.stack([torch.from_numpy(np.array(band)) for band in bands])
 
 
 @lru_cache(maxsize=32)  # or each batch would wait for a copy to its device

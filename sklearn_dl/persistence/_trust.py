@@ -19,6 +19,7 @@ _CLASSES = {
     "sklearn_dl._targets": "ClassTargets ContinuousTargets LabelTargets",
     "sklearn_dl.augmentation": "Augment",
     "sklearn_dl.backbones": "CallablePreprocessing",
+    "sklearn_dl.datasets": "Channels",
     "sklearn_dl.training": "Head LogLoss Optimizer Schedule Trainable",
     "sklearn.calibration": "_CalibratedClassifier",
     "sklearn.ensemble._hist_gradient_boosting.predictor": "TreePredictor",
