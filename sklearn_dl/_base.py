@@ -95,11 +95,8 @@ class ImageEstimatorMixin(CallbackSupportMixin):
 
     def _checked_source(self, X) -> ImageSource:
         """Check X against the one of the fit."""
-        shape, channels = self.image_shape, self._fitted_channels
-        if channels is not None and not isinstance(shape, Channels):
-            # Files don't tell that they are to be read with all channels.
-            shape = Channels(channels[0], rgb=channels[1], shape=shape)
-        source = as_source(X, image_shape=shape)
+        channels = getattr(self, "_fitted_channels", None)
+        source = as_source(X, image_shape=image_shape_of(self))
         if (found := _channels_of(source)) != channels:
             raise ValueError(
                 f"X has images of {_said(found)}, but {type(self).__name__} was fitted "
@@ -222,6 +219,15 @@ def _normalization(preprocessing, n_channels: int) -> Any:
             "training rows."
         )
     return mean, std
+
+
+def image_shape_of(estimator: Any) -> Any:
+    """Return the `image_shape` of an estimator, with the channels found in its fit."""
+    shape, channels = estimator.image_shape, vars(estimator).get("_fitted_channels")
+    if channels is None or isinstance(shape, Channels):
+        return shape
+    # Files don't tell that they are to be read with all channels.
+    return Channels(channels[0], rgb=channels[1], shape=shape)
 
 
 def network_of(estimator: Any) -> Any:

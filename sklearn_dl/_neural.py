@@ -257,6 +257,13 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                     f"fit before, but {', '.join(changed)} changed since; fit with "
                     "warm_start=False."
                 )
+            asked, n = rows.source.channels, previous.backbone.preprocessing.n_channels
+            if n != (asked.n if asked else 3) and (asked or n != 1):
+                found = f"{asked.n} channels" if asked else "RGB or grey"
+                raise ValueError(
+                    f"X has images of {found}, but the network of the fit before is "
+                    f"for {n} channels; fit with warm_start=False."
+                )
             # Copies: if this fit fails, the estimator is as it was.
             backbone, layers = previous.backbone, copy.deepcopy(previous.head)
             if not backbone.shared:

@@ -35,7 +35,7 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         or tokens become one row: ``("layer4", "max")``, or "avg", "flatten", "cls".
     preprocessing : object, default=None
         Overrides the weights' own preprocessing: ``"data"`` or a pair (mean, std) for
-        the mean and deviation of the three channels, of the training rows or these, on
+        the mean and deviation of the channels, of the training rows or these, on
         the scale 0 to 1; an entry of weights, by name or as enum member, whose
         preprocessing is taken; a `Preprocessing`; a preset of torchvision; or a
         callable from a PIL image to a normalised tensor.
@@ -43,9 +43,10 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         Input size of the network in pixels. An int keeps the proportions of the
         weights' resize and crop; (height, width) resizes straight to that size. None
         takes the weights' size.
-    image_shape : tuple of int or None, default=None
+    image_shape : tuple of int, Channels or None, default=None
         (height, width) or (height, width, channels) of rows of pixels; None infers
-        it where images are square.
+        it where images are square. ``Channels(13)`` and ``Channels([3, 2, 1])`` of
+        `sklearn_dl.datasets` are for images of other channels than grey and RGB.
     head : Head or None, default=None
         Layers of the head: hidden layers, dropout, initialisation (see
         `sklearn_dl.training.Head`). None is one linear layer on scaled

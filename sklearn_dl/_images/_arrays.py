@@ -123,9 +123,9 @@ def _with_channels(readings: list, channels: Selection | None) -> list:
     if channels.stored is not None:
         return [r for r in readings if r[1][2] == channels.stored]
     # Of positions it isn't said how many there are: channels are the shorter axis.
-    enough = [r for r in readings if r[1][2] >= channels.least]
-    fewest = min((r[1][2] for r in enough), default=0)
-    return [r for r in enough if r[1][2] == fewest]
+    fewest = min(r[1][2] for r in readings)
+    shorter = [r for r in readings if r[1][2] == fewest]
+    return shorter if fewest >= channels.least else []
 
 
 def arrange(block: np.ndarray, layout: str) -> np.ndarray:

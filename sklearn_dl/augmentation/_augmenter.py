@@ -40,8 +40,9 @@ NAMES = ("crop", *GEOMETRIC, "elastic", *COLOURS, *DAMAGE)
 class Named:
     """Some of the named transforms as one step, which act in the order of `NAMES`."""
 
-    def __init__(self, strengths: Mapping[str, float]):
+    def __init__(self, strengths: Mapping[str, float], rgb: bool = True):
         self.strengths = {n: strengths[n] for n in NAMES if n in strengths}
+        self.rgb = rgb  # whether the first three channels are red, green and blue
 
     def __repr__(self) -> str:
         return ", ".join(self.strengths)
@@ -81,7 +82,7 @@ class Named:
         if not steps:
             return pixels
         scale = 255 if pixels.dtype == np.uint8 else 1
-        colours = ColourMap(pixels.mean((1, 2), dtype=np.float64) / scale)
+        colours = ColourMap(pixels.mean((1, 2), dtype=np.float64) / scale, self.rgb)
         for step, strength in steps:
             step(colours, rng, strength)
         return colours.apply(to_floats(pixels))
@@ -111,7 +112,7 @@ class Augmenter:
         return f"Augmenter({', '.join(map(repr, self.steps))})"
 
     def __call__(self, image, rng: np.random.Generator) -> torch.Tensor:
-        """Return a decoded image as the network sees it this time, (1 or 3, h, w).
+        """Return a decoded image as the network sees it this time, (C, h, w).
 
         It is uint8 for a PIL image, else of the tensor's dtype; what the function
         returns where `preprocessing` is one.

@@ -15,14 +15,19 @@ class ColourMap:
     """An affine map of the channels, built up step by step.
 
     Any number of steps is one map, applied and clipped once. `means` are those of the
-    image's channels, on the scale of 0 to 1.
+    image's channels, on the scale of 0 to 1. Light is that of all channels; saturation
+    and hue are those of the first three, where they are `rgb`.
     """
 
-    def __init__(self, means: np.ndarray):
+    def __init__(self, means: np.ndarray, rgb: bool = True):
+        n = len(means)
         self.means = means
-        self.matrix = np.eye(len(means))
-        self.offset = np.zeros(len(means))
-        self._luma = _LUMA if len(means) == 3 else np.ones(1)
+        self.matrix = np.eye(n)
+        self.offset = np.zeros(n)
+        self._rgb = rgb and n >= 3
+        self._luma = np.full(n, 1 / n)
+        if self._rgb:
+            self._luma = np.pad(_LUMA, (0, n - 3))
 
     def _then(self, matrix: np.ndarray, offset: float | np.ndarray = 0.0) -> None:
         self.matrix = matrix @ self.matrix
@@ -39,16 +44,20 @@ class ColourMap:
 
     def saturation(self, factor: float) -> None:
         """Multiply the distance of each pixel to its grey."""
-        grey = np.tile(self._luma, (len(self.means), 1))
-        self._then(factor * np.eye(len(self.means)) + (1 - factor) * grey)
+        self._turn(factor * np.eye(3) + (1 - factor) * np.tile(_LUMA, (3, 1)))
 
     def hue(self, turns: float) -> None:
-        """Turn the colours round the axis of greys; nothing for one channel."""
-        if len(self.means) == 1:
-            return
+        """Turn the colours round the axis of greys."""
         cos, sin = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns)
         turn = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
-        self._then(np.linalg.inv(_YIQ) @ turn @ _YIQ)
+        self._turn(np.linalg.inv(_YIQ) @ turn @ _YIQ)
+
+    def _turn(self, colours: np.ndarray) -> None:
+        """Apply a map of red, green and blue, where there are such."""
+        if self._rgb:
+            matrix = np.eye(len(self.means))
+            matrix[:3, :3] = colours
+            self._then(matrix)
 
     def shift(self, offset: np.ndarray) -> None:
         """Add a number to each channel."""

@@ -31,6 +31,10 @@ def gaussian_blur(values: np.ndarray, sigma: float) -> np.ndarray:
 
 def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     """Return an image after it was written as JPEG and read again; uint8."""
+    if len(pixels) not in (1, 3):  # each channel as a grey image
+        return np.concatenate(
+            [jpeg(pixels[k : k + 1], quality) for k in range(len(pixels))]
+        )
     file = io.BytesIO()
     to_image(to_bytes(pixels)).save(file, format="JPEG", quality=quality)
     with Image.open(file) as image:

@@ -46,8 +46,9 @@ class Foreign:
     """A transform that somebody else wrote, as a step of an `Augmenter`.
 
     Albumentations get an array (H, W[, c]), torchvision's v2 an ``Image`` tensor; any
-    other callable, and what stands for a `name`, a PIL image (a tensor of floats). One
-    that crops or resizes (`sizes`) wants the image as it was.
+    other callable, and what stands for a `name`, a PIL image (a tensor of floats, and
+    of other channels than grey and RGB have). One that crops or resizes (`sizes`) wants
+    the image as it was.
     """
 
     def __init__(self, transform: Callable[..., Any], name: str | None = None):
@@ -68,7 +69,7 @@ class Foreign:
         seed = int(rng.integers(2**32))
         with global_seed(seed):
             result = self._apply(pixels, seed)
-        return result_pixels(result, self.name)
+        return result_pixels(result, self.name, len(pixels))
 
     def _apply(self, pixels: np.ndarray, seed: int) -> Any:
         if self.albumentations:

@@ -27,8 +27,8 @@ def to_pixels(image: Any) -> np.ndarray:
 
 
 def to_image(pixels: np.ndarray) -> Any:
-    """Return uint8 pixels (c, H, W) as a PIL image, floats as a tensor."""
-    if pixels.dtype != np.uint8:
+    """Return uint8 pixels (1 or 3, H, W) as a PIL image, others as a tensor."""
+    if pixels.dtype != np.uint8 or len(pixels) not in (1, 3):
         return torch.from_numpy(pixels)
     return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
@@ -50,7 +50,7 @@ def to_bytes(pixels: np.ndarray) -> np.ndarray:
 
 
 def plain_view(image: Any, preprocessing) -> torch.Tensor:
-    """Return an image as the network sees it in prediction, (1 or 3, h, w)."""
+    """Return an image as the network sees it in prediction, (C, h, w)."""
     return to_tensor(preprocessing.geometry(image))
 
 
@@ -61,8 +61,9 @@ def to_tensor(image: Any) -> torch.Tensor:
     return torch.from_numpy(to_pixels(image))
 
 
-def result_pixels(result: Any, source: str) -> np.ndarray:
+def result_pixels(result: Any, source: str, n_channels: int = 3) -> np.ndarray:
     """Return an image, as the transform `source` returned it, as pixels (c, H, W)."""
+    known = (1, 3) if n_channels in (1, 3) else (n_channels,)
     if isinstance(result, Image.Image):
         plain = result.mode in ("L", "RGB")
         pixels = to_pixels(result if plain else result.convert("RGB"))
@@ -73,9 +74,10 @@ def result_pixels(result: Any, source: str) -> np.ndarray:
         pixels = np.array(array, order="C")
     else:
         raise TypeError(f"{source} must return an image, got {type(result).__name__}.")
-    if pixels.ndim != 3 or len(pixels) not in (1, 3):
+    if pixels.ndim != 3 or len(pixels) not in known:
         raise TypeError(
-            f"{source} must return an image of 1 or 3 channels, got shape "
+            f"{source} must return an image of {' or '.join(map(str, known))} "
+            "channels, got shape "
             f"{tuple(getattr(result, 'shape', pixels.shape))}."
         )
     if pixels.dtype == np.uint8:

@@ -2,6 +2,7 @@
 
 import difflib
 import numbers
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -102,9 +103,15 @@ class Augment(BaseEstimator):
     of both, weighted as the images are. It acts last, wherever the names stand in the
     list. With both names a coin is tossed for each batch.
 
+    Images of other numbers of channels (`sklearn_dl.datasets.Channels`): changes of
+    place, light and damage act on all channels; saturation, hue and ``grayscale`` on
+    the first three where these are red, green and blue, else on none, which a warning
+    says.
+
     Other libraries: any callable from image to image. Transforms of
     ``torchvision.transforms.v2`` get an ``Image`` tensor, Albumentations an array, any
-    other callable a PIL image (a tensor where X holds floats). They act in their place
+    other callable a PIL image (a tensor where X holds floats, or other numbers of
+    channels than 1 and 3). They act in their place
     in the list, at the network's size; a first one that crops or resizes by itself
     gets the original. They must return floats in [0, 1] or uint8: normalisation is the
     network's. ``["crop", "flip", "trivial"]`` is torchvision's own recipe for training.
@@ -160,6 +167,7 @@ def resolve_augment(
         mixing = Mixing("both" if kind is None else kind, chosen.mix_alpha)
 
     parts = [part for item in items for part in _parts(item)]
+    _check_colours(parts, preprocessing)
     strength = _strength(chosen.strength, parts, transforms)
     if "crop" in parts:  # it needs the original
         parts = ["crop", *(part for part in parts if part != "crop")]
@@ -168,11 +176,39 @@ def resolve_augment(
         if part not in NAMES:
             steps.append(_foreign(part, strength))
         elif steps and isinstance(steps[-1], Named):  # neighbouring names are one step
-            steps[-1] = Named({**steps[-1].strengths, part: strength[part]})
+            known = {**steps[-1].strengths, part: strength[part]}
+            steps[-1] = Named(known, preprocessing.rgb)
         else:
-            steps.append(Named({part: strength[part]}))
+            steps.append(Named({part: strength[part]}, preprocessing.rgb))
     augmenter = Augmenter(steps, preprocessing) if steps else None
     return augmenter, None if kind is None else mixing
+
+
+def _check_colours(parts: list, preprocessing) -> None:
+    """Say what becomes of changes of colour where images aren't RGB."""
+    n = preprocessing.n_channels
+    if n == 1 or (n == 3 and preprocessing.rgb):
+        return
+    for part in parts:
+        if isinstance(part, str) and part in _RECIPES:
+            raise ValueError(
+                f"augment={part!r} changes the colours of RGB images, and these have "
+                f"{n} channels: name transforms, such as ['flip', 'rotation']."
+            )
+    coloured = [part for part in ("color", "grayscale") if part in parts]
+    if coloured:
+        acts = "change saturation and hue of the first three channels alone"
+        if not preprocessing.rgb:
+            acts = (
+                "leave saturation and hue alone, for the first three channels aren't "
+                "known to be red, green and blue (Channels(..., rgb=True) says so)"
+            )
+        warnings.warn(
+            f"Images have {n} channels: {' and '.join(coloured)} {acts}; brightness "
+            "and contrast are those of all channels.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _parts(item: Any) -> Sequence[Any]:

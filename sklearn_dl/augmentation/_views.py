@@ -1,6 +1,7 @@
 """Several views of one image, whose predictions are averaged."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -8,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
@@ -21,7 +21,7 @@ from sklearn_dl.augmentation._images import (
     to_tensor,
 )
 from sklearn_dl.augmentation._presets import resolve_augment
-from sklearn_dl.backbones import CallablePreprocessing
+from sklearn_dl.backbones import CallablePreprocessing, blank_image
 
 # Room round the crop, as in most presets, where a preprocessing leaves none.
 _MARGIN = 256 / 224
@@ -40,7 +40,7 @@ class Views:
         return f"Views({self.name}, n_views={self.n_views})"
 
     def __call__(self, image) -> torch.Tensor:
-        """Return the views (n_views, 1 or 3, h, w) of an image as it was decoded."""
+        """Return the views (n_views, C, h, w) of an image as it was decoded."""
         views = self.make(image)
         if len(views) != self.n_views:
             raise ValueError(
@@ -71,7 +71,9 @@ def resolve_views(tta: Any, preprocessing, augment: Any = None) -> Views | None:
         make = partial(_mirrored, preprocessing) if tta == "flip" else crops
         return Views(repr(tta), make, n_views, True)
     if isinstance(tta, int | np.integer) and not isinstance(tta, bool) and tta >= 2:
-        found, _ = resolve_augment(augment, preprocessing)
+        with warnings.catch_warnings():  # what is said of colours, fit has said
+            warnings.simplefilter("ignore")
+            found, _ = resolve_augment(augment, preprocessing)
         augmenter: Any = found or resolve_augment("light", preprocessing)[0]
         make = partial(_random, preprocessing, augmenter, int(tta))
         return Views(repr(int(tta)), make, int(tta), augmenter.thread_safe)
@@ -82,7 +84,8 @@ def resolve_views(tta: Any, preprocessing, augment: Any = None) -> Views | None:
         )
     name = getattr(tta, "__name__", type(tta).__name__)
     make = partial(_called, preprocessing, tta, name)
-    return Views(name, make, len(make(Image.new("RGB", (512, 512)))), False)
+    some = blank_image(preprocessing.n_channels)
+    return Views(name, make, len(make(some)), False)
 
 
 def _mirrored(preprocessing, image) -> list[torch.Tensor]:
@@ -135,7 +138,8 @@ def _called(preprocessing, tta: Callable, name: str, image) -> list[torch.Tensor
         raise ValueError(f"tta={name} returned no image.")
     by_function = isinstance(preprocessing, CallablePreprocessing)
     size = None if by_function else preprocessing.output_size
-    images = [to_image(result_pixels(result, f"tta={name}")) for result in results]
+    c = preprocessing.n_channels
+    images = [to_image(result_pixels(result, f"tta={name}", c)) for result in results]
     return [
         to_tensor(image) if size_of(image) == size else plain_view(image, preprocessing)
         for image in images

@@ -207,7 +207,14 @@ class Preprocessing:
 
     def replace_normalization(self, mean, std) -> "Preprocessing":
         """Return the same with another mean and deviation of the channels."""
-        return replace(self, mean=_floats(mean), std=_floats(std))
+        mean, std, n = _floats(mean), _floats(std), self.n_channels
+        if not len(mean) == len(std) == n:
+            count = "three" if n == 3 else n
+            raise ValueError(
+                f"mean and std must hold {count} numbers each, one for each channel; "
+                f"got mean={mean}, std={std}."
+            )
+        return replace(self, mean=mean, std=std)
 
     def replace_channels(self, n: int, *, rgb: bool) -> "Preprocessing":
         """Return the same for images of another number of channels.

@@ -212,7 +212,8 @@ def find_map(
 
     first = next(backbone.parameters(), torch.zeros(()))
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 3, *size, generator=generator)
+    n_channels = backbone.preprocessing.n_channels
+    x = torch.randn(2, n_channels, *size, generator=generator)
     x = x.to(first.device, dtype_of(backbone)).requires_grad_()
     hooks = [
         part.register_forward_hook(partial(note, name), prepend=True)

@@ -37,6 +37,10 @@ def thumbnail(source: ImageSource, row: int, side: int = SIDE) -> np.ndarray:
         pixels = image
         if pixels.dtype != np.uint8:
             pixels = np.clip(255 * pixels + 0.5, 0, 255).astype(np.uint8)
+        if pixels.shape[2] not in (1, 3):  # as a picture: in colour, or their mean
+            colour = source.channels is not None and source.channels.rgb
+            mean = pixels.mean(2, keepdims=True).astype(np.uint8)
+            pixels = pixels[..., :3] if colour else mean
         image = Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy())
     image = image.convert("RGB")
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)

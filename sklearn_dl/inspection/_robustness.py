@@ -230,6 +230,11 @@ def robustness_report(
     shape = options.image_shape
     shape = image_shape_of(estimator) if shape is None else shape
     source = as_source(X, image_shape=shape)
+    if source.channels is not None:
+        raise ValueError(
+            f"X has images of {source.channels.n} channels: corruptions are those of "
+            "grey and RGB images."
+        )
     n = len(source)
     truth = check_targets(y, task, n)
     if options.per_class and (task == "regression" or truth.ndim == 2):

@@ -31,6 +31,8 @@ STATISTICS = tuple(_MEANING)
 def statistics_of(image: Any) -> tuple[float, ...]:
     """Return the `STATISTICS` of a decoded image; NaN for the colours of a grey one."""
     if isinstance(image, np.ndarray):
+        if image.shape[2] not in (1, 3):
+            image = image.mean(2, keepdims=True).astype(image.dtype)
         image = to_image(to_bytes(np.ascontiguousarray(image.transpose(2, 0, 1))))
     scale = _SIDE / min(image.size)
     if scale < 1:

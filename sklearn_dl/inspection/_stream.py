@@ -11,6 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from sklearn_dl._base import ImageEstimatorMixin
+from sklearn_dl._base import image_shape_of as fitted_image_shape
 from sklearn_dl._extraction import FeatureCache
 from sklearn_dl._images import ImageDecodeError, ImageSource, is_tensor
 from sklearn_dl._runtime import decoding_threads
@@ -44,7 +45,8 @@ def _within(value: Any, seen: set[int]) -> Iterator[Any]:
 
 def image_shape_of(estimator: Any) -> Any:
     """Return the `image_shape` of an estimator, or of one inside it."""
-    shapes = (vars(one).get("image_shape") for one in _within(estimator, set()))
+    inner = (one for one in _within(estimator, set()) if "image_shape" in vars(one))
+    shapes = map(fitted_image_shape, inner)
     return next((shape for shape in shapes if shape is not None), None)
 
 

@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from sklearn_dl._base import ImageEstimatorMixin, network_of
+from sklearn_dl._base import ImageEstimatorMixin, image_shape_of, network_of
 from sklearn_dl._extraction import PixelReader
-from sklearn_dl._images import as_source
+from sklearn_dl._images import Channels, as_source
 from sklearn_dl._runtime import seeded
 from sklearn_dl.backbones import load_backbone
 
@@ -132,6 +132,8 @@ def _network(estimator) -> tuple[nn.Module, str]:
     }
     if isinstance(arguments["image_size"], list):
         arguments["image_size"] = tuple(arguments["image_size"])
+    if isinstance(estimator.image_shape, Channels):
+        arguments["channels"] = estimator.image_shape
     preprocessing = estimator.preprocessing
     if not isinstance(preprocessing, str | tuple | list):  # of normalisation alone
         arguments["preprocessing"] = preprocessing
@@ -145,13 +147,14 @@ def _network(estimator) -> tuple[nn.Module, str]:
 
 
 def _image(estimator, X, network: nn.Module) -> torch.Tensor:
-    """Return one image as the network takes it, (1, 3, height, width)."""
+    """Return one image as the network takes it, (1, C, height, width)."""
     preprocessing: Any = getattr(network, "backbone", network).preprocessing
     like = next(network.parameters(), torch.zeros(()))
     if X is None:
         size = preprocessing.output_size or (224, 224)
-        return torch.zeros(1, 3, *size, dtype=like.dtype, device=like.device)
-    source = as_source(X, image_shape=estimator.image_shape)
+        shape = (1, preprocessing.n_channels, *size)
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    source = as_source(X, image_shape=image_shape_of(estimator))
     with PixelReader(source, preprocessing, like.device, np.arange(1)) as reader:
         return preprocessing.normalize(reader.read([0])).to(like.dtype)
 

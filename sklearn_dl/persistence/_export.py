@@ -49,10 +49,11 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
 
     Notes
     -----
-    The input ``images`` is uint8 RGB of shape (n, height, width, 3), n free. The output
-    (n, k) is called ``probabilities``, ``scores`` (``loss="hinge"``; an SVM, whose k is
-    1 for two classes) or ``targets``. The metadata have, under ``sklearn_dl``, a
-    JSON of the classes and of the rule for resizing and cropping images.
+    The input ``images`` is uint8 RGB of shape (n, height, width, 3), n free; of other
+    numbers of channels float32 in [0, 1], (n, height, width, C). The output (n, k) is
+    called ``probabilities``, ``scores`` (``loss="hinge"``; an SVM, whose k is 1 for two
+    classes) or ``targets``. The metadata have, under ``sklearn_dl``, a JSON of the
+    classes and of the rule for resizing and cropping images.
 
     Examples
     --------

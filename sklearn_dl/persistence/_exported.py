@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 
-from sklearn_dl._images import ImageDecodeError, as_source, decode_image
+from sklearn_dl._images import Channels, ImageDecodeError, as_source, decode_image
 from sklearn_dl.persistence._exported_file import FILTERS, open_graph
 
 
@@ -73,8 +73,16 @@ class _Exported(BaseEstimator):
     def _run(self, X) -> np.ndarray:
         """Return the outputs of the graph, (n, k)."""
         session, metadata = self._graph()
-        source = as_source(X, image_shape=self.image_shape)
-        read = partial(_pixels, source, metadata["preprocessing"])
+        shape, rule = self.image_shape, metadata["preprocessing"]
+        n = len(rule["mean"])
+        if n != 3 and not isinstance(shape, Channels):
+            shape = Channels(n, shape=shape)
+        source = as_source(X, image_shape=shape)
+        if (found := 3 if source.channels is None else source.channels.n) != n:
+            raise ValueError(
+                f"X has images of {found} channels, but the graph takes {n}."
+            )
+        read = partial(_pixels, source, rule)
         parts = []
         threads = min(8, cpu_count()) if source.thread_safe else 1
         with ThreadPoolExecutor(threads) as executor:
@@ -100,9 +108,10 @@ class ExportedClassifier(ClassifierMixin, _Exported):
         The ``.onnx`` file.
     batch_size : int, default=32
         Images in one run of the graph.
-    image_shape : tuple of int or None, default=None
+    image_shape : tuple of int, Channels or None, default=None
         (height, width) or (height, width, channels) of rows of pixels; None infers it
-        where images are square.
+        where images are square. `sklearn_dl.datasets.Channels` where the model was
+        trained on some of the channels that images have.
     providers : sequence of str, default=("CPUExecutionProvider",)
         Those of onnxruntime, such as ``"CUDAExecutionProvider"``, the preferred first.
 
@@ -243,8 +252,9 @@ def load_exported(
 
     Notes
     -----
-    Arrays of floats, which should lie in [0, 1], and of 16 bits are rounded to 8 bits,
-    which is what the graph takes: predictions differ a little from the original's.
+    RGB arrays of floats, which should lie in [0, 1], and of 16 bits are rounded to 8
+    bits, which is what the graph takes: predictions differ a little from the
+    original's.
 
     Examples
     --------
@@ -269,9 +279,21 @@ def _pixels(source, preprocessing: dict[str, Any], row: int) -> Any:
         image = source[row]
     except ImageDecodeError as error:
         return error
+    if len(preprocessing["mean"]) != 3:
+        return _bands(np.asarray(image), preprocessing)
     if isinstance(image, np.ndarray):
         image = decode_image(image)
     return np.asarray(_geometry(image, preprocessing).convert("RGB"))
+
+
+def _bands(image: np.ndarray, rule: dict[str, Any]) -> np.ndarray:
+    """Return channels (H, W, C) at the graph's size, as floats in [0, 1]."""
+    bands = [
+        np.asarray(_geometry(Image.fromarray(image[..., c]), rule))
+        for c in range(image.shape[2])
+    ]
+    pixels = np.stack(bands, axis=-1)
+    return pixels.astype(np.float32) / (255 if pixels.dtype == np.uint8 else 1)
 
 
 def _geometry(image: Image.Image, rule: dict[str, Any]) -> Image.Image:

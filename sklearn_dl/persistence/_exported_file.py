@@ -84,8 +84,14 @@ def _check(metadata: dict[str, Any], session: Any) -> None:
     outputs = {output.name: output.shape for output in session.get_outputs()}
     shape = outputs[metadata["output"]]
     (taken,) = session.get_inputs()
-    if taken.name != "images" or taken.type != "tensor(uint8)" or len(taken.shape) != 4:
+    if taken.name != "images" or len(taken.shape) != 4:
         raise ValueError(f"the graph takes {taken.name!r:.40} of {taken.shape}")
+    channels = taken.shape[3]
+    kind = "tensor(uint8)" if channels == 3 else "tensor(float)"
+    if type(channels) is not int or channels < 1 or taken.type != kind:
+        raise ValueError(f"the graph takes {taken.type!r:.40} of {channels!r} channels")
+    if len(metadata["preprocessing"]["mean"]) != channels:
+        raise ValueError(f"the preprocessing isn't for {channels} channels")
     _check_rule(metadata["preprocessing"], tuple(taken.shape[1:3]))
     if metadata["kind"] == "targets":
         return

@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,12 +43,17 @@ class Deployed(nn.Module):
         self.backbone = _untapped(backbone, preprocessing.output_size)
         self.rest = rest
         for name in ("mean", "std"):
-            values = torch.tensor(getattr(preprocessing, name)).view(1, 3, 1, 1)
+            values = torch.tensor(getattr(preprocessing, name)).view(1, -1, 1, 1)
             self.register_buffer(name, values)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return predictions (n, k) of images (n, height, width, 3), uint8."""
-        pixels = images.permute(0, 3, 1, 2).float() / 255
+        """Return predictions (n, k) of images (n, height, width, C).
+
+        They are of uint8 where C is 3, else floats in [0, 1].
+        """
+        pixels = images.permute(0, 3, 1, 2)
+        if pixels.shape[1] == 3:
+            pixels = pixels.float() / 255
         return self.rest(self.backbone((pixels - self.mean) / self.std))
 
 
@@ -59,12 +64,12 @@ class Graph:
     module: Deployed  # on the CPU, in float32 and evaluation mode
     output: str  # its name
     text: str  # what those who use it need to know, as JSON
-    size: tuple[int, int]  # height and width of the images
+    shape: tuple[int, int, int]  # of an image: height, width, channels
     reference: Callable[[np.ndarray], np.ndarray]
 
     def check(self, predict: Callable[[np.ndarray], np.ndarray], what: str) -> None:
         """Compare what was exported with the estimator, for one image and several."""
-        images = _pictures(5, self.size)
+        images = _pictures(5, self.shape)
         for part in (images[:1], images[1:]):
             wanted, got = self.reference(part), predict(part)
             if wanted.ndim == 1:  # one target, or a score for both of two classes
@@ -79,7 +84,7 @@ class Graph:
 
     def program(self) -> Any:
         """Return torch's graph, for any number of images."""
-        example = torch.from_numpy(_pictures(2, self.size))
+        example = torch.from_numpy(_pictures(2, self.shape))
         shapes = {"images": {0: torch.export.Dim("batch", min=1)}}
         with torch.no_grad():
             return torch.export.export(
@@ -112,6 +117,8 @@ def graph_of(estimator: Any) -> Graph:
         rest, kind, output = _finish(images)
         single = getattr(images._targets, "single", False)
         backbone, rest = network.backbone, nn.Sequential(network.head, rest)
+    n = preprocessing.n_channels
+    pixels = {"dtype": "float32"} if n != 3 else {"dtype": "uint8", "colours": "RGB"}
     metadata = {
         "format": FORMAT,
         "version": VERSION,
@@ -120,7 +127,7 @@ def graph_of(estimator: Any) -> Graph:
         "output": output,
         "single": bool(single),
         **({} if kind == "targets" else _classes(estimator.classes_)),
-        "input": {"shape": ["n", *size, 3], "dtype": "uint8", "colours": "RGB"},
+        "input": {"shape": ["n", *size, n], **pixels},
         "preprocessing": preprocessing.to_dict(),
         "versions": versions(),
     }
@@ -130,7 +137,7 @@ def graph_of(estimator: Any) -> Graph:
     module = Deployed(backbone, rest, preprocessing).eval().requires_grad_(False)
     text = json.dumps(metadata, allow_nan=False)
     predict = getattr(twin, _METHODS.get(output, "predict"))
-    return Graph(module, output, text, size, predict)
+    return Graph(module, output, text, (*size, n), predict)
 
 
 def _finish(estimator: Any) -> tuple[nn.Module, str, str]:
@@ -159,8 +166,11 @@ def _on_ready_images(estimator: Any, preprocessing: Preprocessing) -> Any:
     twin: Any = object.__new__(type(estimator))
     vars(twin).update({k: v for k, v in vars(estimator).items() if k not in HELD})
     plain = {"device": "cpu", "precision": "float32", "cache": None}
-    ready = Preprocessing(None, None, preprocessing.mean, preprocessing.std)
+    ready = replace(preprocessing, resize_size=None, crop_size=None)
     vars(twin).update(plain, image_shape=None, preprocessing_=ready)
+    n = ready.n_channels
+    channels = None if n == 3 else (n, ready.rgb)
+    vars(twin).update(_fitted_channels=channels)
     network = _float32(network_of(estimator))
     backbone = network if isinstance(network, Backbone) else network.backbone
     backbone.preprocessing = ready
@@ -201,15 +211,16 @@ def _classes(classes: np.ndarray) -> dict[str, Any]:
     return {"classes": labels, "classes_dtype": plain.dtype.str}
 
 
-def _pictures(n: int, size: tuple[int, int]) -> np.ndarray:
+def _pictures(n: int, shape: tuple[int, int, int]) -> np.ndarray:
     """Return images that differ in colours, in the large and in the small."""
     rng = np.random.default_rng(0)
-    height, width = size
-    coarse = rng.uniform(0, 255, (n, 4, 4, 3))
+    height, width, channels = shape
+    coarse = rng.uniform(0, 255, (n, 4, 4, channels))
     rows, columns = np.arange(height) * 4 // height, np.arange(width) * 4 // width
     images = coarse[:, rows][:, :, columns]
     images += rng.normal(0, 30, images.shape) * rng.uniform(0, 2, (n, 1, 1, 1))
-    return np.clip(images, 0, 255).astype(np.uint8)
+    pixels = np.clip(images, 0, 255).astype(np.uint8)
+    return pixels if channels == 3 else pixels.astype(np.float32) / 255
 
 
 def _untapped(backbone: Backbone, size: tuple[int, int]) -> nn.Module:
@@ -223,7 +234,7 @@ def _untapped(backbone: Backbone, size: tuple[int, int]) -> nn.Module:
     with torch.no_grad():
         options: Any = {"tracing_mode": "symbolic", "_allow_non_fake_inputs": True}
         record = make_fx(backbone, **options, pre_dispatch=True)
-        return record(torch.zeros(2, 3, *size))
+        return record(torch.zeros(2, backbone.preprocessing.n_channels, *size))
 
 
 class _Fixed(nn.Module):

@@ -203,6 +203,9 @@ def _grid(pixels: torch.Tensor, preprocessing) -> torch.Tensor:
     """Return images side by side, as floats in [0, 1] of shape (3, height, width)."""
     images = pixels.detach().cpu()
     images = images.float() / (1 if images.is_floating_point() else 255)
+    if images.shape[1] not in (1, 3):  # as a picture: in colour, or their mean
+        mean = images.mean(1, keepdim=True)
+        images = images[:, :3] if preprocessing.rgb else mean
     # A function has normalised its images itself, nobody knows how.
     stretched = isinstance(preprocessing, CallablePreprocessing)
     columns = int(np.ceil(np.sqrt(len(images))))
