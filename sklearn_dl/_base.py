@@ -156,6 +156,7 @@ class ImageEstimatorMixin(CallbackSupportMixin):
             device=execution.device,
             dtype=execution.module_dtype,
         )
+        self._warn_of_unseen_channels(backbone)
         if normalization is None:
             return backbone
         preprocessing = backbone.preprocessing
@@ -165,6 +166,22 @@ class ImageEstimatorMixin(CallbackSupportMixin):
         return backbone.replace_preprocessing(
             preprocessing.replace_normalization(*normalization)
         )
+
+    def _warn_of_unseen_channels(self, backbone: Backbone) -> None:
+        """Warn of channels behind RGB that a frozen first stage doesn't look at."""
+        if not backbone.further_kernels():
+            return
+        trainable = getattr(self, "trainable", "head")
+        trainable = getattr(trainable, "stages", trainable)
+        if next(iter(backbone.stages)) not in backbone.trainable_stages(trainable):
+            warnings.warn(
+                "The channels behind the first three, which are taken for red, green "
+                "and blue, change nothing: their kernels are zero, and stay so without "
+                "training of the first stage (trainable='all'). Channels(..., "
+                "rgb=False) looks at all channels, Channels([3]) at the fourth alone.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _warn_once_that_nothing_hits(self) -> None:
         """Warn at the second of the random backbones that no cache can serve."""

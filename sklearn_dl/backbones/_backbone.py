@@ -12,7 +12,14 @@ import torch
 from torch import nn
 
 from sklearn_dl._runtime import fingerprint_text, package_versions
-from sklearn_dl.backbones._cut import Layer, pool, run, split_layer, stop_here
+from sklearn_dl.backbones._cut import (
+    Layer,
+    further_kernels,
+    pool,
+    run,
+    split_layer,
+    stop_here,
+)
 from sklearn_dl.backbones._fold import ONCE, Pairs, foldable, inference_form
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
 from sklearn_dl.backbones._zoo import unknown_name
@@ -233,6 +240,10 @@ class Backbone(nn.Module):
         attributes = {**vars(self), "preprocessing": preprocessing}
         return around(self.module, self._kept, attributes)
 
+    def further_kernels(self) -> list[nn.Parameter]:
+        """Return the kernels that channels behind red, green and blue begin with."""
+        return further_kernels(self.module)
+
     def freeze(
         self,
         trainable: str | int | Sequence[str],
@@ -259,7 +270,7 @@ class Backbone(nn.Module):
         RuntimeError
             If something of a shared network is to be trained.
         """
-        chosen = self._trainable_stages(trainable)
+        chosen = self.trainable_stages(trainable)
         if chosen:
             self.unsettle()
         elif self._kept.settled and not self.trains:
@@ -279,7 +290,8 @@ class Backbone(nn.Module):
         self.trains = bool(chosen)
         self._set_mode()
 
-    def _trainable_stages(self, trainable) -> frozenset[str]:
+    def trainable_stages(self, trainable) -> frozenset[str]:
+        """Return the names of the stages that `freeze` would leave to be trained."""
         names = list(self.stages)
         if isinstance(trainable, int | np.integer) and not isinstance(trainable, bool):
             if not 0 <= trainable <= len(names):

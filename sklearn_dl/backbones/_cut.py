@@ -274,6 +274,20 @@ class RescaledConv2d(nn.Conv2d):
         return super().forward(x * scale + shift)
 
 
+class WidenedConv2d(nn.Conv2d):
+    """A first convolution for RGB, and kernels of its own for further channels.
+
+    Those begin at zero. As parameters of their own they can learn at another rate.
+    """
+
+    further: nn.Parameter
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the convolution of all channels."""
+        weight = torch.cat([self.weight, self.further], 1)
+        return self._conv_forward(x, weight, self.bias)
+
+
 def find_stem(network: nn.Module, size: tuple[int, int]) -> str | None:
     """Return the name of the convolution that a network begins with, if one does."""
     found: list[str] = []
@@ -335,9 +349,35 @@ def adapt_stem(
         conv.shift = extended(tuple(shift.tolist()), n, rgb)
     conv.in_channels = n
     weight = stem_kernels(conv.weight.detach(), n, rgb)
-    if draw:
+    if type(conv) is nn.Conv2d and rgb and n > 3 and not draw:
+        conv.__class__ = WidenedConv2d
+        conv.further = nn.Parameter(weight[:, 3:].clone())
+        return
+    if draw and not weight.is_meta:
         weight.normal_(0.0, float(conv.weight.std()) * (3 / n) ** 0.5)
     conv.weight = nn.Parameter(weight, requires_grad=conv.weight.requires_grad)
+
+
+def further_kernels(network: nn.Module) -> list[nn.Parameter]:
+    """Return the kernels that channels behind the first three have of their own."""
+    parts = network.modules()
+    return [part.further for part in parts if isinstance(part, WidenedConv2d)]
+
+
+def fit_stem(
+    state: dict[str, torch.Tensor], network: nn.Module, stem: str | None, rgb: bool
+) -> None:
+    """Make kernels for RGB, among tensors, such as an adapted network has them."""
+    conv: Any = None if stem is None else network.get_submodule(stem)
+    weight = state.get(f"{stem}.weight")
+    if conv is None or weight is None or weight.ndim != 4:
+        return
+    if weight.shape[1] == 3 != conv.in_channels:
+        weight = stem_kernels(weight, conv.in_channels, rgb)
+    if isinstance(conv, WidenedConv2d) and f"{stem}.further" not in state:
+        state[f"{stem}.further"] = weight[:, 3:].contiguous()
+        weight = weight[:, :3].contiguous()
+    state[f"{stem}.weight"] = weight
 
 
 def stem_kernels(weight: torch.Tensor, n: int, rgb: bool) -> torch.Tensor:

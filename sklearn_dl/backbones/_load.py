@@ -33,6 +33,7 @@ from sklearn_dl.backbones._cut import (
     drop_unused,
     find_head,
     find_stem,
+    fit_stem,
     looks_channels_last,
     pool,
     split_layer,
@@ -52,7 +53,6 @@ from sklearn_dl.backbones._weights import (
     Checkpoint,
     cached_path,
     fetch,
-    fit_stem,
     is_path,
     load_state,
     prepare_state,
@@ -170,7 +170,7 @@ def load_backbone(
         resize_positions(state, loaded.module)
         if prep.n_channels != 3:
             stem = find_stem(loaded.module, size)
-            fit_stem(state, f"{stem}.weight", prep.n_channels, prep.rgb)
+            fit_stem(state, loaded.module, stem, prep.rgb)
         load_state(loaded.module, checkpoint, state, name=name, known=known)
     return loaded
 
@@ -267,11 +267,12 @@ def assemble_torchvision(
     """
     module = build(name, size, shapes_only=shapes_only, pretrained=pretrained)
     known, head = set(module.state_dict()), find_head(module)
-    stages = find_stages(module, torchvision=True)
     if preprocessing.n_channels != 3:
-        draw = not (pretrained or shapes_only)
+        draw = not pretrained
         stem, n = find_stem(module, size), preprocessing.n_channels
         adapt_stem(module, stem, n, preprocessing.rgb, draw=draw)
+        known |= {*module.state_dict()}
+    stages = find_stages(module, torchvision=True)
     tapped = cut(module, *split_layer(layer))
     for part in module.modules() if not pretrained else ():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
@@ -386,8 +387,7 @@ def _load_callable(
     loaded = _described(module, stages, tapped, size, facts, devices=("meta", "real"))
     if checkpoint is not None:
         state = prepare_state(checkpoint, known, *heads)
-        if stem is not None:
-            fit_stem(state, f"{stem}.weight", chosen.n_channels, chosen.rgb)
+        fit_stem(state, module, stem, chosen.rgb)
         load_state(module, checkpoint, state, name=name, known=known)
     return loaded
 

@@ -18,7 +18,7 @@ from torchvision.models import WeightsEnum
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from sklearn_dl._files import first_line
-from sklearn_dl.backbones._cut import find_head, stem_kernels
+from sklearn_dl.backbones._cut import find_head
 from sklearn_dl.backbones._preprocessing import Preprocessing
 from sklearn_dl.backbones._zoo import ARCHITECTURE, BUILTIN, backbone_names, build
 
@@ -205,13 +205,6 @@ def resize_positions(state: dict[str, torch.Tensor], module: nn.Module) -> None:
         key = "encoder.pos_embedding"
         state[key] = state[key].float()  # halves can't be interpolated everywhere
         interpolate_embeddings(module.image_size, module.patch_size, state)
-
-
-def fit_stem(state: dict[str, torch.Tensor], key: str, n: int, rgb: bool) -> None:
-    """Make kernels for RGB ones for `n` channels; others stay as they are."""
-    weight = state.get(key)
-    if weight is not None and weight.ndim == 4 and weight.shape[1] == 3 != n:
-        state[key] = stem_kernels(weight, n, rgb)
 
 
 def load_state(

@@ -164,6 +164,8 @@ def parameter_groups(
     """Return the groups of trainable parameters, in which weights alone decay.
 
     Each has a name: "head", "backbone", or "backbone/<stage>" where stages have rates.
+    Kernels of channels behind red, green and blue are as new as the head: they learn
+    at its rate, as "channels".
     """
     parts = [("head", list(network.head.parameters()), lr)]
     backbone = dict(network.backbone.named_parameters())
@@ -181,9 +183,13 @@ def parameter_groups(
             parts.append((f"backbone/{stage}", stages[stage], rate))
     else:
         parts.append(("backbone", list(backbone.values()), backbone_lr))
+    new = network.backbone.further_kernels()
+    parts.append(("channels", new, lr))
     groups = []
     for name, parameters, rate in parts:
         trainable = [p for p in parameters if p.requires_grad]
+        if name != "channels":
+            trainable = [p for p in trainable if not any(p is one for one in new)]
         for decay, weights in ((weight_decay, True), (0.0, False)):
             chosen = [p for p in trainable if is_weight(p) == weights]
             if chosen:
