@@ -287,6 +287,14 @@ class WidenedConv2d(nn.Conv2d):
         weight = torch.cat([self.weight, self.further], 1)
         return self._conv_forward(x, weight, self.bias)
 
+    def joined(self) -> nn.Conv2d:
+        """Return the plain convolution that does the same."""
+        plain = object.__new__(nn.Conv2d)
+        weight = torch.cat([self.weight, self.further], 1).detach()
+        parameters = {"weight": nn.Parameter(weight), "bias": self.bias}
+        vars(plain).update({**vars(self), "_parameters": parameters})
+        return plain
+
 
 def find_stem(network: nn.Module, size: tuple[int, int]) -> str | None:
     """Return the name of the convolution that a network begins with, if one does."""

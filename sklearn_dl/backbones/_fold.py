@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from sklearn_dl.backbones._cut import Reached
+from sklearn_dl.backbones._cut import Reached, WidenedConv2d
 
 # Layers whose weights autocast would cast at each batch.
 _CAST = (nn.Conv2d, nn.Linear)
@@ -124,7 +124,8 @@ def _name(node: Any) -> str:
 def _is_bare(part: Any, kind: type) -> bool:
     """Tell whether a layer is of a class itself, and nothing acts on it."""
     acted_on = part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part)
-    if type(part) is not kind or acted_on:
+    widened = type(part) is WidenedConv2d and kind is nn.Conv2d
+    if (type(part) is not kind and not widened) or acted_on:
         return False
     return kind is not nn.BatchNorm2d or getattr(part, "running_mean", None) is not None
 
@@ -140,16 +141,21 @@ def inference_form(
     new: dict[str, nn.Module] = {}
     with torch.inference_mode(False), torch.no_grad():
         for conv, norm in pairs:
-            layer = network.get_submodule(conv)
+            layer = _joined(network.get_submodule(conv))
             weights = _folded(layer, network.get_submodule(norm), dtype)
             if weights is not None:
                 new[conv], new[norm] = _with_weights(layer, *weights), nn.Identity()
         for name, part in network.named_modules(remove_duplicate=False):
             if dtype is not None and any(_is_bare(part, kind) for kind in _CAST):
-                part = new.get(name, part)
+                part = _joined(new.get(name, part))
                 bias = None if part.bias is None else part.bias.to(dtype)
                 new[name] = _with_weights(part, part.weight.to(dtype), bias)
     return _with_parts(network, new)
+
+
+def _joined(part: Any) -> Any:
+    """Return a layer with all its weights in one tensor."""
+    return part.joined() if isinstance(part, WidenedConv2d) else part
 
 
 def _folded(
