@@ -356,7 +356,7 @@ def adapt_stem(
         conv.scale = extended(tuple(scale.tolist()), n, rgb)
         conv.shift = extended(tuple(shift.tolist()), n, rgb)
     conv.in_channels = n
-    weight = stem_kernels(conv.weight.detach(), n, rgb)
+    weight = stem_kernels(conv.weight.detach(), n, rgb).to(conv.weight.dtype)
     if type(conv) is nn.Conv2d and rgb and n > 3 and not draw:
         conv.__class__ = WidenedConv2d
         conv.further = nn.Parameter(weight[:, 3:].clone())
@@ -393,7 +393,7 @@ def stem_kernels(weight: torch.Tensor, n: int, rgb: bool) -> torch.Tensor:
 
     With `rgb` those of the channels behind the first three are zero. Otherwise the
     three are repeated, and scaled so that equal channels give the same sum; one channel
-    gets that sum.
+    gets that sum. They are in float32, also of files in half precision, or float64.
     """
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
     if n == 1:
@@ -403,4 +403,4 @@ def stem_kernels(weight: torch.Tensor, n: int, rgb: bool) -> torch.Tensor:
         new = torch.cat([wide, further], 1)
     else:
         new = wide[:, torch.arange(n) % 3] * (3 / n)
-    return new.to(weight.dtype).contiguous()
+    return new.contiguous()
