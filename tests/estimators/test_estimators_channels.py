@@ -83,7 +83,6 @@ def test_what_a_fourth_band_alone_tells_is_learned(problem, regime, options):
     assert model.score(X_test, y_test) >= 0.85  # chance is 0.2
 
 
-@pytest.mark.slow
 def test_a_further_channel_that_begins_at_zero_is_learned(problem):
     X, y, X_test, y_test = problem
     model = both("all", image_shape=Channels(4), max_epochs=40).fit(X, y)
