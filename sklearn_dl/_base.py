@@ -211,7 +211,8 @@ def _channels_of(source: ImageSource) -> tuple[int, bool] | None:
 
     None for those in grey, RGB and RGBA.
     """
-    return source.channels and (source.channels.n, source.channels.rgb)
+    channels = source.channels
+    return None if channels is None else (channels.n, channels.rgb)
 
 
 def _said(channels: tuple[int, bool] | None) -> str:

@@ -53,8 +53,9 @@ class Asked(NamedTuple):
             shape = check_image_shape(image_shape.shape)
             return cls(shape, Selection.of(image_shape))
         shape = check_image_shape(image_shape)
-        usual = shape is None or len(shape) == 2 or shape[2] in CHANNELS
-        return cls(shape, None if usual else Selection(shape[2]))
+        if shape is None or len(shape) == 2 or shape[2] in CHANNELS:
+            return cls(shape, None)
+        return cls(shape, Selection(shape[2]))
 
     def row_shape(self, n_features: int) -> tuple[int, ...]:
         """Return the (H, W, C) that rows of pixels are read as."""

@@ -74,7 +74,7 @@ from sklearn_dl.backbones._zoo import (
 AnyPreprocessing = Preprocessing | CallablePreprocessing
 _KEPT_BYTES = 512 * 2**20
 _SHELLS = 64  # requests by which one of them is found
-_DEFAULTS = {"layer": "pre_logits"}
+_DEFAULTS: dict[str, Any] = {"layer": "pre_logits"}
 _DEFAULTS |= dict.fromkeys(("preprocessing", "image_size", "channels"))
 
 
@@ -319,16 +319,16 @@ def _described(
 
     It is tried on the devices, one after the other as they fail.
     """
-    shape = (facts["preprocessing"].n_channels, *size)
+    n_channels = facts["preprocessing"].n_channels
     for device in devices:
         try:
-            trial = try_network(module, shape, device)
+            trial = try_network(module, (n_channels, *size), device)
             break
         except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
             if device == devices[-1]:
                 raise ValueError(
                     f"{facts['name']!r} does not take images of {size[0]} x {size[1]} "
-                    f"pixels{_of_channels(shape[0])}: {first_line(error)}"
+                    f"pixels{_of_channels(n_channels)}: {first_line(error)}"
                 ) from error
     if tapped is not None:
         if tapped not in trial.called:
