@@ -182,8 +182,8 @@ def _columns(model: Explained, target: Any, n: int) -> np.ndarray | None:
     """Return the column of the scores for each image; None for the highest."""
     if model.classes is None:
         size = model.backbone.preprocessing.output_size or (224, 224)
-        n = model.backbone.preprocessing.n_channels
-        x = torch.zeros(1, n, *size).to(model.device, dtype_of(model.backbone))
+        shape = (1, model.backbone.preprocessing.n_channels, *size)
+        x = torch.zeros(shape).to(model.device, dtype_of(model.backbone))
         known: list[Any] = list(range(_scores(model, x).shape[1]))
         if target is None and len(known) > 1:
             raise ValueError(
