@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklearn_dl._extraction import PixelReader, channel_statistics, resolve_cache
 from sklearn_dl._images import Channels, ImageSource, as_source
 from sklearn_dl._runtime import Execution
-from sklearn_dl.backbones import Backbone, shared_backbone
+from sklearn_dl.backbones import Backbone, further_kernels, shared_backbone
 
 try:  # scikit-learn 1.9 and later
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -169,7 +169,7 @@ class ImageEstimatorMixin(CallbackSupportMixin):
 
     def _warn_of_unseen_channels(self, backbone: Backbone) -> None:
         """Warn of channels behind RGB that a frozen first stage doesn't look at."""
-        if not backbone.further_kernels():
+        if not further_kernels(backbone):
             return
         trainable = getattr(self, "trainable", "head")
         trainable = getattr(trainable, "stages", trainable)

@@ -14,6 +14,7 @@ from sklearn_dl.backbones._backbone import named_tensors as named_tensors
 from sklearn_dl.backbones._backbone import place as place
 from sklearn_dl.backbones._cut import find_head as find_head
 from sklearn_dl.backbones._cut import find_layers
+from sklearn_dl.backbones._cut import further_kernels as further_kernels
 from sklearn_dl.backbones._load import assemble_torchvision as assemble_torchvision
 from sklearn_dl.backbones._load import input_size as input_size
 from sklearn_dl.backbones._load import load_backbone

@@ -12,14 +12,7 @@ import torch
 from torch import nn
 
 from sklearn_dl._runtime import fingerprint_text, package_versions
-from sklearn_dl.backbones._cut import (
-    Layer,
-    further_kernels,
-    pool,
-    run,
-    split_layer,
-    stop_here,
-)
+from sklearn_dl.backbones._cut import Layer, pool, run, split_layer, stop_here
 from sklearn_dl.backbones._fold import ONCE, Pairs, foldable, inference_form
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
 from sklearn_dl.backbones._zoo import unknown_name
@@ -239,10 +232,6 @@ class Backbone(nn.Module):
         """Return a backbone around the same network with another preprocessing."""
         attributes = {**vars(self), "preprocessing": preprocessing}
         return around(self.module, self._kept, attributes)
-
-    def further_kernels(self) -> list[nn.Parameter]:
-        """Return the kernels that channels behind red, green and blue begin with."""
-        return further_kernels(self.module)
 
     def freeze(
         self,

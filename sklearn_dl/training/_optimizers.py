@@ -10,6 +10,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
+from sklearn_dl.backbones import further_kernels
 from sklearn_dl.training._regime import BackboneWithHead
 
 # name: (class, arguments, learning rate that suits it)
@@ -183,7 +184,7 @@ def parameter_groups(
             parts.append((f"backbone/{stage}", stages[stage], rate))
     else:
         parts.append(("backbone", list(backbone.values()), backbone_lr))
-    new = network.backbone.further_kernels()
+    new = further_kernels(network.backbone)
     parts.append(("channels", new, lr))
     groups = []
     for name, parameters, rate in parts:

@@ -14,6 +14,7 @@ from sklearn_dl.backbones import (
     CallablePreprocessing,
     Preprocessing,
     _zoo,
+    further_kernels,
     load_backbone,
     shared_backbone,
 )
@@ -94,21 +95,21 @@ def test_channels_that_are_no_colours_have_the_kernels_repeated_and_scaled():
 
 def test_further_channels_begin_at_zero_and_are_trained():
     backbone = builtin(4)
-    (further,) = backbone.further_kernels()
+    (further,) = further_kernels(backbone)
     assert further.shape[1] == 1
     assert not further.any()
     backbone.freeze("all")
     backbone(backbone.preprocessing.normalize(pixels(4))).sum().backward()
     assert further.grad.any()
     assert backbone.stages["stage1"].count("features.0.0.further") == 1
-    assert not builtin(Channels(4, rgb=False)).further_kernels()
+    assert not further_kernels(builtin(Channels(4, rgb=False)))
 
 
 def test_random_networks_have_kernels_of_their_own_for_each_channel():
     torch.manual_seed(0)
     load = partial(load_backbone, "resnet18", None, image_size=64)
     rgb, many = load(), load(channels=Channels(48, rgb=True))
-    assert not many.further_kernels()
+    assert not further_kernels(many)
     weight = many.module.conv1.weight.detach()
     expected = float(rgb.module.conv1.weight.detach().std()) / 4
     assert float(weight.std()) == pytest.approx(expected, rel=0.05)

@@ -21,7 +21,12 @@ from sklearn_dl import (
     make_feature_classifier,
 )
 from sklearn_dl._images import as_source
-from sklearn_dl.backbones import Preprocessing, images_seen, load_backbone
+from sklearn_dl.backbones import (
+    Preprocessing,
+    further_kernels,
+    images_seen,
+    load_backbone,
+)
 from sklearn_dl.datasets import Channels
 from sklearn_dl.inspection import SaliencyDisplay, model_summary, saliency
 from sklearn_dl.persistence import export_onnx, load, load_exported, save
@@ -98,7 +103,7 @@ def test_kernels_of_further_channels_learn_at_the_rate_of_the_head():
         groups = parameter_groups(network, **rates)
         (group,) = [group for group in groups if group["name"] == "channels"]
         assert group["lr"] == 0.5
-        assert group["params"][0] is backbone.further_kernels()[0]
+        assert group["params"][0] is further_kernels(backbone)[0]
         every = [p for group in groups for p in group["params"]]
         assert len({*map(id, every)}) == len(every) == len([*network.parameters()])
     backbone.freeze(1)
