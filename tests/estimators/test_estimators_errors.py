@@ -141,7 +141,7 @@ def test_an_x_that_holds_no_images(name, good):
         ((7, 9), "63 values a row, but X has 64 columns"),
         ((8, 8, 3), "192"),
         ((8,), "image_shape must be"),
-        ((8, 8, 2), "2 channels"),
+        ((8, 8, 2), r"8 \* 8 \* 2 = 128 values a row"),
         (("8", "x"), "image_shape must be"),
     ],
 )
