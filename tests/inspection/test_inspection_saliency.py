@@ -70,6 +70,15 @@ def test_the_map_is_brightest_at_the_square_that_decides(name, size):
     assert share_inside(maps, starts[y == "square"]) >= 0.75
 
 
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_maps_are_the_same_where_gradients_are_off(fitted, without):
+    X, _, _ = bright_squares(2)
+    maps = saliency(fitted, X, method="grad_cam")
+    with without():
+        np.testing.assert_array_equal(saliency(fitted, X, method="grad_cam"), maps)
+    assert maps.any()
+
+
 def test_occlusion_is_largest_at_the_square_that_decides():
     X, y, _ = bright_squares(40)
     model = make_feature_classifier(
