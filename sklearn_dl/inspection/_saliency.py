@@ -121,8 +121,7 @@ def saliency(
     maps: list[np.ndarray] = []
     found: Any = None
     with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
+        torch.inference_mode(False),  # turns gradients on, too
         PixelReader(source, preprocessing, model.device) as reader,
     ):
         for rows, pixels in reader.batches(model.step_size):
