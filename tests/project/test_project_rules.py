@@ -30,7 +30,7 @@ LAYERS = [
     ("backbones", "datasets"),
     ("_images",),
     ("_runtime",),
-    ("_files", "_lazy", "_linear", "_plots"),
+    ("_doc_link", "_files", "_lazy", "_linear", "_plots"),
 ]
 MODULES = shape.modules(PACKAGE)
 
