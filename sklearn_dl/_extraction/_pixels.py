@@ -13,7 +13,12 @@ import torch
 from PIL import Image
 
 from sklearn_dl._images import ImageDecodeError, ImageSource
-from sklearn_dl._runtime import decoding_threads, free_cached_blocks, is_out_of_memory
+from sklearn_dl._runtime import (
+    decoding_threads,
+    free_cached_blocks,
+    is_out_of_memory,
+    raise_no_room,
+)
 
 # Batches that are being decoded while the network works on one.
 _AHEAD = 2
@@ -184,8 +189,10 @@ def in_parts(
             parts = [function(part) for part in images.split(size)]
             return parts[0] if len(parts) == 1 else torch.cat(parts), most
         except (RuntimeError, MemoryError) as error:
-            if size == 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
+            if size == 1:
+                raise_no_room(error, device, f"{purpose} one image")
         # Outside of the handler, which would hold on to what there was no room for.
         free_cached_blocks(device)
         if most is None:
