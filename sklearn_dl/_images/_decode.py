@@ -1,20 +1,35 @@
-"""Anything that is one image -> a PIL image in RGB, or the error that says why not."""
+"""Anything that is one image -> its pixels, or the error that says why not."""
 
 import io
 import os
+import stat
 import threading
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from sklearn_dl._images._arrays import image_array, is_tensor
+from sklearn_dl._images._arrays import image_array, is_tensor, range_problem
+from sklearn_dl._images._errors import (
+    BOMB_ADVICE,
+    HEAD,
+    ImageDecodeError,
+    name_content,
+    reason_of,
+)
+from sklearn_dl._images._formats import FORMATS, PLAIN, Meaning, set_raw_mode
+from sklearn_dl._images._tiff import (
+    MAGIC,
+    Note,
+    choose_page,
+    read_beyond_pillow,
+    tiff_meaning,
+)
 
-Failure = tuple[int | None, str | None, str]  # row, path, reason
+Pixels = Image.Image | np.ndarray
 
-_PRINTED = 10
-_BOMB_ADVICE = "If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS (None: no limit)"
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -24,15 +39,26 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_XMP = ("xmp", "XML:com.adobe.xmp")  # where Pillow keeps it
+_ALPHA_MODES = ("La", "LA", "PA", "RGBa", "RGBA")
+_BLOCK = 1 << 22  # pixels that are scaled together
+_WHITE_16 = 65535
+# What can't be opened as a file: to read it could wait for ever.
+_NO_FILES = {
+    stat.S_IFIFO: "a pipe, not an image file",
+    stat.S_IFSOCK: "a socket, not an image file",
+    stat.S_IFCHR: "a device, not an image file",
+    stat.S_IFBLK: "a device, not an image file",
+}
 # A bootstrap sample holds the same PIL image twice, and two threads that load one
 # lazily opened file spoil it; the locks are striped so that images don't wait in line.
 _LOCKS = tuple(threading.Lock() for _ in range(64))
 
 
 def decode_image(image: Any) -> Image.Image:
-    """Decode one image to RGB.
+    """Decode one image to RGB of 8 bits, as a person sees it.
 
-    The EXIF orientation is applied, transparency is laid over white, 16-bit grey is
+    The EXIF orientation is applied, transparency is laid over white, deeper images are
     scaled to 8 bits, and of an animation the first frame is taken.
 
     Parameters
@@ -45,7 +71,8 @@ def decode_image(image: Any) -> Image.Image:
     Returns
     -------
     image : PIL.Image.Image
-        In mode "RGB".
+        In mode "RGB". The estimators themselves take files of more than 8 bits as
+        float32 in [0, 1], without this rounding.
 
     Raises
     ------
@@ -53,10 +80,20 @@ def decode_image(image: Any) -> Image.Image:
         If the image cannot be decoded, or has more than ``PIL.Image.MAX_IMAGE_PIXELS``
         pixels.
 
+    Warns
+    -----
+    UserWarning
+        If pages are left unread, or numbers hardly mean what their type says.
+
     Notes
     -----
-    Mode "I" is read as 16-bit, clipped to 0-65535. Mode "F" is read as [0, 1] where
-    no value is above 1, else as 0-255.
+    White is what the file says: 4095 in a TIFF of 12 bits. Floats are taken as [0, 1].
+    What Pillow holds counts as the array of its numbers: mode "I;16" is 0-65535, "I" is
+    int32, so 0-255, and "F" is [0, 1].
+
+    In TIFF and JPEG 2000 an alpha that isn't premultiplied is left out, since programs
+    mark a fourth band of any kind as alpha. Pass ``Image.open(path).convert("RGBA")``
+    to have it.
 
     Examples
     --------
@@ -66,12 +103,21 @@ def decode_image(image: Any) -> Image.Image:
     (255, 255, 255)
     """
     path = path_of(image)
+    notes: dict[str, str] = {}
     try:
-        return read_image(image)
+        pixels = read_image(image, notes.__setitem__)
     except (MemoryError, ImageDecodeError):
         raise
     except Exception as error:
         raise ImageDecodeError([(None, path, reason_of(error, path))]) from error
+    for text in notes.values():
+        name = "The image" if path is None else repr(path)
+        warnings.warn(f"{name} {text}", UserWarning, stacklevel=2)
+    if isinstance(pixels, Image.Image):
+        return pixels
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(np.repeat(pixels, 3 // pixels.shape[2], axis=2))
 
 
 def path_of(image: Any) -> str | None:
@@ -83,70 +129,161 @@ def path_of(image: Any) -> str | None:
     return None
 
 
-def read_image(image: Any) -> Image.Image:
-    """Decode one image; errors are those of Pillow and the system."""
+def ignore(kind: str, text: str) -> None:
+    """Take note of nothing."""
+
+
+def read_image(image: Any, note: Note = ignore) -> Pixels:
+    """Return an RGB image of Pillow, or an array (H, W, C) where that holds too little.
+
+    The array is float32, mostly in [0, 1]. `note` hears what is odd about the image: a
+    kind and a text. Errors are those of Pillow and the system.
+    """
     if isinstance(image, str | os.PathLike):
         path = os.path.expanduser(os.fspath(image))
-        if os.path.isfile(path) and os.path.getsize(path) == 0:
+        status = os.stat(path)
+        check_file(status)
+        if status.st_size == 0 and stat.S_ISREG(status.st_mode):
             raise ValueError("the file is empty (0 bytes)")
-        with Image.open(path) as opened:
-            return _to_rgb(opened)
+        return _read_encoded(path, note)
     if isinstance(image, bytes | bytearray | memoryview):
         if len(image) == 0:
             raise ValueError("empty (0 bytes)")
-        with io.BytesIO(image) as stream, Image.open(stream) as opened:
-            return _to_rgb(opened)
+        return _read_encoded(bytes(image), note)
     if isinstance(image, Image.Image):
         with _LOCKS[(id(image) >> 6) % len(_LOCKS)]:
-            return _to_rgb(image)
+            return _pixels(image, note)
     if isinstance(image, np.ndarray) or is_tensor(image):
-        return _from_array(image)
+        return image_array(image)
     kind = type(image).__name__
     raise TypeError(f"an image is a path, bytes, a PIL image or an array, got {kind}")
 
 
-def _from_array(array: Any) -> Image.Image:
-    pixels = image_array(array)
-    if pixels.dtype != np.uint8:
-        pixels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
-    return Image.fromarray(np.repeat(pixels, 3 // pixels.shape[2], axis=2))
+def check_file(status: os.stat_result) -> None:
+    """Refuse pipes, sockets and devices, which could keep a reader waiting."""
+    if reason := _NO_FILES.get(stat.S_IFMT(status.st_mode)):
+        raise ValueError(reason)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _open(content: str | bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+
+
+def _read_encoded(content: str | bytes, note: Note) -> Pixels:
+    try:
+        opened = _open(content)
+    except UnidentifiedImageError as error:
+        head = _head(content)
+        if not head.startswith(MAGIC):
+            raise ValueError(name_content(head)) from error
+        return _checked(read_beyond_pillow(content, note), note)
+    with opened:
+        if opened.format == "TIFF":
+            opened.info.pop("xmp", None)  # or its orientation is applied in loading
+            pixels = choose_page(opened, content, note)
+            if pixels is not None:
+                return _checked(pixels, note)
+        return _pixels(opened, note, content)
+
+
+def _head(content: str | bytes) -> bytes:
+    if isinstance(content, bytes):
+        return content[:HEAD]
+    with open(content, "rb") as file:
+        return file.read(HEAD)
+
+
+def _pixels(image: Image.Image, note: Note, content: str | bytes | None = None) -> Any:
+    """Return the pixels of an image of Pillow, or of its file where that has more."""
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         size = f"{image.width} x {image.height} pixels"
-        raise ValueError(f"{size}, more than the limit of {limit}. {_BOMB_ADVICE}")
+        raise ValueError(f"{size}, more than the limit of {limit}. {BOMB_ADVICE}")
+    meaning = _meaning(image)
+    if meaning.passes and content is not None:
+        layers = [_layer(content, image, raw) for raw in meaning.passes]
+        return _from_layers(layers, meaning, note)
     image.load()
     turn = _TRANSPOSE.get(_orientation(image))
-    rgb = _convert(image)
-    return rgb if turn is None else rgb.transpose(turn)
+    if turn is not None:
+        image = image.transpose(turn)
+    mode = image.mode
+    if mode == "I" and meaning.white is None:
+        return _from_integers(image, note)
+    if mode in ("I", "F") or mode.startswith("I;16"):
+        return _from_numbers(image, meaning, note)
+    return _from_bytes(image, meaning, note)
+
+
+def _meaning(image: Image.Image) -> Meaning:
+    if image.format == "TIFF":
+        return tiff_meaning(image)
+    if image.format in FORMATS:
+        return FORMATS[image.format](image)
+    # A note on an image without a format may be that of the palette it was made from,
+    # whose transparency was given up; numbers of 16 bits have no palette.
+    clear = image.info.get("transparency")
+    return Meaning(clear=clear) if image.mode.startswith("I;16") else PLAIN
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        if any(name in image.info for name in _XMP):  # Pillow would ask it too
+            exif = Image.Exif()
+            exif.load(image.info.get("exif", b""))
+        else:
+            exif = image.getexif()
+        return int(exif.get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged metadata don't make an image unreadable
         return 1
 
 
-def _convert(image: Image.Image) -> Image.Image:
+def _from_bytes(image: Image.Image, meaning: Meaning, note: Note) -> Image.Image:
+    """Bring an image of 8 bits to RGB."""
+    if meaning.white is not None:  # fewer bits, which Pillow has shifted up
+        white = meaning.white
+        image = image.point(
+            [min(255, round(v * 255 / white)) for v in range(256)]
+            * len(image.getbands())
+        )
+    if meaning.frame is not None:
+        canvas = Image.new("RGB", image.size, (255, 255, 255))
+        canvas.paste(_from_bytes(image.crop(meaning.frame), PLAIN, note), meaning.frame)
+        return canvas
     mode = image.mode
-    if mode == "I" or mode.startswith("I;16"):
-        return _from_16_bit(image)
-    if mode == "F":
-        return _from_float(image)
-    if mode in ("La", "LA", "PA", "RGBa", "RGBA") or _has_transparency(image):
+    if mode in _ALPHA_MODES:
+        empty = meaning.alpha == "none if empty" and _is_empty(image)
+        alone = meaning.alpha == "none" or empty
+        return _without_alpha(image) if alone else _over_white(image)
+    if mode == "P" and image.palette is not None:
+        if "transparency" in image.info or image.palette.mode == "RGBA":
+            return _over_white(image)
+    elif mode in ("1", "L") and isinstance(meaning.clear, int):
+        return _clear_grey(image, meaning.clear)
+    elif mode == "RGB" and meaning.clear is not None:
         return _over_white(image)
+    elif image.format is None and mode in ("1", "L", "RGB"):
+        _note_transparency(image, note)
     return image if mode == "RGB" else image.convert("RGB")
 
 
-def _has_transparency(image: Image.Image) -> bool:
-    if image.mode == "P" and image.palette is not None:
-        return "transparency" in image.info or image.palette.mode == "RGBA"
-    # an image that was converted from a palette keeps a stale transparent colour
-    current = image.format is not None and "transparency" in image.info
-    return current and image.mode in ("1", "L", "RGB")
+def _is_empty(image: Image.Image) -> bool:
+    return image.mode in ("LA", "RGBA") and image.getextrema()[-1] == (0, 0)
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    return image.convert("L" if image.mode == "LA" else "RGB").convert("RGB")
+
+
+def _note_transparency(image: Image.Image, note: Note) -> None:
+    """Say that a note of a transparent colour may be stale; a GIF's always is."""
+    if "transparency" in image.info and "version" not in image.info:
+        note(
+            "transparency",
+            "keeps a note of a transparent colour, which isn't applied: a copy of a "
+            "PNG and a converted palette can't be told apart. Pass the file, or "
+            "image.convert('RGBA'), to apply it.",
+        )
 
 
 def _over_white(image: Image.Image) -> Image.Image:
@@ -159,93 +296,114 @@ def _over_white(image: Image.Image) -> Image.Image:
     return white
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-    grey = ((values + 128) // 257).astype(np.uint8)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
-    return Image.fromarray(grey).convert("RGB")
+def _clear_grey(image: Image.Image, clear: int) -> Image.Image:
+    table = [255 if value == clear else value for value in range(256)]
+    return image.convert("L").point(table).convert("RGB")
 
 
-def _from_float(image: Image.Image) -> Image.Image:
+def _from_integers(image: Image.Image, note: Note) -> Pixels:
+    """Take int32 as an array of it is taken."""
     values = np.asarray(image)
-    if not np.isfinite(values).all():
+    text = range_problem(values.dtype, float(values.min()), float(values.max()))
+    if text:
+        note("scale", text)
+    pixels = image_array(values)
+    if pixels.dtype == np.uint8:
+        return Image.fromarray(pixels[..., 0]).convert("RGB")
+    return pixels
+
+
+def _blocks(image: Image.Image) -> Iterator[tuple[int, int]]:
+    """Yield the first line and the end of parts, so that no whole copy is made."""
+    lines = max(1, _BLOCK // max(1, image.width))
+    for top in range(0, image.height, lines):
+        yield top, min(top + lines, image.height)
+
+
+def _values(image: Image.Image, top: int, end: int) -> np.ndarray:
+    whole = (top, end) == (0, image.height)
+    return np.asarray(image if whole else image.crop((0, top, image.width, end)))
+
+
+def _from_numbers(image: Image.Image, meaning: Meaning, note: Note) -> np.ndarray:
+    """Return grey of more than 8 bits, or of floats, as float32 (H, W, 1)."""
+    floats = image.mode == "F"
+    white = 1 if floats else meaning.white or _WHITE_16
+    clear = meaning.clear if isinstance(meaning.clear, int) else None
+    out = np.empty((image.height, image.width, 1), np.float32)
+    lows, highs = [], []
+    for top, end in _blocks(image):
+        values = _values(image, top, end)
+        if white > 2**31:  # Pillow has signed numbers alone
+            values = values.view(np.uint32)
+        lows.append(values.min())
+        highs.append(values.max())
+        part = out[top:end, :, 0]
+        part[:] = values if floats else values / np.float32(white)
+        if meaning.inverted:
+            np.subtract(1, part, out=part)
+        if clear is not None:
+            part[values == clear] = 1
+    low, high = float(np.min(lows)), float(np.max(highs))
+    dtype = np.dtype(np.float32 if floats else np.uint16)
+    return _noted(out, dtype, low, high, white, note)
+
+
+def _checked(pixels: np.ndarray, note: Note) -> Pixels:
+    """Look at what tifffile has read, as at what Pillow has."""
+    if pixels.dtype == np.uint8:
+        grey = pixels.shape[2] == 1
+        return Image.fromarray(pixels[..., 0] if grey else pixels).convert("RGB")
+    low, high = float(pixels.min()), float(pixels.max())
+    return _noted(pixels, pixels.dtype, low, high, 1, note)
+
+
+def _noted(
+    pixels: np.ndarray, dtype: np.dtype, low: float, high: float, white: int, note: Note
+) -> np.ndarray:
+    """Return pixels; their range before scaling must be finite, and may be odd."""
+    if not np.isfinite([low, high]).all():
         raise ValueError("NaN or infinite pixels")
-    scale = 255.0 if values.max() <= 1 else 1.0
-    grey = np.rint(np.clip(values * scale, 0, 255)).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
+    told = dtype.kind == "f" or white == _WHITE_16
+    text = range_problem(dtype, low, high) if told else None
+    if text:
+        note("scale", text)
+    return pixels
 
 
-class ImageDecodeError(ValueError):
-    """One or more images could not be decoded.
-
-    Parameters
-    ----------
-    failures : list of (row, path, reason) or str
-        Every image that failed: its row in X (None outside of X), its path (None if
-        it has none) and what went wrong; the message prints the first ten. A string is
-        the whole message: so ``torch``'s loader workers rebuild an exception.
-
-    Attributes
-    ----------
-    failures : list of (row, path, reason)
-
-    Examples
-    --------
-    >>> from sklearn_dl.datasets import ImageDecodeError
-    >>> error = ImageDecodeError([(3, "a.jpg", "no such file")])
-    >>> print(error)
-    1 image could not be decoded: row 3, 'a.jpg': no such file
-    """
-
-    def __init__(self, failures: Iterable[Failure] | str):
-        self.failures: list[Failure] = []
-        if not isinstance(failures, str):
-            failures = self.failures = list(failures)
-        super().__init__(failures)  # `args` is what pickle calls the class with
-
-    def __str__(self) -> str:
-        if not self.failures:
-            return str(self.args[0])
-        lines = [_line(*failure) for failure in self.failures[:_PRINTED]]
-        if len(self.failures) == 1:
-            return f"1 image could not be decoded: {lines[0]}"
-        if len(self.failures) > _PRINTED:
-            lines.append(f"and {len(self.failures) - _PRINTED} more")
-        first = f"{len(self.failures)} images could not be decoded:"
-        return "\n  ".join([first, *lines])
-
-    @classmethod
-    def join(cls, errors: "Iterable[ImageDecodeError]") -> "ImageDecodeError":
-        """One error for all of several, in the order of their rows."""
-        failures = [failure for error in errors for failure in error.failures]
-        return cls(sorted(failures, key=lambda f: -1 if f[0] is None else f[0]))
+def _layer(content: str | bytes, image: Any, raw: str) -> Image.Image:
+    """Read a file again, its samples in another way."""
+    again: Any = _open(content)
+    with again:
+        again.info.pop("xmp", None)
+        if image.tell():
+            again.seek(image.tell())
+        again.tile = image.tile
+        set_raw_mode(again, raw)
+        again.load()
+        turn = _TRANSPOSE.get(_orientation(again))
+        return again.copy() if turn is None else again.transpose(turn)
 
 
-def _line(row: int | None, path: str | None, reason: str) -> str:
-    where = [] if row is None else [f"row {row}"]
-    if path is not None:
-        where.append(repr(path))
-    return f"{', '.join(where)}: {reason}" if where else reason
-
-
-def reason_of(error: Exception, path: str | None = None) -> str:
-    """Say in a few words why an image could not be decoded."""
-    if isinstance(error, ImageDecodeError) and len(error.failures) == 1:
-        return error.failures[0][2]
-    if isinstance(error, FileNotFoundError):
-        url = path is not None and "://" in path
-        return "no such file" + (" (a URL: download it first)" if url else "")
-    if isinstance(error, IsADirectoryError):
-        return "a directory, not an image file"
-    if isinstance(error, PermissionError):
-        # Windows answers a directory with this one
-        directory = path is not None and os.path.isdir(os.path.expanduser(path))
-        return "a directory, not an image file" if directory else "permission denied"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image that Pillow can read"
-    text = str(error) or type(error).__name__
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        text += f" {_BOMB_ADVICE}"
-    return text
+def _from_layers(layers: list[Image.Image], meaning: Meaning, note: Note) -> np.ndarray:
+    """Return colour, or grey with alpha, of 16 bits as float32 (H, W, 1 or 3)."""
+    first = layers[0]
+    grey = len(layers) == 1
+    white = np.float32(meaning.white or _WHITE_16)
+    out = np.empty((first.height, first.width, 1 if grey else 3), np.float32)
+    high = 0
+    for top, end in _blocks(first):
+        bytes_ = [_values(layer, top, end) for layer in layers]
+        upper, lower = (bytes_[0][..., 0::2], bytes_[0][..., 1::2]) if grey else bytes_
+        values = upper.astype(np.uint16) << 8 | lower
+        part, colours = out[top:end], values[..., : out.shape[2]]
+        high = max(high, int(colours.max()))
+        np.divide(colours, white, out=part)
+        if values.shape[2] > out.shape[2] and meaning.alpha != "none":
+            alpha = values[..., -1:] / white
+            if meaning.alpha == "straight":
+                part *= alpha
+            part += 1 - alpha
+        if meaning.clear is not None:
+            part[(colours == meaning.clear).all(axis=-1)] = 1
+    return _noted(out, np.dtype(np.uint16), 0.0, float(high), int(white), note)

@@ -1,0 +1,198 @@
+"""What the numbers of an image opened by Pillow mean, as its format says.
+
+Pillow gives samples; the file says which number is white, and what an alpha means.
+"""
+
+import io
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+Clear = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the samples of an opened image mean.
+
+    Parameters
+    ----------
+    white : int or None, default=None
+        The sample that is white; None for that of the mode.
+    inverted : bool, default=False
+        Whether that sample is black instead, and 0 white.
+    alpha : str, default="straight"
+        "premultiplied", or "none": the colours alone count; "none if empty": so where
+        it is zero everywhere.
+    clear : int, tuple of int or None, default=None
+        The sample, or colour, that is transparent.
+    passes : tuple of str, default=()
+        Raw modes by which Pillow reads the upper and the lower bytes of 16-bit colour,
+        of which it keeps the upper ones alone; one where both come at once.
+    frame : tuple of int or None, default=None
+        Where the image lies on the canvas; the rest is transparent.
+    """
+
+    white: int | None = None
+    inverted: bool = False
+    alpha: str = "straight"
+    clear: Clear | None = None
+    passes: tuple[str, ...] = ()
+    frame: tuple[int, int, int, int] | None = None
+
+
+PLAIN = Meaning()
+
+
+def refuse_signed(bits: int, what: str = "") -> None:
+    """Say that signed numbers have no black and white."""
+    raise ValueError(
+        f"signed pixels (int{bits}{what}), such as Hounsfield units: which of them are "
+        "black and white isn't in the file. Scale them yourself to [0, 1] and pass "
+        "arrays"
+    )
+
+
+def raw_mode(image: Image.Image) -> str:
+    """Return how an image that isn't loaded yet lies in its file, such as "RGB;16B"."""
+    tile = getattr(image, "tile", None)
+    if not tile:
+        return ""
+    args: Any = tile[0][3]
+    return str(args[0] if isinstance(args, tuple) else args)
+
+
+def set_raw_mode(image: Any, mode: str) -> None:
+    """Let Pillow read the samples of an image in another way."""
+    tiles = []
+    for codec, box, offset, args in image.tile:
+        # planar files have a tile for each band, with a letter of its own
+        own = mode if ";" not in mode or len(image.tile) == 1 else _of_band(args, mode)
+        args = (own, *args[1:]) if isinstance(args, tuple) else own
+        tiles.append((codec, box, offset, args))
+    image.tile = [ImageTile(*tile) for tile in tiles]
+
+
+def ImageTile(*values: Any) -> Any:
+    """Return an entry of `tile`, which is a plain tuple before Pillow 11."""
+    from PIL import ImageFile
+
+    kind = getattr(ImageFile, "_Tile", None)
+    return values if kind is None else kind(*values)
+
+
+def _of_band(args: Any, mode: str) -> str:
+    raw = str(args[0] if isinstance(args, tuple) else args)
+    return f"{raw.split(';')[0]};{mode.split(';')[1]}"
+
+
+def _png(image: Any) -> Meaning:
+    """Find lower bytes of colour, and scale a transparent sample of few bits."""
+    raw = raw_mode(image)
+    clear = image.info.get("transparency") if image.mode not in ("P", "PA") else None
+    if raw == "LA;16B":
+        return Meaning(passes=("RGBA",))
+    if raw.endswith(";16B") and image.mode in ("RGB", "RGBA"):
+        return Meaning(passes=(raw, raw.replace("16B", "16L")), clear=clear)
+    if isinstance(clear, int) and image.mode in ("1", "L"):
+        bits = {"1": 1, "L;2": 2, "L;4": 4}.get(raw, 8)
+        most = (1 << bits) - 1
+        return Meaning(clear=(clear & most) * 255 // most)
+    return Meaning(white=65535 if image.mode == "I" else None, clear=clear)
+
+
+def _ppm(image: Any) -> Meaning:
+    """Find lower bytes of colour; Pillow scales grey of any depth to 16 bits."""
+    codec, _, offset, args = image.tile[0] if image.tile else ("", None, 0, ())
+    if codec == "ppm" and image.mode == "RGB" and args[1] > 255:
+        image.tile = [ImageTile("raw", (0, 0, *image.size), offset, ("RGB;16B", 0, 1))]
+        return Meaning(white=args[1], passes=("RGB;16B", "RGB;16L"))
+    return Meaning(white=65535 if image.mode == "I" else None)
+
+
+def _jpeg2000(image: Any) -> Meaning:
+    """Undo that Pillow shifts samples to 8 or 16 bits; take alpha by its box."""
+    boxes = _jpeg2000_boxes(image.fp) if image.tile else {}
+    siz = boxes.get(b"SIZ ", b"")
+    if len(siz) < 37:
+        return PLAIN
+    bits, signed = (siz[36] & 0x7F) + 1, siz[36] & 0x80
+    if signed:
+        refuse_signed(bits)
+    if bits > 8 and not image.mode.startswith("I"):
+        raise ValueError(
+            f"colour JPEG 2000 of {bits} bits: read it with imagecodecs "
+            "(imagecodecs.imread(path)) or rasterio and pass arrays"
+        )
+    held = 16 if image.mode.startswith("I") else 8
+    white = ((1 << bits) - 1) << (held - bits) if bits < held else None
+    channels = boxes.get(b"cdef", b"")
+    kinds = [kind for _, kind, _ in struct.iter_unpack(">HHH", channels[2:])]
+    return Meaning(white=white, alpha="premultiplied" if 2 in kinds else "none")
+
+
+def _jpeg2000_boxes(file: BinaryIO) -> dict[bytes, bytes]:
+    """Return the definition of channels (cdef) and the head of the codestream (SIZ)."""
+    file.seek(0)
+    if file.read(4) == b"\xff\x4f\xff\x51":
+        return {b"SIZ ": file.read(64)}
+    found, end = {}, file.seek(0, io.SEEK_END)
+    position = 0
+    while position + 16 <= end and b"SIZ " not in found:
+        file.seek(position)
+        size, kind, large = struct.unpack(">I4sQ", file.read(16))
+        header = 16 if size == 1 else 8
+        size = large if size == 1 else size or end - position
+        file.seek(position + header)
+        if kind == b"jp2c":
+            found[b"SIZ "] = file.read(68)[4:]
+        elif kind == b"cdef":
+            found[kind] = file.read(size - header)
+        # the header's boxes lie within it; others are passed over
+        position += header if kind == b"jp2h" else max(size, header)
+    return found
+
+
+def _tga(image: Any) -> Meaning:
+    """Read in the descriptor's lowest bits how many bits of a pixel are alpha."""
+    if image.tile:
+        image.fp.seek(17)
+        if image.fp.read(1)[0] & 0x0F == 0:
+            return Meaning(alpha="none")
+    return Meaning(alpha="none if empty")
+
+
+def _gif(image: Any) -> Meaning:
+    """Return where the first frame lies, which need not cover the canvas."""
+    frame = getattr(image, "dispose_extent", None)
+    covers = frame is None or tuple(frame) == (0, 0, *image.size)
+    return PLAIN if covers or image.tell() else Meaning(frame=tuple(frame))
+
+
+def _fits(image: Any) -> Meaning:
+    raise ValueError(
+        "FITS, whose numbers are no grey levels: read it with astropy "
+        "(fits.getdata(path)), scale to [0, 1] and pass arrays"
+    )
+
+
+def _empty_alpha(image: Any) -> Meaning:
+    return Meaning(alpha="none if empty")
+
+
+# What a format says beyond the mode that Pillow gives its images.
+FORMATS: dict[str | None, Callable[[Any], Meaning]] = {
+    "PNG": _png,
+    "PPM": _ppm,
+    "JPEG2000": _jpeg2000,
+    "TGA": _tga,
+    "ICO": _empty_alpha,
+    "CUR": _empty_alpha,
+    "BMP": _empty_alpha,
+    "DIB": _empty_alpha,
+    "GIF": _gif,
+    "FITS": _fits,
+}

@@ -1,0 +1,221 @@
+"""TIFF: which page, what its numbers mean, and files beyond Pillow through tifffile."""
+
+import io
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from sklearn_dl._images._formats import Meaning, raw_mode, refuse_signed
+
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+Note = Callable[[str, str], None]  # kind, text
+
+_PAGES, _KIND, _SUB_IFDS = "pages", 254, 330
+_WAY_OUT = "read it with tifffile (tifffile.imread(path)) and pass arrays"
+_OTHER_PAGES = "tifffile.imread(path, key=page) gives another as an array"
+_GREY, _COLOUR = (0, 1), 2  # photometric interpretations; 0 is white is zero
+# The ends of raw modes of Pillow that read the upper bytes, and those for the lower.
+_LOWER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+# Steps along lines and columns that undo an orientation; from 5 on after a transpose.
+_STEPS = dict(enumerate([(1, 1), (1, -1), (-1, -1), (-1, 1)] * 2, start=1))
+_RGB_BY_CODEC = 6  # YCbCr, which tifffile's JPEG gives as RGB
+
+
+def tiff_meaning(image: Any) -> Meaning:
+    """Return what the samples of a TIFF that Pillow has opened mean."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is None:
+        return Meaning()
+    bits, kind = max(tags.get(258, (1,))), tags.get(339, (1,))[0]
+    if kind == 2:
+        refuse_signed(bits)
+    extra = tags.get(338, ())
+    raw, passes = raw_mode(image).replace("RGBa", "RGBA"), ()
+    if bits == 16 and image.mode in ("RGB", "RGBA") and raw[:-1].endswith(";16"):
+        passes = (raw, raw[:-1] + _LOWER[raw[-1]])
+    return Meaning(
+        white=(1 << bits) - 1 if kind == 1 and bits > 8 else None,
+        inverted=bits > 8 and tags.get(262) == 0,
+        # Pillow has undone the multiplication of 8 bits
+        alpha="none" if 1 not in extra else "premultiplied" if passes else "straight",
+        passes=passes,
+    )
+
+
+def choose_page(image: Any, content: Any, note: Note) -> np.ndarray | None:
+    """Bring a file that Pillow has opened to its picture, past thumbnails and masks.
+
+    The pixels are returned where tifffile alone can reach it.
+    """
+    several = getattr(image, "is_animated", False)
+    if not _is_picture(image):
+        later = _pictures(image) if several else iter(())
+        page = next(later, None)
+        if page is not None:
+            image.seek(page)
+        elif image.tag_v2.get(_SUB_IFDS):
+            return read_beyond_pillow(content, note)
+        else:
+            image.seek(0)
+    text = str(image.tag_v2.get(270, ""))
+    planes = re.search(r"^images=(\d+)", text, re.M) if "ImageJ=" in text else None
+    n_pages = int(planes[1]) if planes else 1
+    if n_pages == 1 and several:
+        here = image.tell()
+        n_pages = 1 + sum(1 for _ in _pictures(image))
+        image.seek(here)
+    if n_pages > 1:
+        note(_PAGES, _pages_text(n_pages))
+    return None
+
+
+def _pages_text(n_pages: int) -> str:
+    return f"holds {n_pages} pages, of which the first is read: {_OTHER_PAGES}."
+
+
+def _is_picture(image: Any) -> bool:
+    """Tell whether a page is neither a smaller copy nor a mask of another."""
+    return not int(image.tag_v2.get(_KIND, 0)) & 0b101
+
+
+def _pictures(image: Any) -> Iterator[int]:
+    """Yield the pages behind this one that are pictures."""
+    page = image.tell()
+    while True:
+        page += 1
+        try:
+            image.seek(page)
+        except EOFError:
+            return
+        if _is_picture(image):
+            yield page
+
+
+def read_beyond_pillow(content: str | bytes, note: Note) -> np.ndarray:
+    """Read what Pillow can't, as (H, W, 1 or 3) pixels.
+
+    They are uint8, or float32 in [0, 1] for samples of more than 8 bits.
+    """
+    try:
+        import tifffile
+    except ImportError:
+        raise ImportError(
+            "a TIFF that needs tifffile: pip install 'sklearn_dl[tiff]'"
+        ) from None
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
+    with tifffile.TiffFile(file) as tiff:
+        pages = [page for page in _every_page(tiff) if not page.subfiletype & 0b101]
+        page = pages[0] if pages else tiff.pages[0]
+        if len(pages) > 1:
+            note(_PAGES, _pages_text(len(pages)))
+        _refuse(page)
+        try:
+            values = page.asarray()
+        except NotImplementedError:
+            values = _unpacked(page)
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+            raise ImportError(
+                f"a TIFF with compression {page.compression.name} needs imagecodecs: "
+                "pip install 'sklearn_dl[tiff]'"
+            ) from None
+        if page.planarconfig == 2 and values.ndim == 3:
+            values = np.moveaxis(values, 0, -1)
+        pixels = _scaled(values, page)
+        return _turned(pixels, page)
+
+
+def _every_page(tiff: Any) -> Iterator[Any]:
+    for page in tiff.pages:
+        page = page.aspage()
+        yield page
+        if page.subifds:
+            yield from (sub.aspage() for sub in page.pages)
+
+
+def _refuse(page: Any) -> None:
+    """Refuse what has no black and white, or no three colours."""
+    bits, samples = page.bitspersample, page.samplesperpixel
+    if page.sampleformat == 2:
+        refuse_signed(bits)
+    if page.sampleformat not in (1, 3):
+        raise ValueError(f"a TIFF of complex or undefined numbers: {_WAY_OUT}")
+    colour = page.photometric in (_COLOUR, _RGB_BY_CODEC)
+    alphas = sum(1 for extra in page.extrasamples if extra in (1, 2))
+    if not colour and page.photometric not in _GREY:
+        raise ValueError(f"a TIFF of {page.photometric.name} {bits} bits: {_WAY_OUT}")
+    if not colour and samples - alphas not in (1, 3):
+        raise ValueError(f"a TIFF of {samples} channels of {bits} bits: {_WAY_OUT}")
+    if page.imagedepth > 1:
+        raise ValueError(f"a TIFF of {page.imagedepth} layers: {_WAY_OUT}")
+
+
+def _unpacked(page: Any) -> np.ndarray:
+    """Read samples that lie across bytes, 10, 12 or 14 bits each, without imagecodecs.
+
+    Lines begin at whole bytes.
+    """
+    if page.compression != 1 or page.is_tiled or page.fillorder != 1:
+        raise ImportError(
+            f"a TIFF of {page.bitspersample} bits needs imagecodecs: "
+            "pip install 'sklearn_dl[tiff]'"
+        )
+    file, bits = page.parent.filehandle, page.bitspersample
+    lines = np.frombuffer(_strips(page, file), np.uint8)
+    shape = page.shape if page.planarconfig == 1 else page.shape[1:]
+    per_line = int(np.prod(shape[1:]))
+    stride = (per_line * bits + 7) // 8
+    lines = lines[: len(lines) // stride * stride].reshape(-1, stride)
+    values = np.empty((len(lines), per_line), np.uint16)
+    weights = 1 << np.arange(bits, dtype=np.uint16)[::-1]
+    for k, line in enumerate(lines):
+        ones = np.unpackbits(line)[: per_line * bits].reshape(per_line, bits)
+        values[k] = ones @ weights
+    return values.reshape(page.shape)
+
+
+def _strips(page: Any, file: Any) -> bytes:
+    parts = []
+    for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+        file.seek(offset)
+        parts.append(file.read(size))
+    return b"".join(parts)
+
+
+def _turned(pixels: np.ndarray, page: Any) -> np.ndarray:
+    tag = page.tags.get(274)
+    orientation = int(tag.value) if tag is not None else 1
+    down, right = _STEPS.get(orientation, (1, 1))
+    if orientation > 4:
+        pixels = pixels.swapaxes(0, 1)
+    return np.ascontiguousarray(pixels[::down, ::right])
+
+
+def _scaled(values: np.ndarray, page: Any) -> np.ndarray:
+    """Return the colours of a page in [0, 1] or as uint8, as its tags say."""
+    if values.ndim == 2:
+        values = values[..., None]
+    samples, extra = values.shape[-1], tuple(page.extrasamples)
+    colours = 3 if samples - sum(e in (1, 2) for e in extra) >= 3 else 1
+    premultiplied = 1 in extra and samples > colours
+    alpha = values[..., colours + extra.index(1)] if premultiplied else None
+    values = values[..., :colours]
+    if values.dtype.kind == "f":
+        pixels = values.astype(np.float32)
+    else:
+        white = (1 << page.bitspersample) - 1
+        pixels = (values / np.float64(white)).astype(np.float32)
+        alpha = None if alpha is None else alpha / white
+    if page.photometric == 0:
+        pixels = 1 - pixels
+    if alpha is not None:
+        pixels = pixels + (1 - alpha[..., None]).astype(np.float32)
+    if page.bitspersample <= 8:
+        return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    return pixels
