@@ -75,7 +75,7 @@ def verify_images(X: Any, y: Any = None) -> pd.DataFrame:
     _for_each(look, source)
     if y is not None:
         found += _in_two_classes(digests, y, source)
-    found.sort(key=lambda finding: -1 if finding[0] is None else finding[0])
+    found.sort(key=_row)
     table = pd.DataFrame(found, columns=["row", "path", "reason", "kind"])
     return table.astype({"row": int, "path": object, "reason": object, "kind": object})
 
@@ -94,9 +94,11 @@ def failed_images(X: Any) -> list[Failure]:
 
     if not source.stackable:  # arrays are decoded
         _for_each(look, source)
-    return sorted(
-        failures, key=lambda failure: -1 if failure[0] is None else failure[0]
-    )
+    return sorted(failures, key=_row)
+
+
+def _row(finding: tuple) -> int:
+    return -1 if finding[0] is None else finding[0]
 
 
 def _for_each(look: Callable[[int], None], source: ImageSource) -> None:
