@@ -125,6 +125,10 @@ class ImageSource(ABC):
         path = self.path(row)
         return ImageDecodeError([(row, path, reason_of(error, path))])
 
+    def note(self, row: int, kind: str, text: str) -> None:
+        """Tell what is odd about an image: a kind, and words that follow its name."""
+        self._note(row)(kind, text)
+
     def _note(self, row: int) -> Callable[[str, str], None]:
         if self.on_note is None:
             return ignore
@@ -145,6 +149,21 @@ class ImageSource(ABC):
 
     @abstractmethod
     def _keep(self, rows: list[int]) -> None: ...
+
+
+class WarnOnce:
+    """Warns of what is odd about images, once for each kind."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, object] = {}
+
+    def __call__(self, row: int, path: str | None, kind: str, text: str) -> None:
+        """Warn, if this is the first of its kind; threads may call."""
+        first = object()
+        if self._told.setdefault(kind, first) is first:
+            where = f"Row {row}" if path is None else f"Row {row}, {path!r}"
+            message = f"{where} {text} {_OTHERS}"
+            warnings.warn(message, UserWarning, stacklevel=2)
 
 
 class ArraySource(ImageSource):
@@ -168,6 +187,7 @@ class ArraySource(ImageSource):
         self._rule = rule
         self._layout = layout
         self._shape = shape
+        self.on_note = WarnOnce()
 
     def __len__(self) -> int:
         return self._data.shape[0]
@@ -232,21 +252,6 @@ class StackedList:
         taken._arrays = [self._arrays[row] for row in rows]
         taken.shape = (len(rows), *self.shape[1:])
         return taken
-
-
-class WarnOnce:
-    """Warns of what is odd about images, once for each kind."""
-
-    def __init__(self) -> None:
-        self._told: dict[str, object] = {}
-
-    def __call__(self, row: int, path: str | None, kind: str, text: str) -> None:
-        """Warn, if this is the first of its kind; threads may call."""
-        first = object()
-        if self._told.setdefault(kind, first) is first:
-            where = f"Row {row}" if path is None else f"Row {row}, {path!r}"
-            message = f"{where} {text} {_OTHERS}"
-            warnings.warn(message, UserWarning, stacklevel=2)
 
 
 class PathSource(ImageSource):

@@ -154,7 +154,7 @@ def test_sixteen_bit_files_are_scaled_not_clipped(tmp_path):
 
 @pytest.mark.parametrize("most", [255, 65535])
 def test_a_pil_image_of_int32_means_what_the_array_means(most):
-    values = np.array([[0, 128, most]], dtype=np.int32)
+    values = np.array([[0, 9, 99, 128, most]], dtype=np.int32)
     whole = Image.fromarray(values)
     assert whole.mode == "I"
     with warnings.catch_warnings():
