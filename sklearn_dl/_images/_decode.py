@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -171,12 +172,19 @@ def _open(content: str | bytes) -> Image.Image:
 
 def _read_encoded(content: str | bytes, note: Note) -> Pixels:
     try:
-        opened = _open(content)
+        return _read_opened(_open(content), content, note)
     except UnidentifiedImageError as error:
         head = _head(content)
         if not head.startswith(MAGIC):
             raise ValueError(name_content(head)) from error
         return _checked(read_beyond_pillow(content, note), note)
+    except (OSError, SyntaxError, EOFError, struct.error) as error:
+        if getattr(error, "errno", None) is not None:  # the system's, not Pillow's
+            raise
+        raise ValueError(f"{name_content(_head(content))} ({error})") from error
+
+
+def _read_opened(opened: Any, content: str | bytes, note: Note) -> Pixels:
     with opened:
         if opened.format == "TIFF":
             opened.info.pop("xmp", None)  # or its orientation is applied in loading

@@ -117,9 +117,9 @@ def _jpeg2000(image: Any) -> Meaning:
     """Undo that Pillow shifts samples to 8 or 16 bits; take alpha by its box."""
     boxes = _jpeg2000_boxes(image.fp) if image.tile else {}
     siz = boxes.get(b"SIZ ", b"")
-    if len(siz) < 37:
+    if len(siz) < 39:
         return PLAIN
-    bits, signed = (siz[36] & 0x7F) + 1, siz[36] & 0x80
+    bits, signed = (siz[38] & 0x7F) + 1, siz[38] & 0x80
     if signed:
         refuse_signed(bits)
     if bits > 8 and not image.mode.startswith("I"):

@@ -1,10 +1,12 @@
 """TIFF: which page, what its numbers mean, and files beyond Pillow through tifffile."""
 
 import io
-import logging
 import re
+import struct
 import sys
+import zlib
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,11 @@ from sklearn_dl._images._formats import Meaning, raw_mode, refuse_signed
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 Note = Callable[[str, str], None]  # kind, text
 
-_PAGES, _KIND, _SUB_IFDS = "pages", 254, 330
+# What tifffile raises for a damaged file, beside its own error.
+_DAMAGES = (IndexError, KeyError, OSError, struct.error, zlib.error)
+_PAGES, _KIND, _SUB_IFDS, _PLANAR = "pages", 254, 330, 284
 _WAY_OUT = "read it with tifffile (tifffile.imread(path)) and pass arrays"
+_COUNTED = 99  # pages that are looked for, each time that a file is read
 _OTHER_PAGES = "tifffile.imread(path, key=page) gives another as an array"
 _GREY, _COLOUR = (0, 1), 2  # photometric interpretations; 0 is white is zero
 # The ends of raw modes of Pillow that read the upper bytes, and those for the lower.
@@ -49,24 +54,26 @@ def tiff_meaning(image: Any) -> Meaning:
 def choose_page(image: Any, content: Any, note: Note) -> np.ndarray | None:
     """Bring a file that Pillow has opened to its picture, past thumbnails and masks.
 
-    The pixels are returned where tifffile alone can reach it.
+    The pixels are returned where tifffile alone can reach it, or knows how it lies:
+    Pillow mixes up the bands of deep planar images.
     """
+    if image.tag_v2.get(_PLANAR) == 2 and max(image.tag_v2.get(258, (1,))) > 8:
+        return read_beyond_pillow(content, note)
     several = getattr(image, "is_animated", False)
     if not _is_picture(image):
-        later = _pictures(image) if several else iter(())
-        page = next(later, None)
-        if page is not None:
-            image.seek(page)
-        elif image.tag_v2.get(_SUB_IFDS):
+        page = next(_pictures(image), None)
+        if page is None and image.tag_v2.get(_SUB_IFDS):
             return read_beyond_pillow(content, note)
-        else:
-            image.seek(0)
+        try:
+            image.seek(page or 0)
+        except SyntaxError:
+            return read_beyond_pillow(content, note)
     text = str(image.tag_v2.get(270, ""))
     planes = re.search(r"^images=(\d+)", text, re.M) if "ImageJ=" in text else None
     n_pages = int(planes[1]) if planes else 1
     if n_pages == 1 and several:
         here = image.tell()
-        n_pages = 1 + sum(1 for _ in _pictures(image))
+        n_pages = 1 + sum(1 for _ in islice(_pictures(image), _COUNTED))
         image.seek(here)
     if n_pages > 1:
         note(_PAGES, _pages_text(n_pages))
@@ -74,7 +81,8 @@ def choose_page(image: Any, content: Any, note: Note) -> np.ndarray | None:
 
 
 def _pages_text(n_pages: int) -> str:
-    return f"holds {n_pages} pages, of which the first is read: {_OTHER_PAGES}."
+    many = "at least " if n_pages > _COUNTED else ""
+    return f"holds {many}{n_pages} pages, of which the first is read: {_OTHER_PAGES}."
 
 
 def _is_picture(image: Any) -> bool:
@@ -91,6 +99,8 @@ def _pictures(image: Any) -> Iterator[int]:
             image.seek(page)
         except EOFError:
             return
+        except SyntaxError:  # of a kind beyond Pillow, but its tags are there
+            pass
         if _is_picture(image):
             yield page
 
@@ -106,29 +116,36 @@ def read_beyond_pillow(content: str | bytes, note: Note) -> np.ndarray:
         raise ImportError(
             "a TIFF that needs tifffile: pip install 'sklearn_dl[tiff]'"
         ) from None
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())
     file = io.BytesIO(content) if isinstance(content, bytes) else content
-    with tifffile.TiffFile(file) as tiff:
-        pages = [page for page in _every_page(tiff) if not page.subfiletype & 0b101]
-        page = pages[0] if pages else tiff.pages[0]
-        if len(pages) > 1:
-            note(_PAGES, _pages_text(len(pages)))
-        _refuse(page)
-        try:
-            values = page.asarray()
-        except NotImplementedError:
-            values = _unpacked(page)
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
-            raise ImportError(
-                f"a TIFF with compression {page.compression.name} needs imagecodecs: "
-                "pip install 'sklearn_dl[tiff]'"
-            ) from None
-        if page.planarconfig == 2 and values.ndim == 3:
-            values = np.moveaxis(values, 0, -1)
-        pixels = _scaled(values, page)
-        return _turned(pixels, page)
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            pages = [page for page in _every_page(tiff) if not page.subfiletype & 0b101]
+            page = pages[0] if pages else tiff.pages[0]
+            if len(pages) > 1:
+                note(_PAGES, _pages_text(len(pages)))
+            _refuse(page)
+            return _turned(_scaled(_samples(page), page), page)
+    except _DAMAGES as error:
+        raise ValueError(f"a damaged or truncated TIFF: {error}") from error
+    except tifffile.TiffFileError as error:
+        raise ValueError(f"a damaged or truncated TIFF: {error}") from error
+
+
+def _samples(page: Any) -> np.ndarray:
+    """Return the samples of a page, (H, W) or (H, W, C)."""
+    try:
+        values = page.asarray()
+    except NotImplementedError:
+        values = _unpacked(page)
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+        raise ImportError(
+            f"a TIFF with compression {page.compression.name} needs imagecodecs: "
+            "pip install 'sklearn_dl[tiff]'"
+        ) from None
+    planar = page.planarconfig == 2 and values.ndim == 3
+    return np.moveaxis(values, 0, -1) if planar else values
 
 
 def _every_page(tiff: Any) -> Iterator[Any]:
