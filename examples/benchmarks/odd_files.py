@@ -3,9 +3,10 @@
     python examples/benchmarks/odd_files.py [--wrong]
 
 The files are those of ``tests/images/odd_files.py``, with the pixels that the
-specifications of their formats say. A file is right where every pixel is within two levels of 255, as
-each library gives RGB of 8 bits by its usual call. Libraries that aren't installed are
-left out. The table is printed as Markdown; `--wrong` adds the names of the files.
+specifications of their formats say. A file is right where every pixel is within two
+levels of 255, as each library gives RGB of 8 bits by its usual call. Libraries that
+aren't installed are left out. The table is printed as Markdown; `--wrong` adds the names
+of the files.
 """
 
 import collections
@@ -15,6 +16,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "images"))
 
