@@ -5,8 +5,7 @@
 The files are those of ``tests/images/odd_files.py``, with the pixels that the
 specifications of their formats say. A file is right where every pixel is within two
 levels of 255, as each library gives RGB of 8 bits by its usual call. Libraries that
-aren't installed are left out. The table is printed as Markdown; `--wrong` adds the names
-of the files.
+aren't installed are left out. The table is printed as Markdown; `--wrong` adds names.
 """
 
 import collections

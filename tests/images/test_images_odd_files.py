@@ -372,3 +372,83 @@ def test_a_compression_that_needs_imagecodecs_is_read_or_named():
 
 def has_imagecodecs():
     return importlib.util.find_spec("imagecodecs") is not None
+
+
+def odd_folder(folder):
+    """Return paths, labels and the kinds that each should be listed with."""
+    noise = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "good.png")
+    Image.fromarray(noise).save(folder / "again.bmp")
+    Image.fromarray(noise[:9]).save(folder / "other.png")
+    Image.new("RGBA", (9, 9), (200, 0, 0, 0)).save(folder / "clear.png")
+    Image.fromarray(noise[..., 0].astype("u2") * 8).save(folder / "dark.png")
+    frames = [Image.fromarray(noise[k:]) for k in range(3)]
+    frames[0].crop((0, 0, 7, 7)).save(
+        folder / "pages.tif", save_all=True, append_images=frames
+    )
+    (folder / "page.jpg").write_bytes(b"<html>")
+    names = ["good.png", "again.bmp", "other.png", "clear.png", "dark.png"]
+    names += ["pages.tif", "page.jpg"]
+    kinds = [{"two classes"}, {"two classes"}, set(), {"one colour"}, {"scale"}]
+    kinds += [{"pages"}, {"unreadable"}]
+    return [folder / name for name in names], list("abababa"), kinds
+
+
+def test_verify_images_lists_what_is_odd_by_its_kind(tmp_path):
+    paths, y, kinds = odd_folder(tmp_path)
+    table = verify_images(paths, y)
+    found = [set(table["kind"][table["row"] == row]) for row in range(len(paths))]
+    assert found == kinds
+    assert table["row"].is_monotonic_increasing
+    assert table["path"].tolist() == [str(paths[row]) for row in table["row"]]
+    reasons = dict(zip(table["row"], table["reason"], strict=True))
+    assert reasons[0] == f"in 'a', has the pixels of row 1, {str(paths[1])!r}, in 'b'"
+    assert reasons[3] == "is of one colour, (255, 255, 255)"
+    assert "4 pages" in reasons[5]
+    without = verify_images(paths)
+    assert "two classes" not in set(without["kind"])
+    same = verify_images([paths[0], paths[1]], ["a", "a"])
+    assert len(same) == 0
+    with pytest.raises(ValueError, match="inconsistent numbers"):
+        verify_images(paths, y[:3])
+
+
+def test_verify_images_looks_at_arrays_and_pil_images():
+    noise = np.random.default_rng(0).random((3, 8, 8, 3))
+    noise[1] = 0.5
+    noise[2] = noise[0]
+    table = verify_images(noise, [0, 1, 2])
+    assert table["kind"].tolist() == ["two classes", "one colour", "two classes"]
+    images = [Image.new("L", (9, 9), 70), Image.new("F", (9, 9), 200)]
+    table = verify_images(images)
+    found = sorted(zip(table["row"], table["kind"], strict=True))
+    assert found == [(0, "one colour"), (1, "one colour"), (1, "scale")]
+
+
+def test_loaders_leave_out_what_fails_and_keep_what_is_odd(tmp_path):
+    from sklearn_dl.datasets import load_image_folder
+
+    (tmp_path / "a").mkdir()
+    paths, _, _ = odd_folder(tmp_path / "a")
+    data = load_image_folder(tmp_path, verify="skip")
+    assert len(data.data) == len(paths) - 1
+    assert data.skipped["path"].tolist() == [str(tmp_path / "a" / "page.jpg")]
+
+
+def test_a_deep_file_takes_little_memory_beside_its_pixels():
+    import tracemalloc
+
+    side = 1500
+    image = Image.fromarray(np.full((side, side), 1234, np.uint16))
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    data = stream.getvalue()
+    source = as_source([data])
+    source[0]
+    tracemalloc.start()
+    pixels = source[0]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert pixels.nbytes == 4 * side**2
+    # What Pillow itself holds isn't traced.
+    assert peak < 11 * side**2
