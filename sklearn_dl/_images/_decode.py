@@ -6,13 +6,12 @@ import stat
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from sklearn_dl._images._arrays import image_array, is_tensor, range_problem
+from sklearn_dl._images._arrays import image_array, is_tensor
 from sklearn_dl._images._errors import (
     BOMB_ADVICE,
     HEAD,
@@ -20,10 +19,10 @@ from sklearn_dl._images._errors import (
     name_content,
     reason_of,
 )
-from sklearn_dl._images._formats import FORMATS, PLAIN, Meaning, set_raw_mode
+from sklearn_dl._images._formats import FORMATS, PLAIN, Meaning, Note, set_raw_mode
+from sklearn_dl._images._samples import as_image, noted, pixels_of, pixels_of_layers
 from sklearn_dl._images._tiff import (
     MAGIC,
-    Note,
     choose_page,
     read_beyond_pillow,
     tiff_meaning,
@@ -41,9 +40,6 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _XMP = ("xmp", "XML:com.adobe.xmp")  # where Pillow keeps it
-_ALPHA_MODES = ("La", "LA", "PA", "RGBa", "RGBA")
-_BLOCK = 1 << 22  # pixels that are scaled together
-_WHITE_16 = 65535
 # What can't be opened as a file: to read it could wait for ever.
 _NO_FILES = {
     stat.S_IFIFO: "a pipe, not an image file",
@@ -210,17 +206,12 @@ def _pixels(image: Image.Image, note: Note, content: str | bytes | None = None) 
     meaning = _meaning(image)
     if meaning.passes and content is not None:
         layers = [_layer(content, image, raw) for raw in meaning.passes]
-        return _from_layers(layers, meaning, note)
+        return pixels_of_layers(layers, meaning, note)
     image.load()
     turn = _TRANSPOSE.get(_orientation(image))
     if turn is not None:
         image = image.transpose(turn)
-    mode = image.mode
-    if mode == "I" and meaning.white is None:
-        return _from_integers(image, note)
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        return _from_numbers(image, meaning, note)
-    return _from_bytes(image, meaning, note)
+    return pixels_of(image, meaning, note)
 
 
 def _meaning(image: Image.Image) -> Meaning:
@@ -246,139 +237,6 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _from_bytes(image: Image.Image, meaning: Meaning, note: Note) -> Image.Image:
-    """Bring an image of 8 bits to RGB."""
-    if meaning.white is not None:  # fewer bits, which Pillow has shifted up
-        white = meaning.white
-        image = image.point(
-            [min(255, round(v * 255 / white)) for v in range(256)]
-            * len(image.getbands())
-        )
-    if meaning.frame is not None:
-        canvas = Image.new("RGB", image.size, (255, 255, 255))
-        canvas.paste(_from_bytes(image.crop(meaning.frame), PLAIN, note), meaning.frame)
-        return canvas
-    mode = image.mode
-    if mode in _ALPHA_MODES:
-        empty = meaning.alpha == "none if empty" and _is_empty(image)
-        alone = meaning.alpha == "none" or empty
-        return _without_alpha(image) if alone else _over_white(image)
-    if mode == "P" and image.palette is not None:
-        if "transparency" in image.info or image.palette.mode == "RGBA":
-            return _over_white(image)
-    elif mode in ("1", "L") and isinstance(meaning.clear, int):
-        return _clear_grey(image, meaning.clear)
-    elif mode == "RGB" and meaning.clear is not None:
-        return _over_white(image)
-    elif image.format is None and mode in ("1", "L", "RGB"):
-        _note_transparency(image, note)
-    return image if mode == "RGB" else image.convert("RGB")
-
-
-def _is_empty(image: Image.Image) -> bool:
-    return image.mode in ("LA", "RGBA") and image.getextrema()[-1] == (0, 0)
-
-
-def _without_alpha(image: Image.Image) -> Image.Image:
-    return image.convert("L" if image.mode == "LA" else "RGB").convert("RGB")
-
-
-def _note_transparency(image: Image.Image, note: Note) -> None:
-    """Say that a note of a transparent colour may be stale; a GIF's always is."""
-    if "transparency" in image.info and "version" not in image.info:
-        note(
-            "transparency",
-            "keeps a note of a transparent colour, which isn't applied: a copy of a "
-            "PNG and a converted palette can't be told apart. Pass the file, or "
-            "image.convert('RGBA'), to apply it.",
-        )
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    if image.mode == "La":
-        image = image.convert("LA")
-    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-    white = Image.new("RGB", rgba.size, (255, 255, 255))
-    # with a mask, paste weighs by alpha; the colours go in without it
-    white.paste(rgba.convert("RGB"), mask=rgba.getchannel("A"))
-    return white
-
-
-def _clear_grey(image: Image.Image, clear: int) -> Image.Image:
-    table = [255 if value == clear else value for value in range(256)]
-    return image.convert("L").point(table).convert("RGB")
-
-
-def _from_integers(image: Image.Image, note: Note) -> Pixels:
-    """Take int32 as an array of it is taken."""
-    values = np.asarray(image)
-    text = range_problem(values.dtype, float(values.min()), float(values.max()))
-    if text:
-        note("scale", text)
-    pixels = image_array(values)
-    if pixels.dtype == np.uint8:
-        return Image.fromarray(pixels[..., 0]).convert("RGB")
-    return pixels
-
-
-def _blocks(image: Image.Image) -> Iterator[tuple[int, int]]:
-    """Yield the first line and the end of parts, so that no whole copy is made."""
-    lines = max(1, _BLOCK // max(1, image.width))
-    for top in range(0, image.height, lines):
-        yield top, min(top + lines, image.height)
-
-
-def _values(image: Image.Image, top: int, end: int) -> np.ndarray:
-    whole = (top, end) == (0, image.height)
-    return np.asarray(image if whole else image.crop((0, top, image.width, end)))
-
-
-def _from_numbers(image: Image.Image, meaning: Meaning, note: Note) -> np.ndarray:
-    """Return grey of more than 8 bits, or of floats, as float32 (H, W, 1)."""
-    floats = image.mode == "F"
-    white = 1 if floats else meaning.white or _WHITE_16
-    clear = meaning.clear if isinstance(meaning.clear, int) else None
-    out = np.empty((image.height, image.width, 1), np.float32)
-    lows, highs = [], []
-    for top, end in _blocks(image):
-        values = _values(image, top, end)
-        if white > 2**31:  # Pillow has signed numbers alone
-            values = values.view(np.uint32)
-        lows.append(values.min())
-        highs.append(values.max())
-        part = out[top:end, :, 0]
-        part[:] = values if floats else values / np.float32(white)
-        if meaning.inverted:
-            np.subtract(1, part, out=part)
-        if clear is not None:
-            part[values == clear] = 1
-    low, high = float(np.min(lows)), float(np.max(highs))
-    dtype = np.dtype(np.float32 if floats else np.uint16)
-    return _noted(out, dtype, low, high, white, note)
-
-
-def _checked(pixels: np.ndarray, note: Note) -> Pixels:
-    """Look at what tifffile has read, as at what Pillow has."""
-    if pixels.dtype == np.uint8:
-        grey = pixels.shape[2] == 1
-        return Image.fromarray(pixels[..., 0] if grey else pixels).convert("RGB")
-    low, high = float(pixels.min()), float(pixels.max())
-    return _noted(pixels, pixels.dtype, low, high, 1, note)
-
-
-def _noted(
-    pixels: np.ndarray, dtype: np.dtype, low: float, high: float, white: int, note: Note
-) -> np.ndarray:
-    """Return pixels; their range before scaling must be finite, and may be odd."""
-    if not np.isfinite([low, high]).all():
-        raise ValueError("NaN or infinite pixels")
-    told = dtype.kind == "f" or white == _WHITE_16
-    text = range_problem(dtype, low, high) if told else None
-    if text:
-        note("scale", text)
-    return pixels
-
-
 def _layer(content: str | bytes, image: Any, raw: str) -> Image.Image:
     """Read a file again, its samples in another way."""
     again: Any = _open(content)
@@ -393,25 +251,9 @@ def _layer(content: str | bytes, image: Any, raw: str) -> Image.Image:
         return again.copy() if turn is None else again.transpose(turn)
 
 
-def _from_layers(layers: list[Image.Image], meaning: Meaning, note: Note) -> np.ndarray:
-    """Return colour, or grey with alpha, of 16 bits as float32 (H, W, 1 or 3)."""
-    first = layers[0]
-    grey = len(layers) == 1
-    white = np.float32(meaning.white or _WHITE_16)
-    out = np.empty((first.height, first.width, 1 if grey else 3), np.float32)
-    high = 0
-    for top, end in _blocks(first):
-        bytes_ = [_values(layer, top, end) for layer in layers]
-        upper, lower = (bytes_[0][..., 0::2], bytes_[0][..., 1::2]) if grey else bytes_
-        values = upper.astype(np.uint16) << 8 | lower
-        part, colours = out[top:end], values[..., : out.shape[2]]
-        high = max(high, int(colours.max()))
-        np.divide(colours, white, out=part)
-        if values.shape[2] > out.shape[2] and meaning.alpha != "none":
-            alpha = values[..., -1:] / white
-            if meaning.alpha == "straight":
-                part *= alpha
-            part += 1 - alpha
-        if meaning.clear is not None:
-            part[(colours == meaning.clear).all(axis=-1)] = 1
-    return _noted(out, np.dtype(np.uint16), 0.0, float(high), int(white), note)
+def _checked(pixels: np.ndarray, note: Note) -> Pixels:
+    """Look at what tifffile has read, as at what Pillow has."""
+    if pixels.dtype == np.uint8:
+        return as_image(pixels)
+    low, high = float(pixels.min()), float(pixels.max())
+    return noted(pixels, pixels.dtype, low, high, 1, note)

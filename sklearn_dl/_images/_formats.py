@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 Clear = int | tuple[int, ...]
+Note = Callable[[str, str], None]  # what hears of something odd: its kind, a text
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _png(image: Any) -> Meaning:
 
 def _ppm(image: Any) -> Meaning:
     """Find lower bytes of colour; Pillow scales grey of any depth to 16 bits."""
-    codec, _, offset, args = image.tile[0] if image.tile else ("", None, 0, ())
+    codec, _, offset, args = image.tile[0] if image.tile else ("", None, 0, (0, 0))
     if codec == "ppm" and image.mode == "RGB" and args[1] > 255:
         image.tile = [ImageTile("raw", (0, 0, *image.size), offset, ("RGB;16B", 0, 1))]
         return Meaning(white=args[1], passes=("RGB;16B", "RGB;16L"))
@@ -169,7 +170,7 @@ def _gif(image: Any) -> Meaning:
     """Return where the first frame lies, which need not cover the canvas."""
     frame = getattr(image, "dispose_extent", None)
     covers = frame is None or tuple(frame) == (0, 0, *image.size)
-    return PLAIN if covers or image.tell() else Meaning(frame=tuple(frame))
+    return PLAIN if covers or image.tell() else Meaning(frame=frame)
 
 
 def _fits(image: Any) -> Meaning:

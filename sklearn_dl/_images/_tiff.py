@@ -5,16 +5,15 @@ import re
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from sklearn_dl._images._formats import Meaning, raw_mode, refuse_signed
+from sklearn_dl._images._formats import Meaning, Note, raw_mode, refuse_signed
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-Note = Callable[[str, str], None]  # kind, text
 
 # What tifffile raises for a damaged file, beside its own error.
 _DAMAGES = (IndexError, KeyError, OSError, struct.error, zlib.error)
@@ -39,7 +38,8 @@ def tiff_meaning(image: Any) -> Meaning:
     if kind == 2:
         refuse_signed(bits)
     extra = tags.get(338, ())
-    raw, passes = raw_mode(image).replace("RGBa", "RGBA"), ()
+    raw = raw_mode(image).replace("RGBa", "RGBA")
+    passes: tuple[str, ...] = ()
     if bits == 16 and image.mode in ("RGB", "RGBA") and raw[:-1].endswith(";16"):
         passes = (raw, raw[:-1] + _LOWER[raw[-1]])
     return Meaning(
@@ -125,9 +125,7 @@ def read_beyond_pillow(content: str | bytes, note: Note) -> np.ndarray:
                 note(_PAGES, _pages_text(len(pages)))
             _refuse(page)
             return _turned(_scaled(_samples(page), page), page)
-    except _DAMAGES as error:
-        raise ValueError(f"a damaged or truncated TIFF: {error}") from error
-    except tifffile.TiffFileError as error:
+    except (tifffile.TiffFileError, *_DAMAGES) as error:
         raise ValueError(f"a damaged or truncated TIFF: {error}") from error
 
 
@@ -139,7 +137,7 @@ def _samples(page: Any) -> np.ndarray:
         values = _unpacked(page)
     except ValueError as error:
         if "imagecodecs" not in str(error):
-            raise
+            raise ValueError(f"a damaged or truncated TIFF: {error}") from error
         raise ImportError(
             f"a TIFF with compression {page.compression.name} needs imagecodecs: "
             "pip install 'sklearn_dl[tiff]'"

@@ -227,11 +227,12 @@ class Preprocessing:
                 f"{resize!r}."
             )
         if resize == "squash":
-            changes = {"resize_size": size, "crop_size": None, "resize_side": "shorter"}
-        else:
-            longer = {"resize_side": "longer"}
-            changes = {"resize_size": min(size), "crop_size": size, **longer}
-        return replace(self, **changes)
+            return replace(
+                self, resize_size=size, crop_size=None, resize_side="shorter"
+            )
+        return replace(
+            self, resize_size=min(size), crop_size=size, resize_side="longer"
+        )
 
     def replace_normalization(self, mean, std) -> "Preprocessing":
         """Return the same with another mean and deviation of the channels."""
