@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "images"))
 
 KINDS = {
     "TIFF of 8 bits": "tiff u1,tiff of 2,tiff of 4,tiff colour u1",
-    "TIFF of 16 and 32 bits": "tiff u2,tiff u4,tiff colour u2,tiff colour u4",
+    "TIFF of 16 and 32 bits": "tiff u2,tiff u4,tiff colour u2,tiff colour u4,tiff CMYK",
     "TIFF of 10 to 14 bits": "tiff of 1",
     "TIFF of floats": "tiff f",
     "TIFF with an extra band": "tiff RGB and,tiff grey and",

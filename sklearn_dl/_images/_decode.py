@@ -6,6 +6,7 @@ import stat
 import struct
 import threading
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from sklearn_dl._images._errors import (
     name_content,
     reason_of,
 )
-from sklearn_dl._images._formats import FORMATS, PLAIN, Meaning, Note, set_raw_mode
+from sklearn_dl._images._formats import FORMATS, PLAIN, Meaning, Note
 from sklearn_dl._images._samples import as_image, noted, pixels_of, pixels_of_layers
 from sklearn_dl._images._tiff import (
     MAGIC,
@@ -205,8 +206,11 @@ def _pixels(image: Image.Image, note: Note, content: str | bytes | None = None) 
         raise ValueError(f"{size}, more than the limit of {limit}. {BOMB_ADVICE}")
     meaning = _meaning(image)
     if meaning.passes and content is not None:
-        layers = [_layer(content, image, raw) for raw in meaning.passes]
+        layers = [_layer(content, image, tile) for tile in meaning.passes]
         return pixels_of_layers(layers, meaning, note)
+    if meaning.passes:  # what Pillow holds are the upper bytes
+        clear = meaning.clear and tuple(np.right_shift(meaning.clear, 8))
+        meaning = replace(meaning, white=None, clear=clear)
     image.load()
     turn = _TRANSPOSE.get(_orientation(image))
     if turn is not None:
@@ -237,15 +241,14 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _layer(content: str | bytes, image: Any, raw: str) -> Image.Image:
+def _layer(content: str | bytes, image: Any, tile: list[Any]) -> Image.Image:
     """Read a file again, its samples in another way."""
     again: Any = _open(content)
     with again:
         again.info.pop("xmp", None)
         if image.tell():
             again.seek(image.tell())
-        again.tile = image.tile
-        set_raw_mode(again, raw)
+        again.tile = tile
         again.load()
         turn = _TRANSPOSE.get(_orientation(again))
         return again.copy() if turn is None else again.transpose(turn)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 Clear = int | tuple[int, ...]
 Note = Callable[[str, str], None]  # what hears of something odd: its kind, a text
@@ -30,9 +30,9 @@ class Meaning:
         it is zero everywhere.
     clear : int, tuple of int or None, default=None
         The sample, or colour, that is transparent.
-    passes : tuple of str, default=()
-        Raw modes by which Pillow reads the upper and the lower bytes of 16-bit colour,
-        of which it keeps the upper ones alone; one where both come at once.
+    passes : tuple of list, default=()
+        How Pillow reads the upper and the lower bytes of 16-bit colour, of which it
+        keeps the upper ones alone: values of `tile`. One where both come at once.
     frame : tuple of int or None, default=None
         Where the image lies on the canvas; the rest is transparent.
     """
@@ -41,11 +41,12 @@ class Meaning:
     inverted: bool = False
     alpha: str = "straight"
     clear: Clear | None = None
-    passes: tuple[str, ...] = ()
+    passes: tuple[list[Any], ...] = ()
     frame: tuple[int, int, int, int] | None = None
 
 
 PLAIN = Meaning()
+_TILE: Any = getattr(ImageFile, "_Tile", None)  # plain tuples before Pillow 11
 
 
 def refuse_signed(bits: int, what: str = "") -> None:
@@ -66,28 +67,14 @@ def raw_mode(image: Image.Image) -> str:
     return str(args[0] if isinstance(args, tuple) else args)
 
 
-def set_raw_mode(image: Any, mode: str) -> None:
-    """Let Pillow read the samples of an image in another way."""
+def tiles_as(image: Any, mode: str, codec: str | None = None) -> list[Any]:
+    """Return how Pillow would read an image's samples in another raw mode."""
     tiles = []
-    for codec, box, offset, args in image.tile:
-        # planar files have a tile for each band, with a letter of its own
-        own = mode if ";" not in mode or len(image.tile) == 1 else _of_band(args, mode)
-        args = (own, *args[1:]) if isinstance(args, tuple) else own
-        tiles.append((codec, box, offset, args))
-    image.tile = [ImageTile(*tile) for tile in tiles]
-
-
-def ImageTile(*values: Any) -> Any:
-    """Return an entry of `tile`, which is a plain tuple before Pillow 11."""
-    from PIL import ImageFile
-
-    kind = getattr(ImageFile, "_Tile", None)
-    return values if kind is None else kind(*values)
-
-
-def _of_band(args: Any, mode: str) -> str:
-    raw = str(args[0] if isinstance(args, tuple) else args)
-    return f"{raw.split(';')[0]};{mode.split(';')[1]}"
+    for name, box, offset, args in image.tile:
+        args = (mode, *args[1:]) if isinstance(args, tuple) else mode
+        values = codec or name, box, offset, (mode, 0, 1) if codec else args
+        tiles.append(values if _TILE is None else _TILE(*values))
+    return tiles
 
 
 def _png(image: Any) -> Meaning:
@@ -95,9 +82,10 @@ def _png(image: Any) -> Meaning:
     raw = raw_mode(image)
     clear = image.info.get("transparency") if image.mode not in ("P", "PA") else None
     if raw == "LA;16B":
-        return Meaning(passes=("RGBA",))
+        return Meaning(passes=(tiles_as(image, "RGBA"),))
     if raw.endswith(";16B") and image.mode in ("RGB", "RGBA"):
-        return Meaning(passes=(raw, raw.replace("16B", "16L")), clear=clear)
+        lower = tiles_as(image, raw.replace("16B", "16L"))
+        return Meaning(passes=(image.tile, lower), clear=clear)
     if isinstance(clear, int) and image.mode in ("1", "L"):
         bits = {"1": 1, "L;2": 2, "L;4": 4}.get(raw, 8)
         most = (1 << bits) - 1
@@ -107,10 +95,11 @@ def _png(image: Any) -> Meaning:
 
 def _ppm(image: Any) -> Meaning:
     """Find lower bytes of colour; Pillow scales grey of any depth to 16 bits."""
-    codec, _, offset, args = image.tile[0] if image.tile else ("", None, 0, (0, 0))
+    codec, args = image.tile[0][::3] if image.tile else ("", (0, 0))
     if codec == "ppm" and image.mode == "RGB" and args[1] > 255:
-        image.tile = [ImageTile("raw", (0, 0, *image.size), offset, ("RGB;16B", 0, 1))]
-        return Meaning(white=args[1], passes=("RGB;16B", "RGB;16L"))
+        raws = "RGB;16B", "RGB;16L"
+        passes = tuple(tiles_as(image, raw, "raw") for raw in raws)
+        return Meaning(white=args[1], passes=passes)
     return Meaning(white=65535 if image.mode == "I" else None)
 
 

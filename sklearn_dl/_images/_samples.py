@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from sklearn_dl._images._arrays import image_array, range_problem
-from sklearn_dl._images._formats import PLAIN, Meaning, Note
+from sklearn_dl._images._formats import PLAIN, Clear, Meaning, Note
 
 _ALPHA_MODES = ("La", "LA", "PA", "RGBa", "RGBA")
 _BLOCK = 1 << 22  # pixels that are scaled together
@@ -49,8 +49,7 @@ def _from_bytes(image: Image.Image, meaning: Meaning, note: Note) -> Image.Image
             return _over_white(image)
     elif mode in ("1", "L", "RGB"):
         if meaning.clear is not None:
-            shift = 8 if meaning.passes else 0  # Pillow holds the upper bytes
-            return _cleared(image, np.right_shift(meaning.clear, shift))
+            return _cleared(image, meaning.clear)
         if image.format is None and "transparency" in image.info:
             _note_transparency(image, note)
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -81,7 +80,7 @@ def _over_white(image: Image.Image) -> Image.Image:
     return white
 
 
-def _cleared(image: Image.Image, clear: np.ndarray) -> Image.Image:
+def _cleared(image: Image.Image, clear: Clear) -> Image.Image:
     """Return RGB in which a sample, or colour, is white."""
     pixels = np.array(image.convert("L") if image.mode == "1" else image)
     pixels = pixels.reshape(*pixels.shape[:2], -1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_dl._images._formats import Meaning, Note, raw_mode, refuse_signed
+from sklearn_dl._images._formats import Meaning, Note, raw_mode, refuse_signed, tiles_as
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -20,6 +20,7 @@ _DAMAGES = (IndexError, KeyError, OSError, struct.error, zlib.error)
 _PAGES, _KIND, _SUB_IFDS, _PLANAR = "pages", 254, 330, 284
 _WAY_OUT = "read it with tifffile (tifffile.imread(path)) and pass arrays"
 _COUNTED = 99  # pages that are looked for, each time that a file is read
+_BY_PATH = "pass its path, or the array of tifffile.imread(path)"
 _OTHER_PAGES = "tifffile.imread(path, key=page) gives another as an array"
 _GREY, _COLOUR = (0, 1), 2  # photometric interpretations; 0 is white is zero
 # The ends of raw modes of Pillow that read the upper bytes, and those for the lower.
@@ -39,11 +40,14 @@ def tiff_meaning(image: Any) -> Meaning:
         refuse_signed(bits)
     extra = tags.get(338, ())
     raw = raw_mode(image).replace("RGBa", "RGBA")
-    passes: tuple[str, ...] = ()
+    if image.tile and tags.get(_PLANAR) == 2 and bits > 8:
+        raise ValueError(f"a planar TIFF, whose bands Pillow mixes up: {_BY_PATH}")
+    passes: tuple[list[Any], ...] = ()
     if bits == 16 and image.mode in ("RGB", "RGBA") and raw[:-1].endswith(";16"):
-        passes = (raw, raw[:-1] + _LOWER[raw[-1]])
+        raws = raw, raw[:-1] + _LOWER[raw[-1]]
+        passes = tuple(tiles_as(image, raw) for raw in raws)
     return Meaning(
-        white=(1 << bits) - 1 if kind == 1 and bits > 8 else None,
+        white=(1 << bits) - 1 if kind == 1 and image.mode[0] == "I" else None,
         inverted=bits > 8 and tags.get(262) == 0,
         # Pillow has undone the multiplication of 8 bits
         alpha="none" if 1 not in extra else "premultiplied" if passes else "straight",

@@ -190,6 +190,14 @@ for _dtype in ("u1", "u2"):
     )
 
 
+@case("tiff CMYK 16 bits")
+def _():
+    inks = np.rint(stripes(COLOURS) * 255)
+    samples = np.concatenate([inks, np.zeros_like(inks[..., :1])], axis=-1) * 257
+    data = tiff(samples.astype("u2"), photometric="separated", planarconfig="contig")
+    return data, 1 - inks / 255
+
+
 @case("tiff f8, orientation 6")
 def _():
     data, pixels = grey_tiff(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from odd_files import CASES, FRACTIONS, grey_tiff, packed, stripes, tiff
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sklearn_dl._images import (
     ImageDecodeError,
@@ -56,6 +56,25 @@ def test_no_level_of_a_deep_file_is_lost(name):
     np.testing.assert_allclose(
         pixels, np.broadcast_to(expected, pixels.shape), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_image_that_pillow_opened_shows_what_its_file_shows(name):
+    data, expected = CASES[name]()
+    try:
+        opened = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        return  # beyond Pillow
+    if "separate" in name:  # Pillow mixes up its bands
+        with pytest.raises(ImageDecodeError, match=r"planar.*pass its path"):
+            decode_image(opened)
+        return
+    if name == "tiff turned by XMP alone":  # Pillow turns it in loading
+        expected = np.rot90(expected, -1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        shown = np.asarray(decode_image(opened))
+    assert np.abs(shown - np.clip(expected, 0, 1) * 255).max() <= 2
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
