@@ -10,11 +10,11 @@ Failure = tuple[int | None, str | None, str]  # row, path, reason
 _PRINTED = 10
 BOMB_ADVICE = "If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS (None: no limit)"
 _TEXT_ADVICE = "If you trust the file, raise PIL.PngImagePlugin."
-# Words in an error of Pillow, and what helps.
+# Words in an error of Pillow, in small letters, and what helps.
 _ADVICE = {
     "decompression bomb": f" {BOMB_ADVICE}",
-    "MAX_TEXT_CHUNK": f". {_TEXT_ADVICE}MAX_TEXT_CHUNK",
-    "Too much memory used in text chunks": f". {_TEXT_ADVICE}MAX_TEXT_MEMORY",
+    "decompressed data too large": f". {_TEXT_ADVICE}MAX_TEXT_CHUNK",
+    "too much memory used in text chunks": f". {_TEXT_ADVICE}MAX_TEXT_MEMORY",
 }
 HEAD = 4096  # bytes that tell what a file is
 _ARRAYS = "and pass arrays"
@@ -158,4 +158,4 @@ def reason_of(error: Exception, path: str | None = None) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow can read"
     text = str(error) or type(error).__name__
-    return text + next((a for words, a in _ADVICE.items() if words in text), "")
+    return text + next((a for words, a in _ADVICE.items() if words in text.lower()), "")

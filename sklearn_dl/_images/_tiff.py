@@ -22,6 +22,7 @@ _WAY_OUT = "read it with tifffile (tifffile.imread(path)) and pass arrays"
 _COUNTED = 99  # pages that are looked for, each time that a file is read
 _BY_PATH = "pass its path, or the array of tifffile.imread(path)"
 _OTHER_PAGES = "tifffile.imread(path, key=page) gives another as an array"
+_COLOURS = ("RGB", "RGBA", "RGBX")  # modes of Pillow
 _GREY, _COLOUR = (0, 1), 2  # photometric interpretations; 0 is white is zero
 # The ends of raw modes of Pillow that read the upper bytes, and those for the lower.
 _LOWER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
@@ -43,7 +44,7 @@ def tiff_meaning(image: Any) -> Meaning:
     if image.tile and tags.get(_PLANAR) == 2 and bits > 8:
         raise ValueError(f"a planar TIFF, whose bands Pillow mixes up: {_BY_PATH}")
     passes: tuple[list[Any], ...] = ()
-    if bits == 16 and image.mode in ("RGB", "RGBA") and raw[:-1].endswith(";16"):
+    if bits == 16 and image.mode in _COLOURS and raw[:-1].endswith(";16"):
         raws = raw, raw[:-1] + _LOWER[raw[-1]]
         passes = tuple(tiles_as(image, raw) for raw in raws)
     return Meaning(

@@ -69,11 +69,11 @@ def test_an_image_that_pillow_opened_shows_what_its_file_shows(name):
         with pytest.raises(ImageDecodeError, match=r"planar.*pass its path"):
             decode_image(opened)
         return
-    if name == "tiff turned by XMP alone":  # Pillow turns it in loading
-        expected = np.rot90(expected, -1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         shown = np.asarray(decode_image(opened))
+    if name == "tiff turned by XMP alone" and len(shown) != len(expected):
+        expected = np.rot90(expected, -1)  # some releases of Pillow do so in loading
     assert np.abs(shown - np.clip(expected, 0, 1) * 255).max() <= 2
 
 
