@@ -103,7 +103,9 @@ def _decoded(source, pool, batch_size: int, on_image) -> Iterator[list]:
     """Yield small batches of (row, image, what `on_image` returned)."""
 
     def read(row: int) -> tuple[int, Any, Any]:
-        image = source[row]
+        image: Any = source[row]
+        if source.kind == "paths" and isinstance(image, np.ndarray):
+            image = np.repeat(image, 3 // image.shape[2], axis=2)  # as grey of 8 bits
         return row, image, on_image(image)
 
     # Where reading is not safe in threads, it is done in this one.
