@@ -8,6 +8,7 @@ levels of 255, as each library gives RGB of 8 bits by its usual call. Libraries 
 aren't installed are left out. The table is printed as Markdown; `--wrong` adds names.
 """
 
+import argparse
 import collections
 import sys
 import tempfile
@@ -156,6 +157,11 @@ def verdict(read, path: str, expected: np.ndarray) -> str:
 
 def main() -> None:
     """Read every case by every library and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--wrong", action="store_true", help="name the files")
+    args = parser.parse_args()
     from odd_files import CASES
 
     readers = {name: read for name, read in READERS.items() if works(read)}
@@ -191,7 +197,7 @@ def main() -> None:
     ]
     print(f"| all ({totals.total()}) | " + " | ".join(sums) + " |")
     print("\nright, silently wrong; the rest is refused")
-    if "--wrong" in sys.argv:
+    if args.wrong:
         for reader, names in wrong.items():
             print(f"{reader}: {', '.join(names)}")
 

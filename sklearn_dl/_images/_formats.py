@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from PIL import Image, ImageFile
+from PIL import Image
 
 Clear = int | tuple[int, ...]
 Note = Callable[[str, str], None]  # what hears of something odd: its kind, a text
@@ -46,7 +46,6 @@ class Meaning:
 
 
 PLAIN = Meaning()
-_TILE: Any = getattr(ImageFile, "_Tile", None)  # plain tuples before Pillow 11
 
 
 def refuse_signed(bits: int, what: str = "") -> None:
@@ -70,10 +69,11 @@ def raw_mode(image: Image.Image) -> str:
 def tiles_as(image: Any, mode: str, codec: str | None = None) -> list[Any]:
     """Return how Pillow would read an image's samples in another raw mode."""
     tiles = []
-    for name, box, offset, args in image.tile:
+    for tile in image.tile:  # plain tuples before Pillow 11
+        name, box, offset, args = tile
         args = (mode, *args[1:]) if isinstance(args, tuple) else mode
         values = codec or name, box, offset, (mode, 0, 1) if codec else args
-        tiles.append(values if _TILE is None else _TILE(*values))
+        tiles.append(values if type(tile) is tuple else type(tile)(*values))
     return tiles
 
 

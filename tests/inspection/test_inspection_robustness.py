@@ -36,6 +36,7 @@ from sklearn_dl.inspection import (
     RobustnessReport,
     corrupt_image,
     list_corruptions,
+    robustness_report,
 )
 from sklearn_dl.inspection import _stream as stream
 
