@@ -6,7 +6,6 @@ import stat
 import struct
 import threading
 import warnings
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,12 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from sklearn_dl._images._arrays import image_array, is_tensor
 from sklearn_dl._images._errors import (
-    BOMB_ADVICE,
     HEAD,
     ImageDecodeError,
     name_content,
     reason_of,
 )
-from sklearn_dl._images._formats import FORMATS, PLAIN, Meaning, Note
+from sklearn_dl._images._formats import FORMATS, PLAIN, Meaning, Note, check_size
 from sklearn_dl._images._samples import as_image, noted, pixels_of, pixels_of_layers
 from sklearn_dl._images._tiff import (
     MAGIC,
@@ -200,17 +198,15 @@ def _head(content: str | bytes) -> bytes:
 
 def _pixels(image: Image.Image, note: Note, content: str | bytes | None = None) -> Any:
     """Return the pixels of an image of Pillow, or of its file where that has more."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        size = f"{image.width} x {image.height} pixels"
-        raise ValueError(f"{size}, more than the limit of {limit}. {BOMB_ADVICE}")
+    check_size(image.width, image.height)
     meaning = _meaning(image)
     if meaning.passes and content is not None:
         layers = [_layer(content, image, tile) for tile in meaning.passes]
         return pixels_of_layers(layers, meaning, note)
-    if meaning.passes:  # what Pillow holds are the upper bytes
+    if meaning.passes:  # what Pillow gives are the upper bytes, of straight alpha
         clear = meaning.clear and tuple(np.right_shift(meaning.clear, 8))
-        meaning = replace(meaning, white=None, clear=clear)
+        alpha = "none" if meaning.alpha == "none" else "straight"
+        meaning = Meaning(alpha=alpha, clear=clear)
     image.load()
     turn = _TRANSPOSE.get(_orientation(image))
     if turn is not None:

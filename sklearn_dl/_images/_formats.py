@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
+from sklearn_dl._images._errors import BOMB_ADVICE
+
 Clear = int | tuple[int, ...]
 Note = Callable[[str, str], None]  # what hears of something odd: its kind, a text
 
@@ -48,10 +50,18 @@ class Meaning:
 PLAIN = Meaning()
 
 
-def refuse_signed(bits: int, what: str = "") -> None:
+def check_size(width: int, height: int) -> None:
+    """Refuse an image of more pixels than Pillow's limit."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        size = f"{width} x {height} pixels"
+        raise ValueError(f"{size}, more than the limit of {limit}. {BOMB_ADVICE}")
+
+
+def refuse_signed(bits: int) -> None:
     """Say that signed numbers have no black and white."""
     raise ValueError(
-        f"signed pixels (int{bits}{what}), such as Hounsfield units: which of them are "
+        f"signed pixels (int{bits}), such as Hounsfield units: which of them are "
         "black and white isn't in the file. Scale them yourself to [0, 1] and pass "
         "arrays"
     )
@@ -108,7 +118,7 @@ def _jpeg2000(image: Any) -> Meaning:
     boxes = _jpeg2000_boxes(image.fp) if image.tile else {}
     siz = boxes.get(b"SIZ ", b"")
     if len(siz) < 39:
-        return PLAIN
+        return Meaning(alpha="none")
     bits, signed = (siz[38] & 0x7F) + 1, siz[38] & 0x80
     if signed:
         refuse_signed(bits)

@@ -41,6 +41,9 @@ def _from_bytes(image: Image.Image, meaning: Meaning, note: Note) -> Image.Image
         return canvas
     if mode in _ALPHA_MODES:
         empty = meaning.alpha == "none if empty" and _is_empty(image)
+        if meaning.alpha == "premultiplied":
+            other = mode[:-1] + "a"  # which Pillow knows how to undo
+            image = Image.frombytes(other, image.size, image.tobytes()).convert(mode)
         if meaning.alpha != "none" and not empty:
             return _over_white(image)
         image = image.convert("L" if mode == "LA" else "RGB")

@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_dl._images._formats import Meaning, Note, raw_mode, refuse_signed, tiles_as
+from sklearn_dl._images._formats import (
+    Meaning,
+    Note,
+    check_size,
+    raw_mode,
+    refuse_signed,
+    tiles_as,
+)
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -28,7 +35,7 @@ _GREY, _COLOUR = (0, 1), 2  # photometric interpretations; 0 is white is zero
 _LOWER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 # Steps along lines and columns that undo an orientation; from 5 on after a transpose.
 _STEPS = dict(enumerate([(1, 1), (1, -1), (-1, -1), (-1, 1)] * 2, start=1))
-_RGB_BY_CODEC = 6  # YCbCr, which tifffile's JPEG gives as RGB
+_YCBCR, _JPEG = 6, (6, 7)  # a photometric interpretation, and compressions
 
 
 def tiff_meaning(image: Any) -> Meaning:
@@ -124,8 +131,9 @@ def read_beyond_pillow(content: str | bytes, note: Note) -> np.ndarray:
     file = io.BytesIO(content) if isinstance(content, bytes) else content
     try:
         with tifffile.TiffFile(file) as tiff:
-            pages = [page for page in _every_page(tiff) if not page.subfiletype & 0b101]
-            page = pages[0] if pages else tiff.pages[0]
+            pages = list(islice(_every_picture(tiff), _COUNTED + 1))
+            page: Any = pages[0] if pages else tiff.pages[0]
+            check_size(page.imagewidth, page.imagelength)
             if len(pages) > 1:
                 note(_PAGES, _pages_text(len(pages)))
             _refuse(page)
@@ -151,12 +159,12 @@ def _samples(page: Any) -> np.ndarray:
     return np.moveaxis(values, 0, -1) if planar else values
 
 
-def _every_page(tiff: Any) -> Iterator[Any]:
+def _every_picture(tiff: Any) -> Iterator[Any]:
+    """Yield the pages that are pictures, as `_is_picture` has it, and those in them."""
     for page in tiff.pages:
         page = page.aspage()
-        yield page
-        if page.subifds:
-            yield from (sub.aspage() for sub in page.pages)
+        within = [sub.aspage() for sub in page.pages] if page.subifds else []
+        yield from (one for one in [page, *within] if not one.subfiletype & 0b101)
 
 
 def _refuse(page: Any) -> None:
@@ -166,10 +174,13 @@ def _refuse(page: Any) -> None:
         refuse_signed(bits)
     if page.sampleformat not in (1, 3):
         raise ValueError(f"a TIFF of complex or undefined numbers: {_WAY_OUT}")
-    colour = page.photometric in (_COLOUR, _RGB_BY_CODEC)
+    colour = page.photometric == _COLOUR
+    # of which tifffile's JPEG makes RGB
+    colour |= page.photometric == _YCBCR and page.compression in _JPEG
     alphas = sum(1 for extra in page.extrasamples if extra in (1, 2))
     if not colour and page.photometric not in _GREY:
-        raise ValueError(f"a TIFF of {page.photometric.name} {bits} bits: {_WAY_OUT}")
+        name = getattr(page.photometric, "name", page.photometric)
+        raise ValueError(f"a TIFF of {name} pixels of {bits} bits: {_WAY_OUT}")
     if not colour and samples - alphas not in (1, 3):
         raise ValueError(f"a TIFF of {samples} channels of {bits} bits: {_WAY_OUT}")
     if page.imagedepth > 1:

@@ -437,6 +437,28 @@ for _mode in ("L", "I;16", "RGB", "RGBA"):
         )
 
 
+@case("jpeg 2000 RGBA, premultiplied")
+def _():
+    share = stripes([0.2, 0.6, 1])[..., None]
+    colours = np.rint(stripes(COLOURS) * share * 255)
+    values = np.concatenate([colours, np.rint(share * 255)], axis=-1).astype("u1")
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "JPEG2000", irreversible=False)
+    data = stream.getvalue()
+    kinds = [(0, 0, 1), (1, 0, 2), (2, 0, 3), (3, 2, 0)]  # channel, kind, of which
+    box = struct.pack(">I4sH", 34, b"cdef", 4)
+    box += b"".join(struct.pack(">HHH", *one) for one in kinds)
+    if b"cdef" in data:
+        at = data.index(b"cdef") - 4
+        data = data[:at] + box + data[at + len(box) :]
+    else:  # at the end of the header's boxes
+        at = data.index(b"jp2h") - 4
+        size = struct.unpack(">I", data[at : at + 4])[0]
+        header = struct.pack(">I", size + len(box)) + data[at + 4 : at + size]
+        data = data[:at] + header + box + data[at + size :]
+    return data, (colours + 255 * (1 - share)) / 255
+
+
 def with_xmp(format, exif=None):
     """Return an image whose XMP packet says that it lies on its side."""
     samples = np.rint(stripes(COLOURS) * 255).astype("u1")

@@ -88,6 +88,21 @@ def test_a_file_of_16_bits_is_the_array_of_its_numbers(suffix, tmp_path):
     assert digest_image(Image.fromarray(values)) == digest_image(array)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_what_tifffile_reads_is_turned_as_what_pillow_reads(orientation):
+    tags = {"extratags": [(274, 3, 1, orientation, True)]}
+    values = np.random.default_rng(0).random((5, 7))
+    by_tifffile = as_source([tiff(values, **tags)])[0]
+    by_pillow = as_source([tiff(values.astype("f4"), **tags)])[0]
+    np.testing.assert_array_equal(by_tifffile, by_pillow)
+
+
+def test_the_limit_of_pixels_holds_for_what_tifffile_reads(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 34)
+    with pytest.raises(ImageDecodeError, match=r"7 x 5 pixels.*MAX_IMAGE_PIXELS"):
+        decode_image(tiff(np.zeros((5, 7))))
+
+
 @pytest.mark.parametrize("dtype", ["u2", "f4"])
 def test_arrays_of_either_byte_order_mean_the_same(dtype):
     values = stripes(FRACTIONS * (65535 if dtype == "u2" else 1), dtype)[None]
