@@ -298,6 +298,15 @@ def test_a_map_is_placed_where_the_crop_was(resize, crop, size):
     assert outside == pytest.approx(expected, abs=0.06)
 
 
+def test_a_map_of_a_padded_image_is_placed_on_all_of_it():
+    how = {"mean": (0.5,) * 3, "std": (0.2,) * 3, "resize_side": "longer"}
+    preprocessing = Preprocessing(64, (64, 64), **how)
+    image = torch.arange(1.0, 121.0)[None, None].expand(3, 60, 120)
+    seen = preprocessing.geometry(image)[0].numpy()
+    back = placed(seen, preprocessing, (60, 120))
+    np.testing.assert_allclose(back, image[0].numpy(), atol=3)
+
+
 def _seen_share(preprocessing, size):
     resize, crop = preprocessing.resize_size, preprocessing.crop_size
     if crop is None:
