@@ -30,7 +30,8 @@ LAYERS = [
     ("backbones", "datasets"),
     ("_images",),
     ("_runtime",),
-    ("_doc_link", "_files", "_lazy", "_linear", "_plots"),
+    ("_files", "_lazy", "_linear", "_plots"),
+    ("_doc_link",),
 ]
 MODULES = shape.modules(PACKAGE)
 
