@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 
 from sklearn_dl._images._arrays import image_array, is_tensor, one_image
 from sklearn_dl._images._channels import Selection
-from sklearn_dl._images._decode import read_image
+from sklearn_dl._images._decode import check_file, ignore, read_image
+from sklearn_dl._images._formats import Note, check_size
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NPY = b"\x93NUMPY"
@@ -25,24 +26,26 @@ _TURNS = {
 }
 
 
-def load_image(image: Any, channels: Selection | None) -> Image.Image | np.ndarray:
+def load_image(
+    image: Any, channels: Selection | None, note: Note = ignore
+) -> Image.Image | np.ndarray:
     """Return one image, in RGB or with the channels that are asked for.
 
-    An array is (H, W, C), of uint8 or of float32.
+    An array is (H, W, C), of uint8 or of float32; `note` is that of `read_image`.
     """
     if isinstance(image, np.ndarray) or is_tensor(image):
         return image_array(image, channels)
     if _is_npy(image):
         return image_array(_read_npy(image), channels)
     if channels is None:
-        return read_image(image)
+        return read_image(image, note)
     # As photographs files are read with all that their tags say about colour.
     if channels.stored not in (1, 3):
         if _first_bytes(image).startswith(_TIFF):
             return channels.of_file(one_image(_read_tiff(image)))
         if (bands := _raw_bands(image)) is not None:
             return channels.of_file(bands)
-    pixels = np.asarray(read_image(image))
+    pixels = np.asarray(read_image(image, note))
     return channels.of_file(pixels if pixels.ndim == 3 else pixels[..., None])
 
 
@@ -57,7 +60,8 @@ def _first_bytes(image: Any) -> bytes:
     """Return what tells the format of a file or of encoded bytes; else nothing."""
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image[:8])
-    if isinstance(image, str | os.PathLike) and os.path.isfile(_place(image)):
+    if isinstance(image, str | os.PathLike):
+        check_file(os.stat(_place(image)))
         with open(_place(image), "rb") as file:
             return file.read(8)
     return b""
@@ -74,8 +78,17 @@ def _opened(image: Any) -> Any:
 
 
 def _read_npy(image: Any) -> np.ndarray:
-    array = np.load(_opened(image), allow_pickle=False)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    file = _opened(image)
+    if isinstance(file, str):
+        check_file(os.stat(file))
+    try:
+        # A map of a file can't be larger than the file is.
+        mode: Any = "r" if isinstance(file, str) else None
+        array = np.load(file, mode, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        text = "not one array that numpy.load(allow_pickle=False) can read"
+        raise ValueError(text) from error
+    return np.array(array, dtype=array.dtype.newbyteorder("="))
 
 
 def _read_tiff(image: Any) -> np.ndarray:
@@ -96,7 +109,7 @@ def _read_tiff(image: Any) -> np.ndarray:
                 f"the TIFF holds an array of axes {series.axes} and shape "
                 f"{series.shape}, not one image: read it with tifffile, and give arrays"
             )
-        _check_pixels(sizes["X"], sizes["Y"])
+        check_size(sizes["X"], sizes["Y"])
         array = series.asarray()
         turn = tiff.pages.first.tags.valueof(274, default=1)
     order = [series.axes.index(axis) for axis in ("Y", "X", *others)]
@@ -107,15 +120,6 @@ def _read_tiff(image: Any) -> np.ndarray:
     return array.astype(array.dtype.newbyteorder("="))
 
 
-def _check_pixels(width: int, height: int) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and width * height > limit:
-        raise ValueError(
-            f"{width} x {height} pixels, more than the limit of {limit}. If you trust "
-            "it, raise PIL.Image.MAX_IMAGE_PIXELS (None: no limit)"
-        )
-
-
 def _raw_bands(image: Any) -> np.ndarray | None:
     """Return the bands of an image with a fourth or second one; None for others."""
     if not isinstance(image, Image.Image):
@@ -123,5 +127,5 @@ def _raw_bands(image: Any) -> np.ndarray | None:
             return _raw_bands(opened)
     if image.mode not in ("RGBA", "LA"):
         return None
-    _check_pixels(*image.size)
+    check_size(*image.size)
     return np.asarray(ImageOps.exif_transpose(image))

@@ -107,6 +107,8 @@ def _check(metadata: dict[str, Any], session: Any) -> None:
 def _check_rule(rule: dict[str, Any], size: tuple[Any, ...]) -> None:
     if rule["interpolation"] not in FILTERS:
         raise ValueError(f"the interpolation {rule['interpolation']!r:.40} is unknown")
+    if rule.get("resize_side") not in (None, "shorter", "longer"):
+        raise ValueError(f"the side {rule['resize_side']!r:.40} is unknown")
     resize, crop = rule["resize_size"], rule["crop_size"]
     sides = resize if isinstance(resize, list) else [resize]
     for side in [*sides, *([] if crop is None else crop)]:
