@@ -60,6 +60,6 @@ def refusals(path, copies, read, same=lambda found: True):
             assert same(found)
     for text in said:
         assert str(path) in text
-        assert text.isprintable()  # no bytes of the file
+        assert text.isprintable(), repr(text)  # no bytes of the file
         assert len(text) < 1000
     return len(said)

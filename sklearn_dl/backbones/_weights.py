@@ -266,7 +266,8 @@ def _misfit(checkpoint, state, name, parts: dict[str, list[str]]) -> str:
     for what, keys in parts.items():
         if keys:
             more = f", ... ({len(keys)} in all)" if len(keys) > 3 else ""
-            lines.append(f"{len(keys)} {what}: {', '.join(keys[:3])}{more}.")
+            shown = [repr(key[:100])[1:-1] for key in keys[:3]]  # whatever is in them
+            lines.append(f"{len(keys)} {what}: {', '.join(shown)}{more}.")
     return " ".join([*lines, _looks_like(state, name)])
 
 
