@@ -73,7 +73,7 @@ def load_data(data: str, args: argparse.Namespace) -> Parts:
     X, y, n_failed = _loaded(train, args)
     y = _checked_targets(y, train, regression)
     if other is None:
-        X, y, X_test, y_test = _split(X, y, share, args.seed, regression)
+        X, y, X_test, y_test = _split(X, y, share, args.random_state, regression)
         origin = f"a share of {share:g}"
     else:
         X_test, y_test, n_more = _loaded(other, args)
