@@ -1,8 +1,7 @@
 """Plain data as fitted objects; nothing is made of what isn't known or trusted."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -53,17 +52,23 @@ class Decoder:
         """Return what the root stands for; nothing is imported that isn't trusted."""
         uses = set()
         for number, node in enumerate(self.nodes):
-            with _naming(f"nodes[{number}]"):
+            try:
                 if node["kind"] in _USES:
                     uses.add((_text(node["name"]), _USES[node["kind"]]))
+            except Exception as error:
+                _raise_in(f"nodes[{number}]", error)
         if names := {name for name, use in uses if not self.trust.allows(name, use)}:
             raise untrusted(names)
         for number, node in enumerate(self.nodes):
-            about = node["name"] if node["kind"] in _USES else node["kind"]
-            with _naming(f"nodes[{number}] ({about!s:.80})"):
+            try:
                 self._made.append(self._make(node))
-        with _naming("root"):
+            except Exception as error:
+                about = node["name"] if node["kind"] in _USES else node["kind"]
+                _raise_in(f"nodes[{number}] ({about!s:.80})", error)
+        try:
             return self(root)
+        except Exception as error:
+            _raise_in("root", error)
 
     def _make(self, node: dict[str, Any]) -> Any:
         kind = node["kind"]
@@ -94,8 +99,10 @@ class Decoder:
         """Return what the values of a dict stand for."""
         found = {}
         for name, value in values.items():
-            with _naming(name):
+            try:
                 found[name] = self(value)
+            except Exception as error:
+                _raise_in(name, error)
         return found
 
     def find_class(self, node: dict[str, Any]) -> Any:
@@ -137,7 +144,9 @@ class Decoder:
         else:
             made.__dict__.update(state)
         if isinstance(made, BaseEstimator):
-            made.get_params(deep=False)  # raises where one is missing
+            kind: Any = type(made)
+            if not _parameters(kind) <= vars(made).keys():
+                made.get_params(deep=False)  # raises where one is missing
             _check_width(made)
         return made
 
@@ -174,20 +183,21 @@ class Decoder:
         return pd.DataFrame(columns, index=pd.RangeIndex(n_rows))
 
 
-@contextmanager
-def _naming(place: str) -> Iterator[None]:
-    """Let errors say in which part of the manifest they are."""
-    try:
-        yield
-    except (OSError, Warning, MemoryError, torch.OutOfMemoryError):
-        raise
-    except ModelFileError as error:
+def _raise_in(place: str, error: Exception) -> NoReturn:
+    """Raise what a part of the manifest did to those who read it, with its place."""
+    if isinstance(error, OSError | Warning | MemoryError | torch.OutOfMemoryError):
+        raise error
+    if isinstance(error, ModelFileError):
         raise ModelFileError(f"{place}: {error}") from error
-    except Exception as error:  # what isn't right raises errors of many kinds
-        raise ModelFileError(
-            f"{place} is damaged, or doesn't fit the versions installed here: "
-            f"{type(error).__name__}: {first_line(error)}"
-        ) from error
+    raise ModelFileError(  # what isn't right raises errors of many kinds
+        f"{place} is damaged, or doesn't fit the versions installed here: "
+        f"{type(error).__name__}: {first_line(error)}"
+    ) from error
+
+
+@cache
+def _parameters(kind: Any) -> frozenset[str]:
+    return frozenset(kind._get_param_names())
 
 
 def _text(name: Any) -> str:
