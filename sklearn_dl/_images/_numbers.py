@@ -1,6 +1,6 @@
 """The numbers of a preprocessing, and what each may be."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -8,8 +8,6 @@ from typing import Any
 from PIL import Image
 
 LARGEST_SIDE = 2**14  # pixels
-_NEEDED = ("resize_size", "crop_size", "mean", "std")
-_POSSIBLE = ("interpolation", "antialias")
 # Pillow's filters by torchvision's names.
 FILTERS = {kind.name.lower(): kind for kind in Image.Resampling}
 FILTERS["nearest-exact"] = Image.Resampling.NEAREST
@@ -29,30 +27,16 @@ def check_preprocessing(values: Any) -> None:
         It names the field, and says what would be right.
     """
     names = set(values) if isinstance(values, Mapping) else set()
-    if not {*_NEEDED} <= names <= {*_NEEDED, *_POSSIBLE}:
+    if not {*_NEEDED} <= names <= _FIELDS.keys():
+        others = [name for name in _FIELDS if name not in _NEEDED]
         raise ValueError(
             f"a preprocessing needs the fields {', '.join(_NEEDED)} and may have "
-            f"{', '.join(_POSSIBLE)}; got {values!r:.200}."
+            f"{', '.join(others)}; got {values!r:.200}."
         )
-    resize, crop = values["resize_size"], values["crop_size"]
-    if not (resize is None or _is_side(resize) or _is_size(resize)):
-        raise _wrong("resize_size", resize, f"a {_SIDE}, {_SIZE} or None")
-    if not (crop is None or _is_size(crop)):
-        raise _wrong("crop_size", crop, f"{_SIZE} or None")
-    for name in ("mean", "std"):
-        if not _are_three(values[name]):
-            raise _wrong(name, values[name], "three numbers")
-    if min(values["std"]) <= 0:
-        raise _wrong("std", values["std"], "three numbers, each above zero")
-    interpolation = values.get("interpolation", "bilinear")
-    if not (isinstance(interpolation, str) and interpolation in FILTERS):
-        raise _wrong("interpolation", interpolation, f"one of {', '.join(FILTERS)}")
-    if type(values.get("antialias", True)) is not bool:
-        raise _wrong("antialias", values["antialias"], "True or False")
-
-
-_SIDE = f"side in pixels, from 1 to {LARGEST_SIDE}"
-_SIZE = "a pair (height, width) of such sides"
+    for name, value in values.items():
+        fits, right = _FIELDS[name]
+        if not fits(value):
+            raise ValueError(f"{name} must be {right}; got {value!r:.60}.")
 
 
 def _is_side(value: Any) -> bool:
@@ -74,5 +58,24 @@ def _are_three(values: Any) -> bool:
     )
 
 
-def _wrong(name: str, value: Any, right: str) -> ValueError:
-    return ValueError(f"{name} must be {right}; got {value!r:.60}.")
+_SIDE = f"side in pixels, from 1 to {LARGEST_SIDE}"
+_SIZE = "a pair (height, width) of such sides"
+_NEEDED = ("resize_size", "crop_size", "mean", "std")
+# What each field may be, and that in words.
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "resize_size": (
+        lambda v: v is None or _is_side(v) or _is_size(v),
+        f"a {_SIDE}, {_SIZE} or None",
+    ),
+    "crop_size": (lambda v: v is None or _is_size(v), f"{_SIZE} or None"),
+    "mean": (_are_three, "three numbers"),
+    "std": (
+        lambda v: _are_three(v) and min(v) > 0,
+        "three numbers, each above zero",
+    ),
+    "interpolation": (
+        lambda v: isinstance(v, str) and v in FILTERS,
+        f"one of {', '.join(FILTERS)}",
+    ),
+    "antialias": (lambda v: isinstance(v, bool), "True or False"),
+}
