@@ -58,16 +58,18 @@ def _are_three(values: Any) -> bool:
     )
 
 
-_SIDE = f"side in pixels, from 1 to {LARGEST_SIDE}"
-_SIZE = "a pair (height, width) of such sides"
+_SIDES = f"sides in pixels, from 1 to {LARGEST_SIDE}, or None"
 _NEEDED = ("resize_size", "crop_size", "mean", "std")
 # What each field may be, and that in words.
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "resize_size": (
         lambda v: v is None or _is_side(v) or _is_size(v),
-        f"a {_SIDE}, {_SIZE} or None",
+        f"one or a pair (height, width) of {_SIDES}",
     ),
-    "crop_size": (lambda v: v is None or _is_size(v), f"{_SIZE} or None"),
+    "crop_size": (
+        lambda v: v is None or _is_size(v),
+        f"a pair (height, width) of {_SIDES}",
+    ),
     "mean": (_are_three, "three numbers"),
     "std": (
         lambda v: _are_three(v) and min(v) > 0,
