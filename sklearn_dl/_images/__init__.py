@@ -5,11 +5,15 @@ from sklearn_dl._images._arrays import image_array as image_array
 from sklearn_dl._images._arrays import is_tensor as is_tensor
 from sklearn_dl._images._arrays import row_shape as row_shape
 from sklearn_dl._images._coerce import as_source as as_source
-from sklearn_dl._images._coerce import verify_images as verify_images
-from sklearn_dl._images._decode import ImageDecodeError as ImageDecodeError
 from sklearn_dl._images._decode import decode_image as decode_image
 from sklearn_dl._images._digests import digest_image as digest_image
+from sklearn_dl._images._errors import ImageDecodeError as ImageDecodeError
+from sklearn_dl._images._geometry import part_seen as part_seen
+from sklearn_dl._images._geometry import resized_size as resized_size
+from sklearn_dl._images._geometry import strip_window as strip_window
 from sklearn_dl._images._numbers import FILTERS as FILTERS
 from sklearn_dl._images._numbers import check_preprocessing as check_preprocessing
 from sklearn_dl._images._source import DatasetItem as DatasetItem
 from sklearn_dl._images._source import ImageSource as ImageSource
+from sklearn_dl._images._verify import failed_images as failed_images
+from sklearn_dl._images._verify import verify_images as verify_images

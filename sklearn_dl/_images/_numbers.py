@@ -80,4 +80,8 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         f"one of {', '.join(FILTERS)}",
     ),
     "antialias": (lambda v: isinstance(v, bool), "True or False"),
+    "resize_side": (
+        lambda v: isinstance(v, str) and v in ("shorter", "longer"),
+        "'shorter' or 'longer'",
+    ),
 }
