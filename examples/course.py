@@ -243,7 +243,7 @@ def corrupt_images(course: Course, name: str, picture: str) -> look.RobustnessRe
         seconds=time.perf_counter() - start,
         since=HEAD,
     )
-    course.draw(look.RobustnessDisplay.from_report(report), picture)
+    course.draw(look.RobustnessDisplay(report).plot(), picture)
     return report
 
 
@@ -392,7 +392,7 @@ def summarise(course: Course) -> None:
     options: dict = {"height_ratios": heights, "layout": "constrained"}
     _, axes = plt.subplots(len(shown), figsize=(8, 0.4 * sum(heights)), **options)
     for metric, ax in zip(shown, axes, strict=True):
-        display = ExperimentsDisplay.from_experiments(course.log, metric=metric, ax=ax)
+        display = ExperimentsDisplay(course.log.table, metric).plot(ax=ax)
     course.draw(display, "experiments.png")
     print(f"All of it, with parameters: {course.log.path}")
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from sklearn_dl._images import as_source
-from sklearn_dl._plots import picture_axes, wrapped
+from sklearn_dl._plots import figure_of, size_of, wrapped
 from sklearn_dl._runtime import draw_seed
 from sklearn_dl.augmentation._images import plain_view, to_floats
 from sklearn_dl.augmentation._mix import Mixing
@@ -29,27 +29,12 @@ def plot_augmentations(
     random_state=0,
     figure=None,
 ):
-    """Show what the network will see of some images in training.
-
-    Each row is an image: as it is in prediction, then as it was drawn. Where images
-    are mixed, a column of draws is a batch: each image is mixed with another one of its
-    column, and the percentages of both are written below it.
+    """Return a figure of what the network sees of some images in training.
 
     Parameters
     ----------
-    X : array, tensor, list, tuple, Series or DataFrame
-        Images in any form that the estimators take.
-    augment : None, str, callable, sequence of them or Augment, default="standard"
-        See `Augment`.
-    n_images : int, default=4
-        The first images of X are shown, at most as many.
-    n_draws : int, default=6
-        Draws of each image.
-    image_size : int or (int, int), default=224
-        The network's input size, in pixels. An int is a side: the shorter side is
-        resized to 256/224 of it, and the centre cropped. (height, width) resizes.
-    random_state : int, RandomState instance or None, default=0
-        Seed of the draws.
+    X, augment, n_images, n_draws, image_size, random_state
+        See `AugmentationDisplay.from_images`.
     figure : matplotlib.figure.Figure or SubFigure, default=None
         Where to draw; None makes a new figure.
 
@@ -57,27 +42,17 @@ def plot_augmentations(
     -------
     matplotlib.figure.Figure or SubFigure
 
-    Raises
-    ------
-    ImportError
-        If matplotlib is missing.
-
     Examples
     --------
     >>> import numpy as np
     >>> from matplotlib.figure import Figure
     >>> from sklearn_dl.augmentation import plot_augmentations
     >>> X = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), "uint8")
-    >>> figure = plot_augmentations(
-    ...     X, "light", n_draws=3, image_size=16, figure=Figure()
-    ... )
-    >>> len(figure.axes)
-    8
+    >>> figure = plot_augmentations(X, "light", image_size=16, figure=Figure())
     """
-    size = _preset(image_size)
-    display = _drawn(X, augment, size, n_images, n_draws, random_state)
-    ax = None if figure is None else figure.subplots(*display._shape, squeeze=False)
-    return display.plot(ax=ax).figure_
+    size, ax = _preset(image_size), None if figure is None else figure.subplots()
+    display = _drawn(X, augment, size, n_images, n_draws, random_state).plot(ax=ax)
+    return figure or display.figure_
 
 
 class AugmentationDisplay:
@@ -86,8 +61,6 @@ class AugmentationDisplay:
     Each row is an image: first as it is in prediction, then one draw in each column.
     Where images are mixed, a column is a batch: each image is mixed with another one of
     its column, and below it stand its percentage and the number of the other.
-
-    Make one with `from_estimator` or `from_images`.
 
     Parameters
     ----------
@@ -100,11 +73,6 @@ class AugmentationDisplay:
     ----------
     axes_ : ndarray of matplotlib Axes, shape (n_images, 1 + n_draws)
     figure_ : matplotlib Figure
-
-    See Also
-    --------
-    sklearn_dl.augmentation.Augment : What augmentations there are.
-    sklearn_dl.augmentation.plot_augmentations : The same as a function.
 
     Examples
     --------
@@ -127,14 +95,7 @@ class AugmentationDisplay:
 
     @classmethod
     def from_estimator(
-        cls,
-        estimator: Any,
-        X,
-        *,
-        n_images: int = 4,
-        n_draws: int = 6,
-        random_state=0,
-        ax=None,
+        cls, estimator: Any, X, *, n_images=4, n_draws=6, random_state=0, ax=None
     ) -> "AugmentationDisplay":
         """Draw what an estimator makes of images in training.
 
@@ -145,10 +106,8 @@ class AugmentationDisplay:
             it is fitted, else those of most weights at its `image_size`.
         X : images
             Any form that `estimator` takes.
-        n_images, n_draws, random_state : object
-            See `plot_augmentations`.
-        ax : matplotlib Axes or array of them, default=None
-            See `plot`.
+        n_images, n_draws, random_state, ax
+            See `from_images`.
 
         Returns
         -------
@@ -165,15 +124,13 @@ class AugmentationDisplay:
                 f"{type(estimator).__name__} has no parameter augment: give an "
                 "ImageClassifier or ImageRegressor, or use from_images."
             )
-        preprocessing = getattr(estimator, "preprocessing_", None)
-        display = _drawn(
+        seen = getattr(estimator, "preprocessing_", None)
+        seen, source = (
+            seen or _preset(estimator.image_size),
             as_source(X, image_shape=estimator.image_shape),
-            estimator.augment,
-            preprocessing or _preset(estimator.image_size),
-            n_images,
-            n_draws,
-            random_state,
         )
+        augment = estimator.augment
+        display = _drawn(source, augment, seen, n_images, n_draws, random_state)
         return display.plot(ax=ax)
 
     @classmethod
@@ -194,9 +151,17 @@ class AugmentationDisplay:
         ----------
         X : images
             Any form that the estimators take.
-        augment, n_images, n_draws, image_size, random_state : object
-            See `plot_augmentations`; an image_size of None is 224.
-        ax : matplotlib Axes or array of them, default=None
+        augment : None, str, callable, sequence of them or Augment, default="standard"
+            See `Augment`.
+        n_images, n_draws : int, default=4 and 6
+            The first images of X are shown, at most as many, and draws of each.
+        image_size : int or (int, int), default=None
+            The network's input size, in pixels; None is 224. An int is a side: the
+            shorter side is resized to 256/224 of it, and the centre cropped.
+            (height, width) resizes.
+        random_state : int, RandomState instance or None, default=0
+            Seed of the draws.
+        ax : matplotlib Axes, default=None
             See `plot`.
 
         Returns
@@ -208,18 +173,13 @@ class AugmentationDisplay:
         display = _drawn(X, augment, size, n_images, n_draws, random_state)
         return display.plot(ax=ax)
 
-    @property
-    def _shape(self) -> tuple[int, int]:
-        return len(self.plain), 1 + len(self.columns)
-
     def plot(self, *, ax=None) -> "AugmentationDisplay":
         """Draw.
 
         Parameters
         ----------
-        ax : matplotlib Axes or array of them, default=None
-            One for each image and draw; a single subplot is divided. None makes a new
-            figure.
+        ax : matplotlib Axes, default=None
+            A subplot, which is divided; None makes a new figure.
 
         Returns
         -------
@@ -228,32 +188,35 @@ class AugmentationDisplay:
 
         Raises
         ------
-        ImportError
-            If matplotlib is missing.
         ValueError
-            If there are too few Axes, or the one isn't a subplot.
+            If ax isn't a subplot.
         """
-        n_rows, n_columns = self._shape
+        n_rows, n_columns = len(self.plain), 1 + len(self.columns)
         below = any(text for column in self.columns for _, text in column)
         height, width = self.plain[0].shape[-2:]
         per_row = _SIDE * height / width + 0.2 * below
-        figsize = (0.2 + _SIDE * n_columns, 0.4 + per_row * n_rows)
-        axes, place = picture_axes(
-            "AugmentationDisplay", ax, [1.0] * n_rows, n_columns, figsize
-        )
-        room = place.width / n_columns
-        size = 8 if room > 1 else 6
+        size = (0.2 + _SIDE * n_columns, 0.4 + per_row * n_rows)
+        figure = figure_of("AugmentationDisplay", ax, size)
+        self.axes_ = figure.subplots(n_rows, n_columns, squeeze=False)
+        self.figure_ = figure.figure
+        room = size_of(figure)[0] / n_columns
+        letters = 8 if room > 1 else 6
         for row, plain in enumerate(self.plain):
             cells = [(plain, ""), *(column[row] for column in self.columns)]
-            for axis, (view, text) in zip(axes[row], cells, strict=True):
-                _show(axis, view)
+            for axis, (view, text) in zip(self.axes_[row], cells, strict=True):
+                image = np.clip(to_floats(view.numpy()).transpose(1, 2, 0), 0, 1)
+                shown = axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+                shown.set_in_layout(False)  # it lies within its Axes
+                axis.set(xticks=[], yticks=[])
+                axis.spines[:].set_visible(False)
                 # Below the image: above the first row stand the headings.
-                axis.set_xlabel(wrapped(text, room, size), fontsize=size, labelpad=2)
-            axes[row, 0].set_ylabel(str(row + 1), rotation=0, va="center", labelpad=8)
-        axes[0, 0].set_title("prediction", fontsize=size + 1, y=1.0)
-        for number, axis in enumerate(axes[0, 1:], 1):
-            axis.set_title(f"draw {number}", fontsize=size + 1, y=1.0)
-        self.axes_, self.figure_ = axes, place.whole
+                text = wrapped(text, room, letters)
+                axis.set_xlabel(text, fontsize=letters, labelpad=2)
+            look = {"rotation": 0, "va": "center", "labelpad": 8}
+            self.axes_[row, 0].set_ylabel(str(row + 1), **look)
+        headings = ["prediction", *(f"draw {k}" for k in range(1, n_columns))]
+        for axis, heading in zip(self.axes_[0], headings, strict=True):
+            axis.set_title(heading, fontsize=letters + 1, y=1.0)
         return self
 
 
@@ -316,13 +279,3 @@ def _mixed(views, mixing: Mixing | None, key) -> list[tuple[torch.Tensor, str]]:
         )
     ]
     return list(zip(mixed["x"], texts, strict=True))
-
-
-def _show(axis, view: torch.Tensor) -> None:
-    values = to_floats(view.numpy())
-    grey = len(values) == 1
-    image = np.clip(values[0] if grey else values.transpose(1, 2, 0), 0, 1)
-    shown = axis.imshow(image, cmap="gray" if grey else None, vmin=0, vmax=1)
-    shown.set_in_layout(False)  # it lies within its Axes
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(False)

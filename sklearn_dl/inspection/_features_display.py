@@ -15,9 +15,13 @@ from sklearn_dl._plots import (
     PURPLE,
     SKY_BLUE,
     VERMILLION,
+    figure_of,
     fitted_apart,
-    place_of,
+    head,
+    letters_in,
+    size_of,
     tidy,
+    wrapped,
 )
 from sklearn_dl.inspection._embedding import embedded, features_of, spread
 from sklearn_dl.inspection._pictures import thumbnail
@@ -36,8 +40,6 @@ class EmbeddingDisplay:
     Some images are drawn as thumbnails where they lie, spread over the picture so that
     none covers another; the others are dots. Frames and dots have the colour of the
     class; or of the number, on a scale, where y is continuous.
-
-    Make one with `from_estimator` or `from_features`.
 
     Parameters
     ----------
@@ -71,11 +73,9 @@ class EmbeddingDisplay:
     >>> import numpy as np
     >>> from matplotlib.figure import Figure
     >>> from sklearn_dl.inspection import EmbeddingDisplay
-    >>> rng = np.random.default_rng(0)
-    >>> X = rng.integers(0, 256, (6, 16, 16, 3), "uint8")
-    >>> features = rng.normal(size=(6, 10))
+    >>> features = np.random.default_rng(0).normal(size=(6, 10))
     >>> display = EmbeddingDisplay.from_features(
-    ...     features, X, ["ant", "bee"] * 3, ax=Figure().add_subplot()
+    ...     features, y=["ant", "bee"] * 3, ax=Figure().add_subplot()
     ... )
     >>> display.embedding.shape
     (6, 2)
@@ -111,16 +111,7 @@ class EmbeddingDisplay:
 
     @classmethod
     def from_estimator(
-        cls,
-        estimator: Any,
-        X,
-        y=None,
-        *,
-        method: Any = "pca",
-        n_thumbnails: int = 50,
-        thumbnail_size: float = 0.08,
-        random_state: int = 0,
-        ax=None,
+        cls, estimator: Any, X, y=None, *, method: Any = "pca", random_state=0, ax=None
     ) -> "EmbeddingDisplay":
         """Draw the features that a fitted estimator makes of images.
 
@@ -133,12 +124,8 @@ class EmbeddingDisplay:
             Any form that the estimator takes.
         y : array-like of shape (n,), default=None
             Classes or numbers.
-        method : str or transformer, default="pca"
+        method, random_state, ax
             See `from_features`.
-        random_state : int, default=0
-            See `from_features`.
-        n_thumbnails, thumbnail_size, ax
-            See `plot`.
 
         Returns
         -------
@@ -147,24 +134,14 @@ class EmbeddingDisplay:
 
         Raises
         ------
-        TypeError
-            If the estimator makes no features.
-        NotFittedError
-            If it is not fitted.
+        TypeError, NotFittedError
+            If the estimator makes no features, or is not fitted.
         """
         found, what = features_of(estimator, X)
         points, title, labels = embedded(found, method, random_state)
-        display = cls(
-            points,
-            X,
-            y,
-            image_shape=image_shape_of(estimator),
-            title=f"{what}: {title}",
-            labels=labels,
-        )
-        return display.plot(
-            n_thumbnails=n_thumbnails, thumbnail_size=thumbnail_size, ax=ax
-        )
+        said = {"title": f"{what}: {title}", "labels": labels}
+        display = cls(points, X, y, image_shape=image_shape_of(estimator), **said)
+        return display.plot(ax=ax)
 
     @classmethod
     def from_features(
@@ -174,8 +151,6 @@ class EmbeddingDisplay:
         y=None,
         *,
         method: Any = "pca",
-        n_thumbnails: int = 50,
-        thumbnail_size: float = 0.08,
         image_shape=None,
         random_state: int = 0,
         ax=None,
@@ -186,20 +161,16 @@ class EmbeddingDisplay:
         ----------
         features : array-like of shape (n, n_features)
             One row for each image.
-        X : images, default=None
-            Any form that the estimators take. None draws dots alone.
-        y : array-like of shape (n,), default=None
-            Classes or numbers.
+        X, y, image_shape
+            See `EmbeddingDisplay`.
         method : {"pca", "tsne", "umap"} or transformer, default="pca"
             What maps features to two dimensions: principal components; t-SNE [1]_, of
             the first 50 of them; UMAP [2]_, if umap-learn is installed; or any object
             with a `fit_transform` that returns two columns. t-SNE and UMAP keep near
             images near; distances between groups mean little.
-        image_shape : tuple of int, default=None
-            (height, width[, channels]) of rows of pixels; None infers square ones.
         random_state : int, default=0
             Seed of the method, where its name is given.
-        n_thumbnails, thumbnail_size, ax
+        ax : matplotlib Axes, default=None
             See `plot`.
 
         Returns
@@ -209,10 +180,9 @@ class EmbeddingDisplay:
 
         Raises
         ------
-        ImportError
-            If umap-learn is asked for and missing.
-        ValueError
-            If there is no such method, or it doesn't return two columns.
+        ImportError, ValueError
+            If umap-learn is asked for and missing; if there is no such method, or it
+            doesn't return two columns.
 
         References
         ----------
@@ -224,9 +194,7 @@ class EmbeddingDisplay:
         """
         points, title, labels = embedded(features, method, random_state)
         display = cls(points, X, y, image_shape=image_shape, title=title, labels=labels)
-        return display.plot(
-            n_thumbnails=n_thumbnails, thumbnail_size=thumbnail_size, ax=ax
-        )
+        return display.plot(ax=ax)
 
     def plot(
         self,
@@ -247,7 +215,7 @@ class EmbeddingDisplay:
         scatter_kw : dict, default=None
             Passed to matplotlib's `scatter` for the dots.
         ax : matplotlib Axes, default=None
-            A subplot. None makes a new figure.
+            A subplot; None makes a new figure.
 
         Returns
         -------
@@ -256,8 +224,6 @@ class EmbeddingDisplay:
 
         Raises
         ------
-        ImportError
-            If matplotlib is missing.
         ValueError
             If a size is not valid, or ax is not a subplot.
         ImageDecodeError
@@ -269,60 +235,63 @@ class EmbeddingDisplay:
             raise ValueError(
                 f"thumbnail_size must lie between 0 and 1, got {thumbnail_size!r}."
             )
-        place = place_of("EmbeddingDisplay", ax, (7.0, 6.2))
-        letters = place.letters()
-        # The legend takes a third of the place at most.
-        rows, columns = 20 * place.height // letters, place.width // 2.25
-        groups = _groups(self.y, len(self.embedding), int(rows * max(columns, 1)) - 1)
-        self.ax_, self.figure_ = place.figure.subplots(), place.whole
+        figure = figure_of("EmbeddingDisplay", ax, (7.0, 6.2))
+        (width, height), letters = size_of(figure), letters_in(figure)
+        self.ax_, self.figure_ = figure.subplots(), figure.figure
         # Distances are the same in both directions, so that images keep their shape.
-        width, height = np.ptp(self.embedding, axis=0)
-        width = max(width, height * place.width / place.height, 1e-9)
-        side = thumbnail_size * width * max(1.0, place.height / place.width)
+        x, y = np.ptp(self.embedding, axis=0)
+        side = (
+            thumbnail_size * max(x, y * width / height, 1e-9) * max(1, height / width)
+        )
         self.thumbnail_rows_ = np.empty(0, dtype=int)
         if self.source is not None and n_thumbnails:
             self.thumbnail_rows_ = spread(self.embedding, 1.05 * side, n_thumbnails)
-        colours = self._draw_dots(groups, letters, scatter_kw or {})
+        # The legend takes a third of the place at most.
+        most = int(20 * height / letters) * max(int(width / 2.8), 1) - 1
+        frames = self._draw_dots(most, letters, scatter_kw or {})
         for row in self.thumbnail_rows_.tolist():
-            self._draw_thumbnail(row, side, *colours[row])
+            self._draw_thumbnail(row, side, *frames[row])
         low = self.embedding.min(axis=0) - 0.6 * side
         high = self.embedding.max(axis=0) + 0.6 * side
         self.ax_.update_datalim([low, high])
         self.ax_.margins(0)
         self.ax_.autoscale_view()
         self.ax_.set_aspect("equal", adjustable="datalim")
-        self.ax_.set(xlabel=self.labels[0], ylabel=self.labels[1], xticks=[], yticks=[])
+        self.ax_.set(xticks=[], yticks=[])
+        self.ax_.set_xlabel(wrapped(self.labels[0], 0.9 * width, letters))
+        self.ax_.set_ylabel(wrapped(self.labels[1], 0.5 * height, letters))
         tidy(self.ax_, letters)
-        place.head(self.title, _handles(groups, letters), letters)
+        head(figure, self.title, letters)
         return self
 
-    def _draw_dots(self, groups, letters: float, scatter_kw: dict) -> list[Any]:
+    def _draw_dots(self, most: int, letters: float, scatter_kw: dict) -> list[Any]:
         """Draw what is no thumbnail; return colour and dashes of each row's frame."""
         dots = np.ones(len(self.embedding), dtype=bool)
         dots[self.thumbnail_rows_] = False
-        look: dict[str, Any] = {"s": 22, "linewidths": 0.5, "edgecolors": "white"}
-        look |= scatter_kw
-        if not groups:
-            from matplotlib.cm import ScalarMappable
-            from matplotlib.colors import Normalize
-
-            assert self.y is not None
-            values = self.y.astype(float)
-            scale = ScalarMappable(
-                Normalize(np.nanmin(values), np.nanmax(values)), "cividis"
+        look = {"s": 22, "linewidths": 0.5, "edgecolors": "white", **scatter_kw}
+        y = np.zeros(len(dots), int) if self.y is None else self.y
+        if y.dtype.kind == "f" and type_of_target(y, input_name="y") == "continuous":
+            drawn = self.ax_.scatter(
+                *self.embedding.T, **{"c": y, "cmap": "cividis", **look}
             )
-            shown = scale.to_rgba(values)
-            self.ax_.scatter(*self.embedding[dots].T, **{"c": shown[dots], **look})
-            bar = self.figure_.colorbar(scale, ax=self.ax_, pad=0.02, aspect=30)
+            colours = drawn.to_rgba(y)
+            drawn.set_offsets(self.embedding[dots])
+            drawn.set_array(y[dots])
+            bar = self.ax_.figure.colorbar(drawn, ax=self.ax_, pad=0.02, aspect=30)
             bar.ax.tick_params(labelsize=letters - 1)
             bar.set_label("y", fontsize=letters)
-            return [(colour, "-") for colour in shown]
-        frames: list[Any] = [None] * len(self.embedding)
-        for _, rows, colour, marker, dashes in groups:
+            return [(colour, "-") for colour in colours]
+        frames: list[Any] = [None] * len(dots)
+        groups = _groups(y, most)
+        names = fitted_apart([label for label, *_ in groups], 1.8, letters)
+        for name, (_, rows, colour, marker, dashes) in zip(names, groups, strict=True):
             for row in rows:
                 frames[row] = (colour, dashes)
             points = self.embedding[rows[dots[rows]]]
             self.ax_.scatter(*points.T, **{"color": colour, "marker": marker, **look})
+            if self.y is not None:  # the legend shows frames too
+                shown = {"color": colour, "marker": marker, "linestyle": dashes}
+                self.ax_.plot([], [], label=f"{name} ({len(rows):,})", **shown)
         return frames
 
     def _draw_thumbnail(self, row: int, side: float, colour, dashes) -> None:
@@ -342,19 +311,12 @@ class EmbeddingDisplay:
             artist.set_in_layout(False)
 
 
-def _groups(y: np.ndarray | None, n: int, most: int) -> list[tuple]:
-    """Return label, rows, colour, marker and dashes of each class, and of the others.
-
-    There is none where y is continuous.
-    """
+def _groups(y: np.ndarray, most: int) -> list[tuple]:
+    """Return label, rows and looks of each class, and of the others."""
     looks = [(colour, *style) for style in _STYLES for colour in _COLOURS]
-    if y is None:
-        return [("", np.arange(n), *looks[0])]
-    if y.dtype.kind == "f" and type_of_target(y, input_name="y") == "continuous":
-        return []
     labels, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
     most = min(most, len(looks))
-    if len(labels) <= most + 1 and len(labels) <= len(looks):
+    if len(labels) <= min(most + 1, len(looks)):
         most = len(labels)
     named = np.sort(np.argsort(-counts, kind="stable")[:most])
     groups: list[tuple] = [
@@ -366,15 +328,3 @@ def _groups(y: np.ndarray | None, n: int, most: int) -> list[tuple]:
         label = f"{len(labels) - len(named)} other classes"
         groups.append((label, rows, _OTHERS, "*", "-"))
     return groups
-
-
-def _handles(groups: list[tuple], letters: float) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    handles = []
-    names = fitted_apart([label for label, *_ in groups], 1.45, letters)
-    for name, (_, rows, colour, marker, dashes) in zip(names, groups, strict=True):
-        look = {"color": colour, "marker": marker, "linestyle": dashes}
-        if name:
-            handles.append(Line2D([], [], label=f"{name} ({len(rows):,})", **look))
-    return handles

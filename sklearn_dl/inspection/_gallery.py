@@ -7,26 +7,19 @@ import pandas as pd
 from sklearn.utils.multiclass import type_of_target
 
 from sklearn_dl._images import as_source
-from sklearn_dl._plots import picture_axes
+from sklearn_dl._plots import head, letters_in
 from sklearn_dl.inspection._losses import top_losses
 from sklearn_dl.inspection._pictures import (
     DOUBTED,
-    LINE,
     RIGHT,
-    WIDTH,
     WRONG,
     Line,
     check_count,
-    row_heights,
-    set_title,
+    picture_axes,
     show_image,
     thumbnail,
 )
-from sklearn_dl.inspection._scores import (
-    GivenClasses,
-    GivenNumbers,
-    refuse_missing,
-)
+from sklearn_dl.inspection._scores import GivenClasses, GivenNumbers, refuse_missing
 from sklearn_dl.inspection._stream import image_shape_of
 
 _TITLES = {"worst": "Worst predictions", "best": "Best predictions"}
@@ -69,13 +62,9 @@ class TopLossesDisplay:
     >>> from matplotlib.figure import Figure
     >>> from sklearn_dl.inspection import TopLossesDisplay
     >>> X = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), "uint8")
-    >>> display = TopLossesDisplay.from_predictions(
-    ...     ["ant", "ant", "bee"],
-    ...     [[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]],
-    ...     X,
-    ...     k=2,
-    ...     ax=Figure().add_subplot(),
-    ... )
+    >>> y, proba = ["ant", "ant", "bee"], [[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]]
+    >>> ax = Figure().add_subplot()
+    >>> display = TopLossesDisplay.from_predictions(y, proba, X, k=2, ax=ax)
     >>> print(display.axes_[0, 0].get_title())
     predicted bee 80 %
     label ant
@@ -135,7 +124,13 @@ class TopLossesDisplay:
         """
         _check(k, kind)
         table = top_losses(estimator, X, y, k=None, cv=cv, random_state=random_state)
-        source = _source(X, image_shape_of(estimator))
+        try:
+            source = as_source(X, image_shape=image_shape_of(estimator))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"X holds no images that can be shown: {error} Give from_table the "
+                "table of top_losses, with the images as X."
+            ) from error
         rows, title = _first(table, k, kind), _TITLES[kind]
         return cls.from_table(rows, source, title=title, n_columns=n_columns, ax=ax)
 
@@ -190,23 +185,20 @@ class TopLossesDisplay:
             raise ValueError(
                 f"task must be 'auto', 'classification' or 'regression', got {task!r}."
             )
+        numbers = task == "regression"
         if task == "auto":
             numbers = type_of_target(y_true).startswith("continuous")
-            task = "regression" if numbers else "classification"
-        y_pred = np.asarray(y_pred, dtype=float)
-        given: Any = GivenNumbers()
-        if task == "classification":
-            labels = np.unique(y_true) if classes is None else np.asarray(classes)
-            if y_pred.ndim != 2 or y_pred.shape[1] != len(labels):
+        given: Any = GivenNumbers() if numbers else _Probabilities()
+        given.values = np.asarray(y_pred, dtype=float)
+        if not numbers:
+            given.classes_ = np.unique(y_true) if classes is None else np.array(classes)
+            if given.values.shape[1:] != given.classes_.shape:
                 raise ValueError(
-                    f"y_pred has the shape {y_pred.shape}, not one column of "
-                    f"probabilities for each of {len(labels)} classes."
+                    f"y_pred has the shape {given.values.shape}, not one column of "
+                    f"probabilities for each of {len(given.classes_)} classes."
                 )
-            given = _Probabilities()
-            given.classes_ = labels
-        given.values = y_pred
         rows = _first(top_losses(given, X, y_true, k=None), k, kind)
-        source, title = _source(X, image_shape), _TITLES[kind]
+        source, title = as_source(X, image_shape=image_shape), _TITLES[kind]
         return cls.from_table(rows, source, title=title, n_columns=n_columns, ax=ax)
 
     @classmethod
@@ -228,12 +220,8 @@ class TopLossesDisplay:
             The rows, in the order of the pictures.
         X : images
             Those that the table was made of.
-        title : str, default=""
-            Heading.
-        image_shape : tuple of int, default=None
-            (height, width) or (height, width, channels) of rows of pixels.
-        n_columns, ax
-            See `plot`.
+        title, n_columns, image_shape, ax
+            See `TopLossesDisplay`, `plot` and `from_predictions`.
 
         Returns
         -------
@@ -266,8 +254,8 @@ class TopLossesDisplay:
         ----------
         n_columns : int, default=4
             Images side by side.
-        ax : matplotlib Axes or array of them, default=None
-            One for each image; a single subplot is divided. None makes a new figure.
+        ax : matplotlib Axes, default=None
+            A subplot, which is divided; None makes a new figure.
 
         Returns
         -------
@@ -276,62 +264,21 @@ class TopLossesDisplay:
 
         Raises
         ------
-        ImportError
-            If matplotlib is missing.
-        ValueError
-            If there are too few Axes, or the one isn't a subplot.
+        ImportError, ValueError
+            If matplotlib is missing, or ax isn't a subplot.
         """
-        n = len(self.images)
-        n_columns = max(1, min(n_columns, n))
-        heights = row_heights(self.images, n_columns)
-        if np.ndim(ax) and np.size(ax) < len(heights) * n_columns:
-            n_columns, heights = n, [max(heights)]
+        n_columns = max(1, min(n_columns, len(self.images)))
         rows = [row for _, row in self.table.iterrows()]
-        lines, colours = [_lines(row) for row in rows], [_colour(row) for row in rows]
-        above = LINE * max(map(len, lines)) + 0.1
-        size = (n_columns * WIDTH, sum(WIDTH * h + above for h in heights) + 0.5)
-        self.axes_, place = picture_axes(
-            "TopLossesDisplay", ax, heights, n_columns, size
+        titles = [_lines(row) for row in rows]
+        figure, self.axes_ = picture_axes(
+            "TopLossesDisplay", ax, self.images, titles, n_columns
         )
-        self.figure_ = place.whole
-        for axis in self.axes_.flat[n:]:
-            axis.set_axis_off()
-        for axis, image, colour, text in zip(
-            self.axes_.flat, self.images, colours, lines, strict=False
-        ):
-            show_image(axis, image, colour)
-            set_title(axis, text, place.width / n_columns)
-        if place.figure is not None:
-            place.head(self.title, _handles(colours), place.letters())
+        self.figure_ = figure.figure
+        for axis, image, row in zip(self.axes_.flat, self.images, rows, strict=False):
+            colour = _colour(row)
+            show_image(axis, image, colour, _FRAMES.get(colour, ""))
+        head(figure, self.title, letters_in(figure))
         return self
-
-
-def _handles(colours: list[str | None]) -> list[Any]:
-    """Return what the frames mean."""
-    from matplotlib.patches import Patch
-
-    look: dict[str, Any] = {"fill": False, "linewidth": 2.5}
-    return [
-        Patch(edgecolor=colour, label=name, **look)
-        for colour, name in _FRAMES.items()
-        if colour in colours
-    ]
-
-
-def _source(X: Any, image_shape: Any) -> Any:
-    try:
-        return as_source(X, image_shape=image_shape)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"X holds no images that can be shown: {error} Give from_table the table "
-            "of top_losses, or from_predictions the predictions, with the images as X."
-        ) from error
-
-
-def _first(table: pd.DataFrame, k: int, kind: str) -> pd.DataFrame:
-    """Return the worst rows of a table that begins with them, or the best."""
-    rows = table if kind == "worst" else table.iloc[::-1]
-    return rows.head(k).reset_index(drop=True)
 
 
 class _Probabilities(GivenClasses):
@@ -342,9 +289,15 @@ class _Probabilities(GivenClasses):
 
 
 def _check(k: Any, kind: Any) -> None:
-    check_count("k", k)
-    if kind not in ("worst", "best"):
+    check_count(k=k)
+    if kind not in _TITLES:
         raise ValueError(f"kind must be 'worst' or 'best', got {kind!r}.")
+
+
+def _first(table: pd.DataFrame, k: int, kind: str) -> pd.DataFrame:
+    """Return the worst rows of a table that begins with them, or the best."""
+    rows = table if kind == "worst" else table.iloc[::-1]
+    return rows.head(k).reset_index(drop=True)
 
 
 def _colour(row: pd.Series) -> str | None:
@@ -357,29 +310,29 @@ def _colour(row: pd.Series) -> str | None:
 
 def _lines(row: pd.Series) -> list[Line]:
     """Return what is written of an image."""
-    file = [str(row.get("path") or "").replace("\\", "/").rsplit("/", 1)[-1]]
-    file = file if file[0] else []
-    if "probability" not in row:
-        return [*_numbers(row), f"row {row['row']}", *file]
-    sure = row["probability"]
-    chance = "" if sure != sure else f" {100 * sure:.0f} %"
-    measure = f"loss {row['loss']:.2g}, " if "loss" in row else ""
-    return [
-        ("predicted ", str(row["prediction"]), chance),
-        ("label ", str(row["truth"]), ""),
-        f"{measure}row {row['row']}",
-        *file,
-    ]
-
-
-def _numbers(row: pd.Series) -> list[Line]:
-    names = [name for name in row.index if name.startswith("truth")]
-    truth = [float(row[name]) for name in names]
-    predicted = [float(row[name.replace("truth", "prediction")]) for name in names]
-    texts = [", ".join(f"{v:.3g}" for v in values) for values in (predicted, truth)]
-    off = ", ".join(f"{p - t:+.3g}" for p, t in zip(predicted, truth, strict=True))
-    return [
-        ("predicted ", texts[0], ""),
-        ("true ", texts[1], ""),
-        ("error ", off, ""),
-    ]
+    file = str(row.get("path") or "").replace("\\", "/").rsplit("/", 1)[-1]
+    if "probability" in row:
+        sure = row["probability"]
+        lines: list[Line] = [
+            (
+                "predicted ",
+                str(row["prediction"]),
+                "" if sure != sure else f" {sure:.0%}",
+            ),
+            ("label ", str(row["truth"]), ""),
+        ]
+        measure = f"loss {row['loss']:.2g}, " if "loss" in row else ""
+    else:
+        names = [name for name in row.index if name.startswith("truth")]
+        truth = np.array([row[name] for name in names], float)
+        predicted = np.array(
+            [row[name.replace("truth", "prediction")] for name in names], float
+        )
+        lines, measure = [], ""
+        for what, values, form in (
+            ("predicted ", predicted, ".3g"),
+            ("true ", truth, ".3g"),
+            ("error ", predicted - truth, "+.3g"),
+        ):
+            lines.append((what, ", ".join(f"{v:{form}}" for v in values), ""))
+    return [*lines, f"{measure}row {row['row']}", *([file] if file else [])]

@@ -3,18 +3,16 @@
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from sklearn.base import is_classifier
 
 from sklearn_dl._images import as_source
-from sklearn_dl._plots import picture_axes
+from sklearn_dl._plots import head, letters_in
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.inspection._pictures import (
-    LINE,
     SIDE,
-    WIDTH,
     Line,
-    row_heights,
-    set_title,
+    picture_axes,
     show_image,
     thumbnail,
 )
@@ -185,8 +183,8 @@ class SaliencyDisplay:
         ----------
         n_columns : int, default=4
             Images side by side.
-        ax : matplotlib Axes or array of them, default=None
-            Two for each image; a single subplot is divided. None makes a new figure.
+        ax : matplotlib Axes, default=None
+            A subplot, which is divided; None makes a new figure.
 
         Returns
         -------
@@ -195,87 +193,60 @@ class SaliencyDisplay:
 
         Raises
         ------
-        ImportError
-            If matplotlib is missing.
-        ValueError
-            If there are too few Axes, or the one isn't a subplot.
+        ImportError, ValueError
+            If matplotlib is missing, or ax isn't a subplot.
         """
-        n = len(self.images)
-        n_columns = max(1, min(n_columns, n))
-        heights = np.repeat(row_heights(self.images, n_columns), 2).tolist()
-        lines: list[list[Line]] = [
+        n_columns = max(1, min(n_columns, len(self.images)))
+        titles: list[list[Line]] = [
             list(t.split("\n")) if isinstance(t, str) else list(t)
             for t in self.titles or []
         ]
-        above = LINE * max(map(len, lines), default=0) + 0.1
-        height = WIDTH * sum(heights) + above * len(heights) / 2 + 0.9
-        self.axes_, place = picture_axes(
-            "SaliencyDisplay", ax, heights, n_columns, (n_columns * WIDTH, height)
+        figure, self.axes_ = picture_axes(
+            "SaliencyDisplay", ax, self.images, titles, n_columns, each=2
         )
-        self.figure_ = place.whole
-        for axis in self.axes_.flat:
-            axis.set_axis_off()
-        signed = any((values < 0).any() for values in self.maps)
-        colours = _colours(signed)
+        self.figure_ = figure.figure
+        scale = _scale(signed=any((values < 0).any() for values in self.maps))
         for i, (image, values) in enumerate(zip(self.images, self.maps, strict=True)):
             row, column = 2 * (i // n_columns), i % n_columns
             show_image(self.axes_[row, column], image)
-            show_image(
-                self.axes_[row + 1, column], _over(image, values, colours, signed)
-            )
-            if lines:
-                set_title(self.axes_[row, column], lines[i], place.width / n_columns)
-        if place.figure is not None:
-            place.head("What predictions rest on", [], place.letters())
-        _draw_scale(self.axes_, colours, signed, place.letters())
+            show_image(self.axes_[row + 1, column], _over(image, values, scale))
+        size = letters_in(figure)
+        head(figure, "What predictions rest on", size)
+        look: dict[str, Any] = {"location": "bottom", "aspect": 30, "shrink": 0.6}
+        bar = figure.colorbar(scale, ax=self.axes_.ravel().tolist(), **look)
+        if scale.norm.vmin < 0:
+            bar.set_ticks([-1, 0, 1], labels=["lowers it", "no influence", "raises it"])
+            bar.set_label("part in the predicted number", fontsize=size)
+        else:
+            bar.set_ticks([0, 1], labels=["none", "most"])
+            bar.set_label("speaks for the class", fontsize=size)
+        bar.ax.tick_params(labelsize=size - 1)
         return self
 
 
-def _colours(signed: bool) -> Any:
-    import matplotlib as mpl
-
-    return mpl.colormaps["PuOr_r" if signed else "inferno"]
-
-
-def _over(image, values, colours, signed: bool) -> np.ndarray:
-    """Return a map over an image in grey, as floats (h, w, 3)."""
-    from PIL import Image
-
-    size = image.shape[1], image.shape[0]
-    scaled = Image.fromarray(np.asarray(values, np.float32)).resize(
-        size, Image.Resampling.BILINEAR
-    )
-    heat = np.array(scaled)
-    heat = heat / (np.abs(heat).max() or 1.0)
-    grey = np.repeat((image / 255 @ _GREY)[..., None], 3, axis=2)
-    colour = colours((heat + 1) / 2 if signed else heat)[..., :3]
-    weight = 0.15 + 0.55 * np.abs(heat)[..., None]
-    return np.clip((1 - weight) * grey + weight * colour, 0, 1)
-
-
-def _draw_scale(axes: np.ndarray, colours: Any, signed: bool, size: float) -> None:
+def _scale(signed: bool) -> Any:
+    """Return what gives maps their colours."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    low = -1 if signed else 0
-    bar = axes[0, 0].figure.colorbar(
-        ScalarMappable(Normalize(low, 1), colours),
-        ax=axes.ravel().tolist(),
-        location="bottom",
-        aspect=30,
-        shrink=0.6,
-        pad=0.02,
-    )
-    names = ["lowers it", "no influence", "raises it"] if signed else ["none", "most"]
-    bar.set_ticks([-1, 0, 1] if signed else [0, 1], labels=names, fontsize=size - 1)
-    what = "part in the predicted number" if signed else "speaks for the class"
-    bar.set_label(what, fontsize=size)
+    if signed:
+        return ScalarMappable(Normalize(-1, 1), "PuOr_r")
+    return ScalarMappable(Normalize(0, 1), "inferno")
+
+
+def _over(image: np.ndarray, values: np.ndarray, scale: Any) -> np.ndarray:
+    """Return a map over an image in grey, as floats (h, w, 3)."""
+    size = image.shape[1], image.shape[0]
+    values = np.asarray(values, np.float32)
+    heat = np.array(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
+    heat /= np.abs(heat).max() or 1.0
+    weight = 0.15 + 0.55 * np.abs(heat)[..., None]
+    grey = (image / 255 @ _GREY)[..., None]
+    return (1 - weight) * grey + weight * scale.to_rgba(heat)[..., :3]
 
 
 def _input(source, row: int, preprocessing) -> np.ndarray:
     """Return what a function makes of an image, stretched to be seen."""
-    from PIL import Image
-
     image = Image.fromarray(thumbnail(source, row, 1 << 30))
     view = np.asarray(preprocessing.geometry(image)).transpose(1, 2, 0)
     view = (view - view.min()) / max(float(np.ptp(view)), 1e-9)
@@ -284,21 +255,21 @@ def _input(source, row: int, preprocessing) -> np.ndarray:
 
 def _titles(estimator, X, y, target, n: int) -> list[list[Line]]:
     predicted = np.asarray(estimator.predict(X))
-    numbers = not is_classifier(estimator)
+    true, output = "true ", "map for output "
     chances = [""] * n
+    if is_classifier(estimator):
+        true, output = "label ", "map for "
     if hasattr(estimator, "predict_proba") and predicted.ndim == 1:
         highest = np.asarray(estimator.predict_proba(X)).max(1)
-        chances = [f" {100 * p:.0f} %" for p in highest]
+        chances = [f" {chance:.0%}" for chance in highest]
     titles: list[list[Line]] = [
         [("predicted ", _text(value), chance)]
         for value, chance in zip(predicted, chances, strict=True)
     ]
-    if y is not None:
-        for lines, value in zip(titles, np.asarray(y), strict=True):
-            lines.append(("true " if numbers else "label ", _text(value), ""))
-    if target is not None:
-        for lines, one in zip(titles, np.broadcast_to(target, n), strict=True):
-            lines.append(("map for output " if numbers else "map for ", str(one), ""))
+    targets = None if target is None else np.broadcast_to(target, n)
+    for what, values in ((true, y), (output, targets)):
+        for lines, value in zip(titles, () if values is None else values, strict=False):
+            lines.append((what, _text(value), ""))
     return titles
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from panel_cases import assert_legible, no_windows, place  # noqa: F401
 from PIL import ImageOps
 from robustness_cases import photographs
@@ -85,12 +84,3 @@ def test_it_can_be_read(mix, place):  # noqa: F811
     display = AugmentationDisplay.from_images(X, augment, n_draws=3, ax=place)
     if isinstance(place, type(None)) or mix is None:
         assert_legible(display.figure_)
-
-
-def test_axes_can_be_given():
-    axes = Figure().subplots(2, 3)
-    X = photographs(2)
-    display = AugmentationDisplay.from_images(X, n_draws=2, image_size=16, ax=axes)
-    assert (display.axes_ == axes).all()
-    with pytest.raises(ValueError, match="needs 9 Axes"):
-        AugmentationDisplay.from_images(photographs(3), n_draws=2, ax=axes)

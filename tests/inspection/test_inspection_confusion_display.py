@@ -43,7 +43,7 @@ def test_the_cells_hold_numbers_and_shares():
     shares = counts / counts.sum(1, keepdims=True)
     np.testing.assert_allclose(display.ax_.images[0].get_array(), shares)
     assert cells(display) == {
-        cell: f"{n}\n{100 * shares[cell]:.0f} %" for cell, n in np.ndenumerate(counts)
+        cell: f"{n}\n{100 * shares[cell]:.0f}%" for cell, n in np.ndenumerate(counts)
     }
     assert [t.get_text() for t in display.ax_.get_yticklabels()] == [
         "class 0",
@@ -64,7 +64,7 @@ def test_pairs_are_those_most_confused_with_their_images():
         assert heading.startswith(
             f"{pair['truth']} → {pair['prediction']}: {pair['n']}"
         )
-        assert f"({100 * pair['rate']:.0f} %)" in heading
+        assert f"({100 * pair['rate']:.0f}%)" in heading
         assert f" of {(y == pair['truth']).sum()} " in heading
         for ax, example in zip(display.axes_[row], pair["examples"], strict=True):
             np.testing.assert_array_equal(ax.images[0].get_array(), X[example])
@@ -106,7 +106,7 @@ def test_without_a_mistake_there_is_the_matrix_alone():
     y = np.array(["a", "b", "b"])
     display = MostConfusedDisplay.from_predictions(y, y, photographs(3))
     assert display.axes_.size == 0
-    assert cells(display) == {(0, 0): "1\n100 %", (1, 1): "2\n100 %"}
+    assert cells(display) == {(0, 0): "1\n100%", (1, 1): "2\n100%"}
     assert_legible(display.figure_)
 
 

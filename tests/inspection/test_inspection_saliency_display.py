@@ -48,7 +48,7 @@ def test_the_display_of_an_estimator_has_its_maps_and_predictions():
     chance = fitted.predict_proba(X).max(1)
     for row, label in enumerate(fitted.predict(X)):
         assert display.axes_[0, row].get_title().split("\n") == [
-            f"predicted {label} {100 * chance[row]:.0f} %",
+            f"predicted {label} {100 * chance[row]:.0f}%",
             f"label {y[row]}",
             "map for square",
         ]

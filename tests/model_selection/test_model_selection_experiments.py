@@ -360,7 +360,7 @@ def drawn():
 
 def test_the_picture_holds_the_scores():
     pyplot = pytest.importorskip("matplotlib.pyplot")
-    display = ExperimentsDisplay.from_experiments(drawn())
+    display = ExperimentsDisplay(drawn().table).plot()
     axis = display.ax_
     assert [t.get_text() for t in axis.get_yticklabels()] == [
         "baseline",
@@ -378,8 +378,8 @@ def test_the_picture_holds_the_scores():
     assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the first on top
     display.figure_.canvas.draw()
     pyplot.close(display.figure_)
-    with pytest.raises(ValueError, match="no experiment of metric='recall'"):
-        ExperimentsDisplay.from_experiments(drawn(), metric="recall")
+    with pytest.raises(ValueError, match="No experiment has metric='recall'"):
+        ExperimentsDisplay(drawn().table, "recall")
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_reaches_and_their_axis_end_where_scores_do(metric, unit, ends):
     log = Experiments()
     for name, score, spread in [("a", 0.03, 0.05), ("b", 0.99, 0.05), ("c", 1, 0)]:
         log.record(name, unit * score, spread=unit * spread, metric=metric)
-    ax = ExperimentsDisplay.from_experiments(log).ax_
+    ax = ExperimentsDisplay(log.table).plot().ax_
     reaches = np.array(ax.collections[0].get_segments())[:, :, 0]
     assert (reaches.min(), reaches.max()) == pytest.approx(ends)
     ticks = shown_ticks(ax.xaxis)
@@ -405,7 +405,7 @@ def test_reaches_and_their_axis_end_where_scores_do(metric, unit, ends):
 def test_the_picture_goes_where_it_should():
     figure = pytest.importorskip("matplotlib.figure").Figure()
     ax = figure.add_subplot()
-    display = ExperimentsDisplay.from_experiments(drawn(), metric="loss", ax=ax)
+    display = ExperimentsDisplay(drawn().table, "loss").plot(ax=ax)
     assert display.ax_ is ax
 
 
@@ -421,7 +421,7 @@ def described():
 
 
 def test_names_are_no_mathematics_and_small_numbers_are_seen(place):  # noqa: F811
-    display = ExperimentsDisplay.from_experiments(described(), ax=place)
+    display = ExperimentsDisplay(described().table).plot(ax=place)
     texts = [t.get_text() for t in display.ax_.texts]
     assert [t.split()[0] for t in texts] == ["0.0004", "0.00045", "0.00045"]
     assert [t.split()[1] for t in texts[1:]] == ["+5e-05", "+0.000"]
@@ -437,7 +437,7 @@ def test_names_and_numbers_stay_in_a_subplot_in_the_middle(size):
     figure = pytest.importorskip("matplotlib.figure").Figure(size)
     left, ax, right = figure.subplots(1, 3)
     own = ax.get_window_extent().frozen()
-    display = ExperimentsDisplay.from_experiments(described(), ax=ax)
+    display = ExperimentsDisplay(described().table).plot(ax=ax)
     drawn_texts(figure)
     boxes = [
         t.get_window_extent()
