@@ -31,7 +31,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from sklearn_dl import FeatureCache, ImageClassifier, make_feature_classifier
 from sklearn_dl import inspection as look
-from sklearn_dl.ensemble import DiversityDisplay
+from sklearn_dl.ensemble import DiversityDisplay, diversity
 from sklearn_dl.model_selection import Experiments, ExperimentsDisplay
 from sklearn_dl.persistence import export_onnx, load, load_exported, save
 from sklearn_dl.training import Head, LogLoss, Optimizer, diagnose
@@ -206,7 +206,7 @@ def analyse(course: Course) -> None:
     worst = look.top_losses(model, X, y, k=12, cv=cv)
     print("The highest losses:")
     show(worst.head(5).drop(columns="path"))
-    course.draw(look.TopLossesDisplay.from_table(worst, X), "top_losses.png")
+    course.draw(look.TopLossesDisplay(worst, X).plot(), "top_losses.png")
     rows = look.label_errors(model, X, y, k=10, cv=cv)["row"].tolist()
     print(f"Labels to look at again: rows {rows or 'none'}.")
     print("What is taken for what:")
@@ -314,7 +314,7 @@ def vote(course: Course) -> None:
     ensemble = VotingClassifier([(n, course.models[n]) for n in names], voting="soft")
     course.keep(VOTE, ensemble, mean, since=course.best(PIXELS).name)
     votes = {name: course.predicted(name) for name in names}
-    display = DiversityDisplay.from_predictions(votes, course.y)
+    display = DiversityDisplay(diversity(votes, None, course.y)).plot()
     print(display.diversity)
     course.draw(display, "diversity.png")
 

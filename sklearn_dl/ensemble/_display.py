@@ -1,23 +1,9 @@
 """A `Diversity` as a picture."""
 
-from typing import Any
-
 import numpy as np
 
-from sklearn_dl._plots import (
-    BLACK,
-    GREEN,
-    SKY_BLUE,
-    VERMILLION,
-    draw_matrix,
-    figure_of,
-    head,
-    letters_in,
-    size_of,
-    tidy,
-    width_of,
-)
-from sklearn_dl.ensemble._diversity import Diversity, diversity
+from sklearn_dl import _plots
+from sklearn_dl.ensemble._diversity import Diversity
 
 _TITLES = {
     "correlation": "correlation of errors",
@@ -43,70 +29,23 @@ class DiversityDisplay:
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        The pairs of members.
-    error_ax_ : matplotlib Axes
-        The errors of the members.
+    ax_, error_ax_ : matplotlib Axes
+        The pairs of members, and their errors.
     figure_ : matplotlib Figure
 
     Examples
     --------
     >>> from matplotlib.figure import Figure
-    >>> from sklearn_dl.ensemble import DiversityDisplay
+    >>> from sklearn_dl.ensemble import DiversityDisplay, diversity
     >>> votes = {"a": [1, 0, 0, 1], "b": [1, 1, 0, 0], "c": [0, 1, 1, 1]}
-    >>> display = DiversityDisplay.from_predictions(
-    ...     votes, [1, 1, 0, 1], ax=Figure().add_subplot()
-    ... )
+    >>> found = diversity(votes, None, [1, 1, 0, 1])
+    >>> display = DiversityDisplay(found).plot(ax=Figure().add_subplot())
     >>> display.ax_.get_title()
     'correlation of errors'
     """
 
     def __init__(self, diversity: Diversity):
         self.diversity = diversity
-
-    @classmethod
-    def from_estimators(
-        cls, members: Any, X, y, *, weights=None, soft=True, task="auto", ax=None
-    ) -> "DiversityDisplay":
-        """Draw what fitted estimators do on (X, y).
-
-        Parameters
-        ----------
-        members, X, y, weights, soft, task
-            See `diversity`.
-        ax : matplotlib Axes, default=None
-            See `plot`.
-
-        Returns
-        -------
-        DiversityDisplay
-            Drawn.
-        """
-        found = diversity(members, X, y, weights=weights, soft=soft, task=task)
-        return cls(found).plot(ax=ax)
-
-    @classmethod
-    def from_predictions(
-        cls, predictions: dict, y, *, weights=None, task="auto", ax=None
-    ) -> "DiversityDisplay":
-        """Draw what predictions tell of those who made them.
-
-        Parameters
-        ----------
-        predictions : dict of str to array-like of shape (n_rows,)
-            Predictions of each member, by its name.
-        y, weights, task
-            See `diversity`.
-        ax : matplotlib Axes, default=None
-            See `plot`.
-
-        Returns
-        -------
-        DiversityDisplay
-            Drawn.
-        """
-        found = diversity(predictions, None, y, weights=weights, task=task)
-        return cls(found).plot(ax=ax)
 
     def plot(
         self, value: str = "correlation", *, im_kw=None, text_kw=None, ax=None
@@ -125,23 +64,22 @@ class DiversityDisplay:
         Returns
         -------
         DiversityDisplay
-            This one.
 
         Raises
         ------
         ValueError
-            If there is no such column, or ax is not a subplot.
+            If there is no such column.
         """
         table = self.diversity.matrix(value)  # raises before anything is drawn
         names, n = [str(name) for name in table.index], len(table)
-        widest = min(max(width_of(name, 9) for name in names) + 0.3, 2.0)
+        widest = min(max(_plots.width_of(name, 9) for name in names) + 0.3, 2.0)
         side = float(np.clip(0.5 * n, 2.2, 10))
         size = (widest + side + 3.2, side + 1.4)
-        figure = figure_of("DiversityDisplay", ax, size)
+        figure = _plots.figure_of("DiversityDisplay", ax, size)
         ratios = (1 - 3.0 / size[0], 3.0 / size[0])
         self.ax_, self.error_ax_ = figure.subplots(1, 2, width_ratios=ratios)
         self.figure_ = figure.figure
-        letters, (width, height) = letters_in(figure), size_of(figure)
+        letters, (width, height) = _plots.letters_in(figure), _plots.size_of(figure)
         shown = np.where(np.eye(n, dtype=bool), np.nan, table.to_numpy())
         signed = value in ("correlation", "q_statistic")
         # Distances of regressors are in the unit of y, the rest reaches 1 at most.
@@ -159,7 +97,9 @@ class DiversityDisplay:
         }
         room = (ratios[0] * width, height - 0.4)
         look |= im_kw or {}
-        if not draw_matrix(self.ax_, shown, names, texts, room, letters, look, text_kw):
+        if not _plots.draw_matrix(
+            self.ax_, shown, names, texts, room, letters, look, text_kw
+        ):
             bar = self.ax_.images[0]
             bar = figure.colorbar(
                 bar, ax=self.ax_, location="bottom", aspect=40, pad=0.02
@@ -168,7 +108,7 @@ class DiversityDisplay:
             bar.ax.locator_params(nbins=5)
         self.ax_.set_title(_TITLES[value], fontsize=letters + 1, y=1.0)
         self._draw_errors(letters)
-        head(figure, "", letters)
+        _plots.head(figure, "", letters)
         return self
 
     def _draw_errors(self, letters: float) -> None:
@@ -176,11 +116,11 @@ class DiversityDisplay:
         members, classes = found.members, found.task == "classification"
         rows, n = np.arange(len(members)), len(members)
         reach = {"xerr": members["standard_error"], "ecolor": "#444444"}
-        ax.barh(rows, members["error"], color=SKY_BLUE, height=0.7, **reach)
+        ax.barh(rows, members["error"], color=_plots.SKY_BLUE, height=0.7, **reach)
         for error, name, colour, style in (
-            (found.vote_error, "vote" if classes else "mean", VERMILLION, "-"),
-            (found.soft_vote_error, "mean probabilities", GREEN, "--"),
-            (found.independent_error, "if independent", BLACK, ":"),
+            (found.vote_error, "vote" if classes else "mean", _plots.VERMILLION, "-"),
+            (found.soft_vote_error, "mean probabilities", _plots.GREEN, "--"),
+            (found.independent_error, "if independent", _plots.BLACK, ":"),
         ):
             if error is not None:
                 look = {"color": colour, "linestyle": style, "linewidth": 2}
@@ -190,4 +130,4 @@ class DiversityDisplay:
         ax.set_xlim(left=0)
         ax.set_title("error" if classes else "RMSE", fontsize=letters + 1, y=1.0)
         ax.locator_params(axis="x", nbins=4)
-        tidy(ax, letters)
+        _plots.tidy(ax, letters)

@@ -7,16 +7,8 @@ import pandas as pd
 from sklearn.metrics import confusion_matrix
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dl._images import ImageSource, as_source
-from sklearn_dl._plots import (
-    draw_matrix,
-    figure_of,
-    fitted_apart,
-    head,
-    letters_in,
-    size_of,
-    width_of,
-)
+from sklearn_dl import _plots
+from sklearn_dl._images import as_source
 from sklearn_dl.inspection._confusion import by_confidence, most_confused
 from sklearn_dl.inspection._pictures import WRONG, check_count, show_image, thumbnail
 from sklearn_dl.inspection._stream import image_shape_of
@@ -43,13 +35,12 @@ class MostConfusedDisplay:
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        The matrix.
+    ax_, figure_ : matplotlib Axes and Figure
+        The matrix, and the whole.
     axes_ : ndarray of matplotlib Axes, shape (n_pairs, n_examples)
         The images.
     headings_ : list of matplotlib Text
         Above the images of each pair.
-    figure_ : matplotlib Figure
 
     Examples
     --------
@@ -90,7 +81,6 @@ class MostConfusedDisplay:
         Returns
         -------
         MostConfusedDisplay
-            Drawn.
 
         Raises
         ------
@@ -101,11 +91,10 @@ class MostConfusedDisplay:
         check_count(n_pairs=n_pairs, n_examples=n_examples, max_classes=max_classes)
         matrix, pairs = _tables(y, estimator.predict(X))
         source = as_source(X, image_shape=image_shape_of(estimator))
-        first = pairs[:n_pairs]
-        examples = first["examples"].tolist()
-        if examples:
-            examples = by_confidence(estimator, X, first["prediction"], examples)
-        images = _thumbnails(source, examples, n_examples)
+        rows = pairs["examples"][:n_pairs].tolist()
+        if rows:
+            rows = by_confidence(estimator, X, pairs["prediction"][:n_pairs], rows)
+        images = [[thumbnail(source, i) for i in part[:n_examples]] for part in rows]
         return cls(matrix, pairs, images).plot(max_classes=max_classes, ax=ax)
 
     @classmethod
@@ -137,7 +126,6 @@ class MostConfusedDisplay:
         Returns
         -------
         MostConfusedDisplay
-            Drawn.
 
         Raises
         ------
@@ -149,7 +137,8 @@ class MostConfusedDisplay:
         source, n = as_source(X, image_shape=image_shape), len(y_true)
         if len(source) != n:
             raise ValueError(f"X has {len(source)} images, but y has {n} labels.")
-        images = _thumbnails(source, pairs["examples"][:n_pairs], n_examples)
+        rows = pairs["examples"][:n_pairs]
+        images = [[thumbnail(source, i) for i in part[:n_examples]] for part in rows]
         return cls(matrix, pairs, images).plot(max_classes=max_classes, ax=ax)
 
     def plot(
@@ -169,35 +158,27 @@ class MostConfusedDisplay:
         Returns
         -------
         MostConfusedDisplay
-            This one.
-
-        Raises
-        ------
-        ValueError
-            If ax isn't a subplot, or `max_classes` no int of at least 1.
         """
         check_count(max_classes=max_classes)
-        shown = self._classes(max_classes)
-        n_rows = len(self.images)
+        shown, n_rows = self._classes(max_classes), len(self.images)
         n_columns = max(map(len, self.images), default=0)
-        longest = min(max(width_of(str(name), 9) for name in shown) + 0.3, 2.0)
+        longest = min(max(_plots.width_of(str(name), 9) for name in shown) + 0.3, 2.0)
         side = max(2.2, _CELL * len(shown)) + longest
         right = max(0.85 * _PICTURE * n_columns, 2.9) if n_rows else 0.0
         size = (side + 0.6 + right, max(side + 0.9, _PICTURE * n_rows))
-        matrix = figure = figure_of("MostConfusedDisplay", ax, size)
-        self.figure_ = figure.figure
-        self.axes_ = np.empty((0, 0), dtype=object)
-        self.headings_: list[Any] = []
+        matrix = figure = _plots.figure_of("MostConfusedDisplay", ax, size)
+        self.figure_, self.headings_ = figure.figure, []
+        width, height = _plots.size_of(figure)
+        if n_rows and width >= 1.2 * height:
+            ratios = (size[0] - right, right)
+            matrix, beside = figure.subfigures(1, 2, width_ratios=ratios)
+        elif n_rows:  # below the matrix, as many as have room
+            n_rows = min(n_rows, max(int(0.6 * height), 1))
+            part = min(0.65 * n_rows / height, 0.5)
+            matrix, beside = figure.subfigures(2, 1, height_ratios=(1 - part, part))
+        self.axes_ = np.empty((n_rows, n_columns), dtype=object)
         if n_rows:
-            width, height = size_of(figure)
-            if width >= 1.2 * height:
-                ratios = (size[0] - right, right)
-                matrix, beside = figure.subfigures(1, 2, width_ratios=ratios)
-            else:  # below the matrix, as many as have room
-                n_rows = min(n_rows, max(int(0.6 * height), 1))
-                part = min(0.65 * n_rows / height, 0.5)
-                matrix, beside = figure.subfigures(2, 1, height_ratios=(1 - part, part))
-            self._draw_pairs(beside, n_rows, n_columns)
+            self._draw_pairs(beside.subfigures(n_rows, 1, squeeze=False)[:, 0])
         self._draw_matrix(matrix, shown, im_kw or {}, text_kw)
         return self
 
@@ -221,41 +202,39 @@ class MostConfusedDisplay:
             for cell, n in np.ndenumerate(counts)
             if n
         }
-        self.ax_, letters = figure.subplots(), letters_in(figure)
-        look = {"cmap": "Blues", "vmin": 0, "vmax": 1, **im_kw}
-        draw_matrix(
-            *(self.ax_, shares, shown, texts),
-            *(size_of(figure), letters, look, text_kw),
-        )
+        self.ax_, letters = figure.subplots(), _plots.letters_in(figure)
+        room, look = _plots.size_of(figure), {"cmap": "Blues", "vmin": 0, "vmax": 1}
+        look |= im_kw
+        _plots.draw_matrix(self.ax_, shares, shown, texts, room, letters, look, text_kw)
         self.ax_.set_ylabel("label", fontsize=letters)
         self.ax_.set_xlabel("prediction", fontsize=letters)
         said, n = "number of images", len(self.matrix)
         if len(shown) < n:
             said += f" of {len(shown)} of {n} classes"
-        head(figure, f"{said}; colour: share of the label's images", letters)
+        _plots.head(figure, f"{said}; colour: share of the label's images", letters)
 
-    def _draw_pairs(self, figure, n_rows: int, n_columns: int) -> None:
-        parts = figure.subfigures(n_rows, 1, squeeze=False)[:, 0]
-        width = size_of(figure)[0]
+    def _draw_pairs(self, parts) -> None:
+        """Draw the images of a pair in each part of a figure, under a heading."""
+        width = _plots.size_of(parts[0])[0]
         size = 9.0 if width >= 2.5 else 7.0
-        axes = []
-        pairs = zip(parts, self.images, self.pairs.itertuples(), strict=False)
-        for part, images, pair in pairs:
-            row = part.subplots(1, n_columns, squeeze=False)[0]
+        drawn = zip(
+            parts, self.axes_, self.images, self.pairs.itertuples(), strict=False
+        )
+        for part, row, images, pair in drawn:
+            row[:] = part.subplots(1, len(row), squeeze=False)[0]
             for axis in row:
                 axis.set_axis_off()
             for axis, image in zip(row, images, strict=False):
-                show_image(axis, image, WRONG, anchor="NW")
+                show_image(axis, image, WRONG)
+                axis.set_anchor("NW")
             numbers = f": {pair.n}"
             if width >= 2.5:
                 numbers += f" of {round(pair.n / pair.rate)} ({pair.rate:.0%})"
-            room = (0.95 * width - width_of(f" → {numbers}", size)) / 2
-            names = fitted_apart([pair.truth, pair.prediction], room, size)
+            room = (0.95 * width - _plots.width_of(f" → {numbers}", size)) / 2
+            names = _plots.fitted_apart([pair.truth, pair.prediction], room, size)
             heading = " → ".join(names) + numbers
             look = {"x": 0.01, "ha": "left", "fontsize": size}
             self.headings_.append(part.suptitle(heading, **look))
-            axes.append(row)
-        self.axes_ = np.array(axes)
 
 
 def _tables(y, predicted) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -265,7 +244,3 @@ def _tables(y, predicted) -> tuple[pd.DataFrame, pd.DataFrame]:
     counts = confusion_matrix(y, predicted, labels=classes)
     pairs = most_confused(y, predicted, k=None, n_examples=len(y))
     return pd.DataFrame(counts, index=classes, columns=classes), pairs
-
-
-def _thumbnails(source: ImageSource, examples: Any, n: int) -> list[list[np.ndarray]]:
-    return [[thumbnail(source, row) for row in rows[:n]] for rows in examples]

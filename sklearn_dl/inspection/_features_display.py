@@ -4,33 +4,24 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import check_array, check_consistent_length
-
-from sklearn_dl._images import ImageSource, as_source
-from sklearn_dl._plots import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY_BLUE,
-    VERMILLION,
-    figure_of,
-    fitted_apart,
-    head,
-    letters_in,
-    size_of,
-    tidy,
-    wrapped,
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    column_or_1d,
 )
+
+from sklearn_dl import _plots
+from sklearn_dl._images import as_source
 from sklearn_dl.inspection._embedding import embedded, features_of, spread
 from sklearn_dl.inspection._pictures import thumbnail
 from sklearn_dl.inspection._stream import image_shape_of
 
-_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE, BLACK)
+_COLOURS = (
+    *(_plots.BLUE, _plots.VERMILLION, _plots.GREEN, _plots.PURPLE),
+    *(_plots.ORANGE, _plots.SKY_BLUE, _plots.BLACK),
+)
 # Beyond the colours: another marker of points and other dashes of frames.
 _STYLES = (("o", "-"), ("^", (0, (4, 1))), ("s", (0, (1, 1))), ("D", (0, (4, 1, 1, 1))))
-_OTHERS = "0.6"
 _PIXELS = 128  # of the longer side of a thumbnail
 
 
@@ -60,8 +51,7 @@ class EmbeddingDisplay:
     ----------
     thumbnail_rows_ : ndarray of int
         Rows of X that are drawn as thumbnails; only these are decoded.
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
+    ax_, figure_ : matplotlib Axes and Figure
 
     Raises
     ------
@@ -93,18 +83,10 @@ class EmbeddingDisplay:
     ):
         self.embedding = check_array(embedding, dtype=float)
         if self.embedding.shape[1] != 2:
-            raise ValueError(
-                f"embedding has the shape {self.embedding.shape}, not (n, 2)."
-            )
+            shape = self.embedding.shape
+            raise ValueError(f"embedding has the shape {shape}, not (n, 2).")
         self.source = None if X is None else as_source(X, image_shape=image_shape)
-        self.y = None if y is None else np.asarray(y)
-        if self.y is not None and self.y.ndim == 2 and self.y.shape[1] == 1:
-            self.y = self.y[:, 0]
-        if self.y is not None and self.y.ndim != 1:
-            raise ValueError(
-                f"y must hold one label or number per image, got the shape "
-                f"{self.y.shape}; of several give one at a time."
-            )
+        self.y = None if y is None else column_or_1d(y)
         check_consistent_length(self.embedding, self.source, self.y)
         self.title = title
         self.labels = labels
@@ -130,7 +112,6 @@ class EmbeddingDisplay:
         Returns
         -------
         EmbeddingDisplay
-            Drawn.
 
         Raises
         ------
@@ -163,11 +144,11 @@ class EmbeddingDisplay:
             One row for each image.
         X, y, image_shape
             See `EmbeddingDisplay`.
-        method : {"pca", "tsne", "umap"} or transformer, default="pca"
+        method : {"pca", "tsne"} or transformer, default="pca"
             What maps features to two dimensions: principal components; t-SNE [1]_, of
-            the first 50 of them; UMAP [2]_, if umap-learn is installed; or any object
-            with a `fit_transform` that returns two columns. t-SNE and UMAP keep near
-            images near; distances between groups mean little.
+            the first 50 of them; or any object with a `fit_transform` that returns
+            two columns, such as ``umap.UMAP()``. t-SNE keeps near images near;
+            distances between groups mean little.
         random_state : int, default=0
             Seed of the method, where its name is given.
         ax : matplotlib Axes, default=None
@@ -176,33 +157,23 @@ class EmbeddingDisplay:
         Returns
         -------
         EmbeddingDisplay
-            Drawn.
 
         Raises
         ------
-        ImportError, ValueError
-            If umap-learn is asked for and missing; if there is no such method, or it
-            doesn't return two columns.
+        ValueError
+            If there is no such method, or it doesn't return two columns.
 
         References
         ----------
-        .. [1] L. van der Maaten and G. Hinton, "Visualizing data using t-SNE", Journal
-           of Machine Learning Research 9 (2008), 2579-2605.
-        .. [2] L. McInnes, J. Healy and J. Melville, "UMAP: uniform manifold
-           approximation and projection for dimension reduction", arXiv:1802.03426,
-           2018.
+        .. [1] L. van der Maaten and G. Hinton, "Visualizing data using t-SNE", JMLR 9
+           (2008), 2579-2605.
         """
         points, title, labels = embedded(features, method, random_state)
         display = cls(points, X, y, image_shape=image_shape, title=title, labels=labels)
         return display.plot(ax=ax)
 
     def plot(
-        self,
-        *,
-        n_thumbnails: int = 50,
-        thumbnail_size: float = 0.08,
-        scatter_kw: dict | None = None,
-        ax=None,
+        self, *, n_thumbnails=50, thumbnail_size=0.08, scatter_kw=None, ax=None
     ) -> "EmbeddingDisplay":
         """Draw.
 
@@ -220,12 +191,11 @@ class EmbeddingDisplay:
         Returns
         -------
         EmbeddingDisplay
-            This one.
 
         Raises
         ------
         ValueError
-            If a size is not valid, or ax is not a subplot.
+            If a size is not valid.
         ImageDecodeError
             Naming a thumbnail that can't be decoded.
         """
@@ -235,9 +205,10 @@ class EmbeddingDisplay:
             raise ValueError(
                 f"thumbnail_size must lie between 0 and 1, got {thumbnail_size!r}."
             )
-        figure = figure_of("EmbeddingDisplay", ax, (7.0, 6.2))
-        (width, height), letters = size_of(figure), letters_in(figure)
-        self.ax_, self.figure_ = figure.subplots(), figure.figure
+        figure = _plots.figure_of("EmbeddingDisplay", ax, (7.0, 6.2))
+        (width, height), letters = _plots.size_of(figure), _plots.letters_in(figure)
+        ax = self.ax_ = figure.subplots()
+        self.figure_ = figure.figure
         # Distances are the same in both directions, so that images keep their shape.
         x, y = np.ptp(self.embedding, axis=0)
         side = (
@@ -246,49 +217,51 @@ class EmbeddingDisplay:
         self.thumbnail_rows_ = np.empty(0, dtype=int)
         if self.source is not None and n_thumbnails:
             self.thumbnail_rows_ = spread(self.embedding, 1.05 * side, n_thumbnails)
-        # The legend takes a third of the place at most.
-        most = int(20 * height / letters) * max(int(width / 2.8), 1) - 1
-        frames = self._draw_dots(most, letters, scatter_kw or {})
+        look = {"s": 22, "linewidths": 0.5, "edgecolors": "white", **(scatter_kw or {})}
+        y = np.zeros(len(self.embedding), int) if self.y is None else self.y
+        if y.dtype.kind == "f" and type_of_target(y, input_name="y") == "continuous":
+            frames = self._draw_numbers(y, letters, look)
+        else:  # the legend takes a third of the place at most
+            most = int(20 * height / letters) * max(int(width / 2.8), 1) - 1
+            frames = self._draw_classes(_groups(y, most), letters, look)
         for row in self.thumbnail_rows_.tolist():
             self._draw_thumbnail(row, side, *frames[row])
         low = self.embedding.min(axis=0) - 0.6 * side
         high = self.embedding.max(axis=0) + 0.6 * side
-        self.ax_.update_datalim([low, high])
-        self.ax_.margins(0)
-        self.ax_.autoscale_view()
-        self.ax_.set_aspect("equal", adjustable="datalim")
-        self.ax_.set(xticks=[], yticks=[])
-        self.ax_.set_xlabel(wrapped(self.labels[0], 0.9 * width, letters))
-        self.ax_.set_ylabel(wrapped(self.labels[1], 0.5 * height, letters))
-        tidy(self.ax_, letters)
-        head(figure, self.title, letters)
+        ax.update_datalim([low, high])
+        ax.margins(0)
+        ax.autoscale_view()
+        ax.set_aspect("equal", adjustable="datalim")
+        ax.set(xticks=[], yticks=[])
+        ax.set_xlabel(_plots.wrapped(self.labels[0], 0.9 * width, letters))
+        ax.set_ylabel(_plots.wrapped(self.labels[1], 0.5 * height, letters))
+        _plots.tidy(ax, letters)
+        _plots.head(figure, self.title, letters)
         return self
 
-    def _draw_dots(self, most: int, letters: float, scatter_kw: dict) -> list[Any]:
-        """Draw what is no thumbnail; return colour and dashes of each row's frame."""
-        dots = np.ones(len(self.embedding), dtype=bool)
-        dots[self.thumbnail_rows_] = False
-        look = {"s": 22, "linewidths": 0.5, "edgecolors": "white", **scatter_kw}
-        y = np.zeros(len(dots), int) if self.y is None else self.y
-        if y.dtype.kind == "f" and type_of_target(y, input_name="y") == "continuous":
-            drawn = self.ax_.scatter(
-                *self.embedding.T, **{"c": y, "cmap": "cividis", **look}
-            )
-            colours = drawn.to_rgba(y)
-            drawn.set_offsets(self.embedding[dots])
-            drawn.set_array(y[dots])
-            bar = self.ax_.figure.colorbar(drawn, ax=self.ax_, pad=0.02, aspect=30)
-            bar.ax.tick_params(labelsize=letters - 1)
-            bar.set_label("y", fontsize=letters)
-            return [(colour, "-") for colour in colours]
-        frames: list[Any] = [None] * len(dots)
-        groups = _groups(y, most)
-        names = fitted_apart([label for label, *_ in groups], 1.8, letters)
+    def _draw_numbers(self, y: np.ndarray, letters: float, look: dict) -> list[tuple]:
+        """Draw dots on a scale; return colour and dashes of each row's frame."""
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+
+        scale = ScalarMappable(Normalize(np.nanmin(y), np.nanmax(y)), "cividis")
+        colours = scale.to_rgba(y)
+        dots = np.delete(np.arange(len(y)), self.thumbnail_rows_)
+        self.ax_.scatter(*self.embedding[dots].T, **{"c": colours[dots], **look})
+        bar = self.ax_.figure.colorbar(scale, ax=self.ax_, pad=0.02, aspect=30)
+        bar.ax.tick_params(labelsize=letters - 1)
+        bar.set_label("y", fontsize=letters)
+        return [(colour, "-") for colour in colours]
+
+    def _draw_classes(self, groups: list, letters: float, look: dict) -> list[tuple]:
+        """Draw dots by class; return colour and dashes of each row's frame."""
+        frames: list[Any] = [None] * len(self.embedding)
+        names = _plots.fitted_apart([name for name, *_ in groups], 1.8, letters)
         for name, (_, rows, colour, marker, dashes) in zip(names, groups, strict=True):
             for row in rows:
                 frames[row] = (colour, dashes)
-            points = self.embedding[rows[dots[rows]]]
-            self.ax_.scatter(*points.T, **{"color": colour, "marker": marker, **look})
+            dots = self.embedding[np.setdiff1d(rows, self.thumbnail_rows_)]
+            self.ax_.scatter(*dots.T, **{"color": colour, "marker": marker, **look})
             if self.y is not None:  # the legend shows frames too
                 shown = {"color": colour, "marker": marker, "linestyle": dashes}
                 self.ax_.plot([], [], label=f"{name} ({len(rows):,})", **shown)
@@ -297,17 +270,13 @@ class EmbeddingDisplay:
     def _draw_thumbnail(self, row: int, side: float, colour, dashes) -> None:
         from matplotlib.patches import Rectangle
 
-        assert isinstance(self.source, ImageSource)
         image = thumbnail(self.source, row, _PIXELS)
         height, width = np.array(image.shape[:2]) * side / max(image.shape[:2])
         x, y = self.embedding[row] - np.array([width, height]) / 2
-        place = (x, x + width, y, y + height)
         look: dict[str, Any] = {"fill": False, "ec": colour, "ls": dashes, "lw": 2}
         frame = Rectangle((x, y), width, height, zorder=3.1, **look)
-        for artist in (
-            self.ax_.imshow(image, extent=place, zorder=3),
-            self.ax_.add_patch(frame),
-        ):
+        shown = self.ax_.imshow(image, extent=(x, x + width, y, y + height), zorder=3)
+        for artist in (shown, self.ax_.add_patch(frame)):
             artist.set_in_layout(False)
 
 
@@ -326,5 +295,5 @@ def _groups(y: np.ndarray, most: int) -> list[tuple]:
     if len(named) < len(labels):
         rows = np.flatnonzero(~np.isin(codes, named))
         label = f"{len(labels) - len(named)} other classes"
-        groups.append((label, rows, _OTHERS, "*", "-"))
+        groups.append((label, rows, "0.6", "*", "-"))
     return groups

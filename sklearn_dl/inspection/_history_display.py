@@ -6,40 +6,19 @@ import numpy as np
 import pandas as pd
 from sklearn.exceptions import NotFittedError
 
-from sklearn_dl._plots import (
-    BLACK,
-    BLUE,
-    GREEN,
-    PURPLE,
-    SKY_BLUE,
-    VERMILLION,
-    end_at,
-    figure_of,
-    head,
-    letters_in,
-    limits_of,
-    plain,
-    size_of,
-    tidy,
-)
+from sklearn_dl import _plots
 
-# The columns of each panel: their names, colours and lines.
-_PANELS: dict[str, dict[str, tuple[str, str, str]]] = {
-    "loss": {
-        "train_loss": ("training", BLUE, "-"),
-        "valid_loss": ("validation", VERMILLION, "-"),
-    },
-    "accuracy": {
-        "train_top1": ("training", BLUE, "-"),
-        "valid_top1": ("validation", VERMILLION, "-"),
-        "train_top5": ("training, top 5", BLUE, "--"),
-        "valid_top5": ("validation, top 5", VERMILLION, "--"),
-    },
-    "score": {"valid_score": ("validation", VERMILLION, "-")},
-    "rates": {
-        "lr": ("rate of the head", BLACK, "-"),
-        "backbone_lr": ("rate of the backbone", PURPLE, "--"),
-    },
+# Panel, label, colour and line of each column.
+_CURVES = {
+    "train_loss": ("loss", "training", _plots.BLUE, "-"),
+    "valid_loss": ("loss", "validation", _plots.VERMILLION, "-"),
+    "train_top1": ("accuracy", "training", _plots.BLUE, "-"),
+    "valid_top1": ("accuracy", "validation", _plots.VERMILLION, "-"),
+    "train_top5": ("accuracy", "training, top 5", _plots.BLUE, "--"),
+    "valid_top5": ("accuracy", "validation, top 5", _plots.VERMILLION, "--"),
+    "valid_score": ("score", "validation", _plots.VERMILLION, "-"),
+    "lr": ("rates", "rate of the head", _plots.BLACK, "-"),
+    "backbone_lr": ("rates", "rate of the backbone", _plots.PURPLE, "--"),
 }
 _WIDE = 30.0  # a largest loss of as many times the smallest is drawn on a log scale
 
@@ -73,9 +52,8 @@ class TrainingHistoryDisplay:
     ----------
     axes_ : dict of str to matplotlib Axes
         The panels: "loss", and "accuracy", "score" and "rates" where there are such.
-    ax_ : matplotlib Axes
-        The panel of the loss.
-    figure_ : matplotlib Figure
+    ax_, figure_ : matplotlib Axes and Figure
+        The panel of the loss, and the whole.
 
     Raises
     ------
@@ -128,32 +106,28 @@ class TrainingHistoryDisplay:
         Returns
         -------
         TrainingHistoryDisplay
-            Drawn.
 
         Raises
         ------
         TypeError, NotFittedError
             If it is another kind of estimator, or `fit` was not called.
         """
-        params = estimator.get_params() if hasattr(estimator, "get_params") else {}
-        if not {"backbone", "max_epochs"} <= params.keys():
+        name = type(estimator).__name__
+        if not (hasattr(estimator, "backbone") and hasattr(estimator, "max_epochs")):
             raise TypeError(
-                "TrainingHistoryDisplay takes an ImageClassifier or ImageRegressor, "
-                f"got {type(estimator).__name__}; of a search give best_estimator_, of "
-                "a pipeline its last step."
+                f"It takes an ImageClassifier or ImageRegressor, got {name}; of a "
+                "search give best_estimator_, of a pipeline its last step."
             )
         if not hasattr(estimator, "history_"):
-            raise NotFittedError(
-                f"This {type(estimator).__name__} is not fitted: call fit first."
-            )
-        scoring = params["scoring"]
+            raise NotFittedError(f"This {name} is not fitted: call fit first.")
+        scoring = estimator.scoring
         if scoring is None:
             scoring = "accuracy" if hasattr(estimator, "classes_") else "R²"
         display = cls(
             estimator.history_,
             best_epoch=getattr(estimator, "best_epoch_", None),
             stop_reason=estimator.stop_reason_,
-            max_epochs=params["max_epochs"],
+            max_epochs=estimator.max_epochs,
             score_name=getattr(scoring, "__name__", str(scoring)),
         )
         return display.plot(ax=ax)
@@ -171,32 +145,26 @@ class TrainingHistoryDisplay:
         Returns
         -------
         TrainingHistoryDisplay
-            This one.
-
-        Raises
-        ------
-        ValueError
-            If ax is not a subplot.
         """
-        history, epochs, panels = self.history, self._epochs, self._panels()
+        epochs, panels = self._epochs, self._panels()
         n = len(panels)
-        figure = figure_of("TrainingHistoryDisplay", ax, (7.0, 1.0 + 1.5 * n))
+        figure = _plots.figure_of("TrainingHistoryDisplay", ax, (7.0, 1.0 + 1.5 * n))
         axes = figure.subplots(n, 1, squeeze=False, sharex=True)[:, 0]
         self.axes_ = dict(zip(panels, axes, strict=True))
         self.ax_, self.figure_ = axes[0], figure.figure
-        letters, few = letters_in(figure, 1, n), size_of(figure)[1] < n
-        dots: dict[str, Any] = {"linewidth": 1.6, "markersize": 3.5 if n > 3 else 5}
+        letters, few = _plots.letters_in(figure, 1, n), _plots.size_of(figure)[1] < n
+        dots: dict[str, Any] = {"linewidth": 1.6, "markersize": 3.5}
         dots["marker"] = "o" if len(epochs) <= 40 else ""
         names = {"score": self.score_name, "rates": "learning rate"}
         for part, axis in self.axes_.items():
-            values = history[list(panels[part])].to_numpy(dtype=float, copy=True)
+            values = self.history[panels[part]].to_numpy(dtype=float, copy=True)
             values[~np.isfinite(values) | ((values <= 0) & (part == "rates"))] = np.nan
-            looks = panels[part].values()
-            for curve, (label, colour, style) in zip(values.T, looks, strict=True):
+            for column, curve in zip(panels[part], values.T, strict=True):
+                _, label, colour, style = _CURVES[column]
                 look = {"color": colour, "linestyle": style, "label": label, **dots}
                 axis.plot(epochs, curve, **{**look, **(line_kw or {})})
             self._mark(axis)
-            known, name = values[~np.isnan(values)], plain(names.get(part, part))
+            known, name = values[~np.isnan(values)], names.get(part, part)
             wide = len(known) and 0 < _WIDE * known.min() < known.max()
             if len(known) and (part == "rates" or (part == "loss" and wide)):
                 _scale_by_decades(axis, known, few)
@@ -204,20 +172,21 @@ class TrainingHistoryDisplay:
             else:
                 axis.margins(y=0.12)
                 score = self.score_name if part == "score" else part
-                end_at(axis, "y", limits_of(score, known))
+                _plots.end_at(axis, "y", _plots.limits_of(score, known))
                 axis.yaxis.get_major_locator().set_params(min_n_ticks=1)
-            axis.set_title(name, loc="left", fontsize=letters, y=1.0, pad=3)
+            look = {"loc": "left", "fontsize": letters, "y": 1.0, "pad": 3}
+            axis.set_title(_plots.plain(name), **look)
             axis.grid(axis="y", color="0.92")
-            tidy(axis, letters)
+            _plots.tidy(axis, letters)
         axes[-1].set_xlabel("epoch", fontsize=letters)
         axes[-1].set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
         axes[-1].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-        head(figure, self._title(), letters)
+        _plots.head(figure, self._title(), letters)
         return self
 
     @property
     def _epochs(self) -> np.ndarray:
-        numbers = pd.Series(range(1, len(self.history) + 1))
+        numbers = range(1, len(self.history) + 1)
         return np.asarray(self.history.get("epoch", numbers), dtype=int)
 
     @property
@@ -233,17 +202,17 @@ class TrainingHistoryDisplay:
             bad |= np.isinf(self.history["valid_loss"].to_numpy(dtype=float))
         return self._epochs[bad]
 
-    def _panels(self) -> dict[str, dict[str, tuple[str, str, str]]]:
-        """Return the columns that each panel has, and their looks."""
+    def _panels(self) -> dict[str, list[str]]:
+        """Return the columns of each panel."""
         history, score = self.history, self.history.get("valid_score")
-        found = {
-            part: {name: look for name, look in columns.items() if name in history}
-            for part, columns in _PANELS.items()
-        }
-        drawn = score is not None and score.equals(history.get("valid_top1"))
-        if drawn and self.score_name in ("accuracy", "score"):
+        found: dict[str, list[str]] = {}
+        for column, (part, *_) in _CURVES.items():
+            if column in history:
+                found.setdefault(part, []).append(column)
+        same = score is not None and score.equals(history.get("valid_top1"))
+        if same and self.score_name in ("accuracy", "score"):
             del found["score"]  # it is drawn as the accuracy
-        return {part: columns for part, columns in found.items() if columns}
+        return found
 
     def _title(self) -> str:
         last = self._epochs[-1]
@@ -259,20 +228,19 @@ class TrainingHistoryDisplay:
     def _mark(self, ax) -> None:
         epochs, bad = self._epochs, self._diverged
         if self.best_epoch is not None:
-            look: dict[str, Any] = {"color": GREEN, "linewidth": 3, "alpha": 0.6}
-            look["label"] = f"weights kept: epoch {self.best_epoch}"
-            ax.axvline(self.best_epoch, zorder=1, **look)
-        if "backbone_lr" in self.history:
-            trained = np.flatnonzero(self.history["backbone_lr"].to_numpy(float) > 0)
-            if len(trained) and trained[0] > 0:
-                last = epochs[trained[0] - 1]
-                look = {"label": f"head alone; unfrozen after epoch {last}"}
-                look |= {"color": "0.87", "linewidth": 0, "zorder": 0}
-                ax.axvspan(epochs[0] - 0.5, last + 0.5, **look)
+            look: dict[str, Any] = {"color": _plots.GREEN, "linewidth": 3, "alpha": 0.6}
+            label = f"weights kept: epoch {self.best_epoch}"
+            ax.axvline(self.best_epoch, label=label, **look)
+        rates = self.history.get("backbone_lr", pd.Series(dtype=float)).to_numpy(float)
+        alone = int((rates > 0).argmax()) if (rates > 0).any() else 0
+        if alone:
+            label = f"head alone; unfrozen after epoch {epochs[alone - 1]}"
+            look = {"color": "0.87", "linewidth": 0, "zorder": 0}
+            ax.axvspan(epochs[0] - 0.5, epochs[alone - 1] + 0.5, label=label, **look)
         if self._stopped:
             label = f"stopped after epoch {epochs[-1]}"
-            ax.axvline(epochs[-1], color=BLACK, linestyle=":", zorder=1, label=label)
-        look = {"facecolor": "none", "edgecolor": SKY_BLUE, "hatch": "///"}
+            ax.axvline(epochs[-1], color=_plots.BLACK, linestyle=":", label=label)
+        look = {"facecolor": "none", "edgecolor": _plots.SKY_BLUE, "hatch": "///"}
         look |= {"linewidth": 0, "zorder": 0, "label": "no finite loss"}
         for run in np.split(bad, np.flatnonzero(np.diff(bad) > 1) + 1):
             if len(run):
@@ -284,8 +252,7 @@ def _scale_by_decades(ax: Any, values: np.ndarray, few: bool) -> None:
     ax.set_yscale("log")
     low = np.floor(np.log10(values.min()) - 0.1)
     high = np.ceil(np.log10(values.max()) + 0.1)
-    decades = np.arange(low, high + 1)
-    step = len(decades) - 1 if few else int(np.ceil(len(decades) / 6))
-    ax.set_yticks(10.0 ** decades[::step])
+    step = int(high - low) if few else int(np.ceil((high - low + 1) / 6))
+    ax.set_yticks(10.0 ** np.arange(low, high + 1)[::step])
     ax.minorticks_off()
     ax.set_ylim(10.0**low, 10.0**high)

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sklearn_dl import _plots
 from sklearn_dl._images import ImageSource
-from sklearn_dl._plots import BLUE, PURPLE, VERMILLION, figure_of, fitted, size_of
 
 # Text, or (before, name, after), of which the name alone is shortened.
-Line = str | tuple[str, str, str]
+Line = str | tuple[str, Any, str]
 
-RIGHT, WRONG, DOUBTED = BLUE, VERMILLION, PURPLE
+WRONG = _plots.VERMILLION
 SIDE = 256  # pixels of a thumbnail's longer side
 _WIDTH, _LINE = 1.9, 0.17  # inches of a picture in a new figure, and of a line of text
 
@@ -46,12 +46,7 @@ def thumbnail(source: ImageSource, row: int, side: int = SIDE) -> np.ndarray:
 
 
 def picture_axes(
-    what: str,
-    ax: Any,
-    images: list[np.ndarray],
-    titles: list[list[Line]],
-    n_columns: int,
-    each: int = 1,
+    what: str, ax: Any, images: list, titles: list, n_columns: int, each: int = 1
 ) -> tuple[Any, np.ndarray]:
     """Return a figure and its Axes for pictures, a row `each` times, with titles."""
     heights = [min(1.0, image.shape[0] / image.shape[1]) for image in images]
@@ -59,30 +54,26 @@ def picture_axes(
     tops = np.repeat([max(heights[k : k + n_columns]) for k in starts], each)
     above = _LINE * max(map(len, titles), default=0) + 0.1
     size = n_columns * _WIDTH, _WIDTH * tops.sum() + above * len(starts) + 0.5
-    figure = figure_of(what, ax, size)
+    figure = _plots.figure_of(what, ax, size)
     axes = figure.subplots(len(tops), n_columns, squeeze=False, height_ratios=tops)
     for axis in axes.flat:
         axis.set_axis_off()
-    width = size_of(figure)[0] / n_columns
-    letters, room = 9.0 if width >= 1.3 else 7.0, width - 0.15
+    room = _plots.size_of(figure)[0] / n_columns - 0.15
+    letters = 9.0 if room >= 1.15 else 7.0
     for axis, lines in zip(axes[::each].flat, titles, strict=False):
         parts = [("", line, "") if isinstance(line, str) else line for line in lines]
-        texts = [fitted(name, room, letters, before=b, after=a) for b, name, a in parts]
+        texts = [
+            _plots.fitted(t, room, letters, before=b, after=a) for b, t, a in parts
+        ]
         look = {"fontsize": letters, "linespacing": 1.2, "y": 1.0, "pad": 4}
         axis.set_title("\n".join(texts), **look)
     return figure, axes
 
 
-def show_image(
-    ax: Any,
-    image: np.ndarray,
-    colour: str | None = None,
-    label: str = "",
-    anchor: str = "N",
-) -> None:
+def show_image(ax: Any, image: np.ndarray, colour: Any = None, label: str = "") -> None:
     """Draw an image (h, w, 3) at the top of its place, in a frame of a colour."""
     ax.imshow(image).set_in_layout(False)  # it lies within its Axes
-    ax.set_anchor(anchor)
+    ax.set_anchor("N")
     if colour is not None:
         from matplotlib.patches import Rectangle
 

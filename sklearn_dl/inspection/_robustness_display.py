@@ -5,34 +5,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_dl._plots import (
-    BLACK,
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY_BLUE,
-    VERMILLION,
-    end_at,
-    figure_of,
-    fitted,
-    fitted_apart,
-    head,
-    letters_in,
-    limits_of,
-    plain,
-    size_of,
-    tidy,
-    wrapped,
-)
+from sklearn_dl import _plots
 from sklearn_dl.inspection._report import RobustnessReport
-from sklearn_dl.inspection._robustness import robustness_report
 
 _NAMED = 8  # weaknesses in the heading; panels have their stars
-_BY_WEAKNESS = (BLUE, ORANGE, VERMILLION)  # within chance, beyond it, beyond the margin
+# Within chance, beyond it, beyond the margin.
+_COLOURS = (_plots.BLUE, _plots.ORANGE, _plots.VERMILLION)
 # Of classes, which leave the colours of the whole to it.
-_CLASSES = ((GREEN, "--"), (PURPLE, "-."), (SKY_BLUE, ":"), (BLACK, (0, (5, 1))))
-_CLEAN = "images as they are"
+_CLASSES = {
+    _plots.GREEN: "--",
+    _plots.PURPLE: "-.",
+    _plots.SKY_BLUE: ":",
+    _plots.BLACK: (0, (5, 1)),
+}
 
 
 class RobustnessDisplay:
@@ -55,9 +40,8 @@ class RobustnessDisplay:
     ----------
     axes_ : dict of str to matplotlib Axes
         By corruption.
-    ax_ : matplotlib Axes
-        The first of them.
-    figure_ : matplotlib Figure
+    ax_, figure_ : matplotlib Axes and Figure
+        The first of them, and the whole.
 
     Examples
     --------
@@ -84,40 +68,6 @@ class RobustnessDisplay:
     def __init__(self, report: RobustnessReport):
         self.report = report
 
-    @classmethod
-    def from_estimator(
-        cls,
-        estimator: Any,
-        X,
-        y,
-        *,
-        report_kw: dict | None = None,
-        value="score",
-        ax=None,
-    ) -> "RobustnessDisplay":
-        """Draw how far the score of a fitted estimator falls on corrupted images.
-
-        Parameters
-        ----------
-        estimator : classifier or regressor
-            Fitted.
-        X : images
-            Any form that the estimator takes; not those it was fitted on.
-        y : array-like of shape (n,) or (n, n_outputs)
-            The truth.
-        report_kw : dict, default=None
-            Passed to `robustness_report`, as ``{"severities": (1, 2)}``.
-        value, ax
-            See `plot`.
-
-        Returns
-        -------
-        RobustnessDisplay
-            Drawn; its ``report`` has the numbers.
-        """
-        report = robustness_report(estimator, X, y, **(report_kw or {}))
-        return cls(report).plot(value=value, ax=ax)
-
     def plot(
         self, corruptions=None, *, value: str = "score", line_kw=None, ax=None
     ) -> "RobustnessDisplay":
@@ -138,150 +88,126 @@ class RobustnessDisplay:
         Returns
         -------
         RobustnessDisplay
-            This one.
 
         Raises
         ------
         ValueError
-            If the report doesn't have a corruption, `value` is another one, or ax is
-            not a subplot.
+            If the report doesn't have a corruption, or `value` is another one.
         """
         if value not in ("score", "drop"):
             raise ValueError(f"value must be 'score' or 'drop', got {value!r}.")
-        names = self._names(corruptions)
-        n, least = len(names), min(len(names), 3 if len(names) <= 9 else 4)
-        # As few empty places as can be, and not too many rows.
-        columns = min(range(least, min(n, 5) + 1), key=lambda c: (-n % c, -c))
-        rows = -(-n // columns)
-        size = (max(1.75 * columns + 0.6, 4.2), 1.4 * rows + 1.6)
-        figure = figure_of("RobustnessDisplay", ax, size)
-        (width, height), letters = size_of(figure), letters_in(figure, columns, rows)
-        width *= 0.85 / columns
-        axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        self.axes_ = dict(zip(names, axes.flat, strict=False))
-        self.ax_, self.figure_ = axes[0, 0], figure.figure
-        spacious = height > 0.8 * rows + 1  # else curves matter more than captions
-        for name, axis in self.axes_.items():
-            self._draw(axis, name, value, spacious, line_kw or {})
-            stars = f" {'*' * self._weakness(name)}".rstrip()
-            title = fitted(name, 0.9 * width, letters, after=stars)
-            look = {"fontsize": letters, "fontweight": "bold" if stars else "normal"}
-            axis.set_title(title, loc="left", y=1.0, pad=3, **look)
-            tidy(axis, letters)
-            if spacious:
-                caption = wrapped(self._caption(name), width, letters - 1)
-                axis.set_xlabel(caption, fontsize=letters - 1, color="0.3", labelpad=2)
-        for axis in axes.flat[n:]:
-            axis.set_axis_off()
-        for axis in axes.flat[max(n - columns, 0) : n]:
-            axis.tick_params(labelbottom=True)
-        self.ax_.locator_params(axis="y", nbins=3 if spacious else 1, min_n_ticks=1)
-        if value == "score":
-            end_at(self.ax_, "y", self._limits)
-        self._set_severities(width)
-        figure.supxlabel("severity", fontsize=letters)
-        unit = ", points" if self._unit == 100 else ""
-        label = plain(self.report.scoring) if value == "score" else f"drop{unit}"
-        figure.supylabel(label, fontsize=letters)
-        head(figure, self._title(names), letters)
-        return self
-
-    def _names(self, corruptions: Any) -> list[str]:
-        """Return the corruptions to draw."""
         known = self.report.table["corruption"].unique().tolist()
-        names = known if corruptions is None else corruptions
-        names = [names] if isinstance(names, str) else list(names)
+        names = known if corruptions is None else np.atleast_1d(corruptions).tolist()
         if not names or not {*names} <= {*known}:
             raise ValueError(
                 f"corruptions must be of those in the report, {', '.join(known)}; got "
                 f"{corruptions!r}."
             )
-        return names
+        n, least = len(names), min(len(names), 3 if len(names) <= 9 else 4)
+        # As few empty places as can be, and not too many rows.
+        columns = min(range(least, min(n, 5) + 1), key=lambda c: (-n % c, -c))
+        rows = -(-n // columns)
+        size = (max(1.75 * columns + 0.6, 4.2), 1.4 * rows + 1.6)
+        figure = _plots.figure_of("RobustnessDisplay", ax, size)
+        width, height = _plots.size_of(figure)
+        letters, width = (
+            _plots.letters_in(figure, columns, rows),
+            0.85 * width / columns,
+        )
+        spacious = height > 0.8 * rows + 1  # else curves matter more than words
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        self.axes_ = dict(zip(names, axes.flat, strict=False))
+        self.ax_, self.figure_ = axes[0, 0], figure.figure
+        for name, axis in self.axes_.items():
+            axis.grid(axis="y", color="0.92")
+            if spacious:
+                self._draw_classes(axis, name, value)
+                caption = _plots.wrapped(self._caption(name), width, letters - 1)
+                axis.set_xlabel(caption, color="0.3", labelpad=2)
+            self._draw(axis, name, value, line_kw or {})
+            stars = f" {'*' * self._weakness(name)}".rstrip()
+            title = _plots.fitted(name, 0.9 * width, letters, after=stars)
+            look = {"fontsize": letters, "fontweight": "bold" if stars else "normal"}
+            axis.set_title(title, loc="left", y=1.0, pad=3, **look)
+            _plots.tidy(axis, letters)
+            axis.xaxis.label.set_fontsize(letters - 1)
+        for axis in axes.flat[n:]:
+            axis.set_axis_off()
+        for axis in axes.flat[max(n - columns, 0) : n]:
+            axis.tick_params(labelbottom=True)
+        severities = sorted({0.0, 1.0, *self.report.table["severity"].dropna()})
+        self.ax_.set_xlim(-0.05 * severities[-1], 1.08 * severities[-1])
+        step = int(np.ceil(len(severities) * 0.3 / width))  # as many as have room
+        severities = severities[::step]
+        self.ax_.set_xticks(severities, [f"{severity:g}" for severity in severities])
+        self.ax_.locator_params(axis="y", nbins=3 if spacious else 1, min_n_ticks=1)
+        if value == "score":
+            _plots.end_at(self.ax_, "y", self._limits)
+        label = self.report.scoring if value == "score" else f"drop{self._unit[1]}"
+        figure.supxlabel("severity", fontsize=letters)
+        figure.supylabel(_plots.plain(label), fontsize=letters)
+        title = self._title(names, len(_CLASSES) if spacious else 0)
+        _plots.head(figure, title, letters)
+        return self
 
-    def _draw(self, ax, name: str, value: str, spacious: bool, line_kw: dict) -> None:
-        """Draw a corruption in its panel, and the recalls of classes."""
-        report, weakness = self.report, self._weakness(name)
-        clean, colour = report.clean_score, _BY_WEAKNESS[weakness]
-        start: dict[str, Any] = {"color": "0.35", "linestyle": "--", "linewidth": 1}
-        ax.axhline(clean if value == "score" else 0.0, **start, label=_CLEAN)
-        ax.grid(axis="y", color="0.92")
-        for label, look in self._classes().items() if spacious else ():
-            rows = report.classes[report.classes["class"] == label]
-            recall = (rows["score"] + rows["drop"]).iloc[0]
-            x, y, *_ = self._curve(rows, name, recall, value)
-            dash = {"marker": "_", "markersize": 12} if len(x) == 1 else {}
-            ax.plot(x, y, **look, **dash)
-        x, y, low, high = self._curve(report.table, name, clean, value)
-        band: dict[str, Any] = {"color": colour, "label": self._labels[3]}
+    def _draw(self, ax, name: str, value: str, line_kw: dict) -> None:
+        """Draw what becomes of the whole."""
+        weakness, report = self._weakness(name), self.report
+        x, y, low, high = self._curve(report.table, name, report.clean_score, value)
+        start = report.clean_score if value == "score" else 0.0
+        look: dict[str, Any] = {"color": "0.35", "linestyle": "--", "linewidth": 1}
+        ax.axhline(start, label="images as they are", **look)
+        label = f"{report.confidence_level:.0%} interval of the drop"
+        look = {"color": _COLOURS[weakness], "label": label}
         if len(x) == 1:
-            ax.vlines(x, low, high, alpha=0.45, linewidth=3, **band)
+            ax.vlines(x, low, high, alpha=0.45, linewidth=3, **look)
         else:
-            ax.fill_between(x, low, high, alpha=0.25, linewidth=0, **band)
-        look = {"color": colour, "linewidth": 1.5 + 0.4 * weakness, "marker": "o"}
-        look |= {"markersize": 3.5, "label": self._labels[weakness]}
-        ax.plot(x, y, **{**look, **line_kw})
+            ax.fill_between(x, low, high, alpha=0.25, linewidth=0, **look)
+        look |= {"linewidth": 1.5 + 0.4 * weakness, "marker": "o", "markersize": 3.5}
+        ax.plot(x, y, **{**look, "label": self._degrees[weakness], **line_kw})
+
+    def _draw_classes(self, ax, name: str, value: str) -> None:
+        """Draw the recalls of those that fall most, in their order."""
+        table = self.report.classes
+        if table is None:
+            return
+        falls = table.groupby("class", sort=False)["drop"].max()
+        shown = falls[falls.index.isin(falls.nlargest(len(_CLASSES)).index)].index
+        names = _plots.fitted_apart(shown.tolist(), 1.6, 9.0)
+        drawn = zip(shown, names, _CLASSES.items(), strict=False)
+        for label, said, (colour, dashes) in drawn:
+            rows = table[table["class"] == label]
+            clean = (rows["score"] + rows["drop"]).iloc[0]
+            x, y, *_ = self._curve(rows, name, clean, value)
+            look = {"color": colour, "linestyle": dashes, "linewidth": 1.2}
+            look |= {"marker": "_", "markersize": 12} if len(x) == 1 else {}
+            ax.plot(x, y, label=f"recall of {said}", **look)
 
     def _curve(self, table: pd.DataFrame, name: str, clean: float, value: str) -> Any:
         """Return severities from 0, values and their bounds; of one without: at 1."""
         rows = table[table["corruption"] == name].sort_values("severity")
-        drops = rows[["drop", "low", "high"]].to_numpy(dtype=float).T
-        x = np.r_[0.0, rows["severity"]]
-        found = np.c_[np.zeros(3), drops] * self._unit
+        drops = np.c_[np.zeros(3), rows[["drop", "low", "high"]].to_numpy(float).T]
+        x, found = np.r_[0.0, rows["severity"]], drops * self._unit[0]
         if value == "score":
-            found = clean - np.c_[np.zeros(3), drops]
+            found = clean - drops
             found[1:] = found[1:].clip(*self._limits)
-        if np.isnan(x[-1]):
-            return np.ones(1), *found[:, 1:]
-        return x, *found
-
-    def _classes(self) -> dict[Any, dict]:
-        """Return the looks of the classes that fall most, in their order."""
-        table = self.report.classes
-        if table is None:
-            return {}
-        falls = table.groupby("class", sort=False)["drop"].max()
-        most = falls.nlargest(len(_CLASSES)).index
-        drawn = [label for label in falls.index if label in most]
-        names = fitted_apart(drawn, 1.6, 8.0)
-        return {
-            label: {
-                "color": colour,
-                "ls": dashes,
-                "lw": 1.2,
-                "label": f"recall of {text}",
-            }
-            for label, text, (colour, dashes) in zip(
-                drawn, names, _CLASSES, strict=False
-            )
-        }
-
-    def _set_severities(self, width: float) -> None:
-        """Write as many severities under the axes as have room in a width in inches."""
-        from matplotlib.ticker import FixedLocator, FormatStrFormatter
-
-        found = sorted({0.0, 1.0, *self.report.table["severity"].dropna()})
-        self.ax_.set_xlim(-0.05 * found[-1], 1.08 * found[-1])
-        locator = FixedLocator(found, nbins=max(int(width / 0.3), 2))
-        self.ax_.xaxis.set_major_locator(locator)
-        self.ax_.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        return (np.ones(1), *found[:, 1:]) if np.isnan(x[-1]) else (x, *found)
 
     @property
     def _limits(self) -> tuple[float, float]:
         scores = [self.report.clean_score, *self.report.table["score"]]
-        return limits_of(self.report.scoring, scores)
+        return _plots.limits_of(self.report.scoring, scores)
 
     @property
-    def _unit(self) -> float:
+    def _unit(self) -> tuple[float, str]:
         """What a drop is multiplied by: that of a share is said in points."""
-        return 100.0 if self._limits == (0, 1) else 1.0
+        return (100.0, ", points") if self._limits == (0, 1) else (1.0, "")
 
     @property
-    def _labels(self) -> tuple[str, ...]:
-        """What the legend says of each weakness, and of the bands."""
-        margin = f"beyond {self._unit * self.report.margin:g}"
-        margin += " points **" if self._unit == 100 else " **"
-        band = f"{self.report.confidence_level:.0%} interval of the drop"
-        return "within chance", "beyond chance *", margin, band
+    def _degrees(self) -> tuple[str, str, str]:
+        """What the legend says of each weakness."""
+        margin = f"beyond {self._unit[0] * self.report.margin:g}{self._unit[1][1:]}"
+        return "within chance", "beyond chance *", f"{margin} **"
 
     def _weakness(self, name: str) -> int:
         """Return 2 for a drop beyond the margin, 1 for one beyond chance, else 0."""
@@ -295,23 +221,21 @@ class RobustnessDisplay:
         once = np.isnan(last["severity"])
         return last["amount"] if once else f"at {last['severity']:g}: {last['amount']}"
 
-    def _title(self, names: list[str]) -> str:
+    def _title(self, names: list[str], n_classes: int) -> str:
         report = self.report
-        said = f"{report.scoring} {report.clean_score:.3f} on the {_CLEAN}"
+        said = f"{report.scoring} {report.clean_score:.3f} on the images as they are"
         if report.n_images:
             said += f" ({report.n_images:,})"
         weak = dict.fromkeys(report.weaknesses["corruption"])  # the largest drop first
         for degree in (2, 1):
             found = [n for n in weak if n in names and self._weakness(n) == degree]
             if found:
-                text, stars = self._labels[degree].rsplit(" ", 1)
+                text, stars = self._degrees[degree].rsplit(" ", 1)
                 said += f". {text.capitalize()} ({stars}): {', '.join(found[:_NAMED])}"
             if len(found) > _NAMED:
                 said += f" and {len(found) - _NAMED} more"
         said += "." if {*weak} & {*names} else ". No drop is beyond chance."
-        if report.classes is not None:
-            left_out = report.classes["class"].nunique() - len(self._classes())
-            said += f" {left_out} classes that fall less are not drawn." * bool(
-                left_out
-            )
+        n = 0 if report.classes is None else report.classes["class"].nunique()
+        if n > n_classes:
+            said += f" {n - n_classes} of {n} classes are not drawn."
         return said

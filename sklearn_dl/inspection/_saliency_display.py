@@ -6,16 +6,10 @@ import numpy as np
 from PIL import Image
 from sklearn.base import is_classifier
 
+from sklearn_dl import _plots
 from sklearn_dl._images import as_source
-from sklearn_dl._plots import head, letters_in
 from sklearn_dl.backbones import Preprocessing
-from sklearn_dl.inspection._pictures import (
-    SIDE,
-    Line,
-    picture_axes,
-    show_image,
-    thumbnail,
-)
+from sklearn_dl.inspection import _pictures
 from sklearn_dl.inspection._saliency import saliency
 from sklearn_dl.inspection._stream import image_shape_of
 
@@ -33,13 +27,16 @@ class SaliencyDisplay:
 
     Parameters
     ----------
-    images : list of ndarray of uint8, shape (h, w, 3)
-        Images.
-    maps : list of ndarray, shape (h, w)
-        Their maps, of any size, over the whole image.
+    X : images
+        The n images, in any form that the estimators take.
+    maps : array-like of shape (n, h, w), or list of n arrays (h, w)
+        What `saliency` returned, or other maps: each of a whole image, at any size.
+        Maps with negative values are drawn as those of a regressor.
     titles : list of str or of lists of lines, default=None
         Lines above each image. Instead of text, a line can be (before, name, after), of
         which the name alone is shortened.
+    image_shape : tuple of int, default=None
+        (height, width) or (height, width, channels) of rows of pixels.
 
     Attributes
     ----------
@@ -47,9 +44,10 @@ class SaliencyDisplay:
         Rows of images and of maps by turns.
     figure_ : matplotlib Figure
 
-    See Also
-    --------
-    saliency : The maps.
+    Raises
+    ------
+    ValueError
+        If there is not one map, and one title, for each image.
 
     Examples
     --------
@@ -57,22 +55,26 @@ class SaliencyDisplay:
     >>> from matplotlib.figure import Figure
     >>> from sklearn_dl.inspection import SaliencyDisplay
     >>> X = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), "uint8")
-    >>> maps = np.zeros((2, 20, 20))
-    >>> maps[:, 5:9, 5:9] = 1
-    >>> display = SaliencyDisplay.from_maps(X, maps, ax=Figure().add_subplot())
-    >>> display.axes_.shape
+    >>> maps = X.mean(axis=-1)
+    >>> SaliencyDisplay(X, maps).plot(ax=Figure().add_subplot()).axes_.shape
     (2, 2)
     """
 
-    def __init__(
-        self,
-        images: list[np.ndarray],
-        maps: list[np.ndarray],
-        titles: list[Any] | None = None,
-    ):
-        self.images = images
-        self.maps = maps
+    def __init__(self, X, maps, titles: list | None = None, *, image_shape=None):
+        source = as_source(X, image_shape=image_shape)
+        self.maps = [np.asarray(values, dtype=float) for values in maps]
         self.titles = titles
+        for name, values in (("maps", maps), ("titles", titles)):
+            if values is not None and len(values) != len(source):
+                raise ValueError(
+                    f"There are {len(source)} images, but {len(values)} {name}."
+                )
+        for row, values in enumerate(self.maps):
+            if values.ndim != 2:
+                raise ValueError(
+                    f"Map {row} has the shape {values.shape}, not (height, width)."
+                )
+        self.images = [_pictures.thumbnail(source, row) for row in range(len(source))]
 
     @classmethod
     def from_estimator(
@@ -105,7 +107,6 @@ class SaliencyDisplay:
         Returns
         -------
         SaliencyDisplay
-            Drawn.
 
         Raises
         ------
@@ -116,65 +117,13 @@ class SaliencyDisplay:
         first = estimator.steps[0][1] if hasattr(estimator, "steps") else estimator
         preprocessing = getattr(first, "preprocessing_", None)
         whole = preprocessing is None or isinstance(preprocessing, Preprocessing)
-        maps = saliency(
-            estimator,
-            X,
-            target=target,
-            method=method,
-            layer=layer,
-            frame="image" if whole else "input",
-        )
-        images = [
-            thumbnail(source, row) if whole else _input(source, row, preprocessing)
-            for row in range(len(source))
-        ]
+        frame = "image" if whole else "input"
+        ways = {"target": target, "method": method, "layer": layer, "frame": frame}
+        maps = saliency(estimator, X, **ways)
+        if not whole:
+            source = [_input(source, row, preprocessing) for row in range(len(source))]
         titles = _titles(estimator, X, y, target, len(source))
-        return cls(images, list(maps), titles).plot(n_columns=n_columns, ax=ax)
-
-    @classmethod
-    def from_maps(
-        cls, X, maps, *, titles=None, n_columns: int = 4, image_shape=None, ax=None
-    ) -> "SaliencyDisplay":
-        """Draw maps that were made before, by `saliency` or another way.
-
-        Parameters
-        ----------
-        X : images
-            The n images, in any form that the estimators take.
-        maps : array-like of shape (n, h, w), or list of n arrays (h, w)
-            Each of a whole image, at any size. Maps with negative values are drawn as
-            those of a regressor.
-        titles : list of str, default=None
-            Lines above each image.
-        image_shape : tuple of int, default=None
-            (height, width) or (height, width, channels) of rows of pixels.
-        n_columns, ax
-            See `plot`.
-
-        Returns
-        -------
-        SaliencyDisplay
-            Drawn.
-
-        Raises
-        ------
-        ValueError
-            If there is not one map, and one title, for each image.
-        """
-        source = as_source(X, image_shape=image_shape)
-        maps = [np.asarray(values, dtype=float) for values in maps]
-        for name, values in (("maps", maps), ("titles", titles)):
-            if values is not None and len(values) != len(source):
-                raise ValueError(
-                    f"There are {len(source)} images, but {len(values)} {name}."
-                )
-        for row, values in enumerate(maps):
-            if values.ndim != 2:
-                raise ValueError(
-                    f"Map {row} has the shape {values.shape}, not (height, width)."
-                )
-        images = [thumbnail(source, row) for row in range(len(source))]
-        return cls(images, maps, titles).plot(n_columns=n_columns, ax=ax)
+        return cls(source, maps, titles).plot(n_columns=n_columns, ax=ax)
 
     def plot(self, *, n_columns: int = 4, ax=None) -> "SaliencyDisplay":
         """Draw.
@@ -189,29 +138,25 @@ class SaliencyDisplay:
         Returns
         -------
         SaliencyDisplay
-            This one.
-
-        Raises
-        ------
-        ImportError, ValueError
-            If matplotlib is missing, or ax isn't a subplot.
         """
         n_columns = max(1, min(n_columns, len(self.images)))
-        titles: list[list[Line]] = [
+        titles: list[list[_pictures.Line]] = [
             list(t.split("\n")) if isinstance(t, str) else list(t)
             for t in self.titles or []
         ]
-        figure, self.axes_ = picture_axes(
+        figure, self.axes_ = _pictures.picture_axes(
             "SaliencyDisplay", ax, self.images, titles, n_columns, each=2
         )
         self.figure_ = figure.figure
         scale = _scale(signed=any((values < 0).any() for values in self.maps))
         for i, (image, values) in enumerate(zip(self.images, self.maps, strict=True)):
             row, column = 2 * (i // n_columns), i % n_columns
-            show_image(self.axes_[row, column], image)
-            show_image(self.axes_[row + 1, column], _over(image, values, scale))
-        size = letters_in(figure)
-        head(figure, "What predictions rest on", size)
+            _pictures.show_image(self.axes_[row, column], image)
+            _pictures.show_image(
+                self.axes_[row + 1, column], _over(image, values, scale)
+            )
+        size = _plots.letters_in(figure)
+        _plots.head(figure, "What predictions rest on", size)
         look: dict[str, Any] = {"location": "bottom", "aspect": 30, "shrink": 0.6}
         bar = figure.colorbar(scale, ax=self.axes_.ravel().tolist(), **look)
         if scale.norm.vmin < 0:
@@ -247,13 +192,13 @@ def _over(image: np.ndarray, values: np.ndarray, scale: Any) -> np.ndarray:
 
 def _input(source, row: int, preprocessing) -> np.ndarray:
     """Return what a function makes of an image, stretched to be seen."""
-    image = Image.fromarray(thumbnail(source, row, 1 << 30))
+    image = Image.fromarray(_pictures.thumbnail(source, row, 1 << 30))
     view = np.asarray(preprocessing.geometry(image)).transpose(1, 2, 0)
     view = (view - view.min()) / max(float(np.ptp(view)), 1e-9)
-    return (255 * view).astype(np.uint8)[:SIDE, :SIDE]
+    return (255 * view).astype(np.uint8)[: _pictures.SIDE, : _pictures.SIDE]
 
 
-def _titles(estimator, X, y, target, n: int) -> list[list[Line]]:
+def _titles(estimator, X, y, target, n: int) -> list[list[_pictures.Line]]:
     predicted = np.asarray(estimator.predict(X))
     true, output = "true ", "map for output "
     chances = [""] * n
@@ -262,7 +207,7 @@ def _titles(estimator, X, y, target, n: int) -> list[list[Line]]:
     if hasattr(estimator, "predict_proba") and predicted.ndim == 1:
         highest = np.asarray(estimator.predict_proba(X)).max(1)
         chances = [f" {chance:.0%}" for chance in highest]
-    titles: list[list[Line]] = [
+    titles: list[list[_pictures.Line]] = [
         [("predicted ", _text(value), chance)]
         for value, chance in zip(predicted, chances, strict=True)
     ]

@@ -54,7 +54,7 @@ def test_the_bars_and_lines_hold_the_errors():
         "tree": DecisionTreeClassifier(max_depth=2, random_state=0).fit(X, y),
         "stump": DecisionTreeClassifier(max_depth=1, random_state=0).fit(X, y),
     }
-    display = DiversityDisplay.from_estimators(fitted, X_test, y_test)
+    display = DiversityDisplay(diversity(fitted, X_test, y_test)).plot()
     found = display.diversity
     widths = [bar.get_width() for bar in display.error_ax_.patches]
     assert widths == found.members["error"].tolist()
@@ -73,8 +73,6 @@ def test_the_bars_and_lines_hold_the_errors():
     }
     assert display.error_ax_.get_ylim() == display.ax_.get_ylim()
     assert isinstance(display.figure_, Figure)
-    hard = DiversityDisplay.from_estimators(fitted, X_test, y_test, soft=False)
-    assert hard.diversity.soft_vote_error is None
 
 
 def test_the_middle_of_a_long_name_is_left_out():

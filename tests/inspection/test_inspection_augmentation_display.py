@@ -7,7 +7,7 @@ from PIL import ImageOps
 from robustness_cases import photographs
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor
-from sklearn_dl.augmentation import Augment, plot_augmentations
+from sklearn_dl.augmentation import Augment
 from sklearn_dl.inspection import AugmentationDisplay
 
 SMALL = {"backbone": "squeezenet1_1", "weights": None, "image_size": 32}
@@ -17,21 +17,6 @@ def shown(display):
     return [
         [np.asarray(ax.images[0].get_array()) for ax in row] for row in display.axes_
     ]
-
-
-def test_it_shows_what_the_function_shows():
-    X = photographs(3)
-    augment = ["strong", "mixup", "cutmix"]
-    display = AugmentationDisplay.from_images(X, augment, n_draws=2, image_size=24)
-    figure = plot_augmentations(X, augment, n_draws=2, image_size=24)
-    axes = figure.axes
-    assert display.axes_.shape == (3, 3)
-    for one, other in zip(display.axes_.ravel(), axes, strict=True):
-        np.testing.assert_array_equal(
-            one.images[0].get_array(), other.images[0].get_array()
-        )
-        assert one.get_xlabel() == other.get_xlabel()
-        assert one.get_title() == other.get_title()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,10 @@ def predictions(n=30, seed=0):
     return y, proba, photographs(n)
 
 
+def table_of(table, X, **options):
+    return TopLossesDisplay(table, X, **options).plot()
+
+
 def pictures(display):
     return [ax for ax in display.axes_.ravel() if ax.images]
 
@@ -60,9 +64,7 @@ def test_estimator_table_and_predictions_draw_the_same():
     y[3] = "light"
     model = LogisticRegression(C=1e-6).fit(X, y)
     options = {"image_shape": (48, 40, 3)}
-    first = TopLossesDisplay.from_table(
-        top_losses(model, X, y, k=6), X, n_columns=4, **options
-    )
+    first = table_of(top_losses(model, X, y, k=6), X, **options)
     again = TopLossesDisplay.from_predictions(
         y, model.predict_proba(X), X.reshape(40, 48, 40, 3), k=6
     )
@@ -87,13 +89,13 @@ def test_frames_tell_mistakes_right_ones_and_doubted_labels():
     model = LogisticRegression(C=100).fit(X, y)
     images = photographs(40)
     table = top_losses(model, X, y, k=3)
-    display = TopLossesDisplay.from_table(table, images)
+    display = table_of(table, images)
     colours = {patch.get_label() for patch in display.figure_.legends[0].get_patches()}
     assert colours == {"right", "label in doubt"}
     edge = [ax.patches[0].get_edgecolor() for ax in pictures(display)]
     assert edge[0] != edge[1] == edge[2]
     doubted = label_errors(model, X, y)
-    display = TopLossesDisplay.from_table(doubted, images)
+    display = table_of(doubted, images)
     assert pictures(display)[0].patches[0].get_edgecolor() == edge[0]
     y, proba, X = predictions()
     display = TopLossesDisplay.from_predictions(y, proba, X, k=30)
@@ -117,12 +119,12 @@ def test_regressors_show_their_errors(n_outputs):
     model = LinearRegression().fit(rng.normal(size=(20, 2)), y)
     X = rng.normal(size=(20, 2))
     table = top_losses(model, X, y, k=3)
-    assert len(pictures(TopLossesDisplay.from_table(table, photographs(20)))) == 3
+    assert len(pictures(table_of(table, photographs(20)))) == 3
 
 
 def test_whole_numbers_can_be_targets():
     display = TopLossesDisplay.from_predictions(
-        [1, 5, 9], [1.0, 2.0, 9.5], photographs(3), task="regression", k=1
+        [1, 5, 9], [1.0, 2.0, 9.5], photographs(3), k=1
     )
     assert display.axes_[0, 0].get_title() == "predicted 2\ntrue 5\nerror -3\nrow 1"
 
@@ -168,7 +170,6 @@ def test_it_can_be_read(k, label, place):  # noqa: F811
     [
         ({"k": 0}, "k must be an int"),
         ({"kind": "middle"}, "kind must be"),
-        ({"task": "ranking"}, "task must be"),
         ({"classes": ["ant", "bee"]}, "one column of probabilities for each of 2"),
     ],
 )
@@ -182,11 +183,11 @@ def test_tables_and_images_must_belong_together():
     y, proba, X = predictions(9)
     table = TopLossesDisplay.from_predictions(y, proba, X).table
     with pytest.raises(ValueError, match="The table has row 8, but X has 2"):
-        TopLossesDisplay.from_table(table, X[:2])
+        table_of(table, X[:2])
     with pytest.raises(ValueError, match="of top_losses or label_errors"):
-        TopLossesDisplay.from_table(pd.DataFrame({"a": [1]}), X)
+        table_of(pd.DataFrame({"a": [1]}), X)
     with pytest.raises(ValueError, match="no row"):
-        TopLossesDisplay.from_table(table.head(0), X)
+        table_of(table.head(0), X)
 
 
 def test_names_alone_are_shortened():

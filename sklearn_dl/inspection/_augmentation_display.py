@@ -6,53 +6,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sklearn_dl import _plots
 from sklearn_dl._images import as_source
-from sklearn_dl._plots import figure_of, size_of, wrapped
 from sklearn_dl._runtime import draw_seed
-from sklearn_dl.augmentation._images import plain_view, to_floats
-from sklearn_dl.augmentation._mix import Mixing
-from sklearn_dl.augmentation._presets import resolve_augment
+from sklearn_dl.augmentation import Mixing, plain_view, resolve_augment, to_floats
 from sklearn_dl.backbones import Preprocessing
+from sklearn_dl.inspection._pictures import check_count
 
 # The preset of most weights; values are shown as they are before normalisation.
 _PRESET = Preprocessing(256, (224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
 _SIDE = 1.6  # inches of a picture
-
-
-def plot_augmentations(
-    X,
-    augment: Any = "standard",
-    *,
-    n_images: int = 4,
-    n_draws: int = 6,
-    image_size: int | tuple[int, int] = 224,
-    random_state=0,
-    figure=None,
-):
-    """Return a figure of what the network sees of some images in training.
-
-    Parameters
-    ----------
-    X, augment, n_images, n_draws, image_size, random_state
-        See `AugmentationDisplay.from_images`.
-    figure : matplotlib.figure.Figure or SubFigure, default=None
-        Where to draw; None makes a new figure.
-
-    Returns
-    -------
-    matplotlib.figure.Figure or SubFigure
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from matplotlib.figure import Figure
-    >>> from sklearn_dl.augmentation import plot_augmentations
-    >>> X = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), "uint8")
-    >>> figure = plot_augmentations(X, "light", image_size=16, figure=Figure())
-    """
-    size, ax = _preset(image_size), None if figure is None else figure.subplots()
-    display = _drawn(X, augment, size, n_images, n_draws, random_state).plot(ax=ax)
-    return figure or display.figure_
 
 
 class AugmentationDisplay:
@@ -87,9 +50,7 @@ class AugmentationDisplay:
     (2, 4)
     """
 
-    def __init__(
-        self, plain: list[torch.Tensor], columns: list[list[tuple[torch.Tensor, str]]]
-    ):
+    def __init__(self, plain: list[torch.Tensor], columns: list[list[tuple]]):
         self.plain = plain
         self.columns = columns
 
@@ -112,7 +73,6 @@ class AugmentationDisplay:
         Returns
         -------
         AugmentationDisplay
-            Drawn.
 
         Raises
         ------
@@ -124,14 +84,11 @@ class AugmentationDisplay:
                 f"{type(estimator).__name__} has no parameter augment: give an "
                 "ImageClassifier or ImageRegressor, or use from_images."
             )
+        source = as_source(X, image_shape=estimator.image_shape)
         seen = getattr(estimator, "preprocessing_", None)
-        seen, source = (
-            seen or _preset(estimator.image_size),
-            as_source(X, image_shape=estimator.image_shape),
-        )
-        augment = estimator.augment
-        display = _drawn(source, augment, seen, n_images, n_draws, random_state)
-        return display.plot(ax=ax)
+        seen = seen or _preset(estimator.image_size)
+        drawn = _drawn(source, estimator.augment, seen, n_images, n_draws, random_state)
+        return cls(*drawn).plot(ax=ax)
 
     @classmethod
     def from_images(
@@ -167,11 +124,10 @@ class AugmentationDisplay:
         Returns
         -------
         AugmentationDisplay
-            Drawn.
         """
-        size = _preset(image_size)
-        display = _drawn(X, augment, size, n_images, n_draws, random_state)
-        return display.plot(ax=ax)
+        seen = _preset(image_size)
+        drawn = _drawn(X, augment, seen, n_images, n_draws, random_state)
+        return cls(*drawn).plot(ax=ax)
 
     def plot(self, *, ax=None) -> "AugmentationDisplay":
         """Draw.
@@ -184,22 +140,16 @@ class AugmentationDisplay:
         Returns
         -------
         AugmentationDisplay
-            This one.
-
-        Raises
-        ------
-        ValueError
-            If ax isn't a subplot.
         """
         n_rows, n_columns = len(self.plain), 1 + len(self.columns)
         below = any(text for column in self.columns for _, text in column)
         height, width = self.plain[0].shape[-2:]
         per_row = _SIDE * height / width + 0.2 * below
         size = (0.2 + _SIDE * n_columns, 0.4 + per_row * n_rows)
-        figure = figure_of("AugmentationDisplay", ax, size)
+        figure = _plots.figure_of("AugmentationDisplay", ax, size)
         self.axes_ = figure.subplots(n_rows, n_columns, squeeze=False)
         self.figure_ = figure.figure
-        room = size_of(figure)[0] / n_columns
+        room = _plots.size_of(figure)[0] / n_columns
         letters = 8 if room > 1 else 6
         for row, plain in enumerate(self.plain):
             cells = [(plain, ""), *(column[row] for column in self.columns)]
@@ -210,7 +160,7 @@ class AugmentationDisplay:
                 axis.set(xticks=[], yticks=[])
                 axis.spines[:].set_visible(False)
                 # Below the image: above the first row stand the headings.
-                text = wrapped(text, room, letters)
+                text = _plots.wrapped(text, room, letters)
                 axis.set_xlabel(text, fontsize=letters, labelpad=2)
             look = {"rotation": 0, "va": "center", "labelpad": 8}
             self.axes_[row, 0].set_ylabel(str(row + 1), **look)
@@ -229,26 +179,21 @@ def _preset(image_size: Any) -> Any:
 
 def _drawn(
     X, augment, preprocessing, n_images, n_draws, random_state
-) -> AugmentationDisplay:
-    """Draw views of images as a network with this preprocessing sees them."""
-    for name, value in (("n_images", n_images), ("n_draws", n_draws)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
-    source = as_source(X)
+) -> tuple[list[torch.Tensor], list[list[tuple]]]:
+    """Return images as a network sees them in prediction, and columns of draws."""
+    check_count(n_images=n_images, n_draws=n_draws)
+    source, seed = as_source(X), draw_seed(random_state)
     augmenter, mixing = resolve_augment(augment, preprocessing)
-    seed = draw_seed(random_state)
     images = [_as_image(source[row]) for row in range(min(n_images, len(source)))]
     plain = [plain_view(image, preprocessing) for image in images]
     columns = []
     for draw in range(n_draws):
-        views = [
-            augmenter(image, np.random.default_rng([seed, draw, row]))
-            if augmenter is not None
-            else plain[row]
-            for row, image in enumerate(images)
-        ]
+        views = plain
+        if augmenter is not None:
+            rngs = [np.random.default_rng([seed, draw, k]) for k in range(len(images))]
+            views = [augmenter(*one) for one in zip(images, rngs, strict=True)]
         columns.append(_mixed(views, mixing, [seed, draw]))
-    return AugmentationDisplay(plain, columns)
+    return plain, columns
 
 
 def _as_image(image: Image.Image | np.ndarray) -> Any:
@@ -272,10 +217,6 @@ def _mixed(views, mixing: Mixing | None, key) -> list[tuple[torch.Tensor, str]]:
         torch.ones(len(views)),
         rng=np.random.default_rng(key),
     )
-    texts = [
-        f"{share:.0%} + {1 - share:.0%} of {other + 1}"
-        for share, other in zip(
-            mixed["mix_share"].tolist(), mixed["mix_target"].tolist(), strict=True
-        )
-    ]
+    drawn = zip(mixed["mix_share"].tolist(), mixed["mix_target"].tolist(), strict=True)
+    texts = [f"{p:.0%} + {1 - p:.0%} of {other + 1}" for p, other in drawn]
     return list(zip(mixed["x"], texts, strict=True))
