@@ -3,10 +3,8 @@
 from typing import Any
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dl._extraction import run_frozen, run_network
 from sklearn_dl._neural import NeuralImageEstimator
@@ -57,12 +55,16 @@ def _before_the_head(estimator: NeuralImageEstimator, X: Any) -> np.ndarray:
 
 
 def embedded(
-    features: Any, method: Any, random_state: int
+    features: np.ndarray, method: Any, random_state: int
 ) -> tuple[np.ndarray, str, tuple[str, str]]:
     """Return features in two dimensions, what they are, and labels of the axes."""
-    features = check_array(features, ensure_min_samples=2)
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     n, width = features.shape
     labels, name = ("dimension 1", "dimension 2"), type(method).__name__
+    if width == 2:
+        return features, "", labels
     if isinstance(method, str) and method == "pca":
         pca = PCA(min(2, width), random_state=random_state)
         points = np.zeros((n, 2))

@@ -34,21 +34,28 @@ class EmbeddingDisplay:
 
     Parameters
     ----------
-    embedding : array-like of shape (n, 2)
-        Where the images lie.
+    features : array-like of shape (n, n_features)
+        One row for each image; two columns are drawn as they are.
     X : images, default=None
         Any form that the estimators take. None draws dots alone.
     y : array-like of shape (n,), default=None
         Classes or numbers.
+    method : {"pca", "tsne"} or transformer, default="pca"
+        What maps features to two dimensions: principal components; t-SNE [1]_, of the
+        first 50 of them; or any object with a `fit_transform` that returns two columns,
+        such as ``umap.UMAP()``. t-SNE keeps near images near; distances between groups
+        mean little.
+    random_state : int, default=0
+        Seed of the method, where its name is given.
     image_shape : tuple of int, default=None
         (height, width[, channels]) of rows of pixels; None infers square ones.
-    title : str, default=""
-        Heading.
-    labels : (str, str), default=("dimension 1", "dimension 2")
-        Labels of the axes.
+    title : str, default="features"
+        Heading, before the method.
 
     Attributes
     ----------
+    embedding : ndarray of shape (n, 2)
+        Where the images lie.
     thumbnail_rows_ : ndarray of int
         Rows of X that are drawn as thumbnails; only these are decoded.
     ax_, figure_ : matplotlib Axes and Figure
@@ -56,7 +63,12 @@ class EmbeddingDisplay:
     Raises
     ------
     ValueError
-        If the embedding is not of shape (n, 2), or X or y have other than n rows.
+        If there is no such method, or X or y have other than n rows.
+
+    References
+    ----------
+    .. [1] L. van der Maaten and G. Hinton, "Visualizing data using t-SNE", Journal of
+       Machine Learning Research 9 (2008), 2579-2605.
 
     Examples
     --------
@@ -64,32 +76,29 @@ class EmbeddingDisplay:
     >>> from matplotlib.figure import Figure
     >>> from sklearn_dl.inspection import EmbeddingDisplay
     >>> features = np.random.default_rng(0).normal(size=(6, 10))
-    >>> display = EmbeddingDisplay.from_features(
-    ...     features, y=["ant", "bee"] * 3, ax=Figure().add_subplot()
-    ... )
-    >>> display.embedding.shape
+    >>> display = EmbeddingDisplay(features, y=["ant", "bee"] * 3)
+    >>> display.plot(ax=Figure().add_subplot()).embedding.shape
     (6, 2)
     """
 
     def __init__(
         self,
-        embedding: Any,
+        features: Any,
         X: Any = None,
         y: Any = None,
         *,
+        method: Any = "pca",
+        random_state: int = 0,
         image_shape: Any = None,
-        title: str = "",
-        labels: tuple[str, str] = ("dimension 1", "dimension 2"),
+        title: str = "features",
     ):
-        self.embedding = check_array(embedding, dtype=float)
-        if self.embedding.shape[1] != 2:
-            shape = self.embedding.shape
-            raise ValueError(f"embedding has the shape {shape}, not (n, 2).")
+        features = check_array(features, ensure_min_samples=2)
         self.source = None if X is None else as_source(X, image_shape=image_shape)
         self.y = None if y is None else column_or_1d(y)
-        check_consistent_length(self.embedding, self.source, self.y)
-        self.title = title
-        self.labels = labels
+        check_consistent_length(features, self.source, self.y)
+        points, way, self.labels = embedded(features, method, random_state)
+        self.embedding = np.asarray(points, dtype=float)
+        self.title = ": ".join(part for part in (title, way) if part)
 
     @classmethod
     def from_estimator(
@@ -102,12 +111,10 @@ class EmbeddingDisplay:
         estimator : ImageFeatureExtractor, ImageClassifier, ImageRegressor or Pipeline
             Fitted. Features of a classifier or regressor are what its head sees; of a
             pipeline, what its last step does. Any other transformer of images serves.
-        X : images
-            Any form that the estimator takes.
-        y : array-like of shape (n,), default=None
-            Classes or numbers.
-        method, random_state, ax
-            See `from_features`.
+        X, y, method, random_state
+            See `EmbeddingDisplay`.
+        ax : matplotlib Axes, default=None
+            See `plot`.
 
         Returns
         -------
@@ -119,57 +126,8 @@ class EmbeddingDisplay:
             If the estimator makes no features, or is not fitted.
         """
         found, what = features_of(estimator, X)
-        points, title, labels = embedded(found, method, random_state)
-        said = {"title": f"{what}: {title}", "labels": labels}
-        display = cls(points, X, y, image_shape=image_shape_of(estimator), **said)
-        return display.plot(ax=ax)
-
-    @classmethod
-    def from_features(
-        cls,
-        features,
-        X=None,
-        y=None,
-        *,
-        method: Any = "pca",
-        image_shape=None,
-        random_state: int = 0,
-        ax=None,
-    ) -> "EmbeddingDisplay":
-        """Draw features.
-
-        Parameters
-        ----------
-        features : array-like of shape (n, n_features)
-            One row for each image.
-        X, y, image_shape
-            See `EmbeddingDisplay`.
-        method : {"pca", "tsne"} or transformer, default="pca"
-            What maps features to two dimensions: principal components; t-SNE [1]_, of
-            the first 50 of them; or any object with a `fit_transform` that returns
-            two columns, such as ``umap.UMAP()``. t-SNE keeps near images near;
-            distances between groups mean little.
-        random_state : int, default=0
-            Seed of the method, where its name is given.
-        ax : matplotlib Axes, default=None
-            See `plot`.
-
-        Returns
-        -------
-        EmbeddingDisplay
-
-        Raises
-        ------
-        ValueError
-            If there is no such method, or it doesn't return two columns.
-
-        References
-        ----------
-        .. [1] L. van der Maaten and G. Hinton, "Visualizing data using t-SNE", JMLR 9
-           (2008), 2579-2605.
-        """
-        points, title, labels = embedded(features, method, random_state)
-        display = cls(points, X, y, image_shape=image_shape, title=title, labels=labels)
+        look = {"image_shape": image_shape_of(estimator), "title": what}
+        display = cls(found, X, y, method=method, random_state=random_state, **look)
         return display.plot(ax=ax)
 
     def plot(
@@ -202,18 +160,16 @@ class EmbeddingDisplay:
         if isinstance(n_thumbnails, bool) or n_thumbnails < 0:
             raise ValueError(f"n_thumbnails must be at least 0, got {n_thumbnails!r}.")
         if not 0 < thumbnail_size < 1:
-            raise ValueError(
-                f"thumbnail_size must lie between 0 and 1, got {thumbnail_size!r}."
-            )
+            size = thumbnail_size
+            raise ValueError(f"thumbnail_size must lie between 0 and 1, got {size!r}.")
         figure = _plots.figure_of("EmbeddingDisplay", ax, (7.0, 6.2))
         (width, height), letters = _plots.size_of(figure), _plots.letters_in(figure)
         ax = self.ax_ = figure.subplots()
         self.figure_ = figure.figure
         # Distances are the same in both directions, so that images keep their shape.
         x, y = np.ptp(self.embedding, axis=0)
-        side = (
-            thumbnail_size * max(x, y * width / height, 1e-9) * max(1, height / width)
-        )
+        side = thumbnail_size * max(x, y * width / height, 1e-9)
+        side *= max(1, height / width)
         self.thumbnail_rows_ = np.empty(0, dtype=int)
         if self.source is not None and n_thumbnails:
             self.thumbnail_rows_ = spread(self.embedding, 1.05 * side, n_thumbnails)
