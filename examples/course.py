@@ -211,7 +211,7 @@ def analyse(course: Course) -> None:
     print(f"Labels to look at again: rows {rows or 'none'}.")
     print("What is taken for what:")
     show(look.most_confused(y, course.predicted(HEAD), k=5, n_examples=4))
-    display = look.MostConfusedDisplay.from_predictions(y, course.predicted(HEAD), X)
+    display = look.MostConfusedDisplay(y, course.predicted(HEAD), X).plot()
     course.draw(display, "confused.png")
     fitted, held = course.first[HEAD], course.held
     rows = held[look.top_losses(fitted, X[held], y[held], k=4)["row"]]

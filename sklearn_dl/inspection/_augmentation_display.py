@@ -27,10 +27,19 @@ class AugmentationDisplay:
 
     Parameters
     ----------
-    plain : list of Tensor of shape (1 or 3, h, w)
-        Images as they are in prediction: uint8, or float in [0, 1].
-    columns : list of list of (Tensor, str)
-        For each draw the images, each with what is written below it.
+    X : images
+        Any form that the estimators take.
+    augment : None, str, callable, sequence of them or Augment, default="standard"
+        See `Augment`.
+    n_images, n_draws : int, default=4 and 6
+        The first images of X are shown, at most as many, and draws of each.
+    image_size : int or (int, int), default=224
+        The network's input size, in pixels. An int is a side: the shorter side is
+        resized to 256/224 of it, and the centre cropped. (height, width) resizes.
+    preprocessing : Preprocessing, default=None
+        That of a backbone, in place of an image size.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the draws.
 
     Attributes
     ----------
@@ -43,16 +52,38 @@ class AugmentationDisplay:
     >>> from matplotlib.figure import Figure
     >>> from sklearn_dl.inspection import AugmentationDisplay
     >>> X = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), "uint8")
-    >>> display = AugmentationDisplay.from_images(
-    ...     X, "light", n_draws=3, image_size=16, ax=Figure().add_subplot()
-    ... )
-    >>> display.axes_.shape
+    >>> display = AugmentationDisplay(X, "light", n_draws=3, image_size=16)
+    >>> display.plot(ax=Figure().add_subplot()).axes_.shape
     (2, 4)
     """
 
-    def __init__(self, plain: list[torch.Tensor], columns: list[list[tuple]]):
-        self.plain = plain
-        self.columns = columns
+    def __init__(
+        self,
+        X: Any,
+        augment: Any = "standard",
+        *,
+        n_images: int = 4,
+        n_draws: int = 6,
+        image_size: int | tuple[int, int] | None = 224,
+        preprocessing: Preprocessing | None = None,
+        random_state: Any = 0,
+    ):
+        check_count(n_images=n_images, n_draws=n_draws)
+        if preprocessing is None:
+            size = tuple(image_size) if isinstance(image_size, list) else image_size
+            preprocessing = _PRESET.replace_image_size(size or 224)
+        source, seed = as_source(X), draw_seed(random_state)
+        augmenter, mixing = resolve_augment(augment, preprocessing)
+        images = [_as_image(source[row]) for row in range(min(n_images, len(source)))]
+        self.plain = [plain_view(image, preprocessing) for image in images]
+        self.columns = []
+        for draw in range(n_draws):
+            views = self.plain
+            if augmenter is not None:
+                keys = ([seed, draw, row] for row in range(len(images)))
+                rngs = map(np.random.default_rng, keys)
+                views = [augmenter(*one) for one in zip(images, rngs, strict=True)]
+            self.columns.append(_mixed(views, mixing, [seed, draw]))
 
     @classmethod
     def from_estimator(
@@ -68,7 +99,7 @@ class AugmentationDisplay:
         X : images
             Any form that `estimator` takes.
         n_images, n_draws, random_state, ax
-            See `from_images`.
+            See `AugmentationDisplay` and `plot`.
 
         Returns
         -------
@@ -82,52 +113,18 @@ class AugmentationDisplay:
         if not hasattr(estimator, "augment"):
             raise TypeError(
                 f"{type(estimator).__name__} has no parameter augment: give an "
-                "ImageClassifier or ImageRegressor, or use from_images."
+                "ImageClassifier or ImageRegressor, or use AugmentationDisplay(X, ...)."
             )
-        source = as_source(X, image_shape=estimator.image_shape)
-        seen = getattr(estimator, "preprocessing_", None)
-        seen = seen or _preset(estimator.image_size)
-        drawn = _drawn(source, estimator.augment, seen, n_images, n_draws, random_state)
-        return cls(*drawn).plot(ax=ax)
-
-    @classmethod
-    def from_images(
-        cls,
-        X,
-        augment: Any = "standard",
-        *,
-        n_images: int = 4,
-        n_draws: int = 6,
-        image_size: int | tuple[int, int] | None = None,
-        random_state=0,
-        ax=None,
-    ) -> "AugmentationDisplay":
-        """Draw what an augmentation makes of images.
-
-        Parameters
-        ----------
-        X : images
-            Any form that the estimators take.
-        augment : None, str, callable, sequence of them or Augment, default="standard"
-            See `Augment`.
-        n_images, n_draws : int, default=4 and 6
-            The first images of X are shown, at most as many, and draws of each.
-        image_size : int or (int, int), default=None
-            The network's input size, in pixels; None is 224. An int is a side: the
-            shorter side is resized to 256/224 of it, and the centre cropped.
-            (height, width) resizes.
-        random_state : int, RandomState instance or None, default=0
-            Seed of the draws.
-        ax : matplotlib Axes, default=None
-            See `plot`.
-
-        Returns
-        -------
-        AugmentationDisplay
-        """
-        seen = _preset(image_size)
-        drawn = _drawn(X, augment, seen, n_images, n_draws, random_state)
-        return cls(*drawn).plot(ax=ax)
+        display = cls(
+            as_source(X, image_shape=estimator.image_shape),
+            estimator.augment,
+            n_images=n_images,
+            n_draws=n_draws,
+            image_size=estimator.image_size,
+            preprocessing=getattr(estimator, "preprocessing_", None),
+            random_state=random_state,
+        )
+        return display.plot(ax=ax)
 
     def plot(self, *, ax=None) -> "AugmentationDisplay":
         """Draw.
@@ -168,32 +165,6 @@ class AugmentationDisplay:
         for axis, heading in zip(self.axes_[0], headings, strict=True):
             axis.set_title(heading, fontsize=letters + 1, y=1.0)
         return self
-
-
-def _preset(image_size: Any) -> Any:
-    if image_size is None:
-        return _PRESET
-    size = tuple(image_size) if isinstance(image_size, list) else image_size
-    return _PRESET.replace_image_size(size)
-
-
-def _drawn(
-    X, augment, preprocessing, n_images, n_draws, random_state
-) -> tuple[list[torch.Tensor], list[list[tuple]]]:
-    """Return images as a network sees them in prediction, and columns of draws."""
-    check_count(n_images=n_images, n_draws=n_draws)
-    source, seed = as_source(X), draw_seed(random_state)
-    augmenter, mixing = resolve_augment(augment, preprocessing)
-    images = [_as_image(source[row]) for row in range(min(n_images, len(source)))]
-    plain = [plain_view(image, preprocessing) for image in images]
-    columns = []
-    for draw in range(n_draws):
-        views = plain
-        if augmenter is not None:
-            rngs = [np.random.default_rng([seed, draw, k]) for k in range(len(images))]
-            views = [augmenter(*one) for one in zip(images, rngs, strict=True)]
-        columns.append(_mixed(views, mixing, [seed, draw]))
-    return plain, columns
 
 
 def _as_image(image: Image.Image | np.ndarray) -> Any:

@@ -26,12 +26,32 @@ class MostConfusedDisplay:
 
     Parameters
     ----------
+    y_true, y_pred : array-like of shape (n,)
+        Labels and predictions.
+    X : images
+        The n images, in any form that the estimators take.
+    image_shape : tuple of int, default=None
+        (height, width) or (height, width, channels) of rows of pixels.
+
+    Attributes
+    ----------
     matrix : DataFrame
         Numbers of images: labels as index, predictions as columns, of all classes.
     pairs : DataFrame
-        What `most_confused` returned.
-    images : list of list of ndarray of uint8, shape (h, w, 3)
-        Examples of each pair.
+        What `most_confused` returns of them.
+    ax_, figure_ : matplotlib Axes and Figure
+        The matrix, and the whole.
+    axes_ : ndarray of matplotlib Axes, shape (n_pairs, n_examples)
+        The images.
+    headings_ : list of matplotlib Text
+        Above the images of each pair.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ.
+
+    Examples of each pair.
 
     Attributes
     ----------
@@ -49,16 +69,21 @@ class MostConfusedDisplay:
     >>> from sklearn_dl.inspection import MostConfusedDisplay
     >>> X = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), "uint8")
     >>> y_true, y_pred = ["ant", "ant", "bee", "bee"], ["ant", "bee", "bee", "bee"]
-    >>> ax = Figure().add_subplot()
-    >>> display = MostConfusedDisplay.from_predictions(y_true, y_pred, X, ax=ax)
-    >>> display.headings_[0].get_text()
+    >>> display = MostConfusedDisplay(y_true, y_pred, X)
+    >>> display.plot(ax=Figure().add_subplot()).headings_[0].get_text()
     'ant → bee: 1 of 2 (50%)'
     """
 
-    def __init__(self, matrix: pd.DataFrame, pairs: pd.DataFrame, images: list):
-        self.matrix = matrix
-        self.pairs = pairs
-        self.images = images
+    def __init__(self, y_true, y_pred, X, *, image_shape=None):
+        y_true, y_pred = np.asarray(y_true).ravel(), np.asarray(y_pred).ravel()
+        self.source = as_source(X, image_shape=image_shape)
+        if len(self.source) != len(y_true):
+            n, labels = len(self.source), len(y_true)
+            raise ValueError(f"X has {n} images, but y has {labels} labels.")
+        classes = np.unique(np.concatenate([y_true, y_pred]))
+        counts = confusion_matrix(y_true, y_pred, labels=classes)
+        self.matrix = pd.DataFrame(counts, index=classes, columns=classes)
+        self.pairs = most_confused(y_true, y_pred, k=None, n_examples=len(y_true))
 
     @classmethod
     def from_estimator(
@@ -73,9 +98,7 @@ class MostConfusedDisplay:
             Any form that `estimator` takes.
         y : array-like of shape (n,)
             Labels.
-        n_pairs, n_examples : int, default=4
-            Pairs of classes with images, and images of each, at most.
-        max_classes, ax
+        n_pairs, n_examples, max_classes, ax
             See `plot`.
 
         Returns
@@ -88,66 +111,31 @@ class MostConfusedDisplay:
             As `most_confused`.
         """
         check_is_fitted(estimator)
-        check_count(n_pairs=n_pairs, n_examples=n_examples, max_classes=max_classes)
-        matrix, pairs = _tables(y, estimator.predict(X))
-        source = as_source(X, image_shape=image_shape_of(estimator))
-        rows = pairs["examples"][:n_pairs].tolist()
-        if rows:
-            rows = by_confidence(estimator, X, pairs["prediction"][:n_pairs], rows)
-        images = [[thumbnail(source, i) for i in part[:n_examples]] for part in rows]
-        return cls(matrix, pairs, images).plot(max_classes=max_classes, ax=ax)
+        display = cls(y, estimator.predict(X), X, image_shape=image_shape_of(estimator))
+        first = display.pairs[:n_pairs].copy()
+        if len(first):
+            ordered = (estimator, X, first["prediction"], first["examples"])
+            first["examples"] = by_confidence(*ordered)
+            display.pairs = pd.concat([first, display.pairs[n_pairs:]])
+        numbers = {"n_pairs": n_pairs, "n_examples": n_examples}
+        return display.plot(max_classes=max_classes, ax=ax, **numbers)
 
-    @classmethod
-    def from_predictions(
-        cls,
-        y_true,
-        y_pred,
-        X,
+    def plot(
+        self,
         *,
         n_pairs: int = 4,
         n_examples: int = 4,
         max_classes: int = 12,
-        image_shape=None,
+        im_kw: dict | None = None,
+        text_kw: dict | None = None,
         ax=None,
-    ) -> "MostConfusedDisplay":
-        """Draw predictions that were made before.
-
-        Parameters
-        ----------
-        y_true, y_pred : array-like of shape (n,)
-            Labels and predictions.
-        X : images
-            The n images, in any form that the estimators take.
-        n_pairs, n_examples, max_classes, ax
-            See `from_estimator`.
-        image_shape : tuple of int, default=None
-            (height, width) or (height, width, channels) of rows of pixels.
-
-        Returns
-        -------
-        MostConfusedDisplay
-
-        Raises
-        ------
-        ValueError
-            If the lengths differ, or a number is not an int of at least 1.
-        """
-        check_count(n_pairs=n_pairs, n_examples=n_examples, max_classes=max_classes)
-        matrix, pairs = _tables(y_true, y_pred)
-        source, n = as_source(X, image_shape=image_shape), len(y_true)
-        if len(source) != n:
-            raise ValueError(f"X has {len(source)} images, but y has {n} labels.")
-        rows = pairs["examples"][:n_pairs]
-        images = [[thumbnail(source, i) for i in part[:n_examples]] for part in rows]
-        return cls(matrix, pairs, images).plot(max_classes=max_classes, ax=ax)
-
-    def plot(
-        self, *, max_classes: int = 12, im_kw=None, text_kw=None, ax=None
     ) -> "MostConfusedDisplay":
         """Draw.
 
         Parameters
         ----------
+        n_pairs, n_examples : int, default=4
+            Pairs of classes with images, and images of each, at most.
         max_classes : int, default=12
             Where there are more, those of the most confused pairs are shown.
         im_kw, text_kw : dict, default=None
@@ -159,9 +147,10 @@ class MostConfusedDisplay:
         -------
         MostConfusedDisplay
         """
-        check_count(max_classes=max_classes)
-        shown, n_rows = self._classes(max_classes), len(self.images)
-        n_columns = max(map(len, self.images), default=0)
+        check_count(n_pairs=n_pairs, n_examples=n_examples, max_classes=max_classes)
+        rows = [rows[:n_examples] for rows in self.pairs["examples"][:n_pairs]]
+        shown, n_rows = self._classes(max_classes), len(rows)
+        n_columns = max(map(len, rows), default=0)
         longest = min(max(_plots.width_of(str(name), 9) for name in shown) + 0.3, 2.0)
         side = max(2.2, _CELL * len(shown)) + longest
         right = max(0.85 * _PICTURE * n_columns, 2.9) if n_rows else 0.0
@@ -178,7 +167,7 @@ class MostConfusedDisplay:
             matrix, beside = figure.subfigures(2, 1, height_ratios=(1 - part, part))
         self.axes_ = np.empty((n_rows, n_columns), dtype=object)
         if n_rows:
-            self._draw_pairs(beside.subfigures(n_rows, 1, squeeze=False)[:, 0])
+            self._draw_pairs(beside.subfigures(n_rows, 1, squeeze=False)[:, 0], rows)
         self._draw_matrix(matrix, shown, im_kw or {}, text_kw)
         return self
 
@@ -213,19 +202,19 @@ class MostConfusedDisplay:
             said += f" of {len(shown)} of {n} classes"
         _plots.head(figure, f"{said}; colour: share of the label's images", letters)
 
-    def _draw_pairs(self, parts) -> None:
+    def _draw_pairs(self, parts, rows: list[list[int]]) -> None:
         """Draw the images of a pair in each part of a figure, under a heading."""
         width = _plots.size_of(parts[0])[0]
         size = 9.0 if width >= 2.5 else 7.0
-        drawn = zip(
-            parts, self.axes_, self.images, self.pairs.itertuples(), strict=False
-        )
-        for part, row, images, pair in drawn:
-            row[:] = part.subplots(1, len(row), squeeze=False)[0]
-            for axis in row:
+        pairs = self.pairs.itertuples()
+        for part, axes, drawn, pair in zip(
+            parts, self.axes_, rows, pairs, strict=False
+        ):
+            axes[:] = part.subplots(1, len(axes), squeeze=False)[0]
+            for axis in axes:
                 axis.set_axis_off()
-            for axis, image in zip(row, images, strict=False):
-                show_image(axis, image, WRONG)
+            for axis, row in zip(axes, drawn, strict=False):
+                show_image(axis, thumbnail(self.source, row), WRONG)
                 axis.set_anchor("NW")
             numbers = f": {pair.n}"
             if width >= 2.5:
@@ -235,12 +224,3 @@ class MostConfusedDisplay:
             heading = " → ".join(names) + numbers
             look = {"x": 0.01, "ha": "left", "fontsize": size}
             self.headings_.append(part.suptitle(heading, **look))
-
-
-def _tables(y, predicted) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the matrix, and all pairs with all examples."""
-    y, predicted = np.asarray(y).ravel(), np.asarray(predicted).ravel()
-    classes = np.unique(np.concatenate([y, predicted]))
-    counts = confusion_matrix(y, predicted, labels=classes)
-    pairs = most_confused(y, predicted, k=None, n_examples=len(y))
-    return pd.DataFrame(counts, index=classes, columns=classes), pairs

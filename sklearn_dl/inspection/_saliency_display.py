@@ -23,8 +23,6 @@ class SaliencyDisplay:
     For classes, bright yellow is what speaks for the class most. For a regressor,
     orange raises the prediction and purple lowers it.
 
-    Make one with `from_estimator` or `from_maps`.
-
     Parameters
     ----------
     X : images
@@ -139,44 +137,37 @@ class SaliencyDisplay:
         -------
         SaliencyDisplay
         """
+        _plots.import_pyplot("SaliencyDisplay")
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+
         n_columns = max(1, min(n_columns, len(self.images)))
-        titles: list[list[_pictures.Line]] = [
-            list(t.split("\n")) if isinstance(t, str) else list(t)
-            for t in self.titles or []
+        titles = [
+            text.split("\n") if isinstance(text, str) else text
+            for text in self.titles or []
         ]
         figure, self.axes_ = _pictures.picture_axes(
             "SaliencyDisplay", ax, self.images, titles, n_columns, each=2
         )
-        self.figure_ = figure.figure
-        scale = _scale(signed=any((values < 0).any() for values in self.maps))
+        self.figure_, size = figure.figure, _plots.letters_in(figure)
+        signed = any((values < 0).any() for values in self.maps)
+        colours = Normalize(-signed, 1), "PuOr_r" if signed else "inferno"
+        scale = ScalarMappable(*colours)
         for i, (image, values) in enumerate(zip(self.images, self.maps, strict=True)):
             row, column = 2 * (i // n_columns), i % n_columns
+            shown = _over(image, values, scale)
             _pictures.show_image(self.axes_[row, column], image)
-            _pictures.show_image(
-                self.axes_[row + 1, column], _over(image, values, scale)
-            )
-        size = _plots.letters_in(figure)
+            _pictures.show_image(self.axes_[row + 1, column], shown)
         _plots.head(figure, "What predictions rest on", size)
         look: dict[str, Any] = {"location": "bottom", "aspect": 30, "shrink": 0.6}
         bar = figure.colorbar(scale, ax=self.axes_.ravel().tolist(), **look)
-        if scale.norm.vmin < 0:
-            bar.set_ticks([-1, 0, 1], labels=["lowers it", "no influence", "raises it"])
-            bar.set_label("part in the predicted number", fontsize=size)
-        else:
-            bar.set_ticks([0, 1], labels=["none", "most"])
-            bar.set_label("speaks for the class", fontsize=size)
-        bar.ax.tick_params(labelsize=size - 1)
+        names = (
+            ["lowers it", "no influence", "raises it"] if signed else ["none", "most"]
+        )
+        bar.set_ticks([-1, 0, 1][1 - signed :], labels=names, fontsize=size - 1)
+        what = "part in the predicted number" if signed else "speaks for the class"
+        bar.set_label(what, fontsize=size)
         return self
-
-
-def _scale(signed: bool) -> Any:
-    """Return what gives maps their colours."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    if signed:
-        return ScalarMappable(Normalize(-1, 1), "PuOr_r")
-    return ScalarMappable(Normalize(0, 1), "inferno")
 
 
 def _over(image: np.ndarray, values: np.ndarray, scale: Any) -> np.ndarray:
@@ -213,8 +204,9 @@ def _titles(estimator, X, y, target, n: int) -> list[list[_pictures.Line]]:
     ]
     targets = None if target is None else np.broadcast_to(target, n)
     for what, values in ((true, y), (output, targets)):
-        for lines, value in zip(titles, () if values is None else values, strict=False):
-            lines.append((what, _text(value), ""))
+        if values is not None:
+            for lines, value in zip(titles, np.asarray(values), strict=True):
+                lines.append((what, _text(value), ""))
     return titles
 
 

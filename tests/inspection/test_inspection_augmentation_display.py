@@ -13,6 +13,10 @@ from sklearn_dl.inspection import AugmentationDisplay
 SMALL = {"backbone": "squeezenet1_1", "weights": None, "image_size": 32}
 
 
+def drawn(*data, ax=None, **options):
+    return AugmentationDisplay(*data, **options).plot(ax=ax)
+
+
 def shown(display):
     return [
         [np.asarray(ax.images[0].get_array()) for ax in row] for row in display.axes_
@@ -24,9 +28,7 @@ def shown(display):
 )
 def test_whatever_the_estimators_take_can_be_shown(augment):
     X = photographs(2, size=(32, 32))
-    display = AugmentationDisplay.from_images(
-        X, augment, n_draws=4, image_size=(32, 32)
-    )
+    display = drawn(X, augment, n_draws=4, image_size=(32, 32))
     for row, image in zip(shown(display), X, strict=True):
         np.testing.assert_allclose(row[0], image / 255, atol=1e-6)
         if augment is ImageOps.invert:
@@ -43,9 +45,7 @@ def test_an_estimator_shows_its_own(fitted):
     if fitted:
         model.fit(X, [0, 1] * 3)
     display = AugmentationDisplay.from_estimator(model, X, n_images=2, n_draws=3)
-    same = AugmentationDisplay.from_images(
-        X, ["flip", "cutmix"], n_images=2, n_draws=3, image_size=32
-    )
+    same = drawn(X, ["flip", "cutmix"], n_images=2, n_draws=3, image_size=32)
     size = (32, 32, 3)
     for row, other in zip(shown(display), shown(same), strict=True):
         assert all(picture.shape == size for picture in row)
@@ -66,6 +66,6 @@ def test_rows_of_pixels_have_the_shape_of_the_estimator():
 def test_it_can_be_read(mix, place):  # noqa: F811
     X = photographs(3)
     augment = Augment("standard", mix=mix)
-    display = AugmentationDisplay.from_images(X, augment, n_draws=3, ax=place)
+    display = drawn(X, augment, n_draws=3, ax=place)
     if isinstance(place, type(None)) or mix is None:
         assert_legible(display.figure_)

@@ -13,7 +13,7 @@ def images(n=3, channels=3):
 
 
 def drawn(X, augment="standard", **options):
-    return AugmentationDisplay.from_images(X, augment, **options).figure_
+    return AugmentationDisplay(X, augment, **options).plot().figure_
 
 
 def shown(figure):
