@@ -1,4 +1,4 @@
-"""The worst and the best predictions as pictures."""
+"""The highest losses as pictures."""
 
 from typing import Any
 
@@ -12,7 +12,6 @@ from sklearn_dl.inspection._losses import top_losses
 from sklearn_dl.inspection._scores import GivenClasses, GivenNumbers, refuse_missing
 from sklearn_dl.inspection._stream import image_shape_of
 
-_TITLES = {"worst": "Worst predictions", "best": "Best predictions"}
 _RIGHT, _DOUBTED = _plots.BLUE, _plots.PURPLE
 _FRAMES = {_RIGHT: "right", _pictures.WRONG: "mistake", _DOUBTED: "label in doubt"}
 
@@ -31,7 +30,7 @@ class TopLossesDisplay:
         Rows of what `top_losses` or `label_errors` returned, in the order of pictures.
     X : images
         Those that the table was made of.
-    title : str, default=""
+    title : str, default="Highest losses"
         Heading.
     image_shape : tuple of int, default=None
         (height, width) or (height, width, channels) of rows of pixels.
@@ -62,7 +61,9 @@ class TopLossesDisplay:
     ['predicted bee 80%', 'label ant', 'loss 1.6, row 1']
     """
 
-    def __init__(self, table: pd.DataFrame, X, *, title: str = "", image_shape=None):
+    def __init__(
+        self, table: pd.DataFrame, X, *, title="Highest losses", image_shape=None
+    ):
         if "row" not in table or not any(str(c).startswith("truth") for c in table):
             raise ValueError(
                 f"The table must be of top_losses or label_errors; it has the columns "
@@ -79,24 +80,14 @@ class TopLossesDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, X, y, *, k=12, kind="worst", cv=None, n_columns=4, ax=None
+        cls, estimator: Any, X, y, *, k: int = 12, cv=None, n_columns: int = 4, ax=None
     ) -> "TopLossesDisplay":
-        """Draw what an estimator predicts of images.
+        """Draw the images with the highest losses of an estimator.
 
         Parameters
         ----------
-        estimator : classifier or regressor
-            Fitted, if `cv` is None.
-        X : images
-            Any form that `estimator` takes.
-        y : array-like of shape (n,), or (n, n_outputs) of a regressor
-            Labels or numbers.
-        k : int, default=12
-            How many images.
-        kind : {"worst", "best"}, default="worst"
-            The highest losses, the most confident mistakes first; or the lowest.
-        cv : int, splitter or iterable, default=None
-            See `top_losses`.
+        estimator, X, y, k, cv
+            As in `top_losses`; X must hold images.
         n_columns, ax
             See `plot`.
 
@@ -107,11 +98,10 @@ class TopLossesDisplay:
         Raises
         ------
         ValueError, TypeError, NotFittedError
-            As `top_losses`, and if `k` or `kind` is not valid, or X holds no images: a
-            table for a pipeline with other columns, for example.
+            As `top_losses`, and if X holds no images: a table for a pipeline with other
+            columns, for example.
         """
-        _check(k, kind)
-        rows = _first(top_losses(estimator, X, y, k=None, cv=cv), k, kind)
+        table = top_losses(estimator, X, y, k=k, cv=cv)
         try:
             source = as_source(X, image_shape=image_shape_of(estimator))
         except (TypeError, ValueError) as error:
@@ -119,7 +109,7 @@ class TopLossesDisplay:
                 f"X holds no images that can be shown: {error} Give "
                 "TopLossesDisplay the table of top_losses, with the images as X."
             ) from error
-        return cls(rows, source, title=_TITLES[kind]).plot(n_columns=n_columns, ax=ax)
+        return cls(table, source).plot(n_columns=n_columns, ax=ax)
 
     @classmethod
     def from_predictions(
@@ -130,12 +120,11 @@ class TopLossesDisplay:
         *,
         classes=None,
         k: int = 12,
-        kind: str = "worst",
         n_columns: int = 4,
         image_shape=None,
         ax=None,
     ) -> "TopLossesDisplay":
-        """Draw predictions that were made before.
+        """Draw the highest losses of predictions that were made before.
 
         Parameters
         ----------
@@ -147,10 +136,10 @@ class TopLossesDisplay:
             The n images, in any form that the estimators take.
         classes : array-like of shape (n_classes,), default=None
             Classes of the columns; None takes the sorted labels in `y_true`.
-        image_shape : tuple of int, default=None
-            (height, width) or (height, width, channels) of rows of pixels.
-        k, kind, n_columns, ax
-            See `from_estimator`.
+        k : int, default=12
+            How many images.
+        image_shape, n_columns, ax
+            See `TopLossesDisplay` and `plot`.
 
         Returns
         -------
@@ -159,10 +148,9 @@ class TopLossesDisplay:
         Raises
         ------
         ValueError
-            If the lengths or the number of classes differ, `y_true` has missing values,
-            or an option is not valid.
+            If the lengths or the number of classes differ, or `y_true` has missing
+            values.
         """
-        _check(k, kind)
         refuse_missing(y_true)
         numbers = np.shape(y_pred) == np.shape(y_true)
         given: Any = GivenNumbers() if numbers else _Probabilities()
@@ -174,8 +162,7 @@ class TopLossesDisplay:
                     f"y_pred has the shape {given.values.shape}, not one column of "
                     f"probabilities for each of {len(given.classes_)} classes."
                 )
-        rows = _first(top_losses(given, X, y_true, k=None), k, kind)
-        display = cls(rows, X, title=_TITLES[kind], image_shape=image_shape)
+        display = cls(top_losses(given, X, y_true, k=k), X, image_shape=image_shape)
         return display.plot(n_columns=n_columns, ax=ax)
 
     def plot(self, *, n_columns: int = 4, ax=None) -> "TopLossesDisplay":
@@ -211,18 +198,6 @@ class _Probabilities(GivenClasses):
 
     def predict_proba(self, X):
         return self.values
-
-
-def _check(k: Any, kind: Any) -> None:
-    _pictures.check_count(k=k)
-    if kind not in _TITLES:
-        raise ValueError(f"kind must be 'worst' or 'best', got {kind!r}.")
-
-
-def _first(table: pd.DataFrame, k: int, kind: str) -> pd.DataFrame:
-    """Return the worst rows of a table that begins with them, or the best."""
-    rows = table if kind == "worst" else table.iloc[::-1]
-    return rows.head(k).reset_index(drop=True)
 
 
 def _colour(row: pd.Series) -> str | None:

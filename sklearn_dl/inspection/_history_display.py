@@ -31,8 +31,7 @@ class TrainingHistoryDisplay:
     logarithmic scale. A green line marks the epoch whose weights early stopping kept
     (without it they are those at the end), a dotted one the end of a training that
     stopped before its last epoch, and grey ground the epochs in which the head was
-    trained alone. Hatched are epochs whose loss was no finite number. The heading says
-    why training ended, and where it diverged.
+    trained alone. Hatched are epochs whose loss was no finite number.
 
     Parameters
     ----------
@@ -190,11 +189,6 @@ class TrainingHistoryDisplay:
         return np.asarray(self.history.get("epoch", numbers), dtype=int)
 
     @property
-    def _stopped(self) -> bool:
-        """Whether training ended before it was to."""
-        return self.max_epochs is not None and self._epochs[-1] < self.max_epochs
-
-    @property
     def _diverged(self) -> np.ndarray:
         """The epochs whose loss is no finite number."""
         bad = ~np.isfinite(self.history["train_loss"].to_numpy(dtype=float))
@@ -215,10 +209,10 @@ class TrainingHistoryDisplay:
         return found
 
     def _title(self) -> str:
-        last = self._epochs[-1]
+        last, most = self._epochs[-1], self.max_epochs
         said = f"Trained for {last} epoch{'s' if last > 1 else ''}"
-        if self._stopped:
-            said = f"Trained for {last} of at most {self.max_epochs} epochs"
+        if most is not None and last < most:
+            said = f"Trained for {last} of at most {most} epochs"
         if self.stop_reason:
             said = f"{said}: {self.stop_reason}"
         if len(self._diverged):
@@ -237,7 +231,7 @@ class TrainingHistoryDisplay:
             label = f"head alone; unfrozen after epoch {epochs[alone - 1]}"
             look = {"color": "0.87", "linewidth": 0, "zorder": 0}
             ax.axvspan(epochs[0] - 0.5, epochs[alone - 1] + 0.5, label=label, **look)
-        if self._stopped:
+        if self.max_epochs is not None and epochs[-1] < self.max_epochs:
             label = f"stopped after epoch {epochs[-1]}"
             ax.axvline(epochs[-1], color=_plots.BLACK, linestyle=":", label=label)
         look = {"facecolor": "none", "edgecolor": _plots.SKY_BLUE, "hatch": "///"}

@@ -24,14 +24,6 @@ def check_count(**counts: Any) -> None:
             raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
 
 
-def size_of_row(source: ImageSource, row: int) -> tuple[int, int]:
-    """Return height and width of an image."""
-    if source.image_shape is not None:
-        return source.image_shape[:2]
-    image = source[row]
-    return image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]
-
-
 def thumbnail(source: ImageSource, row: int, side: int = SIDE) -> np.ndarray:
     """Return an image as uint8 (h, w, 3), its longer side at most `side` pixels."""
     image = source[row]

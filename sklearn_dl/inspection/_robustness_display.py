@@ -109,11 +109,9 @@ class RobustnessDisplay:
         rows = -(-n // columns)
         size = (max(1.75 * columns + 0.6, 4.2), 1.4 * rows + 1.6)
         figure = _plots.figure_of("RobustnessDisplay", ax, size)
+        letters = _plots.letters_in(figure, columns, rows)
         width, height = _plots.size_of(figure)
-        letters, width = (
-            _plots.letters_in(figure, columns, rows),
-            0.85 * width / columns,
-        )
+        width *= 0.85 / columns
         spacious = height > 0.8 * rows + 1  # else curves matter more than words
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         self.axes_ = dict(zip(names, axes.flat, strict=False))

@@ -7,6 +7,7 @@ import torch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
 from sklearn_dl._extraction import PixelReader
+from sklearn_dl._images import ImageSource
 from sklearn_dl.backbones import Backbone, Preprocessing
 from sklearn_dl.inspection._attribution import (
     Explained,
@@ -17,7 +18,6 @@ from sklearn_dl.inspection._attribution import (
     grad_cam,
     occlusion,
 )
-from sklearn_dl.inspection._pictures import size_of_row
 
 
 @validate_params(
@@ -145,7 +145,7 @@ def saliency(
             maps.extend(enlarged(values, size).cpu().numpy())
     if frame == "image":
         maps = [
-            placed(values, preprocessing, size_of_row(source, row))
+            placed(values, preprocessing, _size_of_row(source, row))
             for row, values in enumerate(maps)
         ]
     return np.stack(maps) if len({m.shape for m in maps}) == 1 else maps
@@ -236,3 +236,11 @@ def _resized(resize_size: Any, size: tuple[int, int]) -> tuple[int, int]:
         return resize_size or size
     other = int(resize_size * max(size) / min(size))
     return (resize_size, other) if size[0] <= size[1] else (other, resize_size)
+
+
+def _size_of_row(source: ImageSource, row: int) -> tuple[int, int]:
+    """Return height and width of an image."""
+    if source.image_shape is not None:
+        return source.image_shape[:2]
+    image = source[row]
+    return image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]

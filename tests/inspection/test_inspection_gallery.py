@@ -51,11 +51,14 @@ def test_the_worst_are_those_of_top_losses_each_with_its_image():
         ]
 
 
-def test_the_best_are_the_lowest_losses():
+def test_the_best_are_drawn_of_their_rows():
     y, proba, X = predictions()
-    display = TopLossesDisplay.from_predictions(y, proba, X, k=4, kind="best")
+    table = TopLossesDisplay.from_predictions(y, proba, X, k=30).table
+    display = table_of(table.tail(4).iloc[::-1], X)
     truth = proba[np.arange(30), [NAMES.index(label) for label in y]]
     assert display.table["row"].tolist() == np.argsort(-truth)[:4].tolist()
+    for ax, row in zip(pictures(display), display.table["row"], strict=True):
+        np.testing.assert_array_equal(shown(ax), X[row])
 
 
 def test_estimator_table_and_predictions_draw_the_same():
@@ -168,8 +171,7 @@ def test_it_can_be_read(k, label, place):  # noqa: F811
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, "k must be an int"),
-        ({"kind": "middle"}, "kind must be"),
+        ({"k": 0}, "The 'k' parameter"),
         ({"classes": ["ant", "bee"]}, "one column of probabilities for each of 2"),
     ],
 )
