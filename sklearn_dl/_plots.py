@@ -94,12 +94,12 @@ def head(figure: Any, text: str, size: float) -> None:
     for ax in figure.axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             named.setdefault(label, handle)
-    room = 0.97 * size_of(figure)[0]
+    room = size_of(figure)[0]
     text = wrapped(text, room, size)
     if not named:
         figure.suptitle(text, x=0.01, ha="left", fontsize=size)
         return
-    widths = [width_of(label, size) + 4.5 * size / 72 for label in named]
+    widths = [width_of(label, size) + 4.2 * size / 72 for label in named]
     n_columns = len(widths)  # as many as fit, filled as a legend fills them
     while n_columns > 1 and room < sum(map(max, np.array_split(widths, n_columns))):
         n_columns -= 1

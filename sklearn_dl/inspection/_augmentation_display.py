@@ -146,8 +146,8 @@ class AugmentationDisplay:
         figure = _plots.figure_of("AugmentationDisplay", ax, size)
         self.axes_ = figure.subplots(n_rows, n_columns, squeeze=False)
         self.figure_ = figure.figure
-        room = _plots.size_of(figure)[0] / n_columns
-        letters = 8 if room > 1 else 6
+        room = 0.85 * _plots.size_of(figure)[0] / n_columns
+        letters = 8 if room > 0.85 else 6
         for row, plain in enumerate(self.plain):
             cells = [(plain, ""), *(column[row] for column in self.columns)]
             for axis, (view, text) in zip(self.axes_[row], cells, strict=True):

@@ -232,7 +232,7 @@ class EmbeddingDisplay:
         look: dict[str, Any] = {"fill": False, "ec": colour, "ls": dashes, "lw": 2}
         frame = Rectangle((x, y), width, height, zorder=3.1, **look)
         shown = self.ax_.imshow(image, extent=(x, x + width, y, y + height), zorder=3)
-        for artist in (shown, self.ax_.add_patch(frame)):
+        for artist in (shown, self.ax_.add_artist(frame)):
             artist.set_in_layout(False)
 
 

@@ -151,7 +151,8 @@ class TrainingHistoryDisplay:
         axes = figure.subplots(n, 1, squeeze=False, sharex=True)[:, 0]
         self.axes_ = dict(zip(panels, axes, strict=True))
         self.ax_, self.figure_ = axes[0], figure.figure
-        letters, few = _plots.letters_in(figure, 1, n), _plots.size_of(figure)[1] < n
+        letters = _plots.letters_in(figure, 1, n)
+        few = _plots.size_of(figure)[1] < 1.2 * n  # numbers have room
         dots: dict[str, Any] = {"linewidth": 1.6, "markersize": 3.5}
         dots["marker"] = "o" if len(epochs) <= 40 else ""
         names = {"score": self.score_name, "rates": "learning rate"}
