@@ -10,7 +10,7 @@ import numpy as np
 # Okabe and Ito's palette, "Color universal design" (2008), which the colour-blind can
 # tell apart.
 BLACK, ORANGE, SKY_BLUE, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
 # Scores from 0 to 1, by the beginning of their names, and others of at most 1.
 _SHARES = (
@@ -49,9 +49,8 @@ def import_pyplot(what: str) -> Any:
     try:
         import matplotlib.pyplot as pyplot
     except ImportError as error:
-        raise ImportError(
-            f"{what} needs matplotlib: pip install 'sklearn_dl[plots]'."
-        ) from error
+        install = "pip install 'sklearn_dl[plots]'"
+        raise ImportError(f"{what} needs matplotlib: {install}.") from error
     return pyplot
 
 

@@ -50,7 +50,7 @@ class DiversityDisplay:
     def plot(
         self, value: str = "correlation", *, im_kw=None, text_kw=None, ax=None
     ) -> "DiversityDisplay":
-        """Draw.
+        """Draw, and return the display.
 
         Parameters
         ----------
@@ -60,10 +60,6 @@ class DiversityDisplay:
             Passed to matplotlib's `imshow` for the pairs, and `text` for their numbers.
         ax : matplotlib Axes, default=None
             A subplot, which is divided; None makes a new figure.
-
-        Returns
-        -------
-        DiversityDisplay
 
         Raises
         ------

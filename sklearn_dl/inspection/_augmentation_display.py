@@ -89,7 +89,7 @@ class AugmentationDisplay:
     def from_estimator(
         cls, estimator: Any, X, *, n_images=4, n_draws=6, random_state=0, ax=None
     ) -> "AugmentationDisplay":
-        """Draw what an estimator makes of images in training.
+        """Return a drawn display of what an estimator makes of images in training.
 
         Parameters
         ----------
@@ -100,10 +100,6 @@ class AugmentationDisplay:
             Any form that `estimator` takes.
         n_images, n_draws, random_state, ax
             See `AugmentationDisplay` and `plot`.
-
-        Returns
-        -------
-        AugmentationDisplay
 
         Raises
         ------
@@ -127,16 +123,12 @@ class AugmentationDisplay:
         return display.plot(ax=ax)
 
     def plot(self, *, ax=None) -> "AugmentationDisplay":
-        """Draw.
+        """Draw, and return the display.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             A subplot, which is divided; None makes a new figure.
-
-        Returns
-        -------
-        AugmentationDisplay
         """
         n_rows, n_columns = len(self.plain), 1 + len(self.columns)
         below = any(text for column in self.columns for _, text in column)

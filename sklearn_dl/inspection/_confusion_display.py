@@ -89,7 +89,7 @@ class MostConfusedDisplay:
     def from_estimator(
         cls, estimator: Any, X, y, *, n_pairs=4, n_examples=4, max_classes=12, ax=None
     ) -> "MostConfusedDisplay":
-        """Draw what a fitted classifier takes for what.
+        """Return a drawn display of what a fitted classifier takes for what.
 
         Parameters
         ----------
@@ -100,10 +100,6 @@ class MostConfusedDisplay:
             Labels.
         n_pairs, n_examples, max_classes, ax
             See `plot`.
-
-        Returns
-        -------
-        MostConfusedDisplay
 
         Raises
         ------
@@ -123,14 +119,14 @@ class MostConfusedDisplay:
     def plot(
         self,
         *,
-        n_pairs: int = 4,
-        n_examples: int = 4,
-        max_classes: int = 12,
-        im_kw: dict | None = None,
-        text_kw: dict | None = None,
+        n_pairs=4,
+        n_examples=4,
+        max_classes=12,
+        im_kw=None,
+        text_kw=None,
         ax=None,
     ) -> "MostConfusedDisplay":
-        """Draw.
+        """Draw, and return the display.
 
         Parameters
         ----------
@@ -142,10 +138,6 @@ class MostConfusedDisplay:
             Passed to matplotlib's `imshow` for the matrix, and `text` for its numbers.
         ax : matplotlib Axes, default=None
             A subplot, which is divided; None makes a new figure.
-
-        Returns
-        -------
-        MostConfusedDisplay
         """
         check_count(n_pairs=n_pairs, n_examples=n_examples, max_classes=max_classes)
         rows = [rows[:n_examples] for rows in self.pairs["examples"][:n_pairs]]
@@ -206,10 +198,8 @@ class MostConfusedDisplay:
         """Draw the images of a pair in each part of a figure, under a heading."""
         width = _plots.size_of(parts[0])[0]
         size = 9.0 if width >= 2.5 else 7.0
-        pairs = self.pairs.itertuples()
-        for part, axes, drawn, pair in zip(
-            parts, self.axes_, rows, pairs, strict=False
-        ):
+        every = zip(parts, self.axes_, rows, self.pairs.itertuples(), strict=False)
+        for part, axes, drawn, pair in every:
             axes[:] = part.subplots(1, len(axes), squeeze=False)[0]
             for axis in axes:
                 axis.set_axis_off()

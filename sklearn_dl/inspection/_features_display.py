@@ -1,14 +1,16 @@
 """Features of images in two dimensions, with some of the images in place."""
 
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import (
+from sklearn.utils import (
     check_array,
     check_consistent_length,
+    check_scalar,
     column_or_1d,
 )
+from sklearn.utils.multiclass import type_of_target
 
 from sklearn_dl import _plots
 from sklearn_dl._images import as_source
@@ -104,7 +106,7 @@ class EmbeddingDisplay:
     def from_estimator(
         cls, estimator: Any, X, y=None, *, method: Any = "pca", random_state=0, ax=None
     ) -> "EmbeddingDisplay":
-        """Draw the features that a fitted estimator makes of images.
+        """Return a drawn display of features that a fitted estimator makes of images.
 
         Parameters
         ----------
@@ -115,10 +117,6 @@ class EmbeddingDisplay:
             See `EmbeddingDisplay`.
         ax : matplotlib Axes, default=None
             See `plot`.
-
-        Returns
-        -------
-        EmbeddingDisplay
 
         Raises
         ------
@@ -133,7 +131,7 @@ class EmbeddingDisplay:
     def plot(
         self, *, n_thumbnails=50, thumbnail_size=0.08, scatter_kw=None, ax=None
     ) -> "EmbeddingDisplay":
-        """Draw.
+        """Draw, and return the display.
 
         Parameters
         ----------
@@ -146,22 +144,14 @@ class EmbeddingDisplay:
         ax : matplotlib Axes, default=None
             A subplot; None makes a new figure.
 
-        Returns
-        -------
-        EmbeddingDisplay
-
         Raises
         ------
-        ValueError
-            If a size is not valid.
-        ImageDecodeError
-            Naming a thumbnail that can't be decoded.
+        ValueError, ImageDecodeError
+            If a size is not valid, or a thumbnail can't be decoded, which is named.
         """
-        if isinstance(n_thumbnails, bool) or n_thumbnails < 0:
-            raise ValueError(f"n_thumbnails must be at least 0, got {n_thumbnails!r}.")
-        if not 0 < thumbnail_size < 1:
-            size = thumbnail_size
-            raise ValueError(f"thumbnail_size must lie between 0 and 1, got {size!r}.")
+        check_scalar(n_thumbnails, "n_thumbnails", Integral, min_val=0)
+        ends = {"min_val": 0, "max_val": 1, "include_boundaries": "neither"}
+        check_scalar(thumbnail_size, "thumbnail_size", Real, **ends)
         figure = _plots.figure_of("EmbeddingDisplay", ax, (7.0, 6.2))
         (width, height), letters = _plots.size_of(figure), _plots.letters_in(figure)
         ax = self.ax_ = figure.subplots()
@@ -188,9 +178,9 @@ class EmbeddingDisplay:
         ax.margins(0)
         ax.autoscale_view()
         ax.set_aspect("equal", adjustable="datalim")
-        ax.set(xticks=[], yticks=[])
-        ax.set_xlabel(_plots.wrapped(self.labels[0], 0.9 * width, letters))
-        ax.set_ylabel(_plots.wrapped(self.labels[1], 0.5 * height, letters))
+        across = _plots.wrapped(self.labels[0], 0.9 * width, letters)
+        upright = _plots.wrapped(self.labels[1], 0.5 * height, letters)
+        ax.set(xticks=[], yticks=[], xlabel=across, ylabel=upright)
         _plots.tidy(ax, letters)
         _plots.head(figure, self.title, letters)
         return self

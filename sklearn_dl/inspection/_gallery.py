@@ -82,7 +82,7 @@ class TopLossesDisplay:
     def from_estimator(
         cls, estimator: Any, X, y, *, k: int = 12, cv=None, n_columns: int = 4, ax=None
     ) -> "TopLossesDisplay":
-        """Draw the images with the highest losses of an estimator.
+        """Return a drawn display of the highest losses of an estimator.
 
         Parameters
         ----------
@@ -90,10 +90,6 @@ class TopLossesDisplay:
             As in `top_losses`; X must hold images.
         n_columns, ax
             See `plot`.
-
-        Returns
-        -------
-        TopLossesDisplay
 
         Raises
         ------
@@ -119,12 +115,12 @@ class TopLossesDisplay:
         X,
         *,
         classes=None,
-        k: int = 12,
-        n_columns: int = 4,
+        k=12,
+        n_columns=4,
         image_shape=None,
         ax=None,
     ) -> "TopLossesDisplay":
-        """Draw the highest losses of predictions that were made before.
+        """Return a drawn display of predictions that were made before.
 
         Parameters
         ----------
@@ -140,10 +136,6 @@ class TopLossesDisplay:
             How many images.
         image_shape, n_columns, ax
             See `TopLossesDisplay` and `plot`.
-
-        Returns
-        -------
-        TopLossesDisplay
 
         Raises
         ------
@@ -166,7 +158,7 @@ class TopLossesDisplay:
         return display.plot(n_columns=n_columns, ax=ax)
 
     def plot(self, *, n_columns: int = 4, ax=None) -> "TopLossesDisplay":
-        """Draw.
+        """Draw, and return the display.
 
         Parameters
         ----------
@@ -174,10 +166,6 @@ class TopLossesDisplay:
             Images side by side.
         ax : matplotlib Axes, default=None
             A subplot, which is divided; None makes a new figure.
-
-        Returns
-        -------
-        TopLossesDisplay
         """
         n_columns = max(1, min(n_columns, len(self.images)))
         rows = [row for _, row in self.table.iterrows()]

@@ -93,7 +93,7 @@ class TrainingHistoryDisplay:
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax=None) -> "TrainingHistoryDisplay":
-        """Draw how a fitted estimator was trained.
+        """Return a drawn display of how a fitted estimator was trained.
 
         Parameters
         ----------
@@ -101,10 +101,6 @@ class TrainingHistoryDisplay:
             Fitted.
         ax : matplotlib Axes, default=None
             See `plot`.
-
-        Returns
-        -------
-        TrainingHistoryDisplay
 
         Raises
         ------
@@ -132,7 +128,7 @@ class TrainingHistoryDisplay:
         return display.plot(ax=ax)
 
     def plot(self, *, line_kw: dict | None = None, ax=None) -> "TrainingHistoryDisplay":
-        """Draw.
+        """Draw, and return the display.
 
         Parameters
         ----------
@@ -140,10 +136,6 @@ class TrainingHistoryDisplay:
             Passed to matplotlib's `plot` for each curve.
         ax : matplotlib Axes, default=None
             A subplot, which is divided into the panels; None makes a new figure.
-
-        Returns
-        -------
-        TrainingHistoryDisplay
         """
         epochs, panels = self._epochs, self._panels()
         n = len(panels)

@@ -12,12 +12,8 @@ _NAMED = 8  # weaknesses in the heading; panels have their stars
 # Within chance, beyond it, beyond the margin.
 _COLOURS = (_plots.BLUE, _plots.ORANGE, _plots.VERMILLION)
 # Of classes, which leave the colours of the whole to it.
-_CLASSES = {
-    _plots.GREEN: "--",
-    _plots.PURPLE: "-.",
-    _plots.SKY_BLUE: ":",
-    _plots.BLACK: (0, (5, 1)),
-}
+_CLASSES: dict[str, Any] = {_plots.GREEN: "--", _plots.PURPLE: "-."}
+_CLASSES |= {_plots.SKY_BLUE: ":", _plots.BLACK: (0, (5, 1))}
 
 
 class RobustnessDisplay:
@@ -48,17 +44,12 @@ class RobustnessDisplay:
     >>> import pandas as pd
     >>> from matplotlib.figure import Figure
     >>> from sklearn_dl.inspection import RobustnessDisplay, RobustnessReport
-    >>> table = pd.DataFrame(
-    ...     {
-    ...         "corruption": ["rotation", "blur"],
-    ...         "severity": [1.0, 2.0],
-    ...         "amount": ["15 degrees", "1.50% of the shorter side"],
-    ...         "score": [0.94, 0.8],
-    ...         "drop": [0.01, 0.15],
-    ...         "low": [-0.01, 0.1],
-    ...         "high": [0.03, 0.2],
-    ...     }
-    ... )
+    >>> rows = [
+    ...     ("rotation", 1.0, "15 degrees", 0.94, 0.01, -0.01, 0.03),
+    ...     ("blur", 2.0, "1.50% of the shorter side", 0.8, 0.15, 0.1, 0.2),
+    ... ]
+    >>> names = ["corruption", "severity", "amount", "score", "drop", "low", "high"]
+    >>> table = pd.DataFrame(rows, columns=names)
     >>> report = RobustnessReport(table, 0.95, (0.93, 0.97), scoring="accuracy")
     >>> display = RobustnessDisplay(report).plot(ax=Figure().add_subplot())
     >>> display.axes_["blur"].get_title(loc="left")
@@ -71,7 +62,7 @@ class RobustnessDisplay:
     def plot(
         self, corruptions=None, *, value: str = "score", line_kw=None, ax=None
     ) -> "RobustnessDisplay":
-        """Draw.
+        """Draw, and return the display.
 
         Parameters
         ----------
@@ -85,10 +76,6 @@ class RobustnessDisplay:
         ax : matplotlib Axes, default=None
             A subplot, which is divided into the panels; None makes a new figure.
 
-        Returns
-        -------
-        RobustnessDisplay
-
         Raises
         ------
         ValueError
@@ -99,10 +86,8 @@ class RobustnessDisplay:
         known = self.report.table["corruption"].unique().tolist()
         names = known if corruptions is None else np.atleast_1d(corruptions).tolist()
         if not names or not {*names} <= {*known}:
-            raise ValueError(
-                f"corruptions must be of those in the report, {', '.join(known)}; got "
-                f"{corruptions!r}."
-            )
+            known = ", ".join(known)
+            raise ValueError(f"corruptions must be of {known}; got {corruptions!r}.")
         n, least = len(names), min(len(names), 3 if len(names) <= 9 else 4)
         # As few empty places as can be, and not too many rows.
         columns = min(range(least, min(n, 5) + 1), key=lambda c: (-n % c, -c))
@@ -152,17 +137,19 @@ class RobustnessDisplay:
         """Draw what becomes of the whole."""
         weakness, report = self._weakness(name), self.report
         x, y, low, high = self._curve(report.table, name, report.clean_score, value)
-        start = report.clean_score if value == "score" else 0.0
         look: dict[str, Any] = {"color": "0.35", "linestyle": "--", "linewidth": 1}
+        start = report.clean_score if value == "score" else 0.0
         ax.axhline(start, label="images as they are", **look)
-        label = f"{report.confidence_level:.0%} interval of the drop"
-        look = {"color": _COLOURS[weakness], "label": label}
+        look = {"color": _COLOURS[weakness], "linewidth": 1.5 + 0.4 * weakness}
+        band = {"label": f"{report.confidence_level:.0%} interval of the drop"}
         if len(x) == 1:
-            ax.vlines(x, low, high, alpha=0.45, linewidth=3, **look)
+            ax.vlines(x, low, high, alpha=0.45, **{**look, **band, "linewidth": 3})
         else:
-            ax.fill_between(x, low, high, alpha=0.25, linewidth=0, **look)
-        look |= {"linewidth": 1.5 + 0.4 * weakness, "marker": "o", "markersize": 3.5}
-        ax.plot(x, y, **{**look, "label": self._degrees[weakness], **line_kw})
+            ax.fill_between(
+                x, low, high, alpha=0.25, **{**look, **band, "linewidth": 0}
+            )
+        look |= {"marker": "o", "markersize": 3.5, "label": self._degrees[weakness]}
+        ax.plot(x, y, **{**look, **line_kw})
 
     def _draw_classes(self, ax, name: str, value: str) -> None:
         """Draw the recalls of those that fall most, in their order."""

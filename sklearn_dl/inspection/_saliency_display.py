@@ -64,30 +64,19 @@ class SaliencyDisplay:
         self.titles = titles
         for name, values in (("maps", maps), ("titles", titles)):
             if values is not None and len(values) != len(source):
-                raise ValueError(
-                    f"There are {len(source)} images, but {len(values)} {name}."
-                )
+                n = len(source)
+                raise ValueError(f"There are {n} images, but {len(values)} {name}.")
         for row, values in enumerate(self.maps):
             if values.ndim != 2:
-                raise ValueError(
-                    f"Map {row} has the shape {values.shape}, not (height, width)."
-                )
+                shape = values.shape
+                raise ValueError(f"Map {row} has the shape {shape}, not (h, w).")
         self.images = [_pictures.thumbnail(source, row) for row in range(len(source))]
 
     @classmethod
     def from_estimator(
-        cls,
-        estimator: Any,
-        X,
-        y=None,
-        *,
-        target=None,
-        method: str = "auto",
-        layer: str | None = None,
-        n_columns: int = 4,
-        ax=None,
+        cls, estimator, X, y=None, *, target=None, method="auto", layer=None, ax=None
     ) -> "SaliencyDisplay":
-        """Explain predictions of a fitted estimator.
+        """Return a drawn display of what predictions of a fitted estimator rest on.
 
         Parameters
         ----------
@@ -99,12 +88,8 @@ class SaliencyDisplay:
             Their labels or numbers, to be written beside the predictions.
         target, method, layer
             See `saliency`.
-        n_columns, ax
+        ax : matplotlib Axes, default=None
             See `plot`.
-
-        Returns
-        -------
-        SaliencyDisplay
 
         Raises
         ------
@@ -121,10 +106,10 @@ class SaliencyDisplay:
         if not whole:
             source = [_input(source, row, preprocessing) for row in range(len(source))]
         titles = _titles(estimator, X, y, target, len(source))
-        return cls(source, maps, titles).plot(n_columns=n_columns, ax=ax)
+        return cls(source, maps, titles).plot(ax=ax)
 
     def plot(self, *, n_columns: int = 4, ax=None) -> "SaliencyDisplay":
-        """Draw.
+        """Draw, and return the display.
 
         Parameters
         ----------
@@ -132,27 +117,19 @@ class SaliencyDisplay:
             Images side by side.
         ax : matplotlib Axes, default=None
             A subplot, which is divided; None makes a new figure.
-
-        Returns
-        -------
-        SaliencyDisplay
         """
         _plots.import_pyplot("SaliencyDisplay")
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
 
         n_columns = max(1, min(n_columns, len(self.images)))
-        titles = [
-            text.split("\n") if isinstance(text, str) else text
-            for text in self.titles or []
-        ]
+        titles = [t.split("\n") if isinstance(t, str) else t for t in self.titles or []]
         figure, self.axes_ = _pictures.picture_axes(
             "SaliencyDisplay", ax, self.images, titles, n_columns, each=2
         )
         self.figure_, size = figure.figure, _plots.letters_in(figure)
         signed = any((values < 0).any() for values in self.maps)
-        colours = Normalize(-signed, 1), "PuOr_r" if signed else "inferno"
-        scale = ScalarMappable(*colours)
+        scale = ScalarMappable(Normalize(-signed, 1), "PuOr_r" if signed else "inferno")
         for i, (image, values) in enumerate(zip(self.images, self.maps, strict=True)):
             row, column = 2 * (i // n_columns), i % n_columns
             shown = _over(image, values, scale)

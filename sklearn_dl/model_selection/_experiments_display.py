@@ -1,5 +1,7 @@
 """Experiments as a picture."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -34,21 +36,18 @@ class ExperimentsDisplay:
         known = table["metric"].unique().tolist()
         self.metric = table["metric"].iloc[-1] if metric is None and known else metric
         if self.metric not in known:
-            raise ValueError(
-                f"No experiment has metric={metric!r}; there are: {known}."
-            )
+            raise ValueError(f"No experiment has metric={metric!r}, only {known}.")
         self.table = table[table["metric"] == self.metric]
 
-    def plot(self, *, ax=None) -> "ExperimentsDisplay":
-        """Draw into Axes, or a new figure for None, and return the display."""
+    def plot(self, *, ax: Any = None) -> "ExperimentsDisplay":
+        """Draw into matplotlib's Axes, None for a new figure; return the display."""
         table, n = self.table, len(self.table)
         if ax is None:
             new = _plots.import_pyplot("ExperimentsDisplay").figure
             ax = new(figsize=(7.5, 1.1 + 0.32 * n), layout="constrained").subplots()
         _plots.lay_out(ax.figure)
         width, height = _plots.size_of(ax)
-        size = 9.0 if width > 4.5 else 7.0
-        size = float(np.clip(60 * height / n, 2.0, size))  # as high as a row at most
+        size = min(9.0 if width > 4.5 else 7.0, max(60 * height / n, 2.0))
         rows, score = np.arange(n), table["score"].to_numpy(dtype=float)
         spread = table["spread"].fillna(0.0).to_numpy(dtype=float)
         colours = np.where(table["gain"] < 0, _plots.VERMILLION, _plots.BLUE)
@@ -57,22 +56,20 @@ class ExperimentsDisplay:
         ax.hlines(rows, *np.clip([score - spread, score + spread], *limits), colours)
         ax.scatter(score, rows, c=colours, zorder=3)
         ax.axvline(score.max(), color=_plots.GREEN, linestyle=":", linewidth=1)
-        names = _plots.fitted_apart(table["name"].tolist(), 0.35 * width, size)
-        ax.set_yticks(rows, names)
+        names = [*table["name"]]
+        ax.set_yticks(rows, _plots.fitted_apart(names, 0.35 * width, size))
         ax.set_ylim(n - 0.5, -0.5)  # the first on top
         _plots.end_at(ax, "x", limits)
         beside = {"transform": ax.get_yaxis_transform(), "va": "center"}
         numbers = table[["score", "gain", "seconds"]].to_numpy(dtype=float)
         for row, values in enumerate(numbers):
-            texts = (_text(values[0]), _text(values[1], "+"), f"{values[2]:.0f} s")
-            known = [
-                t for t, value in zip(texts, values, strict=True) if value == value
-            ]
-            text = "  ".join(known if width > 3 else known[:1])
+            texts = [_text(values[0]), _text(values[1], "+"), f"{values[2]:.0f} s"]
+            texts = [text for text in texts if "nan" not in text]
+            text = "  ".join(texts if width > 3 else texts[:1])
             ax.text(1.02, row, text, fontsize=size, **beside)
         ax.locator_params(axis="x", nbins=int(np.clip(4 * width / size, 1, 8)))
-        label = f"{self.metric}, with one spread to each side"
-        ax.set_xlabel(_plots.wrapped(label, 0.6 * width, size))
+        said = f"{self.metric}, with one spread to each side"
+        ax.set(xlabel=_plots.wrapped(said, 0.6 * width, size))
         ax.grid(axis="x", color="0.9")
         _plots.tidy(ax, size + 1)
         self.ax_, self.figure_ = ax, ax.figure

@@ -238,11 +238,11 @@ def test_names_of_classes_and_scores_are_no_mathematics(place):  # noqa: F811
 
 def test_what_cannot_be_drawn_is_refused():
     display = RobustnessDisplay(report(["blur", "noise"]))
-    with pytest.raises(ValueError, match=r"in the report, blur, noise; got .'fog'"):
+    with pytest.raises(ValueError, match=r"must be of blur, noise; got .'fog'"):
         display.plot(["fog"])
     with pytest.raises(ValueError, match="must be 'score' or 'drop'"):
         display.plot(value="loss")
-    with pytest.raises(ValueError, match=r"in the report, blur, noise; got \[\]"):
+    with pytest.raises(ValueError, match=r"must be of blur, noise; got \[\]"):
         display.plot([])
     with pytest.raises(ValueError, match="ax must be a subplot"):
         display.plot(ax=Figure().add_axes((0, 0, 1, 1)))

@@ -378,7 +378,7 @@ def test_the_picture_holds_the_scores():
     assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the first on top
     display.figure_.canvas.draw()
     pyplot.close(display.figure_)
-    with pytest.raises(ValueError, match="No experiment has metric='recall'"):
+    with pytest.raises(ValueError, match="No experiment has metric='recall', only"):
         ExperimentsDisplay(drawn().table, "recall")
 
 
