@@ -61,17 +61,12 @@ def figure_of(what: str, ax: Any, size: tuple[float, float]) -> Any:
     spec = ax.get_subplotspec() if hasattr(ax, "get_subplotspec") else None
     if spec is None:
         raise ValueError("ax must be a subplot, as Figure.add_subplot makes it.")
-    lay_out(ax.figure)
-    ax.set_axis_off()
-    return ax.figure.add_subfigure(spec)
-
-
-def lay_out(figure: Any) -> None:
-    """Give a figure matplotlib's constrained layout, unless it has it."""
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    if not isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
-        figure.figure.set_layout_engine("constrained")
+    if not isinstance(ax.figure.get_layout_engine(), ConstrainedLayoutEngine):
+        ax.figure.figure.set_layout_engine("constrained")
+    ax.set_axis_off()
+    return ax.figure.add_subfigure(spec)
 
 
 def size_of(place: Any) -> tuple[float, float]:
@@ -152,12 +147,13 @@ def draw_matrix(
     lines = {line for text in texts.values() for line in text.split("\n")}
     if max(width_of(line, size) for line in lines) > 0.9 * across:
         return False
-    look = {"ha": "center", "va": "center", "fontsize": size, **(text_kw or {})}
+    at: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size}
+    at |= text_kw or {}
     for (row, column), text in texts.items():
         red, green, blue, alpha = image.cmap(image.norm(values[row, column]))
         light = alpha * (0.299 * red + 0.587 * green + 0.114 * blue) + 1 - alpha
         colour = "white" if light < 0.5 else "black"
-        ax.text(column, row, text, **{"color": colour, **look})
+        ax.text(column, row, text, **{"color": colour, **at})
     return True
 
 

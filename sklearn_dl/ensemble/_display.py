@@ -93,13 +93,10 @@ class DiversityDisplay:
         }
         room = (ratios[0] * width, height - 0.4)
         look |= im_kw or {}
-        if not _plots.draw_matrix(
-            self.ax_, shown, names, texts, room, letters, look, text_kw
-        ):
-            bar = self.ax_.images[0]
-            bar = figure.colorbar(
-                bar, ax=self.ax_, location="bottom", aspect=40, pad=0.02
-            )
+        cells = (shown, names, texts, room, letters, look, text_kw)
+        if not _plots.draw_matrix(self.ax_, *cells):
+            where = {"ax": self.ax_, "location": "bottom", "aspect": 40, "pad": 0.02}
+            bar = figure.colorbar(self.ax_.images[0], **where)
             bar.ax.tick_params(labelsize=letters - 2)
             bar.ax.locator_params(nbins=5)
         self.ax_.set_title(_TITLES[value], fontsize=letters + 1, y=1.0)

@@ -111,16 +111,11 @@ class AugmentationDisplay:
                 f"{type(estimator).__name__} has no parameter augment: give an "
                 "ImageClassifier or ImageRegressor, or use AugmentationDisplay(X, ...)."
             )
-        display = cls(
-            as_source(X, image_shape=estimator.image_shape),
-            estimator.augment,
-            n_images=n_images,
-            n_draws=n_draws,
-            image_size=estimator.image_size,
-            preprocessing=getattr(estimator, "preprocessing_", None),
-            random_state=random_state,
-        )
-        return display.plot(ax=ax)
+        source = as_source(X, image_shape=estimator.image_shape)
+        way = {"image_size": estimator.image_size, "random_state": random_state}
+        way["preprocessing"] = getattr(estimator, "preprocessing_", None)
+        way |= {"n_images": n_images, "n_draws": n_draws}
+        return cls(source, estimator.augment, **way).plot(ax=ax)
 
     def plot(self, *, ax=None) -> "AugmentationDisplay":
         """Draw, and return the display.
@@ -153,8 +148,8 @@ class AugmentationDisplay:
                 axis.set_xlabel(text, fontsize=letters, labelpad=2)
             look = {"rotation": 0, "va": "center", "labelpad": 8}
             self.axes_[row, 0].set_ylabel(str(row + 1), **look)
-        headings = ["prediction", *(f"draw {k}" for k in range(1, n_columns))]
-        for axis, heading in zip(self.axes_[0], headings, strict=True):
+        for k, axis in enumerate(self.axes_[0]):
+            heading = f"draw {k}" if k else "prediction"
             axis.set_title(heading, fontsize=letters + 1, y=1.0)
         return self
 

@@ -148,7 +148,8 @@ class MostConfusedDisplay:
         right = max(0.85 * _PICTURE * n_columns, 2.9) if n_rows else 0.0
         size = (side + 0.6 + right, max(side + 0.9, _PICTURE * n_rows))
         matrix = figure = _plots.figure_of("MostConfusedDisplay", ax, size)
-        self.figure_, self.headings_ = figure.figure, []
+        self.figure_ = figure.figure
+        self.headings_: list[Any] = []
         width, height = _plots.size_of(figure)
         if n_rows and width >= 1.2 * height:
             ratios = (size[0] - right, right)
@@ -185,8 +186,9 @@ class MostConfusedDisplay:
         }
         self.ax_, letters = figure.subplots(), _plots.letters_in(figure)
         room, look = _plots.size_of(figure), {"cmap": "Blues", "vmin": 0, "vmax": 1}
-        look |= im_kw
-        _plots.draw_matrix(self.ax_, shares, shown, texts, room, letters, look, text_kw)
+        _plots.draw_matrix(
+            self.ax_, shares, shown, texts, room, letters, look | im_kw, text_kw
+        )
         self.ax_.set_ylabel("label", fontsize=letters)
         self.ax_.set_xlabel("prediction", fontsize=letters)
         said, n = "number of images", len(self.matrix)

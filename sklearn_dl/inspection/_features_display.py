@@ -4,13 +4,9 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils import (
-    check_array,
-    check_consistent_length,
-    check_scalar,
-    column_or_1d,
-)
+from sklearn.utils import check_array, check_consistent_length, check_scalar
 from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import column_or_1d
 
 from sklearn_dl import _plots
 from sklearn_dl._images import as_source
@@ -95,7 +91,7 @@ class EmbeddingDisplay:
         title: str = "features",
     ):
         features = check_array(features, ensure_min_samples=2)
-        self.source = None if X is None else as_source(X, image_shape=image_shape)
+        self.source: Any = X if X is None else as_source(X, image_shape=image_shape)
         self.y = None if y is None else column_or_1d(y)
         check_consistent_length(features, self.source, self.y)
         points, way, self.labels = embedded(features, method, random_state)
@@ -125,8 +121,8 @@ class EmbeddingDisplay:
         """
         found, what = features_of(estimator, X)
         look = {"image_shape": image_shape_of(estimator), "title": what}
-        display = cls(found, X, y, method=method, random_state=random_state, **look)
-        return display.plot(ax=ax)
+        look |= {"method": method, "random_state": random_state}
+        return cls(found, X, y, **look).plot(ax=ax)
 
     def plot(
         self, *, n_thumbnails=50, thumbnail_size=0.08, scatter_kw=None, ax=None

@@ -13,7 +13,8 @@ from sklearn_dl.inspection._scores import GivenClasses, GivenNumbers, refuse_mis
 from sklearn_dl.inspection._stream import image_shape_of
 
 _RIGHT, _DOUBTED = _plots.BLUE, _plots.PURPLE
-_FRAMES = {_RIGHT: "right", _pictures.WRONG: "mistake", _DOUBTED: "label in doubt"}
+_FRAMES: dict[Any, str] = {None: "", _RIGHT: "right", _DOUBTED: "label in doubt"}
+_FRAMES[_pictures.WRONG] = "mistake"
 
 
 class TopLossesDisplay:
@@ -176,7 +177,7 @@ class TopLossesDisplay:
         self.figure_ = figure.figure
         for axis, image, row in zip(self.axes_.flat, self.images, rows, strict=False):
             colour = _colour(row)
-            _pictures.show_image(axis, image, colour, _FRAMES.get(colour, ""))
+            _pictures.show_image(axis, image, colour, _FRAMES[colour])
         _plots.head(figure, self.title, _plots.letters_in(figure))
         return self
 
@@ -204,10 +205,8 @@ def _lines(row: pd.Series) -> list[_pictures.Line]:
         lines = [("predicted ", row["prediction"], sure), ("label ", row["truth"], "")]
         measure = f"loss {row['loss']:.2g}, " if "loss" in row else ""
     else:
-        truth, predicted = (
-            row[[name for name in row.index if name.startswith(what)]].to_numpy(float)
-            for what in ("truth", "prediction")
-        )
+        truth = row.filter(regex="^truth").to_numpy(float)
+        predicted = row.filter(regex="^prediction").to_numpy(float)
         for what, values, form in (
             ("predicted ", predicted, ".3g"),
             ("true ", truth, ".3g"),

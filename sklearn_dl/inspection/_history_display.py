@@ -191,14 +191,14 @@ class TrainingHistoryDisplay:
 
     def _panels(self) -> dict[str, list[str]]:
         """Return the columns of each panel."""
-        history, score = self.history, self.history.get("valid_score")
+        history, twice = self.history, ["valid_score", "valid_top1"]
         found: dict[str, list[str]] = {}
         for column, (part, *_) in _CURVES.items():
             if column in history:
                 found.setdefault(part, []).append(column)
-        same = score is not None and score.equals(history.get("valid_top1"))
-        if same and self.score_name in ("accuracy", "score"):
-            del found["score"]  # it is drawn as the accuracy
+        if {*twice} <= {*history} and self.score_name in ("accuracy", "score"):
+            if history[twice[0]].equals(history[twice[1]]):
+                del found["score"]  # it is drawn as the accuracy
         return found
 
     def _title(self) -> str:

@@ -86,8 +86,8 @@ class RobustnessDisplay:
         known = self.report.table["corruption"].unique().tolist()
         names = known if corruptions is None else np.atleast_1d(corruptions).tolist()
         if not names or not {*names} <= {*known}:
-            known = ", ".join(known)
-            raise ValueError(f"corruptions must be of {known}; got {corruptions!r}.")
+            all_of_them = ", ".join(known)
+            raise ValueError(f"corruptions must be of {all_of_them}; got {names}.")
         n, least = len(names), min(len(names), 3 if len(names) <= 9 else 4)
         # As few empty places as can be, and not too many rows.
         columns = min(range(least, min(n, 5) + 1), key=lambda c: (-n % c, -c))

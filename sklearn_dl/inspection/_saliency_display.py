@@ -96,7 +96,7 @@ class SaliencyDisplay:
         TypeError, ValueError, NotFittedError
             As `saliency`.
         """
-        source = as_source(X, image_shape=image_shape_of(estimator))
+        source: Any = as_source(X, image_shape=image_shape_of(estimator))
         first = estimator.steps[0][1] if hasattr(estimator, "steps") else estimator
         preprocessing = getattr(first, "preprocessing_", None)
         whole = preprocessing is None or isinstance(preprocessing, Preprocessing)
@@ -168,10 +168,9 @@ def _input(source, row: int, preprocessing) -> np.ndarray:
 
 def _titles(estimator, X, y, target, n: int) -> list[list[_pictures.Line]]:
     predicted = np.asarray(estimator.predict(X))
-    true, output = "true ", "map for output "
+    of_numbers, of_classes = ("true ", "map for output "), ("label ", "map for ")
+    true, output = of_classes if is_classifier(estimator) else of_numbers
     chances = [""] * n
-    if is_classifier(estimator):
-        true, output = "label ", "map for "
     if hasattr(estimator, "predict_proba") and predicted.ndim == 1:
         highest = np.asarray(estimator.predict_proba(X)).max(1)
         chances = [f" {chance:.0%}" for chance in highest]
@@ -180,10 +179,10 @@ def _titles(estimator, X, y, target, n: int) -> list[list[_pictures.Line]]:
         for value, chance in zip(predicted, chances, strict=True)
     ]
     targets = None if target is None else np.broadcast_to(target, n)
-    for what, values in ((true, y), (output, targets)):
-        if values is not None:
-            for lines, value in zip(titles, np.asarray(values), strict=True):
-                lines.append((what, _text(value), ""))
+    truth = None if y is None else np.asarray(y)
+    for what, values in ((true, truth), (output, targets)):
+        for lines, value in zip(titles, () if values is None else values, strict=False):
+            lines.append((what, _text(value), ""))
     return titles
 
 

@@ -34,7 +34,7 @@ class ExperimentsDisplay:
 
     def __init__(self, table: pd.DataFrame, metric: str | None = None):
         known = table["metric"].unique().tolist()
-        self.metric = table["metric"].iloc[-1] if metric is None and known else metric
+        self.metric: Any = table["metric"].iloc[-1] if known and not metric else metric
         if self.metric not in known:
             raise ValueError(f"No experiment has metric={metric!r}, only {known}.")
         self.table = table[table["metric"] == self.metric]
@@ -42,12 +42,10 @@ class ExperimentsDisplay:
     def plot(self, *, ax: Any = None) -> "ExperimentsDisplay":
         """Draw into matplotlib's Axes, None for a new figure; return the display."""
         table, n = self.table, len(self.table)
-        if ax is None:
-            new = _plots.import_pyplot("ExperimentsDisplay").figure
-            ax = new(figsize=(7.5, 1.1 + 0.32 * n), layout="constrained").subplots()
-        _plots.lay_out(ax.figure)
-        width, height = _plots.size_of(ax)
-        size = min(9.0 if width > 4.5 else 7.0, max(60 * height / n, 2.0))
+        figure = _plots.figure_of("ExperimentsDisplay", ax, (7.5, 1.1 + 0.32 * n))
+        width, height = _plots.size_of(figure)
+        self.figure_, ax = figure.figure, figure.subplots()
+        size = min(9.0 if width > 5.5 else 7.0, max(60 * (height - 0.6) / n, 2.0))
         rows, score = np.arange(n), table["score"].to_numpy(dtype=float)
         spread = table["spread"].fillna(0.0).to_numpy(dtype=float)
         colours = np.where(table["gain"] < 0, _plots.VERMILLION, _plots.BLUE)
@@ -57,7 +55,7 @@ class ExperimentsDisplay:
         ax.scatter(score, rows, c=colours, zorder=3)
         ax.axvline(score.max(), color=_plots.GREEN, linestyle=":", linewidth=1)
         names = [*table["name"]]
-        ax.set_yticks(rows, _plots.fitted_apart(names, 0.35 * width, size))
+        ax.set_yticks(rows, _plots.fitted_apart(names, 0.27 * width, size))
         ax.set_ylim(n - 0.5, -0.5)  # the first on top
         _plots.end_at(ax, "x", limits)
         beside = {"transform": ax.get_yaxis_transform(), "va": "center"}
@@ -65,14 +63,14 @@ class ExperimentsDisplay:
         for row, values in enumerate(numbers):
             texts = [_text(values[0]), _text(values[1], "+"), f"{values[2]:.0f} s"]
             texts = [text for text in texts if "nan" not in text]
-            text = "  ".join(texts if width > 3 else texts[:1])
+            text = "  ".join(texts if width > 3.9 else texts[:1])
             ax.text(1.02, row, text, fontsize=size, **beside)
-        ax.locator_params(axis="x", nbins=int(np.clip(4 * width / size, 1, 8)))
+        ax.locator_params(axis="x", nbins=int(np.clip(3 * width / size, 1, 8)))
         said = f"{self.metric}, with one spread to each side"
-        ax.set(xlabel=_plots.wrapped(said, 0.6 * width, size))
+        ax.set(xlabel=_plots.wrapped(said, 0.5 * width, size))
         ax.grid(axis="x", color="0.9")
         _plots.tidy(ax, size + 1)
-        self.ax_, self.figure_ = ax, ax.figure
+        self.ax_ = ax
         return self
 
 

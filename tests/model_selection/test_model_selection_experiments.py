@@ -406,7 +406,8 @@ def test_the_picture_goes_where_it_should():
     figure = pytest.importorskip("matplotlib.figure").Figure()
     ax = figure.add_subplot()
     display = ExperimentsDisplay(drawn().table, "loss").plot(ax=ax)
-    assert display.ax_ is ax
+    assert display.figure_ is figure
+    assert not ax.axison
 
 
 NAMES = ["a short one", "$x^2$ " * 20, "tiny"]
@@ -440,9 +441,10 @@ def test_names_and_numbers_stay_in_a_subplot_in_the_middle(size):
     own = ax.get_window_extent().frozen()
     display = ExperimentsDisplay(described().table).plot(ax=ax)
     drawn_texts(figure)
+    drawn_in = display.ax_
     boxes = [
         t.get_window_extent()
-        for t in [*ax.get_yticklabels(), *ax.texts, ax.xaxis.label]
+        for t in [*drawn_in.get_yticklabels(), *drawn_in.texts, drawn_in.xaxis.label]
     ]
     assert min(box.x0 for box in boxes) > left.get_window_extent().x1
     assert max(box.x1 for box in boxes) < right.get_tightbbox().x0
