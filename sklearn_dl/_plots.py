@@ -71,8 +71,7 @@ def figure_of(what: str, ax: Any, size: tuple[float, float]) -> Any:
 
 def size_of(place: Any) -> tuple[float, float]:
     """Return width and height of a figure or Axes in inches, as far as is known now."""
-    box, dpi = place.bbox, place.figure.dpi
-    return box.width / dpi, box.height / dpi
+    return place.bbox.width / place.figure.dpi, place.bbox.height / place.figure.dpi
 
 
 def letters_in(figure: Any, n_columns: int = 1, n_rows: int = 1) -> float:
@@ -136,12 +135,11 @@ def draw_matrix(
         rows = [f"{name}  {k}" for name, k in zip(rows, columns, strict=True)]
     high = 1.2 * size / 72
     wide = high if upright else 1.2 * width_of(columns[-1], size)
-    for axis, texts_of, step, look in (
-        (ax.yaxis, rows, high / down, {}),
-        (ax.xaxis, columns, wide / across, {"rotation": 90 * upright}),
-    ):
-        step = int(np.ceil(step))  # not all of many have room
-        axis.set_ticks(range(0, n, step), texts_of[::step], fontsize=size, **look)
+    # Not all of many have room.
+    every, each = int(np.ceil(high / down)), int(np.ceil(wide / across))
+    ax.set_yticks(range(0, n, every), rows[::every], fontsize=size)
+    look = {"fontsize": size, "rotation": 90 * upright}
+    ax.set_xticks(range(0, n, each), columns[::each], **look)
     ax.tick_params(length=0)
     image = ax.imshow(values, **{"aspect": "auto", **im_kw})
     lines = {line for text in texts.values() for line in text.split("\n")}
@@ -211,7 +209,7 @@ def plain(text: Any) -> str:
 
 @lru_cache(maxsize=4096)
 def width_of(text: str, size: float) -> float:
-    """Return how wide a text is on a screen, whose pixels widen letters, in inches."""
+    """Return how wide a text is in inches on a screen, whose pixels widen letters."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 

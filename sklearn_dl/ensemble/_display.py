@@ -91,8 +91,7 @@ class DiversityDisplay:
             for cell, number in np.ndenumerate(shown)
             if cell[0] != cell[1]
         }
-        room = (ratios[0] * width, height - 0.4)
-        look |= im_kw or {}
+        room, look = (ratios[0] * width, height - 0.4), look | (im_kw or {})
         cells = (shown, names, texts, room, letters, look, text_kw)
         if not _plots.draw_matrix(self.ax_, *cells):
             where = {"ax": self.ax_, "location": "bottom", "aspect": 40, "pad": 0.02}

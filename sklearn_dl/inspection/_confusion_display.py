@@ -89,7 +89,7 @@ class MostConfusedDisplay:
     def from_estimator(
         cls, estimator: Any, X, y, *, n_pairs=4, n_examples=4, max_classes=12, ax=None
     ) -> "MostConfusedDisplay":
-        """Return a drawn display of what a fitted classifier takes for what.
+        """Return a drawn display of a classifier; raises as `most_confused`.
 
         Parameters
         ----------
@@ -100,11 +100,6 @@ class MostConfusedDisplay:
             Labels.
         n_pairs, n_examples, max_classes, ax
             See `plot`.
-
-        Raises
-        ------
-        ValueError, NotFittedError
-            As `most_confused`.
         """
         check_is_fitted(estimator)
         display = cls(y, estimator.predict(X), X, image_shape=image_shape_of(estimator))

@@ -47,8 +47,6 @@ class EmbeddingDisplay:
         Seed of the method, where its name is given.
     image_shape : tuple of int, default=None
         (height, width[, channels]) of rows of pixels; None infers square ones.
-    title : str, default="features"
-        Heading, before the method.
 
     Attributes
     ----------
@@ -88,15 +86,13 @@ class EmbeddingDisplay:
         method: Any = "pca",
         random_state: int = 0,
         image_shape: Any = None,
-        title: str = "features",
     ):
         features = check_array(features, ensure_min_samples=2)
         self.source: Any = X if X is None else as_source(X, image_shape=image_shape)
         self.y = None if y is None else column_or_1d(y)
         check_consistent_length(features, self.source, self.y)
-        points, way, self.labels = embedded(features, method, random_state)
+        points, self.title, self.labels = embedded(features, method, random_state)
         self.embedding = np.asarray(points, dtype=float)
-        self.title = ": ".join(part for part in (title, way) if part)
 
     @classmethod
     def from_estimator(
@@ -120,9 +116,10 @@ class EmbeddingDisplay:
             If the estimator makes no features, or is not fitted.
         """
         found, what = features_of(estimator, X)
-        look = {"image_shape": image_shape_of(estimator), "title": what}
-        look |= {"method": method, "random_state": random_state}
-        return cls(found, X, y, **look).plot(ax=ax)
+        way = {"method": method, "random_state": random_state}
+        display = cls(found, X, y, image_shape=image_shape_of(estimator), **way)
+        display.title = f"{what}: {display.title}".removesuffix(": ")
+        return display.plot(ax=ax)
 
     def plot(
         self, *, n_thumbnails=50, thumbnail_size=0.08, scatter_kw=None, ax=None

@@ -85,10 +85,8 @@ class TrainingHistoryDisplay:
             )
         if not len(history):
             raise ValueError("history has no epoch: training ended within its first.")
-        self.history = history
-        self.best_epoch = best_epoch
-        self.stop_reason = stop_reason
-        self.max_epochs = max_epochs
+        self.history, self.stop_reason = history, stop_reason
+        self.best_epoch, self.max_epochs = best_epoch, max_epochs
         self.score_name = score_name
 
     @classmethod

@@ -44,10 +44,7 @@ class RobustnessDisplay:
     >>> import pandas as pd
     >>> from matplotlib.figure import Figure
     >>> from sklearn_dl.inspection import RobustnessDisplay, RobustnessReport
-    >>> rows = [
-    ...     ("rotation", 1.0, "15 degrees", 0.94, 0.01, -0.01, 0.03),
-    ...     ("blur", 2.0, "1.50% of the shorter side", 0.8, 0.15, 0.1, 0.2),
-    ... ]
+    >>> rows = [("blur", 2.0, "1.50% of the shorter side", 0.8, 0.15, 0.1, 0.2)]
     >>> names = ["corruption", "severity", "amount", "score", "drop", "low", "high"]
     >>> table = pd.DataFrame(rows, columns=names)
     >>> report = RobustnessReport(table, 0.95, (0.93, 0.97), scoring="accuracy")

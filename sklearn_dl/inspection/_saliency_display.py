@@ -76,7 +76,7 @@ class SaliencyDisplay:
     def from_estimator(
         cls, estimator, X, y=None, *, target=None, method="auto", layer=None, ax=None
     ) -> "SaliencyDisplay":
-        """Return a drawn display of what predictions of a fitted estimator rest on.
+        """Return a drawn display of what predictions rest on; raises as `saliency`.
 
         Parameters
         ----------
@@ -90,11 +90,6 @@ class SaliencyDisplay:
             See `saliency`.
         ax : matplotlib Axes, default=None
             See `plot`.
-
-        Raises
-        ------
-        TypeError, ValueError, NotFittedError
-            As `saliency`.
         """
         source: Any = as_source(X, image_shape=image_shape_of(estimator))
         first = estimator.steps[0][1] if hasattr(estimator, "steps") else estimator
