@@ -194,7 +194,7 @@ class MostConfusedDisplay:
     def _draw_pairs(self, parts, rows: list[list[int]]) -> None:
         """Draw the images of a pair in each part of a figure, under a heading."""
         width = _plots.size_of(parts[0])[0]
-        size = 9.0 if width >= 2.5 else 7.0
+        size = 9.0 if width >= 4.2 else 7.0
         every = zip(parts, self.axes_, rows, self.pairs.itertuples(), strict=False)
         for part, axes, drawn, pair in every:
             axes[:] = part.subplots(1, len(axes), squeeze=False)[0]

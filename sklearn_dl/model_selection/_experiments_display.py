@@ -45,7 +45,9 @@ class ExperimentsDisplay:
         figure = _plots.figure_of("ExperimentsDisplay", ax, (7.5, 1.1 + 0.32 * n))
         width, height = _plots.size_of(figure)
         self.figure_, ax = figure.figure, figure.subplots()
-        size = min(9.0 if width > 5.5 else 7.0, max(60 * (height - 0.6) / n, 2.0))
+        high = (height - 0.6) / n  # of a row; of many not all have room for letters
+        size = float(np.clip(58 * high, 5.0, 9.0 if width > 5.5 else 7.0))
+        step = int(np.ceil(size / 58 / high))
         rows, score = np.arange(n), table["score"].to_numpy(dtype=float)
         spread = table["spread"].fillna(0.0).to_numpy(dtype=float)
         colours = np.where(table["gain"] < 0, _plots.VERMILLION, _plots.BLUE)
@@ -54,13 +56,13 @@ class ExperimentsDisplay:
         ax.hlines(rows, *np.clip([score - spread, score + spread], *limits), colours)
         ax.scatter(score, rows, c=colours, zorder=3)
         ax.axvline(score.max(), color=_plots.GREEN, linestyle=":", linewidth=1)
-        names = [*table["name"]]
-        ax.set_yticks(rows, _plots.fitted_apart(names, 0.27 * width, size))
+        names = _plots.fitted_apart([*table["name"]], 0.27 * width, size)
+        ax.set_yticks(rows[::step], names[::step])
         ax.set_ylim(n - 0.5, -0.5)  # the first on top
         _plots.end_at(ax, "x", limits)
         beside = {"transform": ax.get_yaxis_transform(), "va": "center"}
         numbers = table[["score", "gain", "seconds"]].to_numpy(dtype=float)
-        for row, values in enumerate(numbers):
+        for row, values in list(enumerate(numbers))[::step]:
             texts = [_text(values[0]), _text(values[1], "+"), f"{values[2]:.0f} s"]
             texts = [text for text in texts if "nan" not in text]
             text = "  ".join(texts if width > 3.9 else texts[:1])
