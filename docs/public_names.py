@@ -42,7 +42,7 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
     ),
     "sklearn_dl.augmentation": (
         "Random changes of training images, mixtures of them, and views.",
-        ["Augment", "AUGMENTATIONS", "PRESETS", "plot_augmentations"],
+        ["Augment", "AUGMENTATIONS", "PRESETS"],
     ),
     "sklearn_dl.training": (
         "Heads, losses, optimisers, schedules, stopping rules and callbacks.",
