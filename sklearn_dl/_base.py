@@ -1,6 +1,7 @@
 """Reading of X, loading of the backbone, and the tags: what all estimators share."""
 
 import copy
+import copyreg
 import math
 import warnings
 from collections.abc import Iterator
@@ -108,6 +109,29 @@ class ImageEstimatorMixin(CallbackSupportMixin):
                 "as many pixels as in fit."
             )
         return source
+
+    def __getstate__(self):
+        """Return the state that skops keeps: arrays, with a recipe of the network.
+
+        Pickle, copies and joblib ask `__reduce__`.
+        """
+        from sklearn_dl._saving import to_arrays
+
+        return to_arrays(self, ImageEstimatorMixin)
+
+    def __setstate__(self, state):
+        if "manifest.json" in state:
+            from sklearn_dl._saving import from_arrays
+
+            state = vars(from_arrays(state, ImageEstimatorMixin, type(self)))
+        super().__setstate__(state)
+
+    def __reduce__(self):
+        return copyreg.__newobj__, (type(self),), self._pickled_state()
+
+    def _pickled_state(self) -> dict[str, Any]:
+        """Return the attributes, with networks on the CPU."""
+        return super().__getstate__()
 
     def _execution(self, *, fall_back: bool = False) -> Execution:
         """Return the device, the precision and the batch size of a call."""

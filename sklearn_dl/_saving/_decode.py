@@ -8,11 +8,10 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
-from sklearn_dl._base import ImageEstimatorMixin
-from sklearn_dl.persistence._archive import TensorReader
-from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._kinds import KINDS, LEFT_OUT, dtype_of
-from sklearn_dl.persistence._trust import Trust, untrusted
+from sklearn_dl._files import ModelFileError
+from sklearn_dl._saving._archive import TensorReader
+from sklearn_dl._saving._kinds import KINDS, LEFT_OUT, dtype_of
+from sklearn_dl._saving._trust import Trust, untrusted
 
 # Kinds of nodes that name a class or a function, and what is done with it.
 _USES = {"object": "object", "call": "call", "estimator": "object", "value": "value"}
@@ -32,6 +31,7 @@ class Decoder:
         estimator,
     ):
         self.nodes, self.tensors, self.trust = nodes, tensors, trust
+        self._estimator = estimator
         self._readers = {
             "array": self._array,
             "objects": self._objects,
@@ -101,7 +101,7 @@ class Decoder:
 
     def _object(self, node: dict[str, Any]) -> Any:
         kind = self.find_class(node)
-        if issubclass(kind, ImageEstimatorMixin):  # they have a kind of their own
+        if issubclass(kind, self._estimator.kind):  # they have a kind of their own
             raise ModelFileError(f"{node['name']} is not whole.")
         return self._with_state(kind.__new__(kind), node)
 

@@ -12,10 +12,10 @@ import torch
 from scipy import sparse
 from sklearn.utils import Bunch
 
-from sklearn_dl.persistence._archive import TensorWriter
-from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._kinds import KINDS, LEFT_OUT, describe_dtype, find_kind
-from sklearn_dl.persistence._trust import REFERENCES, Trust, name_of
+from sklearn_dl._files import ModelFileError
+from sklearn_dl._saving._archive import TensorWriter
+from sklearn_dl._saving._kinds import KINDS, LEFT_OUT, describe_dtype, find_kind
+from sklearn_dl._saving._trust import REFERENCES, Trust, name_of
 
 # Attributes of scikit-learn's objects that prediction does without. They are left out
 # where they hold what can't be loaded without trusting more.
@@ -33,7 +33,9 @@ class Encoder:
     node, however often it is met.
     """
 
-    def __init__(self, kind: type, describe: Callable[[Any, "Encoder", str], dict]):
+    def __init__(
+        self, kind: type, describe: Callable[..., dict[str, Any]], plain: bool = False
+    ):
         self.kind, self.describe = kind, describe  # the estimators of images
         self.nodes: list[dict[str, Any]] = []
         self.tensors = TensorWriter()
@@ -42,7 +44,7 @@ class Encoder:
             **{np.ndarray: self._array, pd.DataFrame: self._frame},
             **{dict: self._mapping, Bunch: self._mapping},
         }
-        self._plain_only = 0
+        self._plain_only = int(plain)
         self._trust = Trust()
         self._known: dict[int, int] = {}
         self._alive: list[Any] = []  # or ids would be given again

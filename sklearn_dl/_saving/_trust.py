@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from sklearn_dl.persistence._errors import ModelFileError
+from sklearn_dl._files import ModelFileError
 
 # Ours, and those of scikit-learn that are no estimators but parts of fitted ones.
 _CLASSES = {
