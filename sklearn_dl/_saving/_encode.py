@@ -98,7 +98,10 @@ class Encoder:
                 "the top level of a module."
             )
         if self._plain_only and not self._trust.knows(thing, use):
-            raise ModelFileError(f"{where} is {name}, which is not trusted.")
+            raise ModelFileError(
+                f"{where} is {name.replace(':', '.')}, which has to be trusted: only "
+                "sklearn_dl.persistence.save keeps it, for load(path, trusted=[...])."
+            )
         return name
 
     def _node(self, value: Any, where: str) -> dict[str, Any]:
