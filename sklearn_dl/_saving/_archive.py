@@ -134,17 +134,16 @@ def reading(path: str | os.PathLike) -> Iterator[Archive]:
     """Open a file of a model; whatever damage does to those who read it names it."""
     path = check_file(path)
     size = os.path.getsize(path)
-    with explained(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                _check_entries(archive.infolist(), size)
-                yield Archive(archive.namelist(), archive.read)
-        except zipfile.BadZipFile as error:
-            hint = " What export_onnx wrote is for load_exported."
-            raise ModelFileError(
-                f"it is no model of sklearn_dl, or is cut off or damaged: {error} "
-                f"({size} bytes).{hint if path.endswith('.onnx') else ''}"
-            ) from error
+    try:
+        with explained(path), zipfile.ZipFile(path) as archive:
+            _check_entries(archive.infolist(), size)
+            yield Archive(archive.namelist(), archive.read)
+    except zipfile.BadZipFile as error:
+        hint = " What export_onnx wrote is for load_exported."
+        raise ModelFileError(
+            f"{path} ({size} bytes) is no model of sklearn_dl, or is cut off or "
+            f"damaged: {error}.{hint if path.endswith('.onnx') else ''}"
+        ) from error
 
 
 @contextmanager
@@ -152,7 +151,9 @@ def explained(what: str) -> Iterator[None]:
     """Say in each error what was read: damage raises errors of many kinds."""
     try:
         yield
-    except (PermissionError, Warning, MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, PermissionError, Warning):
+        raise
+    except (torch.OutOfMemoryError, zipfile.BadZipFile):
         raise
     except ModelFileError as error:
         raise ModelFileError(f"{what}: {error}") from error
