@@ -76,7 +76,6 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
             "lr_find",
             "LearningRateFinder",
             "Experiments",
-            "Experiment",
             "ExperimentsDisplay",
         ],
     ),

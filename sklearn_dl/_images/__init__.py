@@ -9,5 +9,7 @@ from sklearn_dl._images._coerce import verify_images as verify_images
 from sklearn_dl._images._decode import ImageDecodeError as ImageDecodeError
 from sklearn_dl._images._decode import decode_image as decode_image
 from sklearn_dl._images._digests import digest_image as digest_image
+from sklearn_dl._images._geometry import FILTERS as FILTERS
+from sklearn_dl._images._geometry import check_preprocessing as check_preprocessing
 from sklearn_dl._images._source import DatasetItem as DatasetItem
 from sklearn_dl._images._source import ImageSource as ImageSource

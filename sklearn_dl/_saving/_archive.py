@@ -29,6 +29,7 @@ VERSION = 3
 MANIFEST = "manifest.json"
 _MEMBER = re.compile(r"(arrays|tensors-\d{1,6})\.safetensors")
 _MANIFEST_BYTES = 2**28
+_PARTS = {"versions": dict, "members": dict, "root": list, "nodes": list}
 _OWN_VERSION: str = sys.modules["sklearn_dl"].__version__  # type: ignore[attr-defined]
 _PACKAGES = ("numpy", "scikit-learn", "skorch", "torch", "torchvision")
 
@@ -81,7 +82,7 @@ class Archive:
         manifest = json.loads(read(MANIFEST))
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise ModelFileError("it is no model of sklearn_dl.")
-        number = manifest["version"]
+        number = manifest.get("version")
         if type(number) is not int or number != VERSION:
             writer = manifest.get("versions", {}).get("sklearn_dl", "another one")
             former = type(number) is int and number < VERSION
@@ -91,6 +92,11 @@ class Archive:
                 f"{writer!s:.40}; this is sklearn_dl {_OWN_VERSION}, which reads the "
                 f"format {VERSION}: {again if former else 'update sklearn_dl'}."
             )
+        for name, kind in _PARTS.items():
+            if not isinstance(manifest.get(name), kind):
+                raise ModelFileError(
+                    f"{name} of its {MANIFEST} is missing or no {kind.__name__}."
+                )
         for name in manifest["members"]:
             if name not in names:
                 raise ModelFileError(f"it is incomplete, without {name!r:.100}.")

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from sklearn_dl._files import ModelFileError
-from sklearn_dl._saving._archive import TensorReader
+from sklearn_dl._saving._archive import TensorReader, explained
 from sklearn_dl._saving._kinds import KINDS, LEFT_OUT, dtype_of
 from sklearn_dl._saving._trust import Trust, untrusted
 
@@ -48,21 +48,29 @@ class Decoder:
 
     def run(self, root: Any) -> Any:
         """Return what the root stands for; nothing is imported that isn't trusted."""
-        named = [node for node in self.nodes if node["kind"] in _USES]
-        uses = {(node["name"], _USES[node["kind"]]) for node in named}
+        uses = set()
+        for number, node in enumerate(self.nodes):
+            with explained(f"nodes[{number}]"):
+                if node["kind"] in _USES:
+                    uses.add((_text(node["name"]), _USES[node["kind"]]))
         if names := {name for name, use in uses if not self.trust.allows(name, use)}:
             raise untrusted(names)
-        for node in self.nodes:
-            kind = node["kind"]
-            if kind in self._readers:
-                self._made.append(self._readers[kind](node))
-            elif kind in KINDS:
-                if kind in _HASHED:
-                    self._weigh(node)
-                self._made.append(KINDS[kind].together(*self.items(node["items"])))
-            else:
-                raise ModelFileError(f"{kind!r:.60} is no kind of value.")
-        return self(root)
+        for number, node in enumerate(self.nodes):
+            about = node["name"] if node["kind"] in _USES else node["kind"]
+            with explained(f"nodes[{number}] ({about!s:.80})"):
+                self._made.append(self._make(node))
+        with explained("root"):
+            return self(root)
+
+    def _make(self, node: dict[str, Any]) -> Any:
+        kind = node["kind"]
+        if kind in self._readers:
+            return self._readers[kind](node)
+        if kind not in KINDS:
+            raise ModelFileError(f"{kind!r:.60} is no kind of value.")
+        if kind in _HASHED:
+            self._weigh(node)
+        return KINDS[kind].together(*self.items(node["items"]))
 
     def __call__(self, value: Any) -> Any:
         """Return what a value stands for."""
@@ -81,7 +89,11 @@ class Decoder:
 
     def attributes(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return what the values of a dict stand for."""
-        return {name: self(value) for name, value in values.items()}
+        found = {}
+        for name, value in values.items():
+            with explained(name):
+                found[name] = self(value)
+        return found
 
     def find_class(self, node: dict[str, Any]) -> Any:
         """Return the class that a node names."""
@@ -122,6 +134,7 @@ class Decoder:
         else:
             made.__dict__.update(state)
         if isinstance(made, BaseEstimator):
+            made.get_params(deep=False)  # raises where one is missing
             _check_width(made)
         return made
 
@@ -156,6 +169,12 @@ class Decoder:
             if not isinstance(values, np.ndarray) or values.shape != (n_rows,):
                 raise ModelFileError(f"A column of a table has not {n_rows} rows.")
         return pd.DataFrame(columns, index=pd.RangeIndex(n_rows))
+
+
+def _text(name: Any) -> str:
+    if not isinstance(name, str):
+        raise ModelFileError(f"{name!r:.60} is no name.")
+    return name
 
 
 def _shape(shape: list[Any]) -> tuple[int, ...]:

@@ -5,16 +5,22 @@ import json
 import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from sklearn_dl._files import ModelFileError
+from sklearn_dl._images import check_image_shape
 from sklearn_dl._parameters import NETWORK_PARAMETERS
 from sklearn_dl._runtime import resolve_device, seeded
 from sklearn_dl._saving._decode import Decoder
 from sklearn_dl._saving._encode import Encoder
+from sklearn_dl._targets import Targets
+from sklearn_dl.augmentation import resolve_views
 from sklearn_dl.backbones import (
     Backbone,
+    CallablePreprocessing,
+    Preprocessing,
     assemble_torchvision,
     backbone_names,
     digest_architecture,
@@ -199,9 +205,13 @@ class EstimatorReader:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a GPU isn't here is said in predict
             device = resolve_device(estimator.device, fall_back=True)
+        read: Any
         for part, read in ("backbone", self._backbone), ("network", self._network):
             if part in node:
                 set_network(estimator, read(node[part], decoder, device))
+                _check_fitted(estimator, node)
+        if "_fitted_kind" in state and not {"backbone", "network"} & node.keys():
+            raise ModelFileError("its backbone or network is missing.")
         return estimator
 
     def _network(self, node, decoder: Decoder, device) -> BackboneWithHead:
@@ -217,6 +227,7 @@ class EstimatorReader:
     def _backbone(self, node, decoder: Decoder, device) -> Backbone:
         """Return a backbone: shared where it is frozen, else with its own tensors."""
         preprocessing = decoder(node["preprocessing"])
+        _check_preprocessing("preprocessing of its backbone", preprocessing)
         if "digest" in node:
             return self._referred(node, decoder, preprocessing, device)
         if node["trained"]:
@@ -257,6 +268,34 @@ class EstimatorReader:
                 f"trained on: their digest differs. Give the file of those {hint}"
             )
         return backbone
+
+
+def _check_fitted(estimator: Any, node: dict[str, Any]) -> None:
+    """Raise where parameters or what was learned can't be a fitted estimator's."""
+    estimator._validate_params()
+    check_image_shape(estimator.image_shape)
+    _check_preprocessing("preprocessing_", estimator.preprocessing_)
+    if not (estimator.tta is None or callable(estimator.tta)):
+        augment = getattr(estimator, "augment", None)
+        resolve_views(estimator.tta, estimator.preprocessing_, augment)
+    if estimator._fitted_kind == "pixels" and not estimator.n_features_in_ > 0:
+        raise ModelFileError(f"n_features_in_ is {estimator.n_features_in_!r:.40}.")
+    if "network" not in node:
+        return
+    targets, n_outputs = estimator._targets, node["network"]["n_outputs"]
+    if not isinstance(targets, Targets) or targets.n_outputs != n_outputs:
+        raise ModelFileError(f"_targets are not those of {n_outputs} outputs.")
+    if not np.array_equal(
+        getattr(estimator, "classes_", ()), getattr(targets, "classes", ())
+    ):
+        raise ModelFileError("classes_ are not those of _targets.")
+    # What is predicted of outputs of zero is known without an image.
+    targets.predictions(targets.activate(torch.zeros(1, n_outputs)).numpy())
+
+
+def _check_preprocessing(name: str, value: Any) -> None:
+    if not isinstance(value, Preprocessing | CallablePreprocessing):
+        raise ModelFileError(f"{name} is no preprocessing.")
 
 
 def _with_tensors(node: dict[str, Any], decoder: Decoder, preprocessing) -> Backbone:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,8 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
+
+from sklearn_dl._images import check_preprocessing
 
 Size = tuple[int, int]
 
@@ -69,12 +71,7 @@ class Preprocessing:
     antialias: bool = True
 
     def __post_init__(self):
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(
-                "mean and std must hold three numbers each, std above zero; got "
-                f"mean={self.mean}, std={self.std}."
-            )
-        InterpolationMode(self.interpolation)  # raises when there is no such mode
+        check_preprocessing(vars(self))
 
     @classmethod
     def from_transforms(cls, preset: ImageClassification) -> "Preprocessing":
@@ -191,13 +188,7 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "Preprocessing":
         """Build from what `to_dict` returned."""
-        names = {field.name for field in fields(cls)}
-        required = {"resize_size", "crop_size", "mean", "std"}
-        if not isinstance(state, dict) or not required <= set(state) <= names:
-            raise ValueError(
-                f"A preprocessing needs the fields {sorted(required)} and may have "
-                f"{sorted(names - required)}; got {state!r:.200}."
-            )
+        check_preprocessing(state)
         lists = {k: tuple(v) for k, v in state.items() if isinstance(v, list)}
         return cls(**{**state, **lists})
 

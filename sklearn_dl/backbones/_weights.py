@@ -162,7 +162,7 @@ def _read_preprocessing(path: Path, value: Any) -> Preprocessing:
     try:
         state = json.loads(value) if isinstance(value, str) else value
         return Preprocessing.from_dict(state)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"The preprocessing in {path} is not one: {error}") from error
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 
-from sklearn_dl._images import ImageDecodeError, as_source, decode_image
-from sklearn_dl.persistence._exported_file import FILTERS, open_graph
+from sklearn_dl._images import FILTERS, ImageDecodeError, as_source, decode_image
+from sklearn_dl.persistence._exported_file import open_graph
 
 
 def _gives(output: str):
@@ -234,8 +234,9 @@ def load_exported(
     Raises
     ------
     ModelFileError
-        If the file is no ONNX graph of `export_onnx` (such as a ``.pt2``, whose loading
-        can run code), or what it says about itself doesn't fit its graph.
+        If the file is not what `export_onnx` wrote, to the last bit: it was damaged, or
+        changed by another tool; or it is another's, such as a ``.pt2``, whose loading
+        can run code.
     FileNotFoundError
         If there is no such file.
     ImportError
@@ -285,7 +286,7 @@ def _geometry(image: Image.Image, rule: dict[str, Any]) -> Image.Image:
     else:
         size = (width, height) if resize is None else (resize[1], resize[0])
     if size != image.size:
-        image = image.resize(size, FILTERS[rule["interpolation"]])
+        image = image.resize(size, FILTERS[rule.get("interpolation", "bilinear")])
     if crop is None:
         return image
     left, top = _start(image.width, crop[1]), _start(image.height, crop[0])

@@ -119,7 +119,7 @@ def test_from_dict_refuses_what_is_no_preprocessing(state):
 
 
 def test_bad_numbers_are_refused(preprocessing):
-    with pytest.raises(ValueError, match="std above zero"):
+    with pytest.raises(ValueError, match="std must be three numbers, each above zero"):
         preprocessing.replace_normalization((0, 0, 0), (1, 0, 1))
     with pytest.raises(ValueError, match="three numbers"):
         preprocessing.replace_normalization((0,), (1,))
