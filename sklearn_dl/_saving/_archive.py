@@ -75,10 +75,11 @@ def write_archive(file: BinaryIO, members: Iterator[tuple[str, bytes]]) -> None:
 
 
 class Archive:
-    """The members of a model, each read with its digest, and its `manifest`."""
+    """The members of a model: its `manifest`, and tensors by their places."""
 
     def __init__(self, names: Collection[str], read: Callable[[str], bytes]):
-        self._read = read
+        self._read = read  # from the name of a member to its bytes
+        self._tensors: dict[str, dict[str, torch.Tensor]] = {}
         manifest = json.loads(read(MANIFEST))
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise ModelFileError("it is no model of sklearn_dl.")
@@ -111,6 +112,45 @@ class Archive:
         if hashlib.sha256(data).hexdigest() != digest:
             raise ModelFileError(f"{name} is not what was written: its digest differs.")
         return data
+
+    def __getitem__(self, place: Any) -> torch.Tensor:
+        """Return a tensor, which nobody may write to."""
+        member, _, number = place.rpartition("/")
+        if member not in self._tensors:
+            name = f"{member}.safetensors"
+            if not _MEMBER.fullmatch(name):
+                raise ModelFileError(f"{place!r:.60} is no place of a tensor.")
+            data = self.read(name)
+            try:
+                self._tensors[member] = load(data)
+            except (SafetensorError, ValueError, KeyError, OverflowError) as error:
+                raise ModelFileError(f"{name} holds no tensors: {error}") from error
+        return self._tensors[member][number]
+
+    def fill(self, module: nn.Module, places: dict[str, str]) -> None:
+        """Put copies of tensors into a network, whose own may be without memory."""
+        own = named_tensors(module)
+        if odd := sorted(own.keys() ^ places.keys()):
+            raise ModelFileError(f"The tensors are not those expected: {odd[:3]}.")
+        for name, old in own.items():
+            new = self[places[name]]
+            same_kind = new.is_floating_point() == old.is_floating_point()
+            if new.shape != old.shape or not same_kind:
+                raise ModelFileError(
+                    f"The tensor {name} is {tuple(new.shape)} of {new.dtype}, but the "
+                    f"network's is {tuple(old.shape)} of {old.dtype}."
+                )
+        done: dict[int, torch.Tensor] = {}
+        with torch.inference_mode(False), torch.no_grad():
+            for name, old in own.items():
+                if id(old) not in done:  # tied ones stay tied
+                    read = self[places[name]]
+                    new = torch.empty_like(read).copy_(read)  # aligned as any of torch
+                    if isinstance(old, nn.Parameter):
+                        new = nn.Parameter(new, requires_grad=old.requires_grad)
+                    done[id(old)] = new
+                owner, _, leaf = name.rpartition(".")
+                setattr(module.get_submodule(owner), leaf, done[id(old)])
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
@@ -201,50 +241,3 @@ class TensorWriter:
         """Return the places of the tensors of a network, in a member of their own."""
         member = f"tensors-{len(self.members)}"
         return {name: self.add(member, t) for name, t in named_tensors(module).items()}
-
-
-class TensorReader:
-    """Reads tensors by their places, each member when it is needed first."""
-
-    def __init__(self, read: Callable[[str], bytes]):
-        self._read = read  # from the name of a member to its bytes
-        self._members: dict[str, dict[str, torch.Tensor]] = {}
-
-    def __getitem__(self, place: Any) -> torch.Tensor:
-        """Return a tensor, which nobody may write to."""
-        member, _, number = place.rpartition("/")
-        if member not in self._members:
-            name = f"{member}.safetensors"
-            if not _MEMBER.fullmatch(name):
-                raise ModelFileError(f"{place!r:.60} is no place of a tensor.")
-            data = self._read(name)
-            try:
-                self._members[member] = load(data)
-            except (SafetensorError, ValueError, KeyError, OverflowError) as error:
-                raise ModelFileError(f"{name} holds no tensors: {error}") from error
-        return self._members[member][number]
-
-    def fill(self, module: nn.Module, places: dict[str, str]) -> None:
-        """Put copies of tensors into a network, whose own may be without memory."""
-        own = named_tensors(module)
-        if odd := sorted(own.keys() ^ places.keys()):
-            raise ModelFileError(f"The tensors are not those expected: {odd[:3]}.")
-        for name, old in own.items():
-            new = self[places[name]]
-            same_kind = new.is_floating_point() == old.is_floating_point()
-            if new.shape != old.shape or not same_kind:
-                raise ModelFileError(
-                    f"The tensor {name} is {tuple(new.shape)} of {new.dtype}, but the "
-                    f"network's is {tuple(old.shape)} of {old.dtype}."
-                )
-        done: dict[int, torch.Tensor] = {}
-        with torch.inference_mode(False), torch.no_grad():
-            for name, old in own.items():
-                if id(old) not in done:  # tied ones stay tied
-                    read = self[places[name]]
-                    new = torch.empty_like(read).copy_(read)  # aligned as any of torch
-                    if isinstance(old, nn.Parameter):
-                        new = nn.Parameter(new, requires_grad=old.requires_grad)
-                    done[id(old)] = new
-                owner, _, leaf = name.rpartition(".")
-                setattr(module.get_submodule(owner), leaf, done[id(old)])

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from sklearn_dl._files import ModelFileError
-from sklearn_dl._saving._archive import TensorReader, explained
+from sklearn_dl._saving._archive import Archive, explained
 from sklearn_dl._saving._kinds import KINDS, LEFT_OUT, dtype_of
 from sklearn_dl._saving._trust import Trust, untrusted
 
@@ -23,15 +23,9 @@ _LARGEST = 2**63
 class Decoder:
     """Reads the table of nodes of an `Encoder`; `estimator(node, self)` reads ours."""
 
-    def __init__(
-        self,
-        nodes: list[dict[str, Any]],
-        tensors: TensorReader,
-        trust: Trust,
-        estimator,
-    ):
-        self.nodes, self.tensors, self.trust = nodes, tensors, trust
-        self._estimator = estimator
+    def __init__(self, archive: Archive, trust: Trust, estimator):
+        self.archive, self.trust, self._estimator = archive, trust, estimator
+        self._nodes, self._root = archive.manifest["nodes"], archive.manifest["root"]
         self._readers = {
             "array": self._array,
             "objects": self._objects,
@@ -46,21 +40,21 @@ class Decoder:
         self._made: list[Any] = []
         self._weights: dict[int, int] = {}
 
-    def run(self, root: Any) -> Any:
+    def run(self) -> Any:
         """Return what the root stands for; nothing is imported that isn't trusted."""
         uses = set()
-        for number, node in enumerate(self.nodes):
+        for number, node in enumerate(self._nodes):
             with explained(f"nodes[{number}]"):
                 if node["kind"] in _USES:
                     uses.add((_text(node["name"]), _USES[node["kind"]]))
         if names := {name for name, use in uses if not self.trust.allows(name, use)}:
             raise untrusted(names)
-        for number, node in enumerate(self.nodes):
+        for number, node in enumerate(self._nodes):
             about = node["name"] if node["kind"] in _USES else node["kind"]
             with explained(f"nodes[{number}] ({about!s:.80})"):
                 self._made.append(self._make(node))
         with explained("root"):
-            return self(root)
+            return self(self._root)
 
     def _make(self, node: dict[str, Any]) -> Any:
         kind = node["kind"]
@@ -144,7 +138,7 @@ class Decoder:
             if 0 not in shape:
                 raise ModelFileError("An array has no data.")
             return np.empty(shape, dtype)
-        data = self.tensors[node["data"]]
+        data = self.archive[node["data"]]
         count = int(np.prod([int(side) for side in shape], dtype=object))
         if data.dtype != torch.uint8 or data.numel() != count * dtype.itemsize:
             raise ModelFileError(

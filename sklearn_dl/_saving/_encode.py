@@ -46,8 +46,8 @@ class Encoder:
         }
         self._plain_only = int(plain)
         self._trust = Trust()
-        self._known: dict[int, int] = {}
-        self._alive: list[Any] = []  # or ids would be given again
+        # Numbers by id, with the values, or ids would be given again.
+        self._known: dict[int, tuple[int, Any]] = {}
         self._open: set[int] = set()
 
     def __call__(self, value: Any, where: str) -> Any:
@@ -56,7 +56,7 @@ class Encoder:
         if plain or type(value) in _PLAIN:
             return value
         if id(value) in self._known:
-            return [self._known[id(value)]]
+            return [self._known[id(value)][0]]
         if id(value) in self._open:
             raise ModelFileError(f"{where} holds itself, which can't be saved.")
         self._open.add(id(value))
@@ -64,9 +64,8 @@ class Encoder:
             node = self._node(value, where)
         finally:
             self._open.discard(id(value))
+        self._known[id(value)] = len(self.nodes), value
         self.nodes.append(node)
-        self._alive.append(value)
-        self._known[id(value)] = len(self.nodes) - 1
         return [len(self.nodes) - 1]
 
     def plainly(self, value: Any, where: str) -> Any:
@@ -77,8 +76,7 @@ class Encoder:
             return self(value, where)
         except (ModelFileError, RecursionError):
             del self.nodes[before:]
-            del self._alive[before:]
-            self._known = {i: n for i, n in self._known.items() if n < before}
+            self._known = {i: n for i, n in self._known.items() if n[0] < before}
             self.left_out = left_out
             raise
         finally:

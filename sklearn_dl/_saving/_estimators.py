@@ -220,7 +220,7 @@ class EstimatorReader:
         if not isinstance(head, Head):
             raise ModelFileError("A head is not one.")
         layers = _empty_head(head, backbone.n_features, node["n_outputs"])
-        decoder.tensors.fill(layers, node["tensors"])
+        decoder.archive.fill(layers, node["tensors"])
         layers = place(layers, device, _dtype_of(layers))
         return BackboneWithHead(backbone, layers).eval()
 
@@ -310,7 +310,7 @@ def _with_tensors(node: dict[str, Any], decoder: Decoder, preprocessing) -> Back
         with seeded(0):
             backbone = load_backbone(function, None, **options)
         backbone.pretrained = bool(node["pretrained"])
-    decoder.tensors.fill(backbone.module, node["tensors"])
+    decoder.archive.fill(backbone.module, node["tensors"])
     return backbone
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from sklearn_dl._files import ModelFileError
 from sklearn_dl._saving._archive import (
     Archive,
-    TensorReader,
     explained,
     members_of,
 )
@@ -52,9 +51,7 @@ def describe(
 
 def build(archive: Archive, kind: type, trust: Trust, weights: Any = None) -> Any:
     """Return the model of members; nothing in them is executed."""
-    nodes, tensors = archive.manifest["nodes"], TensorReader(archive.read)
-    decoder = Decoder(nodes, tensors, trust, EstimatorReader(kind, weights))
-    return decoder.run(archive.manifest["root"])
+    return Decoder(archive, trust, EstimatorReader(kind, weights)).run()
 
 
 def to_arrays(estimator: Any, kind: type) -> dict[str, np.ndarray]:

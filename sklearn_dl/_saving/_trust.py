@@ -108,8 +108,6 @@ class Trust:
         given = self._given(name)
         if given is not None:
             return given
-        if not _is_listed(name, use):
-            raise untrusted([name])
         module, _, qualname = name.partition(":")
         try:
             found: Any = import_module(module)
@@ -126,7 +124,8 @@ class Trust:
         """Tell whether something can be loaded with this trust."""
         name = name_of(thing)
         try:
-            return name is not None and self.find(name, use) is thing
+            allowed = name is not None and self.allows(name, use)
+            return allowed and self.find(name, use) is thing
         except ModelFileError:
             return False
 
