@@ -34,7 +34,10 @@ class Encoder:
     """
 
     def __init__(
-        self, kind: type, describe: Callable[..., dict[str, Any]], plain: bool = False
+        self,
+        kind: type,
+        describe: Callable[..., dict[str, Any]],
+        trust: Trust | None = None,
     ):
         self.kind, self.describe = kind, describe  # the estimators of images
         self.nodes: list[dict[str, Any]] = []
@@ -44,8 +47,8 @@ class Encoder:
             **{np.ndarray: self._array, pd.DataFrame: self._frame},
             **{dict: self._mapping, Bunch: self._mapping},
         }
-        self._plain_only = int(plain)
-        self._trust = Trust()
+        self._plain_only = 0 if trust is None else 1
+        self._trust = trust or Trust()  # for what must be plain
         # Numbers by id, with the values, or ids would be given again.
         self._known: dict[int, tuple[int, Any]] = {}
         self._open: set[int] = set()

@@ -25,14 +25,14 @@ _ARRAYS: WeakValueDictionary[bytes, np.ndarray] = WeakValueDictionary()
 
 
 def describe(
-    model: Any, kind: type, *, way: str = "whole", plain: bool = False
+    model: Any, kind: type, *, way: str = "whole", trust: Trust | None = None
 ) -> Iterator[tuple[str, bytes]]:
     """Return the members of a model by name, the manifest last.
 
-    Its parts of the class `kind` are estimators of images. With `plain`, whatever needs
-    to be trusted is refused by its name.
+    Its parts of the class `kind` are estimators of images. With `trust`, what that
+    doesn't know is refused by its name.
     """
-    encoder = Encoder(kind, partial(describe_estimator, way=way), plain)
+    encoder = Encoder(kind, partial(describe_estimator, way=way), trust)
     try:
         root = encoder(model, type(model).__name__)
     except RecursionError as error:
@@ -57,7 +57,7 @@ def build(archive: Archive, kind: type, trust: Trust, weights: Any = None) -> An
 def to_arrays(estimator: Any, kind: type) -> dict[str, np.ndarray]:
     """Return the bytes of an estimator's members, of which equal ones are one array."""
     arrays = {}
-    for name, data in describe(estimator, kind, plain=True):
+    for name, data in describe(estimator, kind, trust=Trust([type(estimator)])):
         array = np.frombuffer(data, np.uint8)
         arrays[name] = _ARRAYS.setdefault(hashlib.sha256(data).digest(), array)
     return arrays
@@ -67,7 +67,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray], kind: type, cls: type) -> Any:
     """Return the estimator of a class that `to_arrays` took apart."""
     with explained(f"The state of an {cls.__name__}"):
         archive = Archive(arrays.keys(), lambda name: arrays[name].tobytes())
-        estimator = build(archive, kind, Trust())
+        estimator = build(archive, kind, Trust([cls]))
         if type(estimator) is not cls:
             raise ModelFileError(f"it is that of a {type(estimator).__name__:.60}.")
         return estimator

@@ -123,9 +123,10 @@ class Trust:
     def knows(self, thing: Any, use: str) -> bool:
         """Tell whether something can be loaded with this trust."""
         name = name_of(thing)
+        if name is None or not self.allows(name, use):
+            return False
         try:
-            allowed = name is not None and self.allows(name, use)
-            return allowed and self.find(name, use) is thing
+            return self.find(name, use) is thing
         except ModelFileError:
             return False
 

@@ -35,7 +35,7 @@ from sklearn.model_selection import (
     TunedThresholdClassifierCV,
 )
 
-from sklearn_dl import make_feature_classifier
+from sklearn_dl import ImageClassifier, make_feature_classifier
 from sklearn_dl.persistence import ModelFileError, save
 
 needs_skops = pytest.mark.skipif(find_spec("skops") is None, reason="needs skops")
@@ -186,6 +186,19 @@ def test_skops_refuses_networks_and_functions_of_ones_own_by_name():
         skops_io().dumps(own)
     with pytest.raises(ModelFileError, match="no other program can import"):
         skops_io().dumps(classifier(backbone=lambda: tiny_network()))
+
+
+class Renamed(ImageClassifier):
+    """A user's own estimator, trusted where its file is read."""
+
+
+@needs_skops
+def test_a_class_of_ones_own_is_for_skops_to_trust():
+    model = Renamed(**SMALL, max_epochs=1).fit(ROWS, Y)
+    data = skops_io().dumps(model)
+    assert skops_io().get_untrusted_types(data=data) == [f"{__name__}.Renamed"]
+    again = skops_io().loads(data, trusted=[Renamed])
+    np.testing.assert_array_equal(again.predict_proba(ROWS), model.predict_proba(ROWS))
 
 
 def test_damaged_states_and_those_of_others_are_refused(fitted):
