@@ -33,6 +33,10 @@ except ImportError:
 _UNSEEDED = count()  # random backbones of this process that no cache can serve
 
 
+class Attributes(dict):
+    """What pickle keeps of an estimator. No file of skops holds one, unless trusted."""
+
+
 class ImageEstimatorMixin(CallbackSupportMixin):
     """Any X in, through one backbone."""
 
@@ -120,14 +124,15 @@ class ImageEstimatorMixin(CallbackSupportMixin):
         return to_arrays(self, ImageEstimatorMixin)
 
     def __setstate__(self, state):
-        if "manifest.json" in state:
+        if not isinstance(state, Attributes):
             from sklearn_dl._saving import from_arrays
 
             state = vars(from_arrays(state, ImageEstimatorMixin, type(self)))
         super().__setstate__(state)
 
     def __reduce__(self):
-        return copyreg.__newobj__, (type(self),), self._pickled_state()
+        state = Attributes(self._pickled_state())
+        return copyreg.__newobj__, (type(self),), state
 
     def _pickled_state(self) -> dict[str, Any]:
         """Return the attributes, with networks on the CPU."""

@@ -205,6 +205,8 @@ def test_damaged_states_and_those_of_others_are_refused(fitted):
     state = fitted["classifier"].__getstate__()
     with pytest.raises(ModelFileError, match=r"an ImageFeatureExtractor: it is that"):
         extractor().__setstate__(state)
+    with pytest.raises(ModelFileError, match=r"an ImageClassifier is .*manifest\.json"):
+        classifier().__setstate__({"cache": "some/folder"})
     flipped = {**state, "tensors-0.safetensors": state["tensors-0.safetensors"] ^ 1}
     with pytest.raises(ModelFileError, match=r"an ImageClassifier: .*digest differs"):
         classifier().__setstate__(flipped)
