@@ -45,7 +45,7 @@ TWO = [("head", classifier()), ("stage", classifier(trainable=1, max_epochs=1))]
 THREE = [*TWO, ("features", PROBABLE)]
 GRID = {"max_epochs": [1, 2]}
 MODELS = {
-    "classifier": classifier(trainable=1),
+    "classifier": classifier(trainable="all", backbone="mobilenet_v3_small"),
     "regressor": regressor(),
     "extractor": extractor(),
     "pipeline": FEATURES,
