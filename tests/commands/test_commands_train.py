@@ -172,7 +172,7 @@ def test_broken_images_are_named_and_left_out(tmp_path, capsys):
         (["{data}", "--task", "regression"], "takes a table"),
         (["{data}", "--epochs", "0"], "whole number of 1 or more"),
         (["one"], "one has one class, 'dark'"),
-        (["few"], "The class 'light' has one image"),
+        (["few"], "--validation 0 trains on all"),
         (["table.csv"], "no column 'path'"),
         (["table.csv", "--path", "file", "--target", "grams"], "--task regression?"),
         (
