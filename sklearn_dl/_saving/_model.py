@@ -10,11 +10,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from sklearn_dl._files import ModelFileError
-from sklearn_dl._saving._archive import (
-    Archive,
-    explained,
-    members_of,
-)
+from sklearn_dl._saving._archive import Archive, explained, members_of
 from sklearn_dl._saving._decode import Decoder
 from sklearn_dl._saving._encode import Encoder
 from sklearn_dl._saving._estimators import EstimatorReader, describe_estimator

@@ -3,6 +3,7 @@
 import json
 import pickle
 from importlib.util import find_spec
+from pathlib import Path
 
 import cloudpickle
 import joblib
@@ -157,6 +158,12 @@ def test_another_process_predicts_the_same_to_the_last_bit(
         for method, values in wanted.items():
             np.testing.assert_array_equal(got[method], values)
             assert got[method].dtype == values.dtype
+
+
+def test_the_page_about_saving_names_what_skops_asks_for():
+    page = Path(__file__).parents[2] / "docs" / "guide" / "saving.md"
+    text = page.read_text(encoding="utf-8")
+    assert [name for name in TRUSTED if f"`{name}`" not in text] == []
 
 
 @needs_skops
