@@ -119,10 +119,12 @@ class Answers:
 
     def _table(self, images: list) -> pd.DataFrame:
         """Return predictions, and what stands behind them."""
+        found: Any
         if self._method is None:
             found = np.asarray(self.model.predict(images)).reshape(len(images), -1)
-            names = [f"prediction_{k}" for k in range(1, found.shape[1] + 1)]
-            table = pd.DataFrame(found, columns=(names[1:] and names) or ["prediction"])
+            several = [f"prediction_{k}" for k in range(1, found.shape[1] + 1)]
+            names = several if len(several) > 1 else ["prediction"]
+            table = pd.DataFrame(found, columns=names)
             return table if found.dtype.kind == "f" else table.astype(object)
         values = np.asarray(getattr(self.model, self._method)(images))
         above = values > (0.5 if self.value_name == "probability" else 0)

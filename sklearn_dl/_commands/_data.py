@@ -73,13 +73,15 @@ def load_data(data: str, args: argparse.Namespace) -> Parts:
     X, y, n_failed = _loaded(train, args)
     y = _checked_targets(y, train, regression)
     if other is None:
-        parts = _split(X, y, share, args.seed, regression)
-        return Parts(*parts, f"a share of {share:g}", n_failed, regression)
-    X_test, y_test, n_more = _loaded(other, args)
-    for name in [] if regression else sorted({*y_test.tolist()} - {*y.tolist()}):
-        message = f"{other} has the class {name!r}, of which {train} has no image."
-        raise CommandError(message)
-    return Parts(X, y, X_test, y_test, origin, n_failed + n_more, regression)
+        X, y, X_test, y_test = _split(X, y, share, args.random_state, regression)
+        origin = f"a share of {share:g}"
+    else:
+        X_test, y_test, n_more = _loaded(other, args)
+        n_failed += n_more
+        for name in [] if regression else sorted({*y_test.tolist()} - {*y.tolist()}):
+            message = f"{other} has the class {name!r}, of which {train} has no image."
+            raise CommandError(message)
+    return Parts(X, y, X_test, y_test, origin, n_failed, regression)
 
 
 def _inside(folder: str, names: tuple[str, ...]) -> str | None:

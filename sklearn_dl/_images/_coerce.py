@@ -119,8 +119,9 @@ def verify_images(X: Any) -> pd.DataFrame:
         look = partial(_failure, source)
         for found in call_each(look, range(len(source)), threads):
             failures.extend(found)
-    table = pd.DataFrame(failures, columns=["row", "path", "reason"])
-    return table.astype({"row": int, "path": object, "reason": object})
+    # Names that are no UTF-8 can't be pandas' own text.
+    table = pd.DataFrame(failures, columns=["row", "path", "reason"], dtype=object)
+    return table.astype({"row": int})
 
 
 def _failure(source: ImageSource, row: int) -> list[Failure]:

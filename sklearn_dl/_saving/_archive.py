@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import torch
 from safetensors import SafetensorError
@@ -194,20 +194,24 @@ def reading(path: str | os.PathLike) -> Iterator[Archive]:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Say in each error what was read: damage raises errors of many kinds."""
+    """Say in each error what was read."""
     try:
         yield
-    except (MemoryError, PermissionError, Warning):
-        raise
-    except (torch.OutOfMemoryError, zipfile.BadZipFile):
-        raise
-    except ModelFileError as error:
-        raise ModelFileError(f"{what}: {error}") from error
     except Exception as error:
-        raise ModelFileError(
-            f"{what} is damaged, or doesn't fit the versions installed here: "
-            f"{type(error).__name__}: {first_line(error)}"
-        ) from error
+        raise_in(what, error)
+
+
+def raise_in(place: str, error: Exception) -> NoReturn:
+    """Raise an error anew, with the file or the part of it where it came up."""
+    here = MemoryError, PermissionError, Warning, torch.OutOfMemoryError
+    if isinstance(error, (*here, zipfile.BadZipFile)):
+        raise error
+    if isinstance(error, ModelFileError):
+        raise ModelFileError(f"{place}: {error}") from error
+    raise ModelFileError(  # damage raises errors of many kinds
+        f"{place} is damaged, or doesn't fit the versions installed here: "
+        f"{type(error).__name__}: {first_line(error)}"
+    ) from error
 
 
 class TensorWriter:

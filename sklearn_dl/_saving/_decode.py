@@ -1,5 +1,6 @@
 """Plain data as fitted objects; nothing is made of what isn't known or trusted."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
 from sklearn_dl._files import ModelFileError
-from sklearn_dl._saving._archive import Archive, explained
+from sklearn_dl._saving._archive import Archive, raise_in
 from sklearn_dl._saving._kinds import KINDS, LEFT_OUT, dtype_of
 from sklearn_dl._saving._trust import Trust, untrusted
 
@@ -44,17 +45,23 @@ class Decoder:
         """Return what the root stands for; nothing is imported that isn't trusted."""
         uses = set()
         for number, node in enumerate(self._nodes):
-            with explained(f"nodes[{number}]"):
+            try:
                 if node["kind"] in _USES:
                     uses.add((_text(node["name"]), _USES[node["kind"]]))
+            except Exception as error:
+                raise_in(f"nodes[{number}]", error)
         if names := {name for name, use in uses if not self.trust.allows(name, use)}:
             raise untrusted(names)
         for number, node in enumerate(self._nodes):
-            about = node["name"] if node["kind"] in _USES else node["kind"]
-            with explained(f"nodes[{number}] ({about!s:.80})"):
+            try:
                 self._made.append(self._make(node))
-        with explained("root"):
+            except Exception as error:
+                about = node["name"] if node["kind"] in _USES else node["kind"]
+                raise_in(f"nodes[{number}] ({about!s:.80})", error)
+        try:
             return self(self._root)
+        except Exception as error:
+            raise_in("root", error)
 
     def _make(self, node: dict[str, Any]) -> Any:
         kind = node["kind"]
@@ -85,8 +92,10 @@ class Decoder:
         """Return what the values of a dict stand for."""
         found = {}
         for name, value in values.items():
-            with explained(name):
+            try:
                 found[name] = self(value)
+            except Exception as error:
+                raise_in(name, error)
         return found
 
     def find_class(self, node: dict[str, Any]) -> Any:
@@ -128,7 +137,9 @@ class Decoder:
         else:
             made.__dict__.update(state)
         if isinstance(made, BaseEstimator):
-            made.get_params(deep=False)  # raises where one is missing
+            kind: Any = type(made)
+            if not _parameters(kind) <= vars(made).keys():
+                made.get_params(deep=False)  # raises where one is missing
             _check_width(made)
         return made
 
@@ -163,6 +174,11 @@ class Decoder:
             if not isinstance(values, np.ndarray) or values.shape != (n_rows,):
                 raise ModelFileError(f"A column of a table has not {n_rows} rows.")
         return pd.DataFrame(columns, index=pd.RangeIndex(n_rows))
+
+
+@cache
+def _parameters(kind: Any) -> frozenset[str]:
+    return frozenset(kind._get_param_names())
 
 
 def _text(name: Any) -> str:

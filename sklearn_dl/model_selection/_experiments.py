@@ -87,20 +87,21 @@ class Experiments:
         options: Any = {"ensure_2d": False, "dtype": float}
         values = check_array(np.ravel(scores), **options, input_name=f"scores {name!r}")
         n, before = len(values), self._before(since, str(metric))
-        same = before is not None and before.metric == str(metric)
-        parameters, score = _as_text(parameters), float(values.mean())
+        text, score, gain = _as_text(parameters), float(values.mean()), None
+        if before and before.metric == str(metric):
+            gain = round(score - before.score, 12)  # no rounding
         done = Bunch(
             name=str(name),
             score=score,
             spread=float(np.std(values, ddof=1) / n**0.5) if n > 1 else None,
             metric=str(metric),
-            gain=round(score - before.score, 12) if same else None,  # no rounding
+            gain=gain,
             seconds=seconds,
-            changed=_changes(before.parameters, parameters) if before else "",
+            changed=_changes(before.parameters, text) if before else "",
             time=datetime.now().astimezone().isoformat(timespec="seconds"),
             since=before and before.name,
             scores=values.tolist(),
-            parameters=parameters,
+            parameters=text,
         )
         self._kept.append(done)
         if self.path is not None:
