@@ -45,6 +45,7 @@ PURPOSES = {
     "_runtime": "device, precision, seeds",
     "_linear": "scaler and SVM",
     "_plots": "matplotlib",
+    "_doc_link": "links to the reference",
     "_files": "replacing files",
     "_lazy": "names on first use",
 }

@@ -14,8 +14,8 @@ that form; better weights, which torchvision downloads, come by ``--backbone``::
 It prints the accuracy of each model on images that none of them was fitted on, beside
 that of the better of two tuned classifiers on raw pixels and that of the same network
 with random weights, and writes a picture of the best model's predictions. Without
-arguments it adds the accuracy on the photographs that had no part in making the
-weights, and that on handwritten digits, where raw pixels are hard to beat.
+arguments it adds the accuracy on the photographs that the weights were not learned
+from, and that on handwritten digits, where raw pixels are hard to beat.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from sklearn_dl.datasets import load_image_folder
 BUILTIN = "mobilenet_v3_small"  # the backbone whose weights are in the package
 RIGHT, WRONG = "#0072b2", "#d55e00"  # told apart by colour-blind readers
 PIXELS, OURS = "raw pixels", ("features + SVM", "trained head")
-# The weights in the package were made from crops of the others, without their names.
+# The weights in the package were learned from crops of the others, without names.
 UNSEEN = ("admiral", "coffee")
 
 
@@ -87,7 +87,7 @@ def main() -> None:
         if options["weights"] == "builtin":
             unseen = np.isin(y_test, UNSEEN)
             print(
-                "On patches of the photographs that the weights never saw "
+                "On patches of the photographs that the weights were not learned from "
                 f"({', '.join(UNSEEN)}): {PIXELS} {hits[PIXELS][unseen].mean():.3f}, "
                 f"{best} {hits[best][unseen].mean():.3f}."
             )

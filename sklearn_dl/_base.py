@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklearn_dl._doc_link import DocLinkMixin
 from sklearn_dl._extraction import PixelReader, channel_statistics, resolve_cache
 from sklearn_dl._images import ImageSource, as_source
 from sklearn_dl._runtime import Execution
@@ -37,17 +38,8 @@ class Attributes(dict):
     """What pickle keeps of an estimator. No file of skops holds one, unless trusted."""
 
 
-class ImageEstimatorMixin(CallbackSupportMixin):
+class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
     """Any X in, through one backbone."""
-
-    _doc_link_module = "sklearn_dl"
-    _doc_link_template = (
-        "https://sklearn-dl.readthedocs.io/en/stable/reference/"
-        "sklearn_dl.{estimator_name}.html"
-    )
-
-    def _doc_link_url_param_generator(self):
-        return {"estimator_name": type(self).__name__}
 
     def __sklearn_tags__(self):
         """Declare the forms of X: rows of pixels, stacks of images, paths."""

@@ -46,11 +46,12 @@ class ImageFeatureExtractor(
         name (see `sklearn_dl.backbones.find_layers`). A pair says how the layer's map
         or tokens become one row: ``("layer4", "max")``, or "avg", "flatten", "cls".
     preprocessing : object, default=None
-        Overrides the weights' own preprocessing: ``"data"`` or a pair (mean, std) for
-        the mean and deviation of the three channels, of the training rows or these, on
-        the scale 0 to 1; an entry of weights, by name or as enum member, whose
-        preprocessing is taken; a `Preprocessing`; a preset of torchvision; or a
-        callable from a PIL image to a normalised tensor.
+        Overrides the weights' own preprocessing: ``"pad"`` (black beside the image) or
+        ``"squash"`` to show all of each image, not its centre; ``"data"`` or a pair
+        (mean, std) for the mean and deviation of the three channels, of the training
+        rows or these, on the scale 0 to 1; an entry of weights, by name or as enum
+        member, whose preprocessing is taken; a `Preprocessing`; a preset of
+        torchvision; or a callable from a PIL image to a normalised tensor.
     image_size : int, tuple of int or None, default=None
         Input size of the network in pixels. An int keeps the proportions of the
         weights' resize and crop; (height, width) resizes straight to that size. None

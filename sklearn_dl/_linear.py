@@ -18,10 +18,12 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from sklearn_dl._doc_link import DocLinkMixin
+
 _ROWS = 4096  # of one chunk
 
 
-class FeatureScaler(StandardScaler):
+class FeatureScaler(DocLinkMixin, StandardScaler):
     """Standardisation of features that holds where there are few images.
 
     A deviation out of few rows is unsure, and one of next to nothing blows up what
@@ -109,7 +111,7 @@ class FeatureScaler(StandardScaler):
         return self
 
 
-class FeatureSVC(LinearSVC):
+class FeatureSVC(DocLinkMixin, LinearSVC):
     """Linear SVM with a penalised intercept, fitted without a copy of its rows.
 
     It minimises what ``LinearSVC`` does, the squared hinge loss with an L2 penalty

@@ -13,6 +13,7 @@ images are drawn and the weights in the package are taken.
 - first prediction: a fitted model is loaded from a pickle, and asked for an image that
   is in no cache.
 - extraction: `transform` of 128 photographs without a cache.
+- decoding: 48 photographs as JPEG, PNG or WebP become pixels, in one thread.
 - epoch: one of fine-tuning everything, with augmentation, on 64 photographs.
 - head: 10 epochs on features that are in the cache.
 - search: `GridSearchCV` of 8 candidates and 5 folds of a head of 10 epochs.
@@ -152,6 +153,25 @@ def extraction(args, checkout):
     return lambda: extractor.transform(X)
 
 
+def decoding(suffix: str):
+    """Return the task of decoding photographs of a format."""
+
+    def task(args, checkout):
+        from PIL import Image
+
+        from sklearn_dl._images import as_source
+
+        paths, _ = photographs(args, 48)
+        folder = Path(tempfile.mkdtemp(prefix="versions-"))
+        again = [str(folder / f"{k}.{suffix}") for k in range(len(paths))]
+        for path, copy in zip(paths, again, strict=True):
+            Image.open(path).convert("RGB").save(copy)
+        source = as_source(again)
+        return lambda: [source[row] for row in range(len(again))]
+
+    return task
+
+
 def epoch(args, checkout):
     """Return the task of an epoch of fine-tuning."""
     from sklearn_dl import ImageClassifier
@@ -203,6 +223,7 @@ TASKS = {
     **{f"cached transform, folder, {n}": cached_features(n, True) for n in N_FEW},
     "first prediction": first_prediction,
     "extraction": extraction,
+    **{f"decoding, {suffix}": decoding(suffix) for suffix in ("jpg", "png", "webp")},
     "epoch": epoch,
     "head": head,
     "search": search,

@@ -85,25 +85,24 @@ def load_data(data: str, args: argparse.Namespace) -> Parts:
 
 
 def _inside(folder: str, names: tuple[str, ...]) -> str | None:
-    paths = [os.path.join(folder, name) for name in names]
-    found = [path for path in paths if os.path.isdir(path)]
-    # A class called "train" has images in it, not folders.
-    return next((p for p in found if any(e.is_dir() for e in os.scandir(p))), None)
+    for path in (os.path.join(folder, name) for name in names):
+        # A class called "train" has images in it, not folders.
+        if os.path.isdir(path) and any(entry.is_dir() for entry in os.scandir(path)):
+            return path
+    return None
 
 
 def _validation(text: str) -> tuple[str | None, float]:
     """Return the folder or table that ``--validation`` names, or the share."""
-    path = os.path.expanduser(text)
-    try:
-        share = float(text)
-    except ValueError:
-        if os.path.exists(path):
-            return path, 0.0
-        wanted = "neither a share such as 0.2 nor a folder or table that is there"
-        raise CommandError(f"--validation {text}: {wanted}.") from None
+    path, share = os.path.expanduser(text), pd.to_numeric(text, errors="coerce")
     if 0 <= share < 1:
-        return None, share
-    raise CommandError(f"--validation {text}: a share is at least 0 and below 1.")
+        return None, float(share)
+    if os.path.exists(path):
+        return path, 0.0
+    raise CommandError(
+        f"--validation {text}: neither a share, at least 0 and below 1, nor a folder "
+        "or table that is there."
+    )
 
 
 def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, int]:

@@ -13,10 +13,17 @@ import torch
 from PIL import Image
 
 from sklearn_dl._images import ImageDecodeError, ImageSource
-from sklearn_dl._runtime import decoding_threads, free_cached_blocks, is_out_of_memory
+from sklearn_dl._runtime import (
+    decoding_threads,
+    free_cached_blocks,
+    is_out_of_memory,
+    raise_no_room,
+)
 
 # Batches that are being decoded while the network works on one.
 _AHEAD = 2
+# The part of an image below which a crop that shows no more is worth a warning.
+_LEAST_SEEN = 0.1
 
 
 class PixelReader:
@@ -137,6 +144,7 @@ class PixelReader:
     def _gathered(self, rows: np.ndarray) -> torch.Tensor:
         """Return images of one size, (b, H, W, C), in memory that a GPU copies from."""
         pixels = torch.from_numpy(self.source.batch(rows))
+        self._note_strip(int(rows[0]), pixels.shape[1], pixels.shape[2])
         return pixels.pin_memory() if self.device.type == "cuda" else pixels
 
     def _sent(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -146,15 +154,28 @@ class PixelReader:
         # Only of pinned memory a copy may be waited for later.
         return pixels.to(self.device, non_blocking=cuda)
 
+    def _note_strip(self, row: int, height: int, width: int) -> None:
+        seen = self.preprocessing.part_seen(height, width)
+        if seen < _LEAST_SEEN:
+            self.source.note(
+                row,
+                "strip",
+                f"is {height} pixels high and {width} wide, and the network sees "
+                f"{seen:.1%} of it; preprocessing='pad' or 'squash' shows it all.",
+            )
+
     def _one(self, row: int) -> Any:
         """Return the pixels of an image, or the image where threads may not view it."""
         image: Any = self.source[row]
         if isinstance(image, np.ndarray):
+            self._note_strip(row, image.shape[0], image.shape[1])
             if image.dtype == np.uint8:
                 grey = image.shape[2] == 1
                 image = Image.fromarray(image[..., 0] if grey else image)
             else:  # Pillow has no colour images of floats
                 image = torch.from_numpy(image).permute(2, 0, 1)
+        else:
+            self._note_strip(row, image.height, image.width)
         if self.on_read is not None:
             self.on_read(row, image)
         if self.view is not None:
@@ -184,8 +205,10 @@ def in_parts(
             parts = [function(part) for part in images.split(size)]
             return parts[0] if len(parts) == 1 else torch.cat(parts), most
         except (RuntimeError, MemoryError) as error:
-            if size == 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
+            if size == 1:
+                raise_no_room(error, device, f"{purpose} one image")
         # Outside of the handler, which would hold on to what there was no room for.
         free_cached_blocks(device)
         if most is None:

@@ -24,7 +24,7 @@ from sklearn_dl._images import (
     ImageDecodeError,
     ImageSource,
     digest_image,
-    verify_images,
+    failed_images,
 )
 from sklearn_dl._runtime import (
     Execution,
@@ -39,7 +39,7 @@ from sklearn_dl.backbones import Backbone, Preprocessing, place
 
 # Part of each key: to be raised when this library begins to make other pixels of an
 # image, or other features of a network's outputs.
-_KEYS = 3
+_KEYS = 4
 # Rows that are looked up together; their features take no more than these bytes.
 _WINDOW_ROWS, _WINDOW_BYTES = 4096, 2**26
 # Seconds after which a wait for somebody else looks round.
@@ -542,6 +542,6 @@ def _chunk(model: _Model, source: ImageSource, keyed: bool):
             same = dict(same.items() & run.readable_keys(rows).items())
     except ImageDecodeError as error:
         # The first bad batch ended it: there may be others.
-        bad = [*error.failures, *verify_images(source).itertuples(False, None)]
+        bad = [*error.failures, *failed_images(source)]
         return None, {}, {row: reason for row, _, reason in bad}
     return features, same, {}

@@ -13,6 +13,7 @@ import numpy as np
 
 CHANNELS = (1, 3, 4)
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+_NARROW_WHITES = (255, 1023, 4095, 8191)  # of 8 to 13 bits kept in 16
 _BLOCK_VALUES = 1 << 22  # values looked at together, so a memory-map is never copied
 
 
@@ -160,7 +161,7 @@ def pixel_rule(data: Any, *, rows: bool, warn: bool = True) -> str:
         warn_about_range(dtype, low, high, rows=rows)
     if dtype.kind == "f":
         return "floats"
-    if dtype == np.uint16 and not rows:
+    if is_16_bit(dtype) and not rows:
         return "16 bits"
     return "bytes" if 0 <= low and high <= 255 else "integers"
 
@@ -178,27 +179,49 @@ def as_pixels(values: np.ndarray, rule: str) -> np.ndarray:
     return (values / 255.0).astype(np.float32)
 
 
-def warn_about_range(dtype: np.dtype, low: float, high: float, *, rows: bool) -> None:
-    """Warn, once for X, of values that hardly mean what their dtype says."""
-    message = None
+def range_problem(
+    dtype: np.dtype,
+    low: float,
+    high: float,
+    *,
+    rows: bool = False,
+    name: str = "its pixels",
+) -> str | None:
+    """Say what is odd about values that hardly mean what their dtype says."""
     span = f"from {low:g} to {high:g}"
     if dtype.kind == "f" and not 0 <= low <= high <= 1:
-        message = f"X has float pixels {span}: floats are taken as [0, 1] as they are."
+        text = f"has float pixels {span}: floats are taken as [0, 1] as they are."
         if low >= 0 and 2 < high <= 255:
-            hint = "divide X by 255, or pass X.astype('uint8')"
-            message += f" These look like 0-255: {hint}."
-    elif dtype == np.uint16 and not rows:
-        if high <= 255:
-            message = (
-                f"X has 16-bit pixels {span}: they are divided by 65535 and nearly "
-                "black. If they are 8-bit, pass X.astype('uint8')."
-            )
-    elif dtype.kind in "iu" and not 0 <= low <= high <= 255:
-        message = (
-            f"X has integer pixels {span}, outside 0-255: they are divided by 255."
-        )
-    if message:
-        warnings.warn(message, UserWarning, stacklevel=2)
+            text += f" These look like 0-255: divide {name} by 255, or pass uint8."
+        return text
+    if is_16_bit(dtype) and not rows:
+        return _dark(span, high, name)
+    if dtype.kind in "iu" and not 0 <= low <= high <= 255:
+        return f"has integer pixels {span}, outside 0-255: they are divided by 255."
+    return None
+
+
+def is_16_bit(dtype: np.dtype) -> bool:
+    """Tell whether numbers are unsigned and of 16 bits, in any order of bytes."""
+    return dtype.kind == "u" and dtype.itemsize == 2
+
+
+def _dark(span: str, high: float, name: str) -> str | None:
+    """Say so where 16 bits hold numbers of 8 to 13."""
+    white = next((white for white in _NARROW_WHITES if 0 < high <= white), None)
+    if white is None:
+        return None
+    text = f"has 16-bit pixels {span}: they are divided by 65535 and"
+    if white == 255:
+        return f"{text} nearly black. If they are 8-bit, pass {name} as uint8."
+    bits, factor = white.bit_length(), 65535 / white
+    return f"{text} dark. If {white} is white ({bits} bits), pass {name} * {factor:g}."
+
+
+def warn_about_range(dtype: np.dtype, low: float, high: float, *, rows: bool) -> None:
+    """Warn, once for X, of values that hardly mean what their dtype says."""
+    if text := range_problem(dtype, low, high, rows=rows, name="X"):
+        warnings.warn(f"X {text}", UserWarning, stacklevel=2)
 
 
 def over_white(pixels: np.ndarray) -> np.ndarray:

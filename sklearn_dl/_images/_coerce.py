@@ -1,16 +1,14 @@
-"""Any X -> a source of images, and the images of X that cannot be decoded."""
+"""Any X -> a source of images."""
 
 import math
 import numbers
 import os
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import cpu_count
 from PIL import Image
 from sklearn.utils import check_array
 
@@ -25,8 +23,6 @@ from sklearn_dl._images._arrays import (
     value_range,
     warn_about_range,
 )
-from sklearn_dl._images._decode import Failure, ImageDecodeError
-from sklearn_dl._images._digests import call_each
 from sklearn_dl._images._source import (
     ArraySource,
     DatasetItem,
@@ -88,48 +84,6 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     elif hasattr(X, "__getitem__"):
         hint = " A dataset goes through sklearn_dl.datasets.load_torch_dataset."
     raise TypeError(f"{_ACCEPTED}; got {type(X).__name__}.{hint}")
-
-
-def verify_images(X: Any) -> pd.DataFrame:
-    """Decode every image of X once and list those that fail.
-
-    Parameters
-    ----------
-    X : any form of images
-        Paths, a loader's ``data``, PIL images, encoded bytes, arrays.
-
-    Returns
-    -------
-    failures : DataFrame with columns "row", "path" and "reason"
-        One row for each image that cannot be decoded; empty if all can. ``path`` is
-        None for images that have none.
-
-    Examples
-    --------
-    >>> from sklearn_dl.datasets import verify_images
-    >>> verify_images(["/no/such.jpg"])
-       row          path        reason
-    0    0  /no/such.jpg  no such file
-    """
-    source = as_source(X)
-    failures: list[Failure] = []
-    if not source.stackable:  # arrays are decoded
-        # A dataset need not be thread-safe.
-        threads = min(8, cpu_count()) if source.kind == "paths" else 1
-        look = partial(_failure, source)
-        for found in call_each(look, range(len(source)), threads):
-            failures.extend(found)
-    # Names that are no UTF-8 can't be pandas' own text.
-    table = pd.DataFrame(failures, columns=["row", "path", "reason"], dtype=object)
-    return table.astype({"row": int})
-
-
-def _failure(source: ImageSource, row: int) -> list[Failure]:
-    try:
-        source[row]
-    except ImageDecodeError as error:
-        return error.failures
-    return []
 
 
 def _from_frame(X: pd.DataFrame, image_shape: ImageShape) -> ImageSource:

@@ -1,20 +1,34 @@
-"""Anything that is one image -> a PIL image in RGB, or the error that says why not."""
+"""Anything that is one image -> its pixels, or the error that says why not."""
 
 import io
 import os
+import stat
+import struct
 import threading
-from collections.abc import Iterable
+import warnings
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from sklearn_dl._images._arrays import image_array, is_tensor
+from sklearn_dl._images._errors import (
+    HEAD,
+    ImageDecodeError,
+    name_content,
+    reason_of,
+)
+from sklearn_dl._images._formats import FORMATS, PLAIN, Meaning, Note, check_size
+from sklearn_dl._images._samples import as_image, noted, pixels_of, pixels_of_layers
+from sklearn_dl._images._tiff import (
+    MAGIC,
+    choose_page,
+    read_beyond_pillow,
+    tiff_meaning,
+)
 
-Failure = tuple[int | None, str | None, str]  # row, path, reason
+Pixels = Image.Image | np.ndarray
 
-_PRINTED = 10
-_BOMB_ADVICE = "If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS (None: no limit)"
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -24,15 +38,23 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_XMP = ("xmp", "XML:com.adobe.xmp")  # where Pillow keeps it
+# What can't be opened as a file: to read it could wait for ever.
+_NO_FILES = {
+    stat.S_IFIFO: "a pipe, not an image file",
+    stat.S_IFSOCK: "a socket, not an image file",
+    stat.S_IFCHR: "a device, not an image file",
+    stat.S_IFBLK: "a device, not an image file",
+}
 # A bootstrap sample holds the same PIL image twice, and two threads that load one
 # lazily opened file spoil it; the locks are striped so that images don't wait in line.
 _LOCKS = tuple(threading.Lock() for _ in range(64))
 
 
 def decode_image(image: Any) -> Image.Image:
-    """Decode one image to RGB.
+    """Decode one image to RGB of 8 bits, as a person sees it.
 
-    The EXIF orientation is applied, transparency is laid over white, 16-bit grey is
+    The EXIF orientation is applied, transparency is laid over white, deeper images are
     scaled to 8 bits, and of an animation the first frame is taken.
 
     Parameters
@@ -45,7 +67,8 @@ def decode_image(image: Any) -> Image.Image:
     Returns
     -------
     image : PIL.Image.Image
-        In mode "RGB".
+        In mode "RGB". The estimators themselves take files of more than 8 bits as
+        float32 in [0, 1], without this rounding.
 
     Raises
     ------
@@ -53,10 +76,20 @@ def decode_image(image: Any) -> Image.Image:
         If the image cannot be decoded, or has more than ``PIL.Image.MAX_IMAGE_PIXELS``
         pixels.
 
+    Warns
+    -----
+    UserWarning
+        If pages are left unread, or numbers hardly mean what their type says.
+
     Notes
     -----
-    Mode "I" is read as 16-bit, clipped to 0-65535. Mode "F" is read as [0, 1] where
-    no value is above 1, else as 0-255.
+    White is what the file says: 4095 in a TIFF of 12 bits. Floats are taken as [0, 1].
+    What Pillow holds counts as the array of its numbers: mode "I;16" is 0-65535, "I" is
+    int32, so 0-255, and "F" is [0, 1].
+
+    In TIFF and JPEG 2000 an alpha that isn't premultiplied is left out, since programs
+    mark a fourth band of any kind as alpha. Pass ``Image.open(path).convert("RGBA")``
+    to have it.
 
     Examples
     --------
@@ -66,12 +99,21 @@ def decode_image(image: Any) -> Image.Image:
     (255, 255, 255)
     """
     path = path_of(image)
+    notes: dict[str, str] = {}
     try:
-        return read_image(image)
+        pixels = read_image(image, notes.__setitem__)
     except (MemoryError, ImageDecodeError):
         raise
     except Exception as error:
         raise ImageDecodeError([(None, path, reason_of(error, path))]) from error
+    for text in notes.values():
+        name = "The image" if path is None else repr(path)
+        warnings.warn(f"{name} {text}", UserWarning, stacklevel=2)
+    if isinstance(pixels, Image.Image):
+        return pixels
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    return Image.fromarray(np.repeat(pixels, 3 // pixels.shape[2], axis=2))
 
 
 def path_of(image: Any) -> str | None:
@@ -83,169 +125,134 @@ def path_of(image: Any) -> str | None:
     return None
 
 
-def read_image(image: Any) -> Image.Image:
-    """Decode one image; errors are those of Pillow and the system."""
+def ignore(kind: str, text: str) -> None:
+    """Take note of nothing."""
+
+
+def read_image(image: Any, note: Note = ignore) -> Pixels:
+    """Return an RGB image of Pillow, or an array (H, W, C) where that holds too little.
+
+    The array is float32, mostly in [0, 1]. `note` hears what is odd about the image: a
+    kind and a text. Errors are those of Pillow and the system.
+    """
     if isinstance(image, str | os.PathLike):
         path = os.path.expanduser(os.fspath(image))
-        if os.path.isfile(path) and os.path.getsize(path) == 0:
+        status = os.stat(path)
+        check_file(status)
+        if status.st_size == 0 and stat.S_ISREG(status.st_mode):
             raise ValueError("the file is empty (0 bytes)")
-        with Image.open(path) as opened:
-            return _to_rgb(opened)
+        return _read_encoded(path, note)
     if isinstance(image, bytes | bytearray | memoryview):
         if len(image) == 0:
             raise ValueError("empty (0 bytes)")
-        with io.BytesIO(image) as stream, Image.open(stream) as opened:
-            return _to_rgb(opened)
+        return _read_encoded(bytes(image), note)
     if isinstance(image, Image.Image):
         with _LOCKS[(id(image) >> 6) % len(_LOCKS)]:
-            return _to_rgb(image)
+            return _pixels(image, note)
     if isinstance(image, np.ndarray) or is_tensor(image):
-        return _from_array(image)
+        return image_array(image)
     kind = type(image).__name__
     raise TypeError(f"an image is a path, bytes, a PIL image or an array, got {kind}")
 
 
-def _from_array(array: Any) -> Image.Image:
-    pixels = image_array(array)
-    if pixels.dtype != np.uint8:
-        pixels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
-    return Image.fromarray(np.repeat(pixels, 3 // pixels.shape[2], axis=2))
+def check_file(status: os.stat_result) -> None:
+    """Refuse pipes, sockets and devices, which could keep a reader waiting."""
+    if reason := _NO_FILES.get(stat.S_IFMT(status.st_mode)):
+        raise ValueError(reason)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        size = f"{image.width} x {image.height} pixels"
-        raise ValueError(f"{size}, more than the limit of {limit}. {_BOMB_ADVICE}")
+def _open(content: str | bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
+
+
+def _read_encoded(content: str | bytes, note: Note) -> Pixels:
+    try:
+        return _read_opened(_open(content), content, note)
+    except UnidentifiedImageError as error:
+        head = _head(content)
+        if not head.startswith(MAGIC):
+            raise ValueError(name_content(head)) from error
+        return _checked(read_beyond_pillow(content, note), note)
+    except (OSError, SyntaxError, EOFError, struct.error) as error:
+        if getattr(error, "errno", None) is not None:  # the system's, not Pillow's
+            raise
+        raise ValueError(f"{name_content(_head(content))} ({error})") from error
+
+
+def _read_opened(opened: Any, content: str | bytes, note: Note) -> Pixels:
+    with opened:
+        if opened.format == "TIFF":
+            opened.info.pop("xmp", None)  # or its orientation is applied in loading
+            pixels = choose_page(opened, content, note)
+            if pixels is not None:
+                return _checked(pixels, note)
+        return _pixels(opened, note, content)
+
+
+def _head(content: str | bytes) -> bytes:
+    if isinstance(content, bytes):
+        return content[:HEAD]
+    with open(content, "rb") as file:
+        return file.read(HEAD)
+
+
+def _pixels(image: Image.Image, note: Note, content: str | bytes | None = None) -> Any:
+    """Return the pixels of an image of Pillow, or of its file where that has more."""
+    check_size(image.width, image.height)
+    meaning = _meaning(image)
+    if meaning.passes and content is not None:
+        layers = [_layer(content, image, tile) for tile in meaning.passes]
+        return pixels_of_layers(layers, meaning, note)
+    if meaning.passes:  # what Pillow gives are the upper bytes, of straight alpha
+        clear = meaning.clear and tuple(np.right_shift(meaning.clear, 8))
+        alpha = "none" if meaning.alpha == "none" else "straight"
+        meaning = Meaning(alpha=alpha, clear=clear)
     image.load()
     turn = _TRANSPOSE.get(_orientation(image))
-    rgb = _convert(image)
-    return rgb if turn is None else rgb.transpose(turn)
+    if turn is not None:
+        image = image.transpose(turn)
+    return pixels_of(image, meaning, note)
+
+
+def _meaning(image: Image.Image) -> Meaning:
+    if image.format == "TIFF":
+        return tiff_meaning(image)
+    if image.format in FORMATS:
+        return FORMATS[image.format](image)
+    # A note on an image without a format may be that of the palette it was made from,
+    # whose transparency was given up; numbers of 16 bits have no palette.
+    clear = image.info.get("transparency")
+    return Meaning(clear=clear) if image.mode.startswith("I;16") else PLAIN
 
 
 def _orientation(image: Image.Image) -> int:
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        if any(name in image.info for name in _XMP):  # Pillow would ask it too
+            exif = Image.Exif()
+            exif.load(image.info.get("exif", b""))
+        else:
+            exif = image.getexif()
+        return int(exif.get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged metadata don't make an image unreadable
         return 1
 
 
-def _convert(image: Image.Image) -> Image.Image:
-    mode = image.mode
-    if mode == "I" or mode.startswith("I;16"):
-        return _from_16_bit(image)
-    if mode == "F":
-        return _from_float(image)
-    if mode in ("La", "LA", "PA", "RGBa", "RGBA") or _has_transparency(image):
-        return _over_white(image)
-    return image if mode == "RGB" else image.convert("RGB")
+def _layer(content: str | bytes, image: Any, tile: list[Any]) -> Image.Image:
+    """Read a file again, its samples in another way."""
+    again: Any = _open(content)
+    with again:
+        again.info.pop("xmp", None)
+        if image.tell():
+            again.seek(image.tell())
+        again.tile = tile
+        again.load()
+        turn = _TRANSPOSE.get(_orientation(again))
+        return again.copy() if turn is None else again.transpose(turn)
 
 
-def _has_transparency(image: Image.Image) -> bool:
-    if image.mode == "P" and image.palette is not None:
-        return "transparency" in image.info or image.palette.mode == "RGBA"
-    # an image that was converted from a palette keeps a stale transparent colour
-    current = image.format is not None and "transparency" in image.info
-    return current and image.mode in ("1", "L", "RGB")
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    if image.mode == "La":
-        image = image.convert("LA")
-    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-    white = Image.new("RGB", rgba.size, (255, 255, 255))
-    # with a mask, paste weighs by alpha; the colours go in without it
-    white.paste(rgba.convert("RGB"), mask=rgba.getchannel("A"))
-    return white
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-    grey = ((values + 128) // 257).astype(np.uint8)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _from_float(image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
-    if not np.isfinite(values).all():
-        raise ValueError("NaN or infinite pixels")
-    scale = 255.0 if values.max() <= 1 else 1.0
-    grey = np.rint(np.clip(values * scale, 0, 255)).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
-
-
-class ImageDecodeError(ValueError):
-    """One or more images could not be decoded.
-
-    Parameters
-    ----------
-    failures : list of (row, path, reason) or str
-        Every image that failed: its row in X (None outside of X), its path (None if
-        it has none) and what went wrong; the message prints the first ten. A string is
-        the whole message: so ``torch``'s loader workers rebuild an exception.
-
-    Attributes
-    ----------
-    failures : list of (row, path, reason)
-
-    Examples
-    --------
-    >>> from sklearn_dl.datasets import ImageDecodeError
-    >>> error = ImageDecodeError([(3, "a.jpg", "no such file")])
-    >>> print(error)
-    1 image could not be decoded: row 3, 'a.jpg': no such file
-    """
-
-    def __init__(self, failures: Iterable[Failure] | str):
-        self.failures: list[Failure] = []
-        if not isinstance(failures, str):
-            failures = self.failures = list(failures)
-        super().__init__(failures)  # `args` is what pickle calls the class with
-
-    def __str__(self) -> str:
-        if not self.failures:
-            return str(self.args[0])
-        lines = [_line(*failure) for failure in self.failures[:_PRINTED]]
-        if len(self.failures) == 1:
-            return f"1 image could not be decoded: {lines[0]}"
-        if len(self.failures) > _PRINTED:
-            lines.append(f"and {len(self.failures) - _PRINTED} more")
-        first = f"{len(self.failures)} images could not be decoded:"
-        return "\n  ".join([first, *lines])
-
-    @classmethod
-    def join(cls, errors: "Iterable[ImageDecodeError]") -> "ImageDecodeError":
-        """One error for all of several, in the order of their rows."""
-        failures = [failure for error in errors for failure in error.failures]
-        return cls(sorted(failures, key=lambda f: -1 if f[0] is None else f[0]))
-
-
-def _line(row: int | None, path: str | None, reason: str) -> str:
-    where = [] if row is None else [f"row {row}"]
-    if path is not None:
-        where.append(repr(path))
-    return f"{', '.join(where)}: {reason}" if where else reason
-
-
-def reason_of(error: Exception, path: str | None = None) -> str:
-    """Say in a few words why an image could not be decoded."""
-    if isinstance(error, ImageDecodeError) and len(error.failures) == 1:
-        return error.failures[0][2]
-    if isinstance(error, FileNotFoundError):
-        url = path is not None and "://" in path
-        return "no such file" + (" (a URL: download it first)" if url else "")
-    if isinstance(error, IsADirectoryError):
-        return "a directory, not an image file"
-    if isinstance(error, PermissionError):
-        # Windows answers a directory with this one
-        directory = path is not None and os.path.isdir(os.path.expanduser(path))
-        return "a directory, not an image file" if directory else "permission denied"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image that Pillow can read"
-    text = str(error) or type(error).__name__
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        text += f" {_BOMB_ADVICE}"
-    return text
+def _checked(pixels: np.ndarray, note: Note) -> Pixels:
+    """Look at what tifffile has read, as at what Pillow has."""
+    if pixels.dtype == np.uint8:
+        return as_image(pixels)
+    low, high = float(pixels.min()), float(pixels.max())
+    return noted(pixels, pixels.dtype, low, high, 1, note)

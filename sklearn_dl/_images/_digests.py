@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sklearn_dl._images._arrays import as_numpy, is_tensor
-from sklearn_dl._images._decode import read_image
+from sklearn_dl._images._decode import check_file, read_image
 
 Stamp = tuple[int, ...]
 Known = tuple[Stamp, bytes]
@@ -148,8 +147,7 @@ def _read_file(place: str) -> tuple[Stamp | None, bytes]:
     """Return the digest of a file, with its stamp where that can be relied upon."""
     for _ in range(_ATTEMPTS):
         now = time.time_ns()
-        if stat.S_ISFIFO(os.stat(place).st_mode):  # to open it could take for ever
-            raise ValueError("a pipe, not an image file")
+        check_file(os.stat(place))
         with open(place, "rb") as file:
             before = _stamp(os.fstat(file.fileno()))
             digest = hashlib.file_digest(file, "sha256").digest()

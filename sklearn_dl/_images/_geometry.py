@@ -1,78 +1,52 @@
-"""The numbers of a preprocessing, and what each may be."""
+"""Sizes that an image takes on its way into a network."""
 
-from collections.abc import Mapping
-from math import isfinite
-from numbers import Integral, Real
+import math
 from typing import Any
 
-from PIL import Image
+Size = tuple[int, int]
 
-LARGEST_SIDE = 2**14  # pixels
-_NEEDED = ("resize_size", "crop_size", "mean", "std")
-_POSSIBLE = ("interpolation", "antialias")
-# Pillow's filters by torchvision's names.
-FILTERS = {kind.name.lower(): kind for kind in Image.Resampling}
-FILTERS["nearest-exact"] = Image.Resampling.NEAREST
+# Parts of an axis below which the rest isn't resized, only to be cut off.
+_STRIP = 0.1
+# Pixels of the source, or of the result, by which filters look beyond a part.
+_MARGIN = 4
 
 
-def check_preprocessing(values: Any) -> None:
-    """Raise where the numbers of a preprocessing can't be those of images.
+def resized_size(resize_size: Any, longer: bool, height: int, width: int) -> Size:
+    """Return the (height, width) to which an image is resized.
 
-    Parameters
-    ----------
-    values : mapping
-        Those of `sklearn_dl.backbones.Preprocessing`, also as JSON has them.
-
-    Raises
-    ------
-    ValueError
-        It names the field, and says what would be right.
+    `resize_size` is what one side becomes, the longer or the shorter; or both; or None.
     """
-    names = set(values) if isinstance(values, Mapping) else set()
-    if not {*_NEEDED} <= names <= {*_NEEDED, *_POSSIBLE}:
-        raise ValueError(
-            f"a preprocessing needs the fields {', '.join(_NEEDED)} and may have "
-            f"{', '.join(_POSSIBLE)}; got {values!r:.200}."
-        )
-    resize, crop = values["resize_size"], values["crop_size"]
-    if not (resize is None or _is_side(resize) or _is_size(resize)):
-        raise _wrong("resize_size", resize, f"a {_SIDE}, {_SIZE} or None")
-    if not (crop is None or _is_size(crop)):
-        raise _wrong("crop_size", crop, f"{_SIZE} or None")
-    for name in ("mean", "std"):
-        if not _are_three(values[name]):
-            raise _wrong(name, values[name], "three numbers")
-    if min(values["std"]) <= 0:
-        raise _wrong("std", values["std"], "three numbers, each above zero")
-    interpolation = values.get("interpolation", "bilinear")
-    if not (isinstance(interpolation, str) and interpolation in FILTERS):
-        raise _wrong("interpolation", interpolation, f"one of {', '.join(FILTERS)}")
-    if type(values.get("antialias", True)) is not bool:
-        raise _wrong("antialias", values["antialias"], "True or False")
+    if resize_size is None:
+        return height, width
+    if not isinstance(resize_size, int):
+        return resize_size[0], resize_size[1]
+    short, long = sorted((height, width))
+    if longer:
+        sides = max(1, int(resize_size * short / long)), resize_size
+    else:
+        sides = resize_size, int(resize_size * long / short)
+    return sides if height <= width else (sides[1], sides[0])
 
 
-_SIDE = f"side in pixels, from 1 to {LARGEST_SIDE}"
-_SIZE = "a pair (height, width) of such sides"
+def part_seen(resized: Size, crop: Size | None) -> float:
+    """Return the part of an image's area that a crop of the resized one shows."""
+    if crop is None:
+        return 1.0
+    return math.prod(min(c, r) / r for c, r in zip(crop, resized, strict=True))
 
 
-def _is_side(value: Any) -> bool:
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    return whole and 0 < value <= LARGEST_SIDE
+def strip_window(size: Size, resized: Size, crop: Size | None) -> tuple[Size, Size]:
+    """Return the centre of an image that has to be resized, and to which size.
 
-
-def _is_size(value: Any) -> bool:
-    pair = isinstance(value, list | tuple) and len(value) == 2
-    return pair and all(map(_is_side, value))
-
-
-def _are_three(values: Any) -> bool:
-    return (
-        isinstance(values, list | tuple)
-        and len(values) == 3
-        and all(isinstance(v, Real) and not isinstance(v, bool) for v in values)
-        and all(map(isfinite, values))
-    )
-
-
-def _wrong(name: str, value: Any, right: str) -> ValueError:
-    return ValueError(f"{name} must be {right}; got {value!r:.60}.")
+    It is all of it, unless a crop shows less than a tenth of an axis.
+    """
+    parts, targets = [], []
+    for side, new, seen in zip(size, resized, crop or resized, strict=True):
+        if seen < new * _STRIP:
+            margin = _MARGIN * math.ceil(max(1, side / new))
+            part = min(side, math.ceil(seen * side / new) + 2 * margin)
+            part += (side - part) % 2  # so that the centre stays where it was
+            side, new = part, max(seen, round(part * new / side))
+        parts.append(side)
+        targets.append(new)
+    return (parts[0], parts[1]), (targets[0], targets[1])

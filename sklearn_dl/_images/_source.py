@@ -2,8 +2,10 @@
 
 import copy
 import math
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,15 +18,17 @@ from sklearn_dl._images._arrays import (
     is_tensor,
     over_white,
 )
-from sklearn_dl._images._decode import ImageDecodeError, path_of, read_image, reason_of
+from sklearn_dl._images._decode import ignore, path_of, read_image
 from sklearn_dl._images._digests import (
     call_each,
     digest_encoded,
     digest_files,
     digest_image,
 )
+from sklearn_dl._images._errors import ImageDecodeError, reason_of
 
 _BLOCK_VALUES = 1 << 22  # pixels digested together
+_OTHERS = "Others may be alike: this is said once."
 _IMAGE_KEYS = ("image", "img", "pixel_values")
 
 
@@ -32,7 +36,7 @@ class ImageSource(ABC):
     """The images of X, one row each, decoded when they are asked for.
 
     ``source[i]`` is a PIL image in RGB or an array (H, W, C) with 1 or 3 channels, of
-    uint8 or of float32 in [0, 1].
+    uint8 or of float32 in [0, 1]: what a file of more than 8 bits becomes too.
     """
 
     # Rows of "pixels"; another "array"; "paths"; or "objects": PIL images, bytes,
@@ -48,6 +52,8 @@ class ImageSource(ABC):
     image_shape: tuple[int, int, int] | None = None  # of every row, where `stackable`
     uint8: bool = False  # whether the rows of what is `stackable` are
     n_features: int | None = None  # columns of a two-dimensional X
+    # Hears what is odd about an image that was read: row, path, kind and text.
+    on_note: Callable[[int, str | None, str, str], None] | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -119,6 +125,15 @@ class ImageSource(ABC):
         path = self.path(row)
         return ImageDecodeError([(row, path, reason_of(error, path))])
 
+    def note(self, row: int, kind: str, text: str) -> None:
+        """Tell what is odd about an image: a kind, and words that follow its name."""
+        self._note(row)(kind, text)
+
+    def _note(self, row: int) -> Callable[[str, str], None]:
+        if self.on_note is None:
+            return ignore
+        return partial(self.on_note, row, self.path(row))
+
     def _positions(self, rows: Any) -> list[int]:
         n, rows = len(self), np.asarray(rows)
         if rows.dtype == bool:
@@ -134,6 +149,21 @@ class ImageSource(ABC):
 
     @abstractmethod
     def _keep(self, rows: list[int]) -> None: ...
+
+
+class WarnOnce:
+    """Warns of what is odd about images, once for each kind."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, object] = {}
+
+    def __call__(self, row: int, path: str | None, kind: str, text: str) -> None:
+        """Warn, if this is the first of its kind; threads may call."""
+        first = object()
+        if self._told.setdefault(kind, first) is first:
+            where = f"Row {row}" if path is None else f"Row {row}, {path!r}"
+            message = f"{where} {text} {_OTHERS}"
+            warnings.warn(message, UserWarning, stacklevel=2)
 
 
 class ArraySource(ImageSource):
@@ -157,6 +187,7 @@ class ArraySource(ImageSource):
         self._rule = rule
         self._layout = layout
         self._shape = shape
+        self.on_note = WarnOnce()
 
     def __len__(self) -> int:
         return self._data.shape[0]
@@ -231,6 +262,7 @@ class PathSource(ImageSource):
     def __init__(self, paths: Sequence[str], n_features: int | None = None):
         self._paths = paths
         self.n_features = n_features
+        self.on_note = WarnOnce()
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -238,8 +270,8 @@ class PathSource(ImageSource):
     def path(self, i: int) -> str | None:
         return self._paths[i]
 
-    def _load(self, row: int) -> Image.Image:
-        return read_image(self._paths[row])
+    def _load(self, row: int) -> Image.Image | np.ndarray:
+        return read_image(self._paths[row], self._note(row))
 
     def _keep(self, rows: list[int]) -> None:
         self._paths = [self._paths[row] for row in rows]
@@ -294,6 +326,7 @@ class ObjectSource(ImageSource):
         self.n_features = n_features
         self.digest_reads = isinstance(objects[0], DatasetItem)
         self.thread_safe = not self.digest_reads
+        self.on_note = WarnOnce()
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -307,7 +340,7 @@ class ObjectSource(ImageSource):
             image = image.image()
         if isinstance(image, np.ndarray) or is_tensor(image):
             return image_array(image)
-        return read_image(image)
+        return read_image(image, self._note(row))
 
     def _keep(self, rows: list[int]) -> None:
         self._objects = [self._objects[row] for row in rows]

@@ -10,6 +10,8 @@ import os
 import sys
 from functools import cache
 
+import torch
+
 from sklearn_dl._runtime._memory import machine_bytes
 
 # Names of glibc's <malloc.h>.
@@ -72,6 +74,14 @@ def release_memory(*, at_once: bool = False) -> None:
         _glibc().malloc_trim(0)
         _AFTER_RELEASE.clear()  # of the process that this one was forked from
         _AFTER_RELEASE[os.getpid()] = _resident_bytes()
+
+
+def free_cached_blocks(device: torch.device) -> None:
+    """Let a device's allocator give back what it keeps, before another try."""
+    if device.type in ("cuda", "xpu", "mps"):
+        getattr(torch, device.type).empty_cache()
+    else:
+        release_memory(at_once=True)
 
 
 def _resident_bytes() -> int:

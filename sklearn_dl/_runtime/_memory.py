@@ -1,8 +1,10 @@
 """How much memory there is, and what to do when it didn't suffice."""
 
 import os
+import re
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -43,10 +45,11 @@ def free_bytes(device: torch.device) -> int:
     return free
 
 
-# What allocators say: of the CPU, of devices, of cuBLAS and cuDNN, of MPS.
-_NO_ROOM = (
-    *("can't allocate memory", "not enough memory", "out of memory"),
-    *("status_alloc_failed", "invalid buffer size"),
+# What allocators say: of the CPU, of devices, of cuBLAS and cuDNN, of MPS, of oneDNN
+# (whose refusal of a shape is "could not create a primitive descriptor").
+_NO_ROOM = re.compile(
+    "can't allocate memory|not enough memory|out of memory|status_alloc_failed|"
+    "invalid buffer size|could not create a primitive(?! desc)"
 )
 
 
@@ -68,13 +71,19 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     # The CPU's allocator, those of other devices and CUDA's libraries have no class.
     said = str(error).lower()
-    return isinstance(error, RuntimeError) and any(sign in said for sign in _NO_ROOM)
+    return isinstance(error, RuntimeError) and bool(_NO_ROOM.search(said))
 
 
-def free_cached_blocks(device: torch.device) -> None:
-    """Let a device's allocator give back what it keeps, before another try."""
-    if device.type in ("cuda", "xpu", "mps"):
-        getattr(torch, device.type).empty_cache()
+def raise_no_room(error: BaseException, device: torch.device, purpose: str) -> NoReturn:
+    """Raise that the memory doesn't suffice for the least that there is to do.
+
+    An error that speaks of memory stays what it is.
+    """
+    text = f"{device} has not enough memory {purpose}; take a smaller image_size."
+    if isinstance(error, MemoryError) or "memory" in str(error).lower():
+        error.add_note(text)
+        raise error
+    raise MemoryError(text) from error
 
 
 def _number(path: Path, name: str = "") -> int | None:

@@ -12,6 +12,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
+from sklearn_dl._images import resized_size, strip_window
 from sklearn_dl.augmentation._foreign import global_seed
 from sklearn_dl.augmentation._images import (
     plain_view,
@@ -100,8 +101,28 @@ def _crops(preprocessing, ten: bool, image) -> list[torch.Tensor]:
     output = preprocessing.output_size or size_of(preprocessing.geometry(image))
     size = _with_margin(preprocessing, output, *size_of(image))
     how = InterpolationMode(preprocessing.interpolation)
+    image, size = _ends_and_centre(image, size, output)
     resized = F.resize(image, size, how, antialias=preprocessing.antialias)
     return [to_tensor(part) for part in crop(resized, list(output))]
+
+
+def _ends_and_centre(image, size: list[int], crop) -> tuple[Any, list[int]]:
+    """Cut out of a strip what no crop shows; return it and its size when resized."""
+    whole = size_of(image)
+    wanted = size[0] if len(size) == 1 else (size[0], size[1])
+    resized = resized_size(wanted, False, *whole)
+    part, target = strip_window(whole, resized, crop)
+    for axis in (0, 1):
+        side, length = whole[axis], part[axis]
+        if 3 * length < side:
+            if isinstance(image, Image.Image):
+                image = F.pil_to_tensor(image)
+            starts = 0, (side - length) // 2, side - length
+            pieces = [image.narrow(axis - 2, start, length) for start in starts]
+            image = torch.cat(pieces, axis - 2)
+            new = 3 * target[axis]
+            resized = (new, resized[1]) if axis == 0 else (resized[0], new)
+    return image, list(resized)
 
 
 def _with_margin(preprocessing, crop, height: int, width: int) -> list[int]:

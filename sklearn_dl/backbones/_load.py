@@ -38,6 +38,7 @@ from sklearn_dl.backbones._cut import (
 )
 from sklearn_dl.backbones._fold import ONCE
 from sklearn_dl.backbones._preprocessing import (
+    RESIZES,
     CallablePreprocessing,
     Preprocessing,
     preprocessing_from_timm,
@@ -104,7 +105,8 @@ def load_backbone(
         ``"max"``, ``"flatten"`` or ``"cls"``.
     preprocessing : None, Preprocessing, str, weights, preset or callable, default=None
         None takes that of the weights; for a file what its metadata say, else that of
-        the first published weights, as for random ones. Otherwise the name of other
+        the first published weights, as for random ones. ``"pad"`` and ``"squash"``
+        show all of each image in place of the centre. Otherwise the name of other
         published weights, a torchvision preset, or a function from a PIL image to a
         normalised tensor (3, h, w).
     image_size : int or (int, int), optional
@@ -146,9 +148,7 @@ def load_backbone(
         return _load_callable(backbone, weights, layer, preprocessing, image_size)
     name = check_backbone_name(backbone)
     checkpoint, entry, published = _find_weights(name, weights)
-    prep = resolve_preprocessing(preprocessing, name) or published
-    if image_size is not None:
-        prep = prep.replace_image_size(image_size)
+    prep = _chosen(preprocessing, name, published, image_size)
     size, pretrained = input_size(name, prep, entry), checkpoint is not None
     loaded, known, head = assemble_torchvision(
         name, size, prep, layer, pretrained, shapes_only=pretrained
@@ -195,6 +195,17 @@ def _of_size(name: str, checkpoint: Checkpoint, entry: WeightsEnum) -> WeightsEn
     return entry
 
 
+def _chosen(
+    value: Any, name: str | None, own: AnyPreprocessing, image_size: Any
+) -> AnyPreprocessing:
+    """Return the preprocessing that is asked for, else the weights' own, at a size."""
+    whole = isinstance(value, str) and value in RESIZES
+    chosen = own if whole else resolve_preprocessing(value, name) or own
+    if image_size is not None:
+        chosen = chosen.replace_image_size(image_size)
+    return chosen.replace_resize(value) if whole else chosen
+
+
 def resolve_preprocessing(value: Any, name: str | None) -> AnyPreprocessing | None:
     """Turn what `preprocessing` may be into a preprocessing; None stays None."""
     if value is None or isinstance(value, Preprocessing | CallablePreprocessing):
@@ -208,8 +219,8 @@ def resolve_preprocessing(value: Any, name: str | None) -> AnyPreprocessing | No
             return entry_preprocessing(find_entry(name, value))
         except ValueError as error:
             raise ValueError(
-                f"preprocessing={value!r} must be 'data', (mean, std), weights by "
-                f"name, a Preprocessing or a callable. {error}"
+                f"preprocessing={value!r} must be 'data', 'pad', 'squash', (mean, "
+                f"std), weights by name, a Preprocessing or a callable. {error}"
             ) from error
     if isinstance(value, ImageClassification):
         return Preprocessing.from_transforms(value)
@@ -336,9 +347,7 @@ def _load_callable(
     if checkpoint is not None:
         own = checkpoint.preprocessing or own
     own = own or entry_preprocessing(reference_entry("resnet18"))
-    chosen = resolve_preprocessing(preprocessing, None) or own
-    if image_size is not None:
-        chosen = chosen.replace_image_size(image_size)
+    chosen = _chosen(preprocessing, None, own, image_size)
     tapped = _cut_callable(module, split_layer(layer)[0])
     facts = {"name": name, "min_size": smallest, "preprocessing": chosen}
     facts |= {"pretrained": weights is not None, "layer": layer}
@@ -437,11 +446,11 @@ def shared_backbone(
         kept = _SHARED.requested.get(request)
         if kept is not None:
             attributes = kept.shells[request]
-            chosen = resolve_preprocessing(preprocessing, attributes["name"])
-            if chosen is not None:  # the one given, rather than one with the same text
-                if image_size is not None:
-                    chosen = chosen.replace_image_size(image_size)
-                attributes = {**attributes, "preprocessing": chosen}
+            own, name = attributes["preprocessing"], attributes["name"]
+            if not (preprocessing is None or preprocessing in RESIZES):
+                # the one given, rather than one with the same text
+                own = _chosen(preprocessing, name, own, image_size)
+            attributes = {**attributes, "preprocessing": own}
             _SHARED.keep(kept)
             return around(attributes["_modules"]["module"], kept, attributes)
         with seeded(seed, where[0]):

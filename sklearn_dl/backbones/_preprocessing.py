@@ -13,9 +13,17 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
 
-from sklearn_dl._images import check_preprocessing
+from sklearn_dl._images import (
+    check_preprocessing,
+    part_seen,
+    resized_size,
+    strip_window,
+)
 
 Size = tuple[int, int]
+
+# How all of an image is shown, in place of a crop.
+RESIZES = ("pad", "squash")
 
 
 def check_image_size(image_size: Any) -> Size:
@@ -50,6 +58,14 @@ class Preprocessing:
         A value of torchvision's ``InterpolationMode``.
     antialias : bool, default=True
         Whether resizing filters what the smaller image can't show.
+    resize_side : {"shorter", "longer"}, default="shorter"
+        Which side becomes `resize_size`, where that is one number. With the longer one
+        the crop shows all of an image, and black beside it.
+
+    Notes
+    -----
+    Of an image so long that the crop shows less than a tenth of it along an axis, only
+    that part is resized: its pixels then differ from the preset's in their last bits.
 
     Examples
     --------
@@ -69,6 +85,7 @@ class Preprocessing:
     std: tuple[float, ...]
     interpolation: str = "bilinear"
     antialias: bool = True
+    resize_side: str = "shorter"
 
     def __post_init__(self):
         check_preprocessing(vars(self))
@@ -95,9 +112,16 @@ class Preprocessing:
 
     def resizes(self, height: int, width: int) -> bool:
         """Tell whether an image of this size would be resized."""
-        if isinstance(self.resize_size, int):
-            return min(height, width) != self.resize_size
-        return self.resize_size not in (None, (height, width))
+        return self.resized_size(height, width) != (height, width)
+
+    def resized_size(self, height: int, width: int) -> Size:
+        """Return the (height, width) that an image of this size is resized to."""
+        longer = self.resize_side == "longer"
+        return resized_size(self.resize_size, longer, height, width)
+
+    def part_seen(self, height: int, width: int) -> float:
+        """Return the part of an image of this size that the crop shows, 0 to 1."""
+        return part_seen(self.resized_size(height, width), self.crop_size)
 
     @property
     def resizes_tensors(self) -> bool:
@@ -118,9 +142,13 @@ class Preprocessing:
             The kind and dtype that came in.
         """
         if self.resize_size is not None:
-            side, mode = self.resize_size, InterpolationMode(self.interpolation)
-            size = [side] if isinstance(side, int) else list(side)
-            image = F.resize(image, size, mode, antialias=self.antialias)
+            width, height = F.get_image_size(image)
+            resized = self.resized_size(height, width)
+            part, resized = strip_window((height, width), resized, self.crop_size)
+            if part != (height, width):
+                image = F.center_crop(image, list(part))
+            mode = InterpolationMode(self.interpolation)
+            image = F.resize(image, list(resized), mode, antialias=self.antialias)
         if self.crop_size is not None:
             image = F.center_crop(image, list(self.crop_size))
         return image
@@ -168,6 +196,9 @@ class Preprocessing:
             crop. (height, width): the whole image is resized to it, without a crop.
         """
         height, width = check_image_size(image_size)
+        if self.resize_side == "longer":
+            size = (height, width)
+            return replace(self, resize_size=min(size), crop_size=size)
         if isinstance(image_size, tuple | list):
             return replace(self, resize_size=(height, width), crop_size=None)
         ratio = 1.0
@@ -175,6 +206,29 @@ class Preprocessing:
             ratio = self.resize_size / min(self.crop_size)
         resize = round(height * ratio)
         return replace(self, resize_size=resize, crop_size=(height, height))
+
+    def replace_resize(self, resize: str) -> "Preprocessing":
+        """Return the same that shows all of each image, at the same size.
+
+        Parameters
+        ----------
+        resize : {"pad", "squash"}
+            "pad" keeps the proportions and puts black beside the image; "squash" gives
+            them up.
+        """
+        size = self.output_size
+        if resize not in RESIZES or size is None:
+            raise ValueError(
+                f"resize must be one of {RESIZES} for a preprocessing with a size, got "
+                f"{resize!r}."
+            )
+        if resize == "squash":
+            return replace(
+                self, resize_size=size, crop_size=None, resize_side="shorter"
+            )
+        return replace(
+            self, resize_size=min(size), crop_size=size, resize_side="longer"
+        )
 
     def replace_normalization(self, mean, std) -> "Preprocessing":
         """Return the same with another mean and deviation of the channels."""
@@ -242,6 +296,14 @@ class CallablePreprocessing:
     def normalize(self, batch: torch.Tensor) -> torch.Tensor:
         """Return the batch as it is: the function has normalised it."""
         return batch
+
+    def part_seen(self, height: int, width: int) -> float:
+        """Return 1: what the function leaves away isn't known."""
+        return 1.0
+
+    def replace_resize(self, resize):
+        """Refuse: the size is the function's own."""
+        raise ValueError("A preprocessing that is a function resizes by itself.")
 
     def replace_image_size(self, image_size):
         """Refuse: the size is the function's own."""

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
-from sklearn_dl._images import ImageDecodeError, verify_images
+from sklearn_dl._images import ImageDecodeError, failed_images
 
 Verify = bool | str
 
@@ -41,9 +41,11 @@ def readable(paths: Sequence[str], verify: Verify) -> tuple[np.ndarray, pd.DataF
     keep = np.ones(len(paths), dtype=bool)
     if not verify or not len(paths):
         return keep, pd.DataFrame({"row": [], "path": [], "reason": []})
-    bad = verify_images(list(paths))
-    if len(bad) and verify != "skip":
-        raise ImageDecodeError(list(bad.itertuples(index=False, name=None)))
+    failures = failed_images(list(paths))
+    if failures and verify != "skip":
+        raise ImageDecodeError(failures)
+    # As objects: names that are no UTF-8 can't be pandas' own text.
+    bad = pd.DataFrame(failures, columns=["row", "path", "reason"], dtype=object)
     keep[bad["row"].to_numpy(dtype=int)] = False
     if not keep.any():
         first = bad.iloc[0]

@@ -121,8 +121,7 @@ def saliency(
     maps: list[np.ndarray] = []
     found: Any = None
     with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
+        torch.inference_mode(False),  # turns gradients on, too
         PixelReader(source, preprocessing, model.device) as reader,
     ):
         for rows, pixels in reader.batches(model.step_size):
@@ -213,7 +212,7 @@ def placed(
     values: np.ndarray, preprocessing: Preprocessing, size: tuple[int, int]
 ) -> np.ndarray:
     """Return a map of a network's input at its place in an image (height, width)."""
-    resized = _resized(preprocessing.resize_size, size)
+    resized = preprocessing.resized_size(*size)
     crop = values.shape
     # As torchvision crops: smaller images are padded first.
     starts = [
@@ -229,10 +228,3 @@ def placed(
     if resized == size:
         return canvas
     return enlarged(torch.from_numpy(canvas)[None], size)[0].numpy()
-
-
-def _resized(resize_size: Any, size: tuple[int, int]) -> tuple[int, int]:
-    if resize_size is None or isinstance(resize_size, tuple):
-        return resize_size or size
-    other = int(resize_size * max(size) / min(size))
-    return (resize_size, other) if size[0] <= size[1] else (other, resize_size)

@@ -96,14 +96,16 @@ def corrupted_batches(
                 ready = [future.result() for future in coming]
                 if number + 1 < len(jobs):
                     coming = submit(jobs[number + 1], batch)
-                yield number, form(ready), [found for _, _, found in batch]
+                yield number, form(_of_one_kind(ready)), [found for *_, found in batch]
 
 
 def _decoded(source, pool, batch_size: int, on_image) -> Iterator[list]:
     """Yield small batches of (row, image, what `on_image` returned)."""
 
     def read(row: int) -> tuple[int, Any, Any]:
-        image = source[row]
+        image: Any = source[row]
+        if source.kind == "paths" and isinstance(image, np.ndarray):
+            image = np.repeat(image, 3 // image.shape[2], axis=2)  # as grey of 8 bits
         return row, image, on_image(image)
 
     # Where reading is not safe in threads, it is done in this one.
@@ -131,6 +133,13 @@ def _read_together(pool, read: Callable, rows: range) -> list:
     if failures:
         raise ImageDecodeError.join(failures)
     return results
+
+
+def _of_one_kind(images: list) -> list:
+    """Turn PIL images into arrays where others are: files of more than 8 bits."""
+    if len({isinstance(image, np.ndarray) for image in images}) == 1:
+        return images
+    return [np.asarray(image) for image in images]
 
 
 def _n_pixels(image: Any) -> int:

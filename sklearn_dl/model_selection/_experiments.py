@@ -105,7 +105,14 @@ class Experiments:
         )
         self._kept.append(done)
         if self.path is not None:
-            _append(self.path, f"{json.dumps(done)}\n".encode())
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with writing(self.path), open(self.path, "ab") as file:
+                # What a crash cut off stays a line of its own.
+                last = self.path.read_bytes()[-1:] or b"\n"
+                start = b"" if last == b"\n" else b"\n"
+                file.write(start + json.dumps(done).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
         return done
 
     @property
@@ -154,18 +161,6 @@ class Experiments:
         if not named:
             raise ValueError(f"since={since!r} is no experiment of this log.")
         return (same or named)[-1]
-
-
-def _append(path: Path, line: bytes) -> None:
-    """Write a line at the end of a file, in one piece, to the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path), open(path, "ab+") as file:
-        if file.seek(0, os.SEEK_END):  # what a crash cut off stays a line of its own
-            file.seek(-1, os.SEEK_END)
-            line = line if file.read(1) == b"\n" else b"\n" + line
-        file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _as_text(source: BaseEstimator | Mapping[str, Any] | None) -> dict[str, str]:

@@ -12,7 +12,14 @@ from PIL import Image
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 
-from sklearn_dl._images import FILTERS, ImageDecodeError, as_source, decode_image
+from sklearn_dl._images import (
+    FILTERS,
+    ImageDecodeError,
+    as_source,
+    decode_image,
+    resized_size,
+    strip_window,
+)
 from sklearn_dl.persistence._exported_file import open_graph
 
 
@@ -279,14 +286,13 @@ def _geometry(image: Image.Image, rule: dict[str, Any]) -> Image.Image:
     """Resize and crop an image as `sklearn_dl.backbones.Preprocessing` does."""
     resize, crop = rule["resize_size"], rule["crop_size"]
     width, height = image.size
-    if isinstance(resize, int):
-        short, long = sorted((width, height))
-        other = int(resize * long / short)
-        size = (resize, other) if width <= height else (other, resize)
-    else:
-        size = (width, height) if resize is None else (resize[1], resize[0])
-    if size != image.size:
-        image = image.resize(size, FILTERS[rule.get("interpolation", "bilinear")])
+    size = resized_size(resize, rule.get("resize_side") == "longer", height, width)
+    part, size = strip_window((height, width), size, crop)
+    if part != (height, width):
+        top, left = (height - part[0]) // 2, (width - part[1]) // 2
+        image = image.crop((left, top, left + part[1], top + part[0]))
+    if size != part:
+        image = image.resize(size[::-1], FILTERS[rule.get("interpolation", "bilinear")])
     if crop is None:
         return image
     left, top = _start(image.width, crop[1]), _start(image.height, crop[0])

@@ -22,6 +22,7 @@ from sklearn_dl._runtime import (
     free_cached_blocks,
     is_out_of_memory,
     keyed_generator,
+    raise_no_room,
     reseed,
 )
 from sklearn_dl.backbones import place
@@ -422,7 +423,10 @@ class EstimatorNet(NeuralNet):
                 training = self.module_.training
                 least = 2 if training and trains_batch_norm(self.module_) else 1
                 if n_rows < 2 * least * self.parts_:
-                    raise
+                    few = ("one image", "the two images that BatchNorm needs")[
+                        least - 1
+                    ]
+                    raise_no_room(error, self.recipe.execution.device, f"for {few}")
             # Outside of the handler, which would hold on to what there was no room for.
             self._zero_grad_optimizer()
             free_cached_blocks(self.recipe.execution.device)

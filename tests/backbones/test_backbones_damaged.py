@@ -1,5 +1,6 @@
 """Damaged files of weights are read equal, or refused with their name."""
 
+import io
 import json
 import warnings
 
@@ -42,3 +43,38 @@ def test_damaged_weights_are_refused_with_the_name_of_their_file(tmp_path, name,
             path, copies, lambda file: load_backbone(small_network, file, layer="2")
         )
     assert found > n / 2
+
+
+class Interrupted(io.BytesIO):
+    """A file whose reading is interrupted, the nth time."""
+
+    def __init__(self, data, n):
+        super().__init__(data)
+        self.left = n
+
+    def _count(self):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+    def read(self, *args):
+        self._count()
+        return super().read(*args)
+
+    def readinto(self, buffer):
+        self._count()
+        return super().readinto(buffer)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 8])
+@pytest.mark.parametrize("name", ["w.pth", "old.pth"])
+def test_reading_that_is_interrupted_stays_so(tmp_path, monkeypatch, name, n):
+    path, load = tmp_path / name, torch.load
+    write(path)
+
+    def interrupted(file, **options):
+        return load(Interrupted(path.read_bytes(), n), **options)
+
+    monkeypatch.setattr(torch, "load", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load_backbone(small_network, path, layer="2")

@@ -57,6 +57,35 @@ def test_stages_partition_the_parameters_and_width_is_the_heads(name, without_me
     check_blocks_and_order(name, backbone)
 
 
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("resnet18", {"layer1": 56, "layer2": 28, "layer3": 14, "layer4": 7}),
+        ("mobilenet_v2", {"stage1": 56, "stage2": 28, "stage3": 14, "stage4": 7}),
+        ("mnasnet0_5", {"stage1": 56, "stage2": 28, "stage3": 14, "stage4": 7}),
+        ("efficientnet_b0", {"stage1": 56, "stage2": 28, "stage3": 14, "stage4": 7}),
+        ("squeezenet1_1", {"stage1": 55, "stage2": 27, "stage3": 13}),
+    ],
+)
+def test_a_stage_begins_where_the_resolution_falls(name, cells):
+    backbone = random_backbone(name, image_size=224)
+    sides = {}
+    for path, part in backbone.module.named_modules():
+        if isinstance(part, nn.Conv2d):
+            part.register_forward_hook(
+                lambda part, x, output, path=path: sides.update(
+                    {path: output.shape[-1]}
+                )
+            )
+    with torch.inference_mode():
+        backbone.eval()(torch.zeros(1, 3, 224, 224))
+    smallest = {  # "fc" is what squeezes the whole map into one cell
+        stage: min(sides.get(n.rpartition(".")[0], 224) for n in names if "fc" not in n)
+        for stage, names in backbone.stages.items()
+    }
+    assert smallest == cells
+
+
 def check_blocks_and_order(name, backbone):
     """Each stage has a convolution or attention block; they stand in order."""
     order = [n for n, _ in backbone.module.named_parameters()]

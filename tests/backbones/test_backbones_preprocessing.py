@@ -193,3 +193,85 @@ def test_anything_else_is_no_preprocessing(given):
 def test_unknown_preprocessing_names_the_nearest():
     with pytest.raises(ValueError, match="Did you mean 'IMAGENET1K_V2'"):
         load_backbone("mobilenet_v2", None, preprocessing="IMAGENET1K_V22")
+
+
+@pytest.fixture
+def areas(monkeypatch):
+    """Return a list of how many pixels each call of Pillow's resize makes."""
+    made, resize = [], Image.Image.resize
+
+    def counting(image, size, *args, **kwargs):
+        made.append(size[0] * size[1])
+        return resize(image, size, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "resize", counting)
+    return made
+
+
+@pytest.mark.parametrize("size", [(10_000, 1), (1, 40_000), (9_000, 30), (700, 60)])
+def test_of_a_strip_the_part_seen_alone_is_resized(preprocessing, areas, size):
+    strip = Image.new("RGB", size, (9, 8, 7))
+    cut = preprocessing.geometry(strip)
+    assert cut.size == (224, 224)
+    assert set(cut.getdata()) == {(9, 8, 7)}
+    assert max(areas) < 20 * 256 * 256
+    tensor = F.pil_to_tensor(strip)
+    assert torch.equal(preprocessing.geometry(tensor), F.pil_to_tensor(cut))
+
+
+@pytest.mark.parametrize("size", [(4000, 100), (160, 3000), (30_001, 700)])
+def test_the_part_of_a_strip_is_the_one_that_the_preset_cuts(preprocessing, size):
+    waves = np.sin(np.arange(max(size)) / max(size) * 400) * 100 + 128
+    line = np.repeat(waves[None], min(size), axis=0).astype(np.uint8)
+    image = Image.fromarray(line if size[0] > size[1] else line.T).convert("RGB")
+    expected = F.center_crop(F.resize(image, 256, antialias=True), 224)
+    found = np.asarray(preprocessing.geometry(image), dtype=int)
+    # To within half a pixel: a pixel further the waves differ by nine levels or more.
+    assert np.abs(found - np.asarray(expected)).max() <= 6
+
+
+@pytest.mark.parametrize("size", [(850, 100), (90, 700), (20, 170)])
+def test_a_long_image_of_which_a_tenth_is_seen_has_the_presets_pixels(
+    preprocessing, size
+):
+    image = picture(*size)
+    expected = F.center_crop(F.resize(image, 256, antialias=True), 224)
+    np.testing.assert_array_equal(preprocessing.geometry(image), expected)
+
+
+def test_pad_shows_all_of_an_image_with_black_beside_it(preprocessing):
+    padded = preprocessing.replace_resize("pad")
+    image = Image.new("RGB", (400, 100), (200, 100, 50))
+    found = np.asarray(padded.geometry(image))
+    assert found.shape == (224, 224, 3)
+    assert (found[84:140] == (200, 100, 50)).all()
+    assert not found[:84].any()
+    assert not found[140:].any()
+    assert padded.part_seen(100, 400) == 1 > preprocessing.part_seen(100, 400)
+    assert padded.replace_image_size(64).geometry(image).size == (64, 64)
+    assert padded.replace_image_size((64, 96)).geometry(image).size == (96, 64)
+    assert Preprocessing.from_dict(padded.to_dict()) == padded
+    strip = padded.geometry(Image.new("RGB", (10_000, 1), (9, 9, 9)))
+    assert np.asarray(strip).any()
+
+
+def test_squash_gives_up_the_proportions(preprocessing):
+    squashed = preprocessing.replace_resize("squash")
+    image = picture(300, 90)
+    expected = F.resize(image, [224, 224], antialias=True)
+    np.testing.assert_array_equal(squashed.geometry(image), expected)
+    assert squashed == preprocessing.replace_image_size((224, 224))
+
+
+def test_ways_of_resizing_are_asked_for_by_name(preprocessing):
+    loaded = load_backbone(
+        "mobilenet_v3_small", "builtin", preprocessing="pad", image_size=64
+    )
+    assert loaded.preprocessing.crop_size == (64, 64)
+    assert loaded.preprocessing.resize_side == "longer"
+    with pytest.raises(ValueError, match=r"'pad', 'squash'.*got 'crop'"):
+        preprocessing.replace_resize("crop")
+    with pytest.raises(ValueError, match=r"'shorter' or 'longer'; got 'both'"):
+        Preprocessing(8, (8, 8), (0, 0, 0), (1, 1, 1), resize_side="both")
+    with pytest.raises(ValueError, match="resizes by itself"):
+        CallablePreprocessing(F.to_tensor).replace_resize("pad")

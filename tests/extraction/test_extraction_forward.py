@@ -56,6 +56,7 @@ def run(network, images, batch_size):
             "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"
         ),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("could not create a primitive"),  # oneDNN
     ],
 )
 def test_a_batch_without_room_goes_in_halves_with_one_warning(images, error):
@@ -145,9 +146,22 @@ def test_one_image_without_room_is_an_error(images):
         run(Narrow(0), images, 4)
 
 
-def test_other_errors_are_not_tried_again(images):
-    network = Narrow(3, RuntimeError("shapes don't match"))
-    with pytest.raises(RuntimeError, match="shapes"):
+def test_one_image_without_room_says_memory_where_the_library_does_not(images):
+    network = Narrow(0, RuntimeError("could not create a primitive"))
+    with (
+        pytest.warns(RuntimeWarning, match="not enough memory"),
+        pytest.raises(MemoryError, match="cpu has not enough memory for one image"),
+    ):
+        run(network, images, 4)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["shapes don't match", "could not create a primitive descriptor for a shape"],
+)
+def test_other_errors_are_not_tried_again(images, message):
+    network = Narrow(3, RuntimeError(message))
+    with pytest.raises(RuntimeError, match=message):
         run(network, images, 16)
     assert network.given == [16]
 

@@ -150,15 +150,27 @@ def test_sixteen_bit_files_are_scaled_not_clipped(tmp_path):
         path = tmp_path / f"deep{suffix}"
         Image.fromarray(values).save(path)
         np.testing.assert_array_equal(pixels(path)[..., 0], expected)
-    whole = Image.fromarray(values.astype(np.int32))
+
+
+@pytest.mark.parametrize("most", [255, 65535])
+def test_a_pil_image_of_int32_means_what_the_array_means(most):
+    values = np.array([[0, 9, 99, 128, most]], dtype=np.int32)
+    whole = Image.fromarray(values)
     assert whole.mode == "I"
-    np.testing.assert_array_equal(pixels(whole)[..., 2], expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        found, expected = as_source([whole])[0], as_source(values[:, None])[0]
+    np.testing.assert_array_equal(np.asarray(found)[..., :1], expected)
 
 
-def test_float_images_are_read_in_either_scale_and_nan_is_an_error():
+def test_float_images_are_taken_as_they_are_and_nan_is_an_error():
     unit = np.array([[0, 0.5, 1]], dtype=np.float32)
     assert pixels(Image.fromarray(unit))[0, :, 0].tolist() == [0, 128, 255]
-    assert pixels(Image.fromarray(unit * 200))[0, :, 0].tolist() == [0, 100, 200]
+    large = Image.fromarray(unit * 200)
+    with pytest.warns(UserWarning, match="as they are. These look like 0-255"):
+        assert decode_image(large).getextrema()[0] == (0, 255)
+    with pytest.warns(UserWarning, match="as they are"):
+        np.testing.assert_array_equal(as_source([large])[0][..., 0], unit * 200)
     with pytest.raises(ImageDecodeError, match="NaN"):
         decode_image(Image.fromarray(unit * np.nan))
 
@@ -237,7 +249,8 @@ def test_verify_images_lists_every_bad_file_in_order(tmp_path):
     RGB.save(good)
     X = [good, *(tmp_path / name for name in reasons), good]
     table = verify_images(X)
-    assert list(table.columns) == ["row", "path", "reason"]
+    assert list(table.columns) == ["row", "path", "reason", "kind"]
+    assert set(table["kind"]) == {"unreadable"}
     assert table["row"].tolist() == list(range(1, 1 + len(reasons)))
     assert table["path"].tolist() == [str(path) for path in X[1:-1]]
     for found, expected in zip(table["reason"], reasons.values(), strict=True):

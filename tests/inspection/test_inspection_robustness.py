@@ -36,6 +36,7 @@ from sklearn_dl.inspection import (
     RobustnessReport,
     corrupt_image,
     list_corruptions,
+    robustness_report,
 )
 from sklearn_dl.inspection import _stream as stream
 
@@ -767,3 +768,19 @@ def test_ants_and_bees_name_their_shifts():
     assert "darker" in shifted([corrupt_image(i, "darker", 0.5) for i in images])
     assert "blurred" in shifted([corrupt_image(i, "blur", 0.5) for i in images])
     assert {"redder", "yellower"} <= set(shifted([tinted(i) for i in images]))
+
+
+def test_files_of_8_and_16_bits_are_corrupted_together(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{k}.png" for k in range(4)]
+    for k, path in enumerate(paths):
+        values = rng.integers(0, 65536, (40, 30)).astype("u2")
+        deep = Image.fromarray(values if k % 2 else (values >> 8).astype("u1"))
+        deep.save(path)
+    model = ImageClassifier(
+        "mobilenet_v3_small", weights="builtin", image_size=32, max_epochs=1
+    ).fit(paths, [0, 1, 0, 1])
+    report = robustness_report(
+        model, paths, [0, 1, 0, 1], corruptions=["color_cast", "blur"], severities=(1,)
+    )
+    assert np.isfinite(report.table["score"]).all()

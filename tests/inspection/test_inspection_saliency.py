@@ -70,6 +70,15 @@ def test_the_map_is_brightest_at_the_square_that_decides(name, size):
     assert share_inside(maps, starts[y == "square"]) >= 0.75
 
 
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_maps_are_the_same_where_gradients_are_off(fitted, without):
+    X, _, _ = bright_squares(2)
+    maps = saliency(fitted, X, method="grad_cam")
+    with without():
+        np.testing.assert_array_equal(saliency(fitted, X, method="grad_cam"), maps)
+    assert maps.any()
+
+
 def test_occlusion_is_largest_at_the_square_that_decides():
     X, y, _ = bright_squares(40)
     model = make_feature_classifier(
@@ -287,6 +296,15 @@ def test_a_map_is_placed_where_the_crop_was(resize, crop, size):
     outside = (weight == 0).mean()
     expected = 1 - _seen_share(preprocessing, size)
     assert outside == pytest.approx(expected, abs=0.06)
+
+
+def test_a_map_of_a_padded_image_is_placed_on_all_of_it():
+    how = {"mean": (0.5,) * 3, "std": (0.2,) * 3, "resize_side": "longer"}
+    preprocessing = Preprocessing(64, (64, 64), **how)
+    image = torch.arange(1.0, 121.0)[None, None].expand(3, 60, 120)
+    seen = preprocessing.geometry(image)[0].numpy()
+    back = placed(seen, preprocessing, (60, 120))
+    np.testing.assert_allclose(back, image[0].numpy(), atol=3)
 
 
 def _seen_share(preprocessing, size):

@@ -226,6 +226,13 @@ def test_noise_and_an_explosion_move_the_suggestion_little():
     assert 3e-3 < curve(lrs, losses).suggestion_ < 3e-2
 
 
+@pytest.mark.parametrize(("decades", "found"), [(0.9, False), (1.1, True)])
+def test_a_fall_that_ends_within_the_first_decade_is_chance(decades, found):
+    lrs = np.geomspace(1e-4, 1, 161)
+    losses = np.abs(np.log10(lrs) + 4 - decades)
+    assert (curve(lrs, losses).suggestion_ is not None) == found
+
+
 @pytest.mark.parametrize(
     "losses",
     [np.linspace(1, 2, 20), np.full(20, np.nan), np.ones(20), np.ones(1)],

@@ -79,6 +79,7 @@ def test_it_runs_where_torch_is_not_installed(path, tmp_path):
     assert result.stdout.split("\n")[:2] == ["1.0", "no torch"]
 
 
+@pytest.mark.parametrize("side", ["shorter", "longer"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize(
     "rule",
@@ -94,13 +95,13 @@ def test_it_runs_where_torch_is_not_installed(path, tmp_path):
         (None, None, "bilinear"),
     ],
 )
-def test_geometry_is_that_of_the_networks(rule, mode):
+def test_geometry_is_that_of_the_networks(rule, mode, side):
     resize, crop, interpolation = rule
-    preprocessing = Preprocessing(
-        resize, crop, (0.5,) * 3, (0.5,) * 3, interpolation=interpolation
-    )
+    how = {"interpolation": interpolation, "resize_side": side}
+    preprocessing = Preprocessing(resize, crop, (0.5,) * 3, (0.5,) * 3, **how)
     rng = np.random.default_rng(0)
-    for height, width in [(60, 41), (41, 60), (37, 37), (333, 500), (31, 32), (2, 90)]:
+    sizes = [(60, 41), (41, 60), (37, 37), (333, 500), (31, 32), (2, 90), (3000, 4)]
+    for height, width in sizes:
         image = Image.fromarray(rng.integers(0, 256, (height, width, 3), "uint8"))
         image = image.convert(mode)
         np.testing.assert_array_equal(

@@ -61,7 +61,7 @@ def test_the_quickstart_beats_raw_pixels_by_ten_points_without_a_network(tmp_pat
     ours = [float(rows[name]) for name in ("features + SVM", "trained head")]
     assert min(ours) >= float(rows["raw pixels"]) + 0.1
     assert max(ours) >= float(rows["random weights + SVM"]) + 0.1
-    assert re.search("never saw .*: raw pixels 0.* 0", result.stdout)
+    assert re.search("not learned from .*: raw pixels 0.* 0", result.stdout)
     assert re.search("digits, .*: raw pixels 0.*SVM 0", result.stdout)
     with Image.open(tmp_path / "predictions.png") as picture:
         assert min(picture.size) > 1000

@@ -32,6 +32,7 @@ LAYERS = [
     ("_images",),
     ("_runtime",),
     ("_files", "_lazy", "_linear", "_plots"),
+    ("_doc_link",),
 ]
 MODULES = shape.modules(PACKAGE)
 
