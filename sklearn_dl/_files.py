@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole, full disks, and what errors about them say."""
+"""Files: replaced as a whole, missing, damaged; what errors about them say."""
 
 import errno
 import glob
@@ -148,3 +148,27 @@ def remove_stale(folder: Path, name: str = "*") -> None:
 def first_line(error: Exception) -> str:
     """Return the first line of what an error says, or its name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+class ModelFileError(ValueError):
+    """A file of a model can't be written or read.
+
+    It is damaged, of another kind or version, or names what isn't trusted; or the model
+    holds what can't be written without code.
+
+    Examples
+    --------
+    >>> from sklearn_dl.persistence import ModelFileError
+    >>> issubclass(ModelFileError, ValueError)
+    True
+    """
+
+
+def check_file(path: str | os.PathLike) -> str:
+    """Return the path of a file, which is there."""
+    path = os.path.expanduser(os.fspath(path))
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path} is a folder, not the file of a model.")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no file {path}.")
+    return path

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sklearn_dl._files import check_target, first_line, replacing
-from sklearn_dl.persistence._errors import ModelFileError
+from sklearn_dl._files import ModelFileError, check_target, first_line, replacing
 from sklearn_dl.persistence._exported_file import seal
 from sklearn_dl.persistence._graph import graph_of
 

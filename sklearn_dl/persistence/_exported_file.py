@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_dl._files import first_line
+from sklearn_dl._files import ModelFileError, check_file, first_line
 from sklearn_dl._images import check_preprocessing
-from sklearn_dl.persistence._errors import ModelFileError, check_file
 
 FORMAT = "sklearn_dl exported model"
 VERSION = 2  # 1 had no digest

@@ -24,8 +24,8 @@ from sklearn.tree import DecisionTreeClassifier
 import sklearn_dl
 from sklearn_dl import make_feature_classifier
 from sklearn_dl._extraction import FeatureCache
+from sklearn_dl._saving._archive import VERSION
 from sklearn_dl.persistence import ModelFileError, load, save
-from sklearn_dl.persistence._archive import VERSION
 
 
 @pytest.fixture(scope="module")

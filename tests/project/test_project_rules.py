@@ -23,6 +23,7 @@ LAYERS = [
     ("_classifier", "_regressor", "_features"),
     ("_neural",),
     ("_base",),
+    ("_saving",),
     ("_parameters", "_targets"),
     ("training",),
     ("_extraction",),

@@ -1,7 +1,7 @@
 """Plain data as fitted objects; nothing is made of what isn't known or trusted."""
 
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,12 +9,10 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
-from sklearn_dl._base import ImageEstimatorMixin
-from sklearn_dl._files import first_line
-from sklearn_dl.persistence._archive import TensorReader
-from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._kinds import KINDS, LEFT_OUT, dtype_of
-from sklearn_dl.persistence._trust import Trust, untrusted
+from sklearn_dl._files import ModelFileError
+from sklearn_dl._saving._archive import Archive, raise_in
+from sklearn_dl._saving._kinds import KINDS, LEFT_OUT, dtype_of
+from sklearn_dl._saving._trust import Trust, untrusted
 
 # Kinds of nodes that name a class or a function, and what is done with it.
 _USES = {"object": "object", "call": "call", "estimator": "object", "value": "value"}
@@ -26,14 +24,9 @@ _LARGEST = 2**63
 class Decoder:
     """Reads the table of nodes of an `Encoder`; `estimator(node, self)` reads ours."""
 
-    def __init__(
-        self,
-        nodes: list[dict[str, Any]],
-        tensors: TensorReader,
-        trust: Trust,
-        estimator,
-    ):
-        self.nodes, self.tensors, self.trust = nodes, tensors, trust
+    def __init__(self, archive: Archive, trust: Trust, estimator):
+        self.archive, self.trust, self._estimator = archive, trust, estimator
+        self._nodes, self._root = archive.manifest["nodes"], archive.manifest["root"]
         self._readers = {
             "array": self._array,
             "objects": self._objects,
@@ -48,27 +41,27 @@ class Decoder:
         self._made: list[Any] = []
         self._weights: dict[int, int] = {}
 
-    def run(self, root: Any) -> Any:
+    def run(self) -> Any:
         """Return what the root stands for; nothing is imported that isn't trusted."""
         uses = set()
-        for number, node in enumerate(self.nodes):
+        for number, node in enumerate(self._nodes):
             try:
                 if node["kind"] in _USES:
                     uses.add((_text(node["name"]), _USES[node["kind"]]))
             except Exception as error:
-                _raise_in(f"nodes[{number}]", error)
+                raise_in(f"nodes[{number}]", error)
         if names := {name for name, use in uses if not self.trust.allows(name, use)}:
             raise untrusted(names)
-        for number, node in enumerate(self.nodes):
+        for number, node in enumerate(self._nodes):
             try:
                 self._made.append(self._make(node))
             except Exception as error:
                 about = node["name"] if node["kind"] in _USES else node["kind"]
-                _raise_in(f"nodes[{number}] ({about!s:.80})", error)
+                raise_in(f"nodes[{number}] ({about!s:.80})", error)
         try:
-            return self(root)
+            return self(self._root)
         except Exception as error:
-            _raise_in("root", error)
+            raise_in("root", error)
 
     def _make(self, node: dict[str, Any]) -> Any:
         kind = node["kind"]
@@ -102,7 +95,7 @@ class Decoder:
             try:
                 found[name] = self(value)
             except Exception as error:
-                _raise_in(name, error)
+                raise_in(name, error)
         return found
 
     def find_class(self, node: dict[str, Any]) -> Any:
@@ -123,7 +116,7 @@ class Decoder:
 
     def _object(self, node: dict[str, Any]) -> Any:
         kind = self.find_class(node)
-        if issubclass(kind, ImageEstimatorMixin):  # they have a kind of their own
+        if issubclass(kind, self._estimator.kind):  # they have a kind of their own
             raise ModelFileError(f"{node['name']} is not whole.")
         return self._with_state(kind.__new__(kind), node)
 
@@ -156,7 +149,7 @@ class Decoder:
             if 0 not in shape:
                 raise ModelFileError("An array has no data.")
             return np.empty(shape, dtype)
-        data = self.tensors[node["data"]]
+        data = self.archive[node["data"]]
         count = int(np.prod([int(side) for side in shape], dtype=object))
         if data.dtype != torch.uint8 or data.numel() != count * dtype.itemsize:
             raise ModelFileError(
@@ -181,18 +174,6 @@ class Decoder:
             if not isinstance(values, np.ndarray) or values.shape != (n_rows,):
                 raise ModelFileError(f"A column of a table has not {n_rows} rows.")
         return pd.DataFrame(columns, index=pd.RangeIndex(n_rows))
-
-
-def _raise_in(place: str, error: Exception) -> NoReturn:
-    """Raise what a part of the manifest did to those who read it, with its place."""
-    if isinstance(error, OSError | Warning | MemoryError | torch.OutOfMemoryError):
-        raise error
-    if isinstance(error, ModelFileError):
-        raise ModelFileError(f"{place}: {error}") from error
-    raise ModelFileError(  # what isn't right raises errors of many kinds
-        f"{place} is damaged, or doesn't fit the versions installed here: "
-        f"{type(error).__name__}: {first_line(error)}"
-    ) from error
 
 
 @cache
