@@ -43,7 +43,7 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
     ),
     "sklearn_dl.augmentation": (
         "Random changes of training images, mixtures of them, and views.",
-        ["Augment", "AUGMENTATIONS", "PRESETS", "plot_augmentations"],
+        ["Augment", "AUGMENTATIONS", "PRESETS"],
     ),
     "sklearn_dl.training": (
         "Heads, losses, optimisers, schedules, stopping rules and callbacks.",
@@ -77,7 +77,6 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
             "lr_find",
             "LearningRateFinder",
             "Experiments",
-            "Experiment",
             "ExperimentsDisplay",
         ],
     ),

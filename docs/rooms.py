@@ -33,6 +33,7 @@ PURPOSES = {
     "_features": "ImageFeatureExtractor",
     "_neural": "what the two that train share",
     "_base": "any X in, one backbone",
+    "_saving": "estimators as plain data",
     "_parameters": "names and constraints",
     "_targets": "y, encoded once",
     "training": "the skorch net",

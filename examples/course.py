@@ -31,7 +31,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from sklearn_dl import FeatureCache, ImageClassifier, make_feature_classifier
 from sklearn_dl import inspection as look
-from sklearn_dl.ensemble import DiversityDisplay
+from sklearn_dl.ensemble import DiversityDisplay, diversity
 from sklearn_dl.model_selection import Experiments, ExperimentsDisplay
 from sklearn_dl.persistence import export_onnx, load, load_exported, save
 from sklearn_dl.training import Head, LogLoss, Optimizer, diagnose
@@ -206,12 +206,12 @@ def analyse(course: Course) -> None:
     worst = look.top_losses(model, X, y, k=12, cv=cv)
     print("The highest losses:")
     show(worst.head(5).drop(columns="path"))
-    course.draw(look.TopLossesDisplay.from_table(worst, X), "top_losses.png")
+    course.draw(look.TopLossesDisplay(worst, X).plot(), "top_losses.png")
     rows = look.label_errors(model, X, y, k=10, cv=cv)["row"].tolist()
     print(f"Labels to look at again: rows {rows or 'none'}.")
     print("What is taken for what:")
     show(look.most_confused(y, course.predicted(HEAD), k=5, n_examples=4))
-    display = look.MostConfusedDisplay.from_predictions(y, course.predicted(HEAD), X)
+    display = look.MostConfusedDisplay(y, course.predicted(HEAD), X).plot()
     course.draw(display, "confused.png")
     fitted, held = course.first[HEAD], course.held
     rows = held[look.top_losses(fitted, X[held], y[held], k=4)["row"]]
@@ -243,7 +243,7 @@ def corrupt_images(course: Course, name: str, picture: str) -> look.RobustnessRe
         seconds=time.perf_counter() - start,
         since=HEAD,
     )
-    course.draw(look.RobustnessDisplay.from_report(report), picture)
+    course.draw(look.RobustnessDisplay(report).plot(), picture)
     return report
 
 
@@ -314,7 +314,7 @@ def vote(course: Course) -> None:
     ensemble = VotingClassifier([(n, course.models[n]) for n in names], voting="soft")
     course.keep(VOTE, ensemble, mean, since=course.best(PIXELS).name)
     votes = {name: course.predicted(name) for name in names}
-    display = DiversityDisplay.from_predictions(votes, course.y)
+    display = DiversityDisplay(diversity(votes, None, course.y)).plot()
     print(display.diversity)
     course.draw(display, "diversity.png")
 
@@ -337,8 +337,7 @@ def finish(course: Course, X_test, y_test: np.ndarray) -> None:
         right = fitted[name].predict(X_test) == y_test
         course.log.record(
             name,
-            right.mean(),
-            spread=right.std() / len(right) ** 0.5,
+            right,
             metric=TEST,
             seconds=time.perf_counter() - start,
             since=PIXELS,
@@ -392,7 +391,7 @@ def summarise(course: Course) -> None:
     options: dict = {"height_ratios": heights, "layout": "constrained"}
     _, axes = plt.subplots(len(shown), figsize=(8, 0.4 * sum(heights)), **options)
     for metric, ax in zip(shown, axes, strict=True):
-        display = ExperimentsDisplay.from_experiments(course.log, metric=metric, ax=ax)
+        display = ExperimentsDisplay(course.log.table, metric).plot(ax=ax)
     course.draw(display, "experiments.png")
     print(f"All of it, with parameters: {course.log.path}")
 

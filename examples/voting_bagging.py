@@ -53,7 +53,8 @@ def main() -> None:
         found = diversity(fitted[name], X_test, y_test)
         print(f"\n{name}: {found}")
     if args.picture:
-        display = DiversityDisplay.from_estimators(fitted["hard vote"], X_test, y_test)
+        found = diversity(fitted["hard vote"], X_test, y_test)
+        display = DiversityDisplay(found).plot()
         display.figure_.savefig(args.picture, dpi=150)
 
 

@@ -1,6 +1,7 @@
 """Reading of X, loading of the backbone, and the tags: what all estimators share."""
 
 import copy
+import copyreg
 import math
 import warnings
 from collections.abc import Iterator
@@ -31,6 +32,10 @@ except ImportError:
 
 
 _UNSEEDED = count()  # random backbones of this process that no cache can serve
+
+
+class Attributes(dict):
+    """What pickle keeps of an estimator. No file of skops holds one, unless trusted."""
 
 
 class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
@@ -107,6 +112,30 @@ class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
                 "as many pixels as in fit."
             )
         return source
+
+    def __getstate__(self):
+        """Return the state that skops keeps: arrays, with a recipe of the network.
+
+        Pickle, copies and joblib ask `__reduce__`.
+        """
+        from sklearn_dl._saving import to_arrays
+
+        return to_arrays(self, ImageEstimatorMixin)
+
+    def __setstate__(self, state):
+        if not isinstance(state, Attributes):
+            from sklearn_dl._saving import from_arrays
+
+            state = vars(from_arrays(state, ImageEstimatorMixin, type(self)))
+        super().__setstate__(state)
+
+    def __reduce__(self):
+        state = Attributes(self._pickled_state())
+        return copyreg.__newobj__, (type(self),), state
+
+    def _pickled_state(self) -> dict[str, Any]:
+        """Return the attributes, with networks on the CPU."""
+        return super().__getstate__()
 
     def _execution(self, *, fall_back: bool = False) -> Execution:
         """Return the device, the precision and the batch size of a call."""

@@ -237,8 +237,8 @@ class ImageFeatureExtractor(
     def _n_features_out(self):
         return self.n_features_out_
 
-    def __getstate__(self):
-        state = super().__getstate__()
+    def _pickled_state(self):
+        state = super()._pickled_state()
         if "_backbone" in state:
             state = {**state, "_backbone": on_cpu(state["_backbone"])}
         return state

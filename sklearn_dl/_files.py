@@ -1,5 +1,6 @@
-"""Files that are replaced as a whole, and what errors about them say."""
+"""Files: replaced as a whole, missing, damaged; what errors about them say."""
 
+import errno
 import glob
 import os
 import shutil
@@ -12,6 +13,9 @@ from typing import BinaryIO
 
 # No write takes as long, so what is older was left behind by a killed process.
 _STALE_SECONDS = 3600
+# What a full disk is to the system, and a user's full share of it.
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+_SQLITE_FULL = 13
 
 
 @contextmanager
@@ -30,6 +34,8 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     ------
     FileNotFoundError, FileExistsError, IsADirectoryError
         See `check_target`.
+    OSError
+        If it can't be written; that the disk is full is said with the path.
 
     Examples
     --------
@@ -45,13 +51,14 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     remove_stale(target.parent, glob.escape(target.name))
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
+        with writing(target):
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if target.exists():
+                shutil.copymode(target, temporary)
+            os.replace(temporary, target)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -61,6 +68,44 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Let a block that writes say that the disk is full, or that it was interrupted.
+
+    Either may come as another error: torch raises one of its own in their place.
+
+    Parameters
+    ----------
+    path : str or path-like
+        What the block writes.
+
+    Raises
+    ------
+    OSError
+        If the disk is full: with the number ENOSPC, and the path.
+    KeyboardInterrupt
+        If the block was interrupted.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            if _is_full(cause):
+                full = errno.ENOSPC, "The disk is full", os.fspath(path)
+                raise OSError(*full) from error
+            cause = cause.__cause__ or cause.__context__
+        raise
+
+
+def _is_full(error: BaseException) -> bool:
+    """Tell whether an error of the system, or of SQLite, is that of a full disk."""
+    number = error.errno if isinstance(error, OSError) else None
+    return number in _FULL or getattr(error, "sqlite_errorcode", 0) == _SQLITE_FULL
 
 
 def check_target(path: str | os.PathLike) -> Path:
@@ -103,3 +148,27 @@ def remove_stale(folder: Path, name: str = "*") -> None:
 def first_line(error: Exception) -> str:
     """Return the first line of what an error says, or its name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+class ModelFileError(ValueError):
+    """A file of a model can't be written or read.
+
+    It is damaged, of another kind or version, or names what isn't trusted; or the model
+    holds what can't be written without code.
+
+    Examples
+    --------
+    >>> from sklearn_dl.persistence import ModelFileError
+    >>> issubclass(ModelFileError, ValueError)
+    True
+    """
+
+
+def check_file(path: str | os.PathLike) -> str:
+    """Return the path of a file, which is there."""
+    path = os.path.expanduser(os.fspath(path))
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path} is a folder, not the file of a model.")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no file {path}.")
+    return path

@@ -421,8 +421,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         handed_out(self._network, "backbone")
         return self._network
 
-    def __getstate__(self):
-        state = super().__getstate__()
+    def _pickled_state(self):
+        state = super()._pickled_state()
         if "_net" in state:  # which holds the network
             state = {**state, "_net": state["_net"].on_cpu()}
             del state["_network"]

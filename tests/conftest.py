@@ -15,7 +15,7 @@ for _library in ("OMP", "MKL", "OPENBLAS"):
 
 # What ``-m quick`` runs: of each room the files that take a few seconds at most.
 QUICK_FILES = """
-augmentation: augmenter mix names plot views
+augmentation: augmenter mix names views
 backbones: callables freeze in_estimators preprocessing real_weights zoo
 commands: train
 datasets: files torch

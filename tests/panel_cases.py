@@ -33,6 +33,7 @@ PLACES = {
     "its own figure": lambda: None,
     "a small figure": lambda: Figure((4, 3), layout="constrained").add_subplot(),
     "a bare figure": lambda: Figure().add_subplot(),
+    "the middle of three": lambda: Figure((12, 4)).subplots(1, 3)[1],
 }
 
 

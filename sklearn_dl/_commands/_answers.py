@@ -1,40 +1,36 @@
 """What a model says of images, as rows of CSV or lines of JSON."""
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Sequence
-from math import isfinite
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from sklearn_dl._commands._terminal import CommandError
 from sklearn_dl._images import ImageDecodeError
 
 
-def image_estimators(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
-    """Yield the estimators with a backbone in a model, parameters and fitted ones."""
+def image_estimators(value: Any) -> list[Any]:
+    """Return the estimators with a backbone in a model, parameters and fitted ones."""
     from sklearn.base import BaseEstimator
 
     from sklearn_dl._base import ImageEstimatorMixin
 
-    seen = set() if seen is None else seen
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    parts: Any = ()
-    if isinstance(value, ImageEstimatorMixin):
-        yield value
-    elif isinstance(value, BaseEstimator | dict):
-        parts = (value if isinstance(value, dict) else vars(value)).values()
-    elif isinstance(value, list | tuple):
-        parts = value
-    elif isinstance(value, np.ndarray) and value.dtype == object:
-        parts = value.ravel()
-    for part in parts:
-        yield from image_estimators(part, seen)
+    found, seen, left = {}, set(), [value]
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, ImageEstimatorMixin):
+            found[id(value)] = value
+        elif isinstance(value, BaseEstimator | dict):
+            left += (value if isinstance(value, dict) else vars(value)).values()
+        elif isinstance(value, list | tuple | np.ndarray):
+            left += value if not hasattr(value, "ravel") else value.ravel().tolist()
+    return [*found.values()]
 
 
 def open_model(path: str, *, device: str | None, batch_size: int) -> "Answers":
@@ -65,13 +61,12 @@ def open_model(path: str, *, device: str | None, batch_size: int) -> "Answers":
 def _open_graph(path: str, device: str | None, batch_size: int) -> Any:
     from sklearn_dl.persistence import load_exported
 
-    provider = "CPUExecutionProvider"
-    if device not in (None, "auto", "cpu"):
+    name = "cpu" if device in (None, "auto") else device
+    provider = f"{name.upper()}ExecutionProvider"
+    if name != "cpu":
         import onnxruntime
 
-        provider = f"{device.upper()}ExecutionProvider"
-        known = onnxruntime.get_available_providers()
-        if provider not in known:
+        if provider not in (known := onnxruntime.get_available_providers()):
             raise CommandError(
                 f"--device {device}: this onnxruntime has {', '.join(known)}, but no "
                 f"{provider}; onnxruntime-gpu has that of cuda."
@@ -80,13 +75,12 @@ def _open_graph(path: str, device: str | None, batch_size: int) -> Any:
 
 
 class Answers:
-    """A model, asked for predictions with what stands behind them.
+    """A model, asked for a row of what it says of each image.
 
-    With `direct`, its predictions follow from its probabilities or scores, so that an
-    image is looked at once.
+    With `direct`, predictions follow from probabilities or scores, so that an image is
+    looked at once.
     """
 
-    value_name: str | None = None  # "probability" or "score", where a class has one
     top: int | None = None  # only so many classes, the most probable first
 
     def __init__(self, model: Any, path: str, *, direct: bool):
@@ -94,131 +88,82 @@ class Answers:
             raise CommandError(
                 f"{path} holds a {type(model).__name__}, which doesn't predict."
             )
-        self.model = model
-        self.classes: list[Any] = []  # those that have a value, in their order
-        self._direct = direct
+        self.model, self._direct = model, direct
         # What predictions look like is known from one.
         blank = [Image.new("RGB", (256, 256))]
-        predicted = np.asarray(model.predict(blank))
-        # Number of targets, or of labels, where a prediction is a list.
-        self.n_targets = predicted.shape[1] if predicted.ndim == 2 else None
+        self._many = np.ndim(model.predict(blank)) == 2
         methods = {"predict_proba": "probability", "decision_function": "score"}
         there = [m for m in methods if hasattr(model, "classes_") and hasattr(model, m)]
-        values = getattr(model, there[0])(blank) if there else []
-        if not isinstance(values, list):  # that has an array for each target
-            self._method = there[0]
-            self.value_name = methods[there[0]]
-            self._labels = np.asarray(model.classes_)
-            # Two classes have one score, of the second.
-            self.classes = self._labels[1 if values.ndim == 1 else 0 :].tolist()
+        values = getattr(model, there[0])(blank) if there else None
+        # Some models have an array for each target, which has no column.
+        self._method = there[0] if isinstance(values, np.ndarray) else None
+        self.value_name = None if self._method is None else methods[self._method]
+        self._blank = blank
 
-    def __call__(self, paths: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the prediction of each image, or the error of reading it."""
-        answers: list[dict[str, Any]] = [{"path": path} for path in paths]
-        predictions: list[Any] = []
-        values = np.empty((0, 0))
-        while left := [answer for answer in answers if "error" not in answer]:
+    def __call__(self, paths: Sequence[str]) -> pd.DataFrame:
+        """Return a row for each image: what it is, or the error of reading it."""
+        errors: dict[int, str] = {}
+        while True:
+            rows = [k for k in range(len(paths)) if k not in errors]
             try:
-                predictions, values = self._ask([answer["path"] for answer in left])
+                table = self._table([paths[k] for k in rows] if rows else self._blank)
                 break
             except ImageDecodeError as error:
-                failed = {r: why for r, _, why in error.failures if r is not None}
-                if not failed:
+                found = {rows[r]: why for r, _, why in error.failures if r is not None}
+                if not found:
                     raise
-                for place, reason in failed.items():
-                    left[place]["error"] = reason
-        for answer, found, row in zip(left, predictions, values, strict=True):
-            answer["prediction"] = found
-            if self.value_name is not None:
-                self._name_classes(answer, row)
-        return answers
+                errors |= found
+        table = table.set_axis(rows or [-1]).reindex(range(len(paths)))
+        table.insert(0, "path", pd.Series(paths, dtype=object))
+        return table.assign(error=pd.Series(errors, dtype=object))
 
-    def _ask(self, paths: list[str]) -> tuple[list, np.ndarray]:
-        """Return predictions, and values of shape (n, n_values)."""
-        if self.value_name is None:
-            predicted = np.asarray(self.model.predict(paths))
-            return predicted.tolist(), np.empty((len(paths), 0))
-        values = np.asarray(getattr(self.model, self._method)(paths))
-        threshold = 0.5 if self.value_name == "probability" else 0
+    def _table(self, images: list) -> pd.DataFrame:
+        """Return predictions, and what stands behind them."""
+        found: Any
+        if self._method is None:
+            found = np.asarray(self.model.predict(images)).reshape(len(images), -1)
+            several = [f"prediction_{k}" for k in range(1, found.shape[1] + 1)]
+            names = several if len(several) > 1 else ["prediction"]
+            table = pd.DataFrame(found, columns=names)
+            return table if found.dtype.kind == "f" else table.astype(object)
+        values = np.asarray(getattr(self.model, self._method)(images))
+        above = values > (0.5 if self.value_name == "probability" else 0)
+        labels = np.asarray(self.model.classes_)
         if not self._direct:
-            predictions = np.asarray(self.model.predict(paths))
-        elif self.n_targets is not None:
-            predictions = values > threshold
-        elif values.ndim == 1:
-            predictions = self._labels[(values > threshold).astype(int)]
+            found = np.asarray(self.model.predict(images))
+        elif self._many:
+            found = above
         else:
-            predictions = self._labels[values.argmax(axis=1)]
-        return predictions.tolist(), values.reshape(len(paths), -1)
-
-    def _name_classes(self, answer: dict[str, Any], values: np.ndarray) -> None:
-        if self.n_targets is not None:
-            pairs = zip(self.classes, answer["prediction"], strict=True)
-            answer["prediction"] = [label for label, there in pairs if there]
-        if self.top is not None:
-            order = np.argsort(-values, kind="stable")[: self.top]
-            best = [(self.classes[k], float(values[k])) for k in order]
-            answer["top"] = [{"class": c, "probability": value} for c, value in best]
-        else:
-            key = "probabilities" if self.value_name == "probability" else "scores"
-            names = map(str, self.classes)
-            answer[key] = dict(zip(names, values.tolist(), strict=True))
-
-
-# Not by pandas: rows of 1,000 classes take twice as long with it, and its JSON refuses
-# names that are no UTF-8 and cuts small numbers.
+            found = labels[values.argmax(1) if values.ndim == 2 else above.astype(int)]
+        if self._many:
+            found = [labels[row.astype(bool)].tolist() for row in found]
+        table = pd.DataFrame({"prediction": pd.Series([*found], dtype=object)})
+        if self.top is None:  # two classes have one score, of the second
+            names = [f"{self.value_name}_{label}" for label in labels]
+            values = values.reshape(len(images), -1)
+            return table.join(pd.DataFrame(values, columns=names[-values.shape[1] :]))
+        order = np.argsort(-values, axis=1, kind="stable")[:, : self.top]
+        best = np.take_along_axis(values, order, axis=1)
+        for k in range(order.shape[1]):
+            table[f"class_{k + 1}"] = labels[order[:, k]].astype(object)
+            table[f"{self.value_name}_{k + 1}"] = best[:, k]
+        return table
 
 
-def csv_rows(model: Answers, answers: list[dict[str, Any]] | None) -> bytes:
-    """Return the row of each answer; of None the names of the columns."""
-    columns, text = _columns(model), io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for answer in answers or ():
-        cells = [""] * (len(columns) - 2) if "error" in answer else _cells(answer)
-        writer.writerow([answer["path"], *cells, answer.get("error", "")])
-    if answers is None:
-        writer.writerow(columns)
-    return text.getvalue().encode("utf-8", "surrogateescape")  # names as they are
+def csv_rows(table: pd.DataFrame, *, header: bool) -> bytes:
+    """Return rows of CSV; the labels of an image stand in one cell."""
+    first = table.columns[1]
+    digits = 8 if table[first].dtype.kind == "f" else 6  # of targets, of values
+    cells = [";".join(map(str, v)) if isinstance(v, list) else v for v in table[first]]
+    table = table.assign(**{first: pd.Series(cells, table.index, table[first].dtype)})
+    options: Any = {"header": header, "index": False, "lineterminator": "\n"}
+    rows = table.to_csv(**options, float_format=f"%.{digits}g")
+    return rows.encode("utf-8", "surrogateescape")  # names as they are
 
 
-def _columns(model: Answers) -> list[str]:
-    name, targets = model.value_name, ["prediction"]
-    if model.n_targets is not None and model.n_targets > 1 and not model.classes:
-        targets = [f"prediction_{k}" for k in range(1, model.n_targets + 1)]
-    values = [f"{name}_{label}" for label in model.classes]
-    if model.top is not None:
-        places = range(1, min(model.top, len(model.classes)) + 1)
-        values = [f"{kind}_{k}" for k in places for kind in ("class", name)]
-    return ["path", *targets, *values, "error"]
-
-
-def _cells(answer: dict[str, Any]) -> list[Any]:
-    found, top = answer["prediction"], answer.get("top", ())
-    values = answer.get("probabilities") or answer.get("scores") or {}
-    if isinstance(found, list) and (values or top):  # the labels of one image
-        found = ";".join(map(str, found))
-    found = found if isinstance(found, list) else [found]
-    cells = [f"{v:.8g}" if isinstance(v, float) else v for v in found]
-    cells += [f"{value:.6g}" for value in values.values()]
-    for one in top:
-        cells += [one["class"], f"{one['probability']:.6g}"]
-    return cells
-
-
-def json_lines(model: Answers, answers: list[dict[str, Any]] | None) -> bytes:
-    """Return an object for each answer, on a line of its own; each has its names."""
-    lines = [
-        json.dumps({k: _finite(v, 8 if k == "prediction" else 6) for k, v in a.items()})
-        for a in answers or ()
-    ]
-    return "".join(f"{line}\n" for line in lines).encode()
-
-
-def _finite(value: Any, digits: int) -> Any:
-    """Return what JSON has: floats of so many digits, null for NaN and infinity."""
-    if isinstance(value, dict):
-        return {k: v if k == "class" else _finite(v, digits) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(part, digits) for part in value]
-    if isinstance(value, float):
-        return float(f"{value:.{digits}g}") if isfinite(value) else None
-    return value
+def json_lines(table: pd.DataFrame, *, header: bool) -> bytes:
+    """Return an object for each row; what has no value is null."""
+    # JSON is Unicode: other bytes of a name are written as such.
+    paths = [os.fsencode(p).decode("utf-8", "backslashreplace") for p in table["path"]]
+    rows = table.assign(path=paths)
+    return rows.to_json(orient="records", lines=True, double_precision=15).encode()

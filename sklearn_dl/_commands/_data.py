@@ -2,10 +2,10 @@
 
 import argparse
 import os
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from sklearn_dl._commands._terminal import CommandError, write_error
 from sklearn_dl.datasets import load_image_folder, load_image_frame
@@ -18,8 +18,7 @@ _SHARE = 0.2
 _NO_IMAGES = ("not in a class folder", "not an image by its suffix")
 
 
-@dataclass
-class Parts:
+class Parts(NamedTuple):
     """Training and held-out images, with what is said of them."""
 
     X: np.ndarray  # (n, 1) paths
@@ -35,29 +34,27 @@ class Parts:
         """How many images there are, in one line."""
         text = f"{len(self.X)} images to learn from"
         if not self.regression:
-            names, counts = np.unique(self.y, return_counts=True)
-            shown = [f"{n} {c}" for n, c in zip(names, counts, strict=True)][:8]
-            more = f", and {len(names) - 8} more" if len(names) > 8 else ""
-            text += f" in {len(names)} classes ({', '.join(shown)}{more})"
+            counts = pd.Series(self.y).value_counts().sort_index()
+            shown = [f"{name} {count}" for name, count in counts[:8].items()]
+            shown += [f"and {len(counts) - 8} more"] if len(counts) > 8 else []
+            text += f" in {len(counts)} classes ({', '.join(shown)})"
         if self.X_test is None:
             return f"{text}, none held out"
         return f"{text}, {len(self.X_test)} held out ({self.origin})"
 
     def score(self, model: Any) -> str:
         """Return how good a model is on the held-out images, in one line."""
+        from sklearn.metrics import mean_absolute_error, r2_score
+
         predicted, truth = model.predict(self.X_test), self.y_test
         where = f"on the {len(truth)} held-out images"
         if self.regression:
-            from sklearn.metrics import mean_absolute_error, r2_score
-
             error = mean_absolute_error(truth, predicted)
             r2 = f"R2 {r2_score(truth, predicted):.3f}, " if len(truth) > 1 else ""
             return f"{where}: {r2}mean absolute error {error:.4g}"
-        names, counts = np.unique(self.y, return_counts=True)
-        usual = names[counts.argmax()]
+        usual, right = pd.Series(self.y).mode()[0], predicted == truth
         return (
-            f"{where}: accuracy {np.mean(predicted == truth):.3f}, "
-            f"{np.sum(predicted != truth)} wrong "
+            f"{where}: accuracy {right.mean():.3f}, {np.sum(~right)} wrong "
             f"(always {str(usual)!r}: {np.mean(truth == usual):.3f})"
         )
 
@@ -76,8 +73,8 @@ def load_data(data: str, args: argparse.Namespace) -> Parts:
     X, y, n_failed = _loaded(train, args)
     y = _checked_targets(y, train, regression)
     if other is None:
+        X, y, X_test, y_test = _split(X, y, share, args.random_state, regression)
         origin = f"a share of {share:g}"
-        X, X_test, y, y_test = _split(X, y, share, args.seed, regression)
     else:
         X_test, y_test, n_more = _loaded(other, args)
         n_failed += n_more
@@ -88,27 +85,24 @@ def load_data(data: str, args: argparse.Namespace) -> Parts:
 
 
 def _inside(folder: str, names: tuple[str, ...]) -> str | None:
-    paths = [os.path.join(folder, name) for name in names]
-    found = [path for path in paths if os.path.isdir(path)]
-    # A class called "train" has images in it, not folders.
-    return next((p for p in found if any(e.is_dir() for e in os.scandir(p))), None)
+    for path in (os.path.join(folder, name) for name in names):
+        # A class called "train" has images in it, not folders.
+        if os.path.isdir(path) and any(entry.is_dir() for entry in os.scandir(path)):
+            return path
+    return None
 
 
 def _validation(text: str) -> tuple[str | None, float]:
     """Return the folder or table that ``--validation`` names, or the share."""
-    try:
-        share = float(text)
-    except ValueError:
-        path = os.path.expanduser(text)
-        if os.path.exists(path):
-            return path, 0.0
-        raise CommandError(
-            f"--validation {text}: neither a share such as 0.2 nor a folder or table "
-            "that is there."
-        ) from None
+    path, share = os.path.expanduser(text), pd.to_numeric(text, errors="coerce")
     if 0 <= share < 1:
-        return None, share
-    raise CommandError(f"--validation {text}: a share is at least 0 and below 1.")
+        return None, float(share)
+    if os.path.exists(path):
+        return path, 0.0
+    raise CommandError(
+        f"--validation {text}: neither a share, at least 0 and below 1, nor a folder "
+        "or table that is there."
+    )
 
 
 def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, int]:
@@ -147,39 +141,32 @@ def _checked_targets(y: np.ndarray, data: str, regression: bool) -> np.ndarray:
 
 
 def _split(X, y, share: float, seed: int, regression: bool):
+    """Return X and y of the images to learn from, and of those that are held out."""
     from sklearn.model_selection import train_test_split
 
     if share == 0:
-        return X, None, y, None
+        return X, y, None, None
     if not regression:
-        names, counts = np.unique(y, return_counts=True)
-        if counts.min() < 2:
-            raise CommandError(
-                f"The class {str(names[counts.argmin()])!r} has one image; each needs "
-                "at least 2 to hold one out. --validation 0 trains on all."
-            )
-        share = max(share, len(names) / len(y))  # one of each class
+        share = max(share, len(np.unique(y)) / len(y))  # one of each class
     classes = None if regression else y
-    return train_test_split(X, y, test_size=share, stratify=classes, random_state=seed)
+    options: dict[str, Any] = {"test_size": share, "random_state": seed}
+    try:
+        X, X_test, y, y_test = train_test_split(X, y, **options, stratify=classes)
+    except ValueError as error:  # such as a class of one image
+        raise CommandError(f"{error} --validation 0 trains on all.") from error
+    return X, y, X_test, y_test
 
 
 class EpochLines(EpochProgress):
     """Writes a line after each epoch, where no bar can be drawn."""
 
-    def on_train_begin(self, net, **kwargs):
-        self.total_ = None
-
-    def on_epoch_begin(self, net, dataset_train=None, **kwargs):
-        if self.total_ is None:
-            self.total_ = len(net.history) - 1 + net.epochs_left_
-
     def on_epoch_end(self, net, **kwargs):
-        row = net.history[-1]
+        row, done = net.history[-1], len(net.history)
         names = [n for n in ("train_loss", "valid_loss", "valid_score") if n in row]
         shown = ", ".join(f"{name} {row[name]:.4g}" for name in names)
-        write_error(f"epoch {len(net.history)} of {self.total_}: {shown}")
+        write_error(f"epoch {done} of {done + net.epochs_left_}: {shown}")
 
-    def on_batch_end(self, net, **kwargs):
-        pass
+    def on_epoch_begin(self, net, **kwargs):
+        """Draw nothing."""
 
-    on_train_end = on_batch_end
+    on_batch_end = on_epoch_begin

@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,28 +36,21 @@ def one_line(error: object) -> str:
 
 def write_error(line: str) -> None:
     """Write a line to stderr, if somebody reads it."""
-    _write(sys.stderr, line)
+    settle(sys.stderr, f"{line}\n")
 
 
 def say(line: str) -> None:
     """Write a line to stdout; what is being done is worth more than its reader."""
-    error = _write(sys.stdout, line)
+    error = settle(sys.stdout, f"{line}\n")
     if error is not None and not isinstance(error, BrokenPipeError):
         write_error(f"stdout can't be written: {one_line(error)}")
 
 
-def _write(stream: Any, line: str) -> OSError | None:
-    if stream is None:  # the process was started without it
-        return None
-    with suppress(OSError):
-        stream.write(f"{line}\n")
-    return settle(stream)
-
-
-def settle(stream: Any) -> OSError | None:
-    """Flush a stream, or give up what it holds: at exit a failure would be shown."""
+def settle(stream: Any, text: str = "") -> OSError | None:
+    """Write and flush, or give up what a stream holds: at exit it would fail again."""
     try:
-        if stream is not None:
+        if stream is not None:  # the process was started without it
+            stream.write(text)
             stream.flush()
     except OSError as error:
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -18,7 +18,7 @@ import argparse
 import glob
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import chain, islice
 
@@ -62,65 +62,47 @@ def run(args: argparse.Namespace) -> int:
 
     from sklearn_dl._commands._answers import csv_rows, json_lines, open_model
 
-    path = check_file(args.model)
-    paths = Paths(args.images)
+    model_file = check_file(args.model)
+    if args.images.count(_STDIN) > 1:
+        raise CommandError("- (paths on stdin) can be given once.")
+    parts = [None if image == _STDIN else _expanded(image) for image in args.images]
+    known = [path for part in parts for path in part or ()]
+    total = None if None in parts else len(known)
+    every = (_lines_of_stdin() if part is None else part for part in parts)
+    paths = chain.from_iterable(every)
     output = None
     if args.output is not None:
-        output = checked_output(args.output, path, *paths.known)
+        output = checked_output(args.output, model_file, *known)
     elif sys.stdout is None:
         raise CommandError("stdout is closed; name a file with --output.")
-    model = open_model(path, device=args.device, batch_size=args.batch_size)
+    model = open_model(model_file, device=args.device, batch_size=args.batch_size)
     if args.top is not None and model.value_name != "probability":
         raise CommandError(f"--top: {args.model} gives no probabilities of classes.")
     model.top = args.top
     rows = csv_rows if args.format == "csv" else json_lines
     rows_are_seen = output is None and on_terminal(sys.stdout)
     no_bar = args.quiet or rows_are_seen or not on_terminal(sys.stderr)
-    bar = tqdm(total=paths.total, desc="predict", unit="img", disable=no_bar)
+    bar = tqdm(total=total, desc="predict", unit="img", disable=no_bar)
     target = nullcontext(sys.stdout.buffer) if output is None else replacing(output)
     n_images = n_failed = 0
     with target as file, bar:
-        file.write(rows(model, None))
-        for chunk in paths.chunks(_BATCHES * args.batch_size):
-            if output is not None and paths.total is None:  # these come on stdin
+        while chunk := list(islice(paths, _BATCHES * args.batch_size)):
+            if output is not None and total is None:  # these come on stdin
                 checked_output(output, *chunk)
-            answers = model(chunk)
-            failed = [answer for answer in answers if "error" in answer]
-            if failed and args.strict:
-                file.write(rows(model, answers[: answers.index(failed[0])]))
-                raise CommandError("{path!r}: {error}".format(**failed[0]))
-            file.write(rows(model, answers))
+            table = model(chunk)
+            failed = table[table["error"].notna()]
+            stop = args.strict and len(failed) > 0
+            shown = table[: failed.index[0]] if stop else table
+            file.write(rows(shown, header=n_images == 0))
+            if stop:
+                raise CommandError("{path!r}: {error}".format(**failed.iloc[0]))
             file.flush()
-            n_images += len(chunk)
-            n_failed += len(failed)
+            n_images, n_failed = n_images + len(chunk), n_failed + len(failed)
             bar.update(len(chunk))
     if n_failed:
         of_all = f"{n_failed} of {n_images} images"
         write_error(f"predict: {of_all} could not be read; their rows say why.")
     return 1 if n_failed else 0
-
-
-class Paths:
-    """The paths of images, in the order of the arguments.
-
-    These are files, folders, patterns of `glob`, or ``-`` for paths on stdin, one a
-    line. `known` has all but those of stdin, which are read when their turn comes, and
-    `total` says how many there are, where that is known.
-    """
-
-    def __init__(self, arguments: Sequence[str]):
-        if arguments.count(_STDIN) > 1:
-            raise CommandError("- (paths on stdin) can be given once.")
-        self._parts = [None if a == _STDIN else _expanded(a) for a in arguments]
-        self.known = [path for part in self._parts for path in part or ()]
-        self.total = None if None in self._parts else len(self.known)
-
-    def chunks(self, size: int) -> Iterator[list[str]]:
-        """Yield them in lists of `size`."""
-        parts = (_lines_of_stdin() if part is None else part for part in self._parts)
-        paths = chain.from_iterable(parts)
-        while chunk := list(islice(paths, size)):
-            yield chunk
 
 
 def _expanded(argument: str) -> list[str]:

@@ -54,21 +54,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no progress")
     add = parser.add_argument_group("model").add_argument
     add("--backbone", default="mobilenet_v2", help="torchvision network (%(default)s)")
-    add(
-        "--weights",
-        default="DEFAULT",
-        help="DEFAULT (torchvision's, downloaded), the name of others, a file, "
-        "builtin (in this package, of mobilenet_v3_small), or none",
+    weights = (
+        "DEFAULT (torchvision's, downloaded), the name of others, a file, builtin (in "
+        "this package, of mobilenet_v3_small), or none"
     )
+    add("--weights", default="DEFAULT", help=weights)
     add("--image-size", metavar="PIXELS", type=positive, help="side of the input")
     stages = "head (default), all, the number of the last stages, or names with commas"
-    add("--trainable", default="head", help=stages)
-    add(
-        "--augment",
-        help="random changes of the training images: light, standard, strong, "
-        "trivial, rand, or names with commas such as flip,rotation",
+    add("--trainable", default="head", type=_names, help=stages)
+    changes = (
+        "random changes of the training images: light, standard, strong, trivial, "
+        "rand, or names with commas such as flip,rotation"
     )
-    add("--epochs", type=positive, default=20, help="(default: %(default)s)")
+    add("--augment", type=_names, help=changes)
+    epochs = "(default: %(default)s)"
+    add("--epochs", dest="max_epochs", type=positive, default=20, help=epochs)
     add("--batch-size", metavar="N", type=positive, default=32, help="(%(default)s)")
     add("--lr", type=float, help="learning rate of the head")
     stop = "end when a tenth of the training images, kept for that, gets no better"
@@ -76,8 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     other = "any other parameter of ImageClassifier: tta=flip, head__dropout=0.5"
     add("--set", metavar="NAME=VALUE", action="append", default=[], help=other)
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    add("--cache", metavar="FOLDER", help="where features are kept for later runs")
-    add("--seed", type=int, default=0, help="(default: %(default)s)")
+    kept = "where features are kept for later runs"
+    add("--cache", metavar="FOLDER", default="memory", help=kept)
+    add("--seed", dest="random_state", type=int, default=0, help=epochs)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -111,43 +112,36 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _output(args: argparse.Namespace, data: str) -> Path:
-    if args.out is not None:
-        read = [args.validation, args.weights]  # a share or a name is no file
-        return checked_output(args.out, data, *(r for r in read if r is not None))
-    # A model that is there was made by somebody who may want it.
-    source = Path(os.path.realpath(data))
-    name = source.name if source.is_dir() else source.stem
-    path = Path(f"{name or 'images'}.model")
-    if path.exists():
-        raise CommandError(f"{path} exists: name the file of the model with --out.")
-    return checked_output(path)
+    out = args.out
+    if out is None:  # a model that is there was made by somebody who may want it
+        source = Path(os.path.realpath(data))
+        name = source.name if source.is_dir() else source.stem
+        out = f"{name or 'images'}.model"
+        if os.path.exists(out):
+            raise CommandError(f"{out} exists: name the file of the model with --out.")
+    # A share or a name is no file, which does no harm.
+    return checked_output(out, data, *filter(None, (args.validation, args.weights)))
 
 
 def _model(args: argparse.Namespace) -> Any:
+    """Return the estimator, whose parameters the arguments of its names are."""
     from sklearn_dl._classifier import ImageClassifier
     from sklearn_dl._regressor import ImageRegressor
 
-    kind = ImageClassifier if args.task == "classification" else ImageRegressor
-    stages = args.trainable
-    same = ("image_size", "batch_size", "lr", "early_stopping", "device")
-    model = kind(
-        args.backbone,
-        weights=None if args.weights.lower() == "none" else args.weights,
-        trainable=int(stages) if stages.isdecimal() else _names(stages),
-        augment=_names(args.augment),
-        max_epochs=args.epochs,
-        **{name: getattr(args, name) for name in same},
-        cache="memory" if args.cache is None else args.cache,
-        random_state=args.seed,
-        verbose=int(not args.quiet and on_terminal(sys.stderr)),
-    )
+    model = ImageClassifier() if args.task == "classification" else ImageRegressor()
+    given = {k: v for k, v in vars(args).items() if k in model.get_params()}
+    if args.weights.lower() == "none":
+        given["weights"] = None
+    verbose = int(not args.quiet and on_terminal(sys.stderr))
+    model.set_params(verbose=verbose, **given)
     model.set_params(**dict(map(_assignment, args.set)))
     model._validate_params()
     return model
 
 
-def _names(text: str | None) -> str | list[str] | None:
-    return text.split(",") if text is not None and "," in text else text
+def _names(text: str) -> str | int | list[str]:
+    """Return names with commas as a list, digits as a number."""
+    return int(text) if text.isdecimal() else text.split(",") if "," in text else text
 
 
 def _assignment(text: str) -> tuple[str, Any]:

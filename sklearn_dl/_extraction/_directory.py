@@ -11,6 +11,7 @@ import numpy as np
 
 import sklearn_dl._extraction._sqlite as tables
 from sklearn_dl._extraction._store import CacheStatistics, Found, Stamp, Store
+from sklearn_dl._files import writing
 
 T = TypeVar("T")
 
@@ -185,7 +186,8 @@ class DirectoryStore(Store):
         """Work on the file, or on a new one in place of one that is damaged."""
         for last in (False, True):
             try:
-                return True, work(self._database.connect())
+                with writing(self._database.path):
+                    return True, work(self._database.connect())
             except sqlite3.ProgrammingError:
                 raise
             except (OSError, sqlite3.Error) as error:

@@ -13,6 +13,8 @@ from sklearn_dl._images._errors import ImageDecodeError as ImageDecodeError
 from sklearn_dl._images._geometry import part_seen as part_seen
 from sklearn_dl._images._geometry import resized_size as resized_size
 from sklearn_dl._images._geometry import strip_window as strip_window
+from sklearn_dl._images._numbers import FILTERS as FILTERS
+from sklearn_dl._images._numbers import check_preprocessing as check_preprocessing
 from sklearn_dl._images._source import DatasetItem as DatasetItem
 from sklearn_dl._images._source import ImageSource as ImageSource
 from sklearn_dl._images._verify import failed_images as failed_images

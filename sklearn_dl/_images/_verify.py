@@ -76,8 +76,9 @@ def verify_images(X: Any, y: Any = None) -> pd.DataFrame:
     if y is not None:
         found += _in_two_classes(digests, y, source)
     found.sort(key=_row)
-    table = pd.DataFrame(found, columns=["row", "path", "reason", "kind"])
-    return table.astype({"row": int, "path": object, "reason": object, "kind": object})
+    # Names that are no UTF-8 can't be pandas' own text.
+    columns = ["row", "path", "reason", "kind"]
+    return pd.DataFrame(found, columns=columns, dtype=object).astype({"row": int})
 
 
 def failed_images(X: Any) -> list[Failure]:

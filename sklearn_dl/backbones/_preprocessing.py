@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, ClassVar
 
@@ -13,7 +13,12 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
 
-from sklearn_dl._images import part_seen, resized_size, strip_window
+from sklearn_dl._images import (
+    check_preprocessing,
+    part_seen,
+    resized_size,
+    strip_window,
+)
 
 Size = tuple[int, int]
 # Weights of red, green and blue (ITU-R BT.601), as Pillow converts to grey.
@@ -94,16 +99,7 @@ class Preprocessing:
     resize_side: str = "shorter"
 
     def __post_init__(self):
-        if not len(self.mean) == len(self.std) > 0 or min(self.std) <= 0:
-            raise ValueError(
-                "mean and std must hold a number for each channel, std above zero; got "
-                f"mean={self.mean}, std={self.std}."
-            )
-        InterpolationMode(self.interpolation)  # raises when there is no such mode
-        if self.resize_side not in ("shorter", "longer"):
-            raise ValueError(
-                f"resize_side must be 'shorter' or 'longer', got {self.resize_side!r}."
-            )
+        check_preprocessing(vars(self))
 
     @classmethod
     def from_transforms(cls, preset: ImageClassification) -> "Preprocessing":
@@ -265,11 +261,11 @@ class Preprocessing:
     def replace_normalization(self, mean, std) -> "Preprocessing":
         """Return the same with another mean and deviation of the channels."""
         mean, std, n = _floats(mean), _floats(std), self.n_channels
-        if not len(mean) == len(std) == n:
+        if not len(mean) == len(std) == n or min(std) <= 0:
             count = "three" if n == 3 else n
             raise ValueError(
-                f"mean and std must hold {count} numbers each, one for each channel; "
-                f"got mean={mean}, std={std}."
+                f"mean must be {count} numbers and std must be {count} numbers, each "
+                f"above zero; got mean={mean}, std={std}."
             )
         return replace(self, mean=mean, std=std)
 
@@ -302,13 +298,7 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "Preprocessing":
         """Build from what `to_dict` returned."""
-        names = {field.name for field in fields(cls)}
-        required = {"resize_size", "crop_size", "mean", "std"}
-        if not isinstance(state, dict) or not required <= set(state) <= names:
-            raise ValueError(
-                f"A preprocessing needs the fields {sorted(required)} and may have "
-                f"{sorted(names - required)}; got {state!r:.200}."
-            )
+        check_preprocessing(state)
         lists = {k: tuple(v) for k, v in state.items() if isinstance(v, list)}
         return cls(**{**state, **lists})
 

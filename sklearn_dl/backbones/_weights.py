@@ -101,9 +101,14 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
         content, preprocessing = _unwrap(_read_pickle(path))
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path} holds no state dict but {type(content).__name__}.")
-    odd = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
+    odd = [
+        key
+        for key, value in content.items()
+        if not (isinstance(key, str) and isinstance(value, torch.Tensor))
+    ]
     if odd:
-        what = f"{odd[0]!r} is a {type(content[odd[0]]).__name__}, not a tensor"
+        kind = type(content[odd[0]]).__name__
+        what = f"{odd[0]!r:.100} is a {kind}, not a tensor with a name"
         raise ValueError(f"{path} holds no state dict: {what} ({len(odd)} such keys).")
     if preprocessing is not None:
         preprocessing = _read_preprocessing(path, preprocessing)
@@ -120,7 +125,9 @@ def _read_pickle(path: Path) -> Any:
                 "code when read, so it was not. Save torch's state_dict() instead."
             ) from error
         raise ValueError(_damaged(path, error)) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file raises errors of many kinds
         raise ValueError(_damaged(path, error)) from error
 
 
@@ -139,7 +146,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
 def _damaged(path: Path, error: Exception) -> str:
     # What torch says of a pickle it can't read is advice to run the code in it.
     unsafe = isinstance(error, pickle.UnpicklingError)
-    reason = "" if unsafe else f" ({first_line(error)})"
+    said = first_line(error)
+    if not said.isprintable():  # it quotes bytes of the file
+        said = type(error).__name__
+    reason = "" if unsafe else f" ({said})"
     return (
         f"{path} ({path.stat().st_size} bytes) cannot be read as weights: it is empty, "
         f"cut off or of another format{reason}."
@@ -162,7 +172,7 @@ def _read_preprocessing(path: Path, value: Any) -> Preprocessing:
     try:
         state = json.loads(value) if isinstance(value, str) else value
         return Preprocessing.from_dict(state)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"The preprocessing in {path} is not one: {error}") from error
 
 
@@ -256,7 +266,8 @@ def _misfit(checkpoint, state, name, parts: dict[str, list[str]]) -> str:
     for what, keys in parts.items():
         if keys:
             more = f", ... ({len(keys)} in all)" if len(keys) > 3 else ""
-            lines.append(f"{len(keys)} {what}: {', '.join(keys[:3])}{more}.")
+            shown = [repr(key[:100])[1:-1] for key in keys[:3]]  # whatever is in them
+            lines.append(f"{len(keys)} {what}: {', '.join(shown)}{more}.")
     return " ".join([*lines, _looks_like(state, name)])
 
 

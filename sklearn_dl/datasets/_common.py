@@ -44,7 +44,8 @@ def readable(paths: Sequence[str], verify: Verify) -> tuple[np.ndarray, pd.DataF
     failures = failed_images(list(paths))
     if failures and verify != "skip":
         raise ImageDecodeError(failures)
-    bad = pd.DataFrame(failures, columns=["row", "path", "reason"])
+    # As objects: names that are no UTF-8 can't be pandas' own text.
+    bad = pd.DataFrame(failures, columns=["row", "path", "reason"], dtype=object)
     keep[bad["row"].to_numpy(dtype=int)] = False
     if not keep.any():
         first = bad.iloc[0]

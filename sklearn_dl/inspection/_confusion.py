@@ -71,12 +71,13 @@ def most_confused(
     counts = wrong["truth"].value_counts()
     wrong = wrong[truth != predicted]
     groups = wrong.groupby(["truth", "prediction"]).groups
+    columns = ["truth", "prediction", "n", "rate", "examples"]
     found = pd.DataFrame(
         [
-            (t, p, len(rows), len(rows) / counts[t], rows.tolist())
-            for (t, p), rows in groups.items()
+            (*p, len(rows), len(rows) / counts[p[0]], [*rows])
+            for p, rows in groups.items()
         ],
-        columns=["truth", "prediction", "n", "rate", "examples"],
+        columns=columns,
     )
     found = found.sort_values(["n", "rate"], ascending=False, kind="stable")
     found = found.head(len(found) if k is None else k).reset_index(drop=True)

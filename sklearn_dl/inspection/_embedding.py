@@ -4,14 +4,13 @@ from typing import Any
 
 import numpy as np
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_array, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dl._extraction import run_frozen, run_network
 from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl.augmentation import resolve_views
 
 _REDUCED = 50  # components that t-SNE starts from
-_PLAIN = ("dimension 1", "dimension 2")
 
 
 def features_of(estimator: Any, X: Any) -> tuple[np.ndarray, str]:
@@ -56,66 +55,47 @@ def _before_the_head(estimator: NeuralImageEstimator, X: Any) -> np.ndarray:
 
 
 def embedded(
-    features: Any, method: Any, random_state: int
+    features: np.ndarray, method: Any, random_state: int
 ) -> tuple[np.ndarray, str, tuple[str, str]]:
     """Return features in two dimensions, what they are, and labels of the axes."""
-    features = check_array(features, ensure_min_samples=2)
-    known = {"pca": _principal, "tsne": _by_tsne, "umap": _by_umap}
-    if isinstance(method, str) and method in known:
-        return known[method](features, random_state)
-    if not hasattr(method, "fit_transform"):
-        raise ValueError(
-            f"method={method!r} is none of 'pca', 'tsne', 'umap', nor a transformer "
-            "with fit_transform."
-        )
-    name = type(method).__name__
-    points = np.asarray(method.fit_transform(features))
-    if points.shape != (len(features), 2):
-        raise ValueError(
-            f"{name}.fit_transform returned the shape {points.shape}, not "
-            f"({len(features)}, 2): set its n_components to 2."
-        )
-    return points, name, _PLAIN
-
-
-def _principal(features: np.ndarray, random_state: int):
-    from sklearn.decomposition import PCA
-
-    pca = PCA(min(2, features.shape[1]), random_state=random_state)
-    points = pca.fit_transform(features)
-    ratios = np.nan_to_num(pca.explained_variance_ratio_)
-    if points.shape[1] == 1:
-        points, ratios = np.c_[points, np.zeros(len(points))], np.r_[ratios, 0.0]
-    labels = tuple(
-        f"component {k}: {ratio:.0%} of the variance"
-        for k, ratio in enumerate(ratios, 1)
-    )
-    return points, "principal components", labels
-
-
-def _by_tsne(features: np.ndarray, random_state: int):
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    if len(features) < 4:
-        raise ValueError(f"method='tsne' needs at least 4 images, got {len(features)}.")
-    if min(features.shape) > _REDUCED:
-        features = PCA(_REDUCED, random_state=random_state).fit_transform(features)
-    perplexity = min(30.0, (len(features) - 1) / 3)
-    init = "pca" if features.shape[1] > 1 else "random"
-    tsne = TSNE(perplexity=perplexity, init=init, random_state=random_state)
-    return tsne.fit_transform(features), "t-SNE", _PLAIN
-
-
-def _by_umap(features: np.ndarray, random_state: int):
-    try:
-        from umap import UMAP
-    except ImportError as error:
-        raise ImportError(
-            "method='umap' needs umap-learn: pip install umap-learn."
-        ) from error
-    umap = UMAP(n_neighbors=min(15, len(features) - 1), random_state=random_state)
-    return umap.fit_transform(features), "UMAP", _PLAIN
+    n, width = features.shape
+    labels, name = ("dimension 1", "dimension 2"), type(method).__name__
+    if width == 2:
+        return features, "", labels
+    if isinstance(method, str) and method == "pca":
+        pca = PCA(min(2, width), random_state=random_state)
+        points = np.zeros((n, 2))
+        points[:, : pca.n_components] = pca.fit_transform(features)
+        shares = np.zeros(2)
+        shares[: pca.n_components] = np.nan_to_num(pca.explained_variance_ratio_)
+        one, two = (
+            f"component {k + 1}: {shares[k]:.0%} of the variance" for k in (0, 1)
+        )
+        return points, "principal components", (one, two)
+    if isinstance(method, str) and method == "tsne":
+        if n < 4:
+            raise ValueError(f"method='tsne' needs at least 4 images, got {n}.")
+        if min(n, width) > _REDUCED:
+            features = PCA(_REDUCED, random_state=random_state).fit_transform(features)
+        init = "pca" if width > 1 else "random"
+        near = min(30.0, (n - 1) / 3)
+        method = TSNE(perplexity=near, init=init, random_state=random_state)
+        name = "t-SNE"
+    if not hasattr(method, "fit_transform"):
+        raise ValueError(
+            f"method={method!r} is none of 'pca', 'tsne', nor a transformer with "
+            "fit_transform, such as umap.UMAP()."
+        )
+    points = np.asarray(method.fit_transform(features))
+    if points.shape != (n, 2):
+        raise ValueError(
+            f"{name}.fit_transform returned the shape {points.shape}, not ({n}, 2): "
+            "set its n_components to 2."
+        )
+    return points, name, labels
 
 
 def spread(points: np.ndarray, side: float, most: int) -> np.ndarray:

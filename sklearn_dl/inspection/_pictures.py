@@ -5,29 +5,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sklearn_dl import _plots
 from sklearn_dl._images import ImageSource
-from sklearn_dl._plots import BLUE, PURPLE, VERMILLION, fitted
 
 # Text, or (before, name, after), of which the name alone is shortened.
-Line = str | tuple[str, str, str]
+Line = str | tuple[str, Any, str]
 
-RIGHT, WRONG, DOUBTED = BLUE, VERMILLION, PURPLE
+WRONG = _plots.VERMILLION
 SIDE = 256  # pixels of a thumbnail's longer side
-WIDTH, LINE = 1.9, 0.17  # inches of a picture in a new figure, and of a line of text
+_WIDTH, _LINE = 1.9, 0.17  # inches of a picture in a new figure, and of a line of text
 
 
-def check_count(name: str, value: Any) -> None:
+def check_count(**counts: Any) -> None:
     """Refuse what is no int of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
-
-
-def size_of_row(source: ImageSource, row: int) -> tuple[int, int]:
-    """Return height and width of an image."""
-    if source.image_shape is not None:
-        return source.image_shape[:2]
-    image = source[row]
-    return image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]
+    for name, value in counts.items():
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole or value < 1:
+            raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
 
 
 def thumbnail(source: ImageSource, row: int, side: int = SIDE) -> np.ndarray:
@@ -47,32 +41,39 @@ def thumbnail(source: ImageSource, row: int, side: int = SIDE) -> np.ndarray:
     return np.array(image)
 
 
-def row_heights(images: list[np.ndarray], n_columns: int) -> list[float]:
-    """Return the height of each row of pictures, in widths of a column, at most 1."""
+def picture_axes(
+    what: str, ax: Any, images: list, titles: list, n_columns: int, each: int = 1
+) -> tuple[Any, np.ndarray]:
+    """Return a figure and its Axes for pictures, a row `each` times, with titles."""
     heights = [min(1.0, image.shape[0] / image.shape[1]) for image in images]
     starts = range(0, len(images), n_columns)
-    return [max(heights[start : start + n_columns]) for start in starts]
+    tops = np.repeat([max(heights[k : k + n_columns]) for k in starts], each)
+    above = _LINE * max(map(len, titles), default=0) + 0.1
+    size = n_columns * _WIDTH, _WIDTH * tops.sum() + above * len(starts) + 0.5
+    figure = _plots.figure_of(what, ax, size)
+    axes = figure.subplots(len(tops), n_columns, squeeze=False, height_ratios=tops)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    room = _plots.size_of(figure)[0] / n_columns - 0.15
+    letters = 9.0 if room >= 1.15 else 7.0
+    for axis, lines in zip(axes[::each].flat, titles, strict=False):
+        parts = [("", line, "") if isinstance(line, str) else line for line in lines]
+        texts = [
+            _plots.fitted(t, room, letters, before=b, after=a) for b, t, a in parts
+        ]
+        look = {"fontsize": letters, "linespacing": 1.2, "y": 1.0, "pad": 4}
+        axis.set_title("\n".join(texts), **look)
+    return figure, axes
 
 
-def show_image(
-    ax: Any, image: np.ndarray, colour: str | None = None, anchor: str = "N"
-) -> None:
+def show_image(ax: Any, image: np.ndarray, colour: Any = None, label: str = "") -> None:
     """Draw an image (h, w, 3) at the top of its place, in a frame of a colour."""
     ax.imshow(image).set_in_layout(False)  # it lies within its Axes
-    ax.set_anchor(anchor)
-    ax.set_axis_off()
+    ax.set_anchor("N")
     if colour is not None:
         from matplotlib.patches import Rectangle
 
+        look: dict[str, Any] = {"fill": False, "edgecolor": colour, "linewidth": 2.5}
         place = {"transform": ax.transAxes, "clip_on": False}
-        frame = Rectangle((0, 0), 1, 1, fill=False, color=colour, lw=2.5, **place)
+        frame = Rectangle((0, 0), 1, 1, label=label, **look, **place)
         ax.add_patch(frame).set_in_layout(False)
-
-
-def set_title(ax: Any, lines: list[Line], width: float) -> None:
-    """Write lines over a picture that has so many inches of width."""
-    size = 9.0 if width >= 1.3 else 7.0
-    parts = [("", line, "") if isinstance(line, str) else line for line in lines]
-    room = 0.95 * width
-    texts = [fitted(name, room, size, before=b, after=a) for b, name, a in parts]
-    ax.set_title("\n".join(texts), fontsize=size, linespacing=1.2, y=1.0, pad=4)

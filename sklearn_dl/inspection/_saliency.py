@@ -7,6 +7,7 @@ import torch
 from sklearn.utils._param_validation import StrOptions, validate_params
 
 from sklearn_dl._extraction import PixelReader
+from sklearn_dl._images import ImageSource
 from sklearn_dl.backbones import Backbone, Preprocessing
 from sklearn_dl.inspection._attribution import (
     Explained,
@@ -17,7 +18,6 @@ from sklearn_dl.inspection._attribution import (
     grad_cam,
     occlusion,
 )
-from sklearn_dl.inspection._pictures import size_of_row
 
 
 @validate_params(
@@ -144,7 +144,7 @@ def saliency(
             maps.extend(enlarged(values, size).cpu().numpy())
     if frame == "image":
         maps = [
-            placed(values, preprocessing, size_of_row(source, row))
+            placed(values, preprocessing, _size_of_row(source, row))
             for row, values in enumerate(maps)
         ]
     return np.stack(maps) if len({m.shape for m in maps}) == 1 else maps
@@ -229,3 +229,11 @@ def placed(
     if resized == size:
         return canvas
     return enlarged(torch.from_numpy(canvas)[None], size)[0].numpy()
+
+
+def _size_of_row(source: ImageSource, row: int) -> tuple[int, int]:
+    """Return height and width of an image."""
+    if source.image_shape is not None:
+        return source.image_shape[:2]
+    image = source[row]
+    return image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]

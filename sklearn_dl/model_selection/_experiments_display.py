@@ -5,158 +5,76 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklearn_dl._plots import (
-    BLUE,
-    GREEN,
-    VERMILLION,
-    end_at,
-    fitted_apart,
-    import_pyplot,
-    lay_out,
-    limits_of,
-    size_of,
-    tidy,
-    wrapped,
-)
+from sklearn_dl import _plots
 
 
 class ExperimentsDisplay:
     """Picture of what was tried: a row per experiment, from the first to the last.
 
     A dot is a score, the line through it reaches one spread to each side, as far as
-    scores go (an accuracy ends at 1); beside it stand the score, its gain and the
-    seconds. The best is green and its score a dotted line through all rows; what scored
-    less than the experiment it is compared with is orange.
+    scores go; beside it stand the score, its gain and the seconds. The best is green,
+    its score a dotted line; what scored less than what it is compared with is orange.
 
     Parameters
     ----------
     table : DataFrame
-        Rows of `Experiments.table`, all of one metric.
+        ``name``, ``metric``, ``score``, ``spread``, ``gain`` and ``seconds``.
+    metric : str, default=None
+        Whose experiments are drawn; None takes that of the last one.
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
+    ax_, figure_ : matplotlib Axes and Figure
 
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> from sklearn_dl.model_selection import Experiments, ExperimentsDisplay
-    >>> log = Experiments()
-    >>> _ = log.record("baseline", [0.90, 0.92], metric="accuracy")
-    >>> _ = log.record("more epochs", [0.93, 0.95], metric="accuracy")
-    >>> ax = Figure().add_subplot()
-    >>> display = ExperimentsDisplay.from_experiments(log, ax=ax)
-    >>> display.ax_.get_xlabel()
-    'accuracy, with one spread to each side'
+    Raises
+    ------
+    ValueError
+        If there is no experiment of the metric.
     """
 
-    def __init__(self, table: pd.DataFrame):
-        self.table = table
-
-    @classmethod
-    def from_experiments(
-        cls, experiments: Any, *, metric: str | None = None, ax=None
-    ) -> "ExperimentsDisplay":
-        """Draw experiments.
-
-        Parameters
-        ----------
-        experiments : Experiments
-            The log.
-        metric : str or None, default=None
-            Whose experiments are drawn; None takes that of the last one.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-
-        Returns
-        -------
-        ExperimentsDisplay
-            Drawn.
-
-        Raises
-        ------
-        ValueError
-            If there is no experiment of the metric.
-        ImportError
-            If matplotlib is missing.
-        """
-        table = experiments.table
+    def __init__(self, table: pd.DataFrame, metric: str | None = None):
         known = table["metric"].unique().tolist()
-        if metric is None and known:
-            metric = table["metric"].iloc[-1]
-        if metric not in known:
-            raise ValueError(
-                f"There is no experiment of metric={metric!r}; there are: {known}."
-            )
-        return cls(table[table["metric"] == metric]).plot(ax=ax)
+        self.metric: Any = table["metric"].iloc[-1] if known and not metric else metric
+        if self.metric not in known:
+            raise ValueError(f"No experiment has metric={metric!r}, only {known}.")
+        self.table = table[table["metric"] == self.metric]
 
-    def plot(self, *, ax=None) -> "ExperimentsDisplay":
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-
-        Returns
-        -------
-        ExperimentsDisplay
-            This one.
-
-        Raises
-        ------
-        ImportError
-            If matplotlib is missing.
-        """
+    def plot(self, *, ax: Any = None) -> "ExperimentsDisplay":
+        """Draw into matplotlib's Axes, None for a new figure; return the display."""
         table, n = self.table, len(self.table)
-        if ax is None:
-            figure = import_pyplot("ExperimentsDisplay").figure(
-                figsize=(7.5, 1.1 + 0.32 * n), layout="constrained"
-            )
-            ax = figure.subplots()
-        lay_out(ax.figure)
-        width, height = size_of(ax)
-        size = 9.0 if width > 4.5 else 7.0
-        size = float(np.clip(60 * height / n, 2.0, size))  # as high as a row at most
+        figure = _plots.figure_of("ExperimentsDisplay", ax, (7.5, 1.1 + 0.32 * n))
+        width, height = _plots.size_of(figure)
+        self.figure_, ax = figure.figure, figure.subplots()
+        high = (height - 0.6) / n  # of a row; of many not all have room for letters
+        size = float(np.clip(58 * high, 5.0, 9.0 if width > 5.5 else 7.0))
+        step = int(np.ceil(size / 58 / high))
         rows, score = np.arange(n), table["score"].to_numpy(dtype=float)
-        spread = np.nan_to_num(table["spread"].to_numpy(dtype=float))
-        colours = np.where(table["gain"] < 0, VERMILLION, BLUE)
-        colours[score.argmax()] = GREEN
-        limits = limits_of(table["metric"].iloc[0], score)
-        reach = np.clip([score - spread, score + spread], *limits)
-        ax.hlines(rows, *reach, colours)
+        spread = table["spread"].fillna(0.0).to_numpy(dtype=float)
+        colours = np.where(table["gain"] < 0, _plots.VERMILLION, _plots.BLUE)
+        colours[score.argmax()] = _plots.GREEN
+        limits = _plots.limits_of(self.metric, score)
+        ax.hlines(rows, *np.clip([score - spread, score + spread], *limits), colours)
         ax.scatter(score, rows, c=colours, zorder=3)
-        ax.axvline(score.max(), color=GREEN, linestyle=":", linewidth=1)
-        names = fitted_apart(table["name"].tolist(), 0.35 * width, size)
-        ax.set_yticks(rows, names)
+        ax.axvline(score.max(), color=_plots.GREEN, linestyle=":", linewidth=1)
+        names = _plots.fitted_apart([*table["name"]], 0.27 * width, size)
+        ax.set_yticks(rows[::step], names[::step])
         ax.set_ylim(n - 0.5, -0.5)  # the first on top
-        end_at(ax, "x", limits)
-        beside = ax.get_yaxis_transform()
-        for row, parts in enumerate(self._numbers()):
-            text = "  ".join(parts if width > 3 else parts[:1])
-            ax.text(1.02, row, text, transform=beside, va="center", fontsize=size)
-        ax.locator_params(axis="x", nbins=int(np.clip(4 * width / size, 1, 8)))
-        label = f"{table['metric'].iloc[0]}, with one spread to each side"
-        ax.set_xlabel(wrapped(label, 0.6 * width, size))
+        _plots.end_at(ax, "x", limits)
+        beside = {"transform": ax.get_yaxis_transform(), "va": "center"}
+        numbers = table[["score", "gain", "seconds"]].to_numpy(dtype=float)
+        for row, values in list(enumerate(numbers))[::step]:
+            texts = [_text(values[0]), _text(values[1], "+"), f"{values[2]:.0f} s"]
+            texts = [text for text in texts if "nan" not in text]
+            text = "  ".join(texts if width > 3.9 else texts[:1])
+            ax.text(1.02, row, text, fontsize=size, **beside)
+        ax.locator_params(axis="x", nbins=int(np.clip(3 * width / size, 1, 8)))
+        said = f"{self.metric}, with one spread to each side"
+        ax.set(xlabel=_plots.wrapped(said, 0.5 * width, size))
         ax.grid(axis="x", color="0.9")
-        tidy(ax, size + 1)
-        self.ax_, self.figure_ = ax, ax.figure
+        _plots.tidy(ax, size + 1)
+        self.ax_ = ax
         return self
-
-    def _numbers(self) -> list[list[str]]:
-        """Return what stands beside each row: score, gain and seconds."""
-        found = []
-        for _, row in self.table.iterrows():
-            parts, gain = [_text(row["score"])], row["gain"]
-            if not np.isnan(gain):
-                parts.append(_text(gain, "+"))
-            if not np.isnan(row["seconds"]):
-                parts.append(f"{row['seconds']:.0f} s")
-            found.append(parts)
-        return found
 
 
 def _text(value: float, sign: str = "") -> str:
-    small = 0 < abs(value) < 0.001
-    return f"{value:{sign}.2g}" if small else f"{value:{sign}.3f}"
+    return f"{value:{sign}.2g}" if 0 < abs(value) < 0.001 else f"{value:{sign}.3f}"

@@ -7,12 +7,12 @@ a classifier or regressor of it.
 
 from typing import TYPE_CHECKING
 
+from sklearn_dl._files import ModelFileError
+from sklearn_dl._files import check_file as check_file
 from sklearn_dl._lazy import lazy
-from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._errors import check_file as check_file
 
 if TYPE_CHECKING:
-    from sklearn_dl.persistence._archive import read_versions as read_versions
+    from sklearn_dl._saving import read_versions as read_versions
     from sklearn_dl.persistence._export import export_onnx, export_pt2
     from sklearn_dl.persistence._exported import (
         ExportedClassifier,
@@ -47,7 +47,7 @@ __getattr__, __dir__ = lazy(
         "load": "sklearn_dl.persistence._save",
         "load_exported": "sklearn_dl.persistence._exported",
         "open_graph": "sklearn_dl.persistence._exported_file",
-        "read_versions": "sklearn_dl.persistence._archive",
+        "read_versions": "sklearn_dl._saving",
         "save": "sklearn_dl.persistence._save",
     },
 )

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sklearn_dl._files import check_target, first_line, replacing
-from sklearn_dl.persistence._errors import ModelFileError
+from sklearn_dl._files import ModelFileError, check_target, first_line, replacing
+from sklearn_dl.persistence._exported_file import seal
 from sklearn_dl.persistence._graph import graph_of
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -53,7 +53,9 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
     numbers of channels float32 in [0, 1], (n, height, width, C). The output (n, k) is
     called ``probabilities``, ``scores`` (``loss="hinge"``; an SVM, whose k is 1 for two
     classes) or ``targets``. The metadata have, under ``sklearn_dl``, a JSON of the
-    classes and of the rule for resizing and cropping images.
+    classes and of the rule for resizing and cropping images; their last entry,
+    ``sklearn_dl.sha256``, is the digest of all bytes before it, which `load_exported`
+    asks for. Other programs read the file as any ONNX graph.
 
     Examples
     --------
@@ -84,6 +86,7 @@ def export_onnx(estimator: Any, path: str | os.PathLike) -> None:
     entry = model.metadata_props.add()
     entry.key, entry.value = "sklearn_dl", graph.text
     data = model.SerializeToString()
+    data += seal(data)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
 
     def run(images: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.metaestimators import available_if
 
 from sklearn_dl._images import (
+    FILTERS,
     Channels,
     ImageDecodeError,
     as_source,
@@ -20,7 +21,7 @@ from sklearn_dl._images import (
     resized_size,
     strip_window,
 )
-from sklearn_dl.persistence._exported_file import FILTERS, open_graph
+from sklearn_dl.persistence._exported_file import open_graph
 
 
 def _gives(output: str):
@@ -250,8 +251,9 @@ def load_exported(
     Raises
     ------
     ModelFileError
-        If the file is no ONNX graph of `export_onnx` (such as a ``.pt2``, whose loading
-        can run code), or what it says about itself doesn't fit its graph.
+        If the file is not what `export_onnx` wrote, to the last bit: it was damaged, or
+        changed by another tool; or it is another's, such as a ``.pt2``, whose loading
+        can run code.
     FileNotFoundError
         If there is no such file.
     ImportError
@@ -313,7 +315,7 @@ def _geometry(image: Image.Image, rule: dict[str, Any]) -> Image.Image:
         top, left = (height - part[0]) // 2, (width - part[1]) // 2
         image = image.crop((left, top, left + part[1], top + part[0]))
     if size != part:
-        image = image.resize(size[::-1], FILTERS[rule["interpolation"]])
+        image = image.resize(size[::-1], FILTERS[rule.get("interpolation", "bilinear")])
     if crop is None:
         return image
     left, top = _start(image.width, crop[1]), _start(image.height, crop[0])

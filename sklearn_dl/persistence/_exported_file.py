@@ -1,5 +1,6 @@
 """The file of an exported model: a graph, and what it says about itself, checked."""
 
+import hashlib
 import json
 import os
 import zipfile
@@ -7,17 +8,31 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from sklearn_dl._files import first_line
-from sklearn_dl.persistence._errors import ModelFileError, check_file
+from sklearn_dl._files import ModelFileError, check_file, first_line
+from sklearn_dl._images import check_preprocessing
 
 FORMAT = "sklearn_dl exported model"
-VERSION = 1
-FILTERS = {kind.name.lower(): kind for kind in Image.Resampling}
-FILTERS["nearest-exact"] = Image.Resampling.NEAREST
+VERSION = 2  # 1 had no digest
 _KINDS = ("classes", "labels", "targets")
-_LARGEST_SIDE = 2**14  # pixels
+_DIGEST = b"sklearn_dl.sha256"
+
+
+def seal(data: bytes | memoryview) -> bytes:
+    """Return what `export_onnx` puts behind an ONNX model: the digest of its bytes.
+
+    It is one more entry of the model's metadata, as protobuf writes it: messages can
+    be continued, so those who read the file need not know of it.
+    """
+    digest = hashlib.sha256(data).hexdigest().encode()
+    parts = ((1, _DIGEST), (2, digest))  # fields of an entry: its key, its value
+    entry = b"".join(_field(number, part) for number, part in parts)
+    return _field(14, entry)  # of a ModelProto: `metadata_props`
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """Return a field of protobuf, of at most 127 bytes."""
+    return bytes([number << 3 | 2, len(content)]) + content
 
 
 def open_graph(
@@ -39,15 +54,33 @@ def open_graph(
     options.log_severity_level = 3
     with open(path, "rb") as file:
         data = file.read()  # as bytes, so that it can't refer to other files
+    _check_digest(path, data)
     try:
         session = onnxruntime.InferenceSession(data, options, providers=[*providers])
+        text = session.get_modelmeta().custom_metadata_map.get("sklearn_dl", "null")
     except Exception as error:  # onnxruntime raises errors of many kinds
         raise ModelFileError(
             f"{path} ({len(data)} bytes) is no ONNX graph that onnxruntime "
             f"{onnxruntime.__version__} can run: {first_line(error)}"
         ) from error
-    text = session.get_modelmeta().custom_metadata_map.get("sklearn_dl", "null")
     return session, _described(path, text, session)
+
+
+def _check_digest(path: str, data: bytes) -> None:
+    """Raise where a file isn't what `export_onnx` wrote, to the last bit."""
+    length = len(seal(b""))
+    written = memoryview(data)[:-length]
+    if data[-length:] == seal(written):
+        return
+    if FORMAT.encode() not in data:
+        raise ModelFileError(
+            f"{path} ({len(data)} bytes) is no file of export_onnx, or is cut off."
+        )
+    raise ModelFileError(
+        f"{path} is not what export_onnx wrote: the digest at its end is missing or "
+        "differs. It was damaged, changed by another tool, or written by a version of "
+        "sklearn_dl without digests. Export the model again."
+    )
 
 
 def _described(path: str, text: str, session: Any) -> dict[str, Any]:
@@ -58,12 +91,13 @@ def _described(path: str, text: str, session: Any) -> dict[str, Any]:
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise ModelFileError(f"{path} is an ONNX graph, but none of export_onnx.")
     version = metadata.get("version")
-    if type(version) is not int or version > VERSION:
+    if type(version) is not int or version != VERSION:
         writer = metadata.get("versions")
         writer = writer.get("sklearn_dl") if isinstance(writer, dict) else None
         raise ModelFileError(
             f"{path} was written by sklearn_dl {writer!s:.40}, with the format "
-            f"{version!r:.20}: this one knows those up to {VERSION}. Update sklearn_dl."
+            f"{version!r:.20}: this one knows the format {VERSION}. Update sklearn_dl, "
+            "or export the model again."
         )
     try:
         _check(metadata, session)
@@ -90,30 +124,23 @@ def _check(metadata: dict[str, Any], session: Any) -> None:
     kind = "tensor(uint8)" if channels == 3 else "tensor(float)"
     if type(channels) is not int or channels < 1 or taken.type != kind:
         raise ValueError(f"the graph takes {taken.type!r:.40} of {channels!r} channels")
-    if len(metadata["preprocessing"]["mean"]) != channels:
+    rule, size = metadata["preprocessing"], tuple(taken.shape[1:3])
+    check_preprocessing(rule)
+    if len(rule["mean"]) != channels:
         raise ValueError(f"the preprocessing isn't for {channels} channels")
-    _check_rule(metadata["preprocessing"], tuple(taken.shape[1:3]))
+    given = rule["resize_size"] if rule["crop_size"] is None else rule["crop_size"]
+    if isinstance(given, list) and tuple(given) != size:
+        raise ValueError(f"images of {given} are cropped for a graph of {size}")
     if metadata["kind"] == "targets":
         return
-    classes = np.array(metadata["classes"], dtype=metadata["classes_dtype"])
+    dtype = metadata["classes_dtype"]
+    try:
+        classes = np.array(metadata["classes"], dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"classes are no labels of classes_dtype: {error}") from error
     if classes.dtype.hasobject or classes.ndim != 1 or not len(classes):
-        raise ValueError("the classes are no list of labels")
+        raise ValueError("classes are no list of labels")
     columns = shape[1] if len(shape) == 2 else None
     binary = metadata["output"] == "scores" and len(classes) == 2
     if columns != len(classes) and not (binary and columns == 1):
         raise ValueError(f"there are {len(classes)} classes for outputs of {shape}")
-
-
-def _check_rule(rule: dict[str, Any], size: tuple[Any, ...]) -> None:
-    if rule["interpolation"] not in FILTERS:
-        raise ValueError(f"the interpolation {rule['interpolation']!r:.40} is unknown")
-    if rule.get("resize_side") not in (None, "shorter", "longer"):
-        raise ValueError(f"the side {rule['resize_side']!r:.40} is unknown")
-    resize, crop = rule["resize_size"], rule["crop_size"]
-    sides = resize if isinstance(resize, list) else [resize]
-    for side in [*sides, *([] if crop is None else crop)]:
-        if side is not None and not (type(side) is int and 0 < side <= _LARGEST_SIDE):
-            raise ValueError(f"{side!r:.40} is no side of an image in pixels")
-    given = resize if crop is None else crop
-    if isinstance(given, list) and tuple(given) != size:
-        raise ValueError(f"images of {given} are cropped for a graph of {size}")

@@ -15,11 +15,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from sklearn_dl._base import network_of
 from sklearn_dl._features import ImageFeatureExtractor
+from sklearn_dl._files import ModelFileError
 from sklearn_dl._neural import NeuralImageEstimator
+from sklearn_dl._saving import HELD, set_network, versions
 from sklearn_dl.backbones import Backbone, Preprocessing
-from sklearn_dl.persistence._archive import versions
-from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._estimators import HELD, set_network
 from sklearn_dl.persistence._exported_file import FORMAT, VERSION
 from sklearn_dl.training import gives_margins
 

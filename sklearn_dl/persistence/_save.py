@@ -1,21 +1,14 @@
 """Saving and loading fitted models."""
 
 import os
-import warnings
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any
 
 from sklearn.base import BaseEstimator
 
 from sklearn_dl._base import ImageEstimatorMixin
-from sklearn_dl._files import check_target, replacing
-from sklearn_dl.persistence._archive import TensorReader, reading, write_archive
-from sklearn_dl.persistence._decode import Decoder
-from sklearn_dl.persistence._encode import Encoder
-from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._estimators import EstimatorReader, describe_estimator
-from sklearn_dl.persistence._trust import Trust
+from sklearn_dl._files import ModelFileError, check_target, replacing
+from sklearn_dl._saving import Trust, build, describe, reading, write_archive
 
 
 def save(
@@ -93,23 +86,9 @@ def save(
     if isinstance(estimator, type) or not hasattr(estimator, "get_params"):
         raise TypeError(f"save takes an estimator, got {estimator!r:.100}.")
     check_target(path)
-    encoder = Encoder(ImageEstimatorMixin, partial(describe_estimator, way=backbones))
-    try:
-        root = encoder(estimator, type(estimator).__name__)
-    except RecursionError as error:
-        raise ModelFileError("The model is nested too deeply to be saved.") from error
-    content = {"root": root, "nodes": encoder.nodes}
+    members = describe(estimator, ImageEstimatorMixin, way=backbones)
     with replacing(path) as file:
-        write_archive(file, content, encoder.tensors.members)
-    if encoder.left_out:
-        places = [f"{k} ({v} instead)" for k, v in encoder.left_out.items()]
-        more = f" and {len(places) - 6} more" if len(places) > 6 else ""
-        warnings.warn(
-            f"Left out, as it holds code or objects, and prediction doesn't need it: "
-            f"{', '.join(places[:6])}{more}. Set it again before the next fit.",
-            UserWarning,
-            stacklevel=2,
-        )
+        write_archive(file, members)
 
 
 def load(
@@ -183,9 +162,7 @@ def load(
     """
     trust = Trust(trusted)
     with reading(path) as archive:
-        nodes, tensors = archive.manifest["nodes"], TensorReader(archive.read)
-        decoder = Decoder(nodes, tensors, trust, EstimatorReader(weights))
-        loaded = decoder.run(archive.manifest["root"])
+        loaded = build(archive, ImageEstimatorMixin, trust, weights)
         if not isinstance(loaded, BaseEstimator):
             raise ModelFileError("it holds no estimator.")
         return loaded

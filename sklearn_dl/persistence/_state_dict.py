@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sklearn_dl._base import ImageEstimatorMixin, network_of
-from sklearn_dl._files import replacing
+from sklearn_dl._files import ModelFileError, replacing
 from sklearn_dl.backbones import (
     Backbone,
     Preprocessing,
@@ -21,7 +21,6 @@ from sklearn_dl.backbones import (
     find_head,
     named_tensors,
 )
-from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.training import as_linear
 
 

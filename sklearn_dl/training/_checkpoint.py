@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback, EpochScoring, PassthroughScoring
 
-from sklearn_dl._files import remove_stale, replacing
+from sklearn_dl._files import remove_stale, replacing, writing
 from sklearn_dl._runtime import fingerprint_text
 from sklearn_dl.training._callbacks import check_count
 from sklearn_dl.training._dataset import Rows
@@ -135,10 +135,11 @@ class Checkpoint(Callback):
         state["best_scores"] = _plain(best, "best")
         state["training"] = _plain(net.training_state(), "training state")
         try:
-            self.path_.parent.mkdir(parents=True, exist_ok=True)
+            with writing(self.path_):
+                self.path_.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.path_) as file:
                 torch.save(state, file)
-        except (OSError, RuntimeError) as error:  # torch raises both for a full disk
+        except (OSError, RuntimeError) as error:  # torch raises both
             if not self.failed_:  # once, not after every epoch
                 self._warn(f"can't be written ({error}); training goes on without it")
             self.failed_ = True

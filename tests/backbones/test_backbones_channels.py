@@ -226,7 +226,7 @@ def test_a_preprocessing_for_many_channels_is_written_down():
     assert builtin(preprocessing=many).preprocessing.n_channels == 5
     with pytest.raises(ValueError, match="for 5 channels, not for 6"):
         builtin(6, preprocessing=many)
-    with pytest.raises(ValueError, match="must hold 5 numbers each"):
+    with pytest.raises(ValueError, match="must be 5 numbers"):
         many.replace_normalization((0.5,) * 3, (0.5,) * 3)
 
 

@@ -119,7 +119,7 @@ def test_from_dict_refuses_what_is_no_preprocessing(state):
 
 
 def test_bad_numbers_are_refused(preprocessing):
-    with pytest.raises(ValueError, match="std above zero"):
+    with pytest.raises(ValueError, match="std must be three numbers, each above zero"):
         preprocessing.replace_normalization((0, 0, 0), (1, 0, 1))
     with pytest.raises(ValueError, match="three numbers"):
         preprocessing.replace_normalization((0,), (1,))
@@ -271,7 +271,7 @@ def test_ways_of_resizing_are_asked_for_by_name(preprocessing):
     assert loaded.preprocessing.resize_side == "longer"
     with pytest.raises(ValueError, match=r"'pad', 'squash'.*got 'crop'"):
         preprocessing.replace_resize("crop")
-    with pytest.raises(ValueError, match=r"'shorter' or 'longer', got 'both'"):
+    with pytest.raises(ValueError, match=r"'shorter' or 'longer'; got 'both'"):
         Preprocessing(8, (8, 8), (0, 0, 0), (1, 1, 1), resize_side="both")
     with pytest.raises(ValueError, match="resizes by itself"):
         CallablePreprocessing(F.to_tensor).replace_resize("pad")

@@ -109,9 +109,24 @@ def test_preprocessing_of_a_file_without_any_is_the_first_recipes(tmp_path):
     assert (prep.resize_size, prep.crop_size) == (256, (224, 224))
 
 
-def test_broken_preprocessing_in_a_file_is_named(tmp_path, state):
-    save_file(dict(state), tmp_path / "w.safetensors", {"preprocessing": "{}"})
-    with pytest.raises(ValueError, match=r"preprocessing in .*safetensors"):
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("{}", "fields"),
+        ("[" * 10**5, ""),
+        ('{"crop_size": [10, 0]}', "crop_size"),
+        ('{"resize_size": 100000}', "resize_size"),
+        ('{"mean": [0.5, 0.5, NaN]}', "mean"),
+        ('{"std": [1, 0, 1]}', "std"),
+        ('{"interpolation": "magic"}', "interpolation"),
+    ],
+)
+def test_broken_preprocessing_in_a_file_is_named(tmp_path, state, text, field):
+    good = Preprocessing(10, (10, 10), (0.5,) * 3, (0.5,) * 3).to_dict()
+    if field not in ("", "fields"):
+        text = json.dumps({**good, **json.loads(text)})
+    save_file(dict(state), tmp_path / "w.safetensors", {"preprocessing": text})
+    with pytest.raises(ValueError, match=rf"preprocessing in .*safetensors.*{field}"):
         load(tmp_path / "w.safetensors")
 
 

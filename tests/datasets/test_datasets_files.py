@@ -1,6 +1,7 @@
 """Folders and tables of paths."""
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -284,3 +285,17 @@ def test_an_image_is_decoded_as_the_estimators_do(tmp_path):
     path.write_bytes(path.read_bytes()[:30])
     with pytest.raises(ImageDecodeError, match=r"glass\.png"):
         decode_image(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode")
+def test_names_that_are_no_unicode_are_verified_too(tmp_path):
+    (tmp_path / "ant").mkdir()
+    good, bad = (
+        os.fsdecode(os.fsencode(tmp_path / "ant") + b"/\xff" + end)
+        for end in (b"1.png", b"2.png")
+    )
+    Image.new("RGB", (4, 3)).save(good)
+    Path(bad).write_bytes(b"no image")
+    bunch = load_image_folder(tmp_path, verify="skip")
+    assert bunch.data.ravel().tolist() == [good]
+    assert bunch.skipped["path"].tolist() == [bad]

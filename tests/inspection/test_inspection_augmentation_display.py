@@ -2,16 +2,19 @@
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from panel_cases import assert_legible, no_windows, place  # noqa: F401
 from PIL import ImageOps
 from robustness_cases import photographs
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor
-from sklearn_dl.augmentation import Augment, plot_augmentations
+from sklearn_dl.augmentation import Augment
 from sklearn_dl.inspection import AugmentationDisplay
 
 SMALL = {"backbone": "squeezenet1_1", "weights": None, "image_size": 32}
+
+
+def drawn(*data, ax=None, **options):
+    return AugmentationDisplay(*data, **options).plot(ax=ax)
 
 
 def shown(display):
@@ -20,29 +23,12 @@ def shown(display):
     ]
 
 
-def test_it_shows_what_the_function_shows():
-    X = photographs(3)
-    augment = ["strong", "mixup", "cutmix"]
-    display = AugmentationDisplay.from_images(X, augment, n_draws=2, image_size=24)
-    figure = plot_augmentations(X, augment, n_draws=2, image_size=24)
-    axes = figure.axes
-    assert display.axes_.shape == (3, 3)
-    for one, other in zip(display.axes_.ravel(), axes, strict=True):
-        np.testing.assert_array_equal(
-            one.images[0].get_array(), other.images[0].get_array()
-        )
-        assert one.get_xlabel() == other.get_xlabel()
-        assert one.get_title() == other.get_title()
-
-
 @pytest.mark.parametrize(
     "augment", ["light", ["flip"], ImageOps.invert, Augment("flip"), None]
 )
 def test_whatever_the_estimators_take_can_be_shown(augment):
     X = photographs(2, size=(32, 32))
-    display = AugmentationDisplay.from_images(
-        X, augment, n_draws=4, image_size=(32, 32)
-    )
+    display = drawn(X, augment, n_draws=4, image_size=(32, 32))
     for row, image in zip(shown(display), X, strict=True):
         np.testing.assert_allclose(row[0], image / 255, atol=1e-6)
         if augment is ImageOps.invert:
@@ -59,9 +45,7 @@ def test_an_estimator_shows_its_own(fitted):
     if fitted:
         model.fit(X, [0, 1] * 3)
     display = AugmentationDisplay.from_estimator(model, X, n_images=2, n_draws=3)
-    same = AugmentationDisplay.from_images(
-        X, ["flip", "cutmix"], n_images=2, n_draws=3, image_size=32
-    )
+    same = drawn(X, ["flip", "cutmix"], n_images=2, n_draws=3, image_size=32)
     size = (32, 32, 3)
     for row, other in zip(shown(display), shown(same), strict=True):
         assert all(picture.shape == size for picture in row)
@@ -82,15 +66,6 @@ def test_rows_of_pixels_have_the_shape_of_the_estimator():
 def test_it_can_be_read(mix, place):  # noqa: F811
     X = photographs(3)
     augment = Augment("standard", mix=mix)
-    display = AugmentationDisplay.from_images(X, augment, n_draws=3, ax=place)
+    display = drawn(X, augment, n_draws=3, ax=place)
     if isinstance(place, type(None)) or mix is None:
         assert_legible(display.figure_)
-
-
-def test_axes_can_be_given():
-    axes = Figure().subplots(2, 3)
-    X = photographs(2)
-    display = AugmentationDisplay.from_images(X, n_draws=2, image_size=16, ax=axes)
-    assert (display.axes_ == axes).all()
-    with pytest.raises(ValueError, match="needs 9 Axes"):
-        AugmentationDisplay.from_images(photographs(3), n_draws=2, ax=axes)

@@ -28,6 +28,10 @@ def votes(n_classes, n=300, form="class {}", seed=0):
     return names[truth], names[predicted], photographs(n, size=(12, 10))
 
 
+def drawn(*data, **options):
+    return MostConfusedDisplay(*data).plot(**options)
+
+
 def cells(display):
     found = {}
     for text in display.ax_.texts:
@@ -38,12 +42,12 @@ def cells(display):
 
 def test_the_cells_hold_numbers_and_shares():
     y, predicted, X = votes(3)
-    display = MostConfusedDisplay.from_predictions(y, predicted, X)
+    display = drawn(y, predicted, X)
     counts = confusion_matrix(y, predicted)
     shares = counts / counts.sum(1, keepdims=True)
     np.testing.assert_allclose(display.ax_.images[0].get_array(), shares)
     assert cells(display) == {
-        cell: f"{n}\n{100 * shares[cell]:.0f} %" for cell, n in np.ndenumerate(counts)
+        cell: f"{n}\n{100 * shares[cell]:.0f}%" for cell, n in np.ndenumerate(counts)
     }
     assert [t.get_text() for t in display.ax_.get_yticklabels()] == [
         "class 0",
@@ -54,9 +58,7 @@ def test_the_cells_hold_numbers_and_shares():
 
 def test_pairs_are_those_most_confused_with_their_images():
     y, predicted, X = votes(4)
-    display = MostConfusedDisplay.from_predictions(
-        y, predicted, X, n_pairs=3, n_examples=2
-    )
+    display = drawn(y, predicted, X, n_pairs=3, n_examples=2)
     pairs = most_confused(y, predicted, k=3, n_examples=2)
     assert display.axes_.shape == (3, 2)
     for row, (_, pair) in enumerate(pairs.iterrows()):
@@ -64,7 +66,7 @@ def test_pairs_are_those_most_confused_with_their_images():
         assert heading.startswith(
             f"{pair['truth']} → {pair['prediction']}: {pair['n']}"
         )
-        assert f"({100 * pair['rate']:.0f} %)" in heading
+        assert f"({100 * pair['rate']:.0f}%)" in heading
         assert f" of {(y == pair['truth']).sum()} " in heading
         for ax, example in zip(display.axes_[row], pair["examples"], strict=True):
             np.testing.assert_array_equal(ax.images[0].get_array(), X[example])
@@ -88,7 +90,7 @@ def test_of_many_classes_the_most_confused_are_shown():
     y, predicted, X = votes(100, 600)
     hundred = y == "class 3"
     predicted[hundred] = "class 7"
-    display = MostConfusedDisplay.from_predictions(y, predicted, X)
+    display = drawn(y, predicted, X)
     names = [t.get_text() for t in display.ax_.get_yticklabels()]
     assert len(names) == 12
     assert {"class 3", "class 7"} <= set(names)
@@ -104,9 +106,9 @@ def test_of_many_classes_the_most_confused_are_shown():
 
 def test_without_a_mistake_there_is_the_matrix_alone():
     y = np.array(["a", "b", "b"])
-    display = MostConfusedDisplay.from_predictions(y, y, photographs(3))
+    display = drawn(y, y, photographs(3))
     assert display.axes_.size == 0
-    assert cells(display) == {(0, 0): "1\n100 %", (1, 1): "2\n100 %"}
+    assert cells(display) == {(0, 0): "1\n100%", (1, 1): "2\n100%"}
     assert_legible(display.figure_)
 
 
@@ -114,26 +116,24 @@ def test_without_a_mistake_there_is_the_matrix_alone():
 @pytest.mark.parametrize("form", ["{}", "a genus of ants with the number {} of them"])
 def test_it_can_be_read(n_classes, form, place):  # noqa: F811
     y, predicted, X = votes(n_classes, form=form)
-    display = MostConfusedDisplay.from_predictions(y, predicted, X, n_pairs=3, ax=place)
+    display = drawn(y, predicted, X, n_pairs=3, ax=place)
     assert_legible(display.figure_)
 
 
 def test_what_is_wrong_is_said():
     y, predicted, X = votes(3)
     with pytest.raises(ValueError, match="n_pairs must be an int"):
-        MostConfusedDisplay.from_predictions(y, predicted, X, n_pairs=0)
+        drawn(y, predicted, X, n_pairs=0)
     with pytest.raises(ValueError, match="X has 5 images, but y has 300"):
-        MostConfusedDisplay.from_predictions(y, predicted, X[:5])
+        drawn(y, predicted, X[:5])
 
 
 def test_numbers_are_checked():
     y, predicted, X = votes(3)
     for wrong in (0, -1, 2.5, True):
         with pytest.raises(ValueError, match="max_classes must be an int"):
-            MostConfusedDisplay.from_predictions(y, predicted, X, max_classes=wrong)
-    display = MostConfusedDisplay.from_predictions(
-        y, predicted, X, n_pairs=np.int64(2), n_examples=np.int64(1)
-    )
+            drawn(y, predicted, X, max_classes=wrong)
+    display = drawn(y, predicted, X, n_pairs=np.int64(2), n_examples=np.int64(1))
     assert display.axes_.shape == (2, 1)
     with pytest.raises(ValueError, match="max_classes must be an int"):
         display.plot(max_classes=0)
@@ -142,9 +142,7 @@ def test_numbers_are_checked():
 @pytest.mark.parametrize("n_classes", [14, 30])
 def test_many_classes_have_room_in_a_new_figure(n_classes):
     y, predicted, X = votes(n_classes, form="a genus of ants, the {}th of them")
-    display = MostConfusedDisplay.from_predictions(
-        y, predicted, X, n_pairs=1, max_classes=n_classes
-    )
+    display = drawn(y, predicted, X, n_pairs=1, max_classes=n_classes)
     height = display.figure_.bbox.height
     boxes = [box for _, box in drawn_texts(display.figure_)]
     assert min(box.y0 for box in boxes) > -0.5
@@ -157,7 +155,7 @@ def test_names_stay_in_a_subplot_in_the_middle(n_classes):
     figure = Figure((12, 4))
     left, ax, right = figure.subplots(1, 3)
     own = ax.get_window_extent().frozen()
-    display = MostConfusedDisplay.from_predictions(y, predicted, X, n_pairs=2, ax=ax)
+    display = drawn(y, predicted, X, n_pairs=2, ax=ax)
     texts = [*display.ax_.get_yticklabels(), display.ax_.yaxis.label]
     drawn_texts(figure)
     assert min(t.get_window_extent().x0 for t in texts) > left.get_window_extent().x1

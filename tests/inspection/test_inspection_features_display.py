@@ -1,4 +1,3 @@
-import sys
 from itertools import combinations
 
 import numpy as np
@@ -44,6 +43,10 @@ def features(n=40, d=12, seed=0):
     return values
 
 
+def drawn(*data, ax=None, **options):
+    return EmbeddingDisplay(*data, **options).plot(ax=ax)
+
+
 def frames(ax):
     return [patch for patch in ax.patches if isinstance(patch, Rectangle)]
 
@@ -81,7 +84,7 @@ def test_features_come_from_extractors_regressors_and_pipelines():
 
 def test_points_lie_where_the_components_say(place):  # noqa: F811
     values, X, y = features(), photographs(40), halves(40)
-    display = EmbeddingDisplay.from_features(values, X, y, ax=place)
+    display = drawn(values, X, y, ax=place)
     reference = PCA(2, random_state=0).fit(values)
     np.testing.assert_allclose(
         display.embedding, reference.transform(values), atol=1e-5
@@ -165,21 +168,21 @@ def test_only_what_is_drawn_is_decoded(tmp_path):
 
 def test_many_classes_differ_in_colour_or_form():
     names = [f"class number {k // 2:02d}" for k in range(60)]
-    display = EmbeddingDisplay.from_features(features(60), photographs(60), names)
+    display = drawn(features(60), photographs(60), names)
     (legend,) = display.figure_.legends
     looks = {(h.get_color(), h.get_marker()) for h in legend.legend_handles}
-    assert len(looks) == len(legend.get_texts()) == 29
-    assert legend.get_texts()[-1].get_text() == "2 other classes (4)"
+    assert len(looks) == len(legend.get_texts()) == 26
+    assert legend.get_texts()[-1].get_text() == "5 other classes (10)"
     assert_legible(display.figure_)
 
 
 def test_numbers_have_a_scale(place):  # noqa: F811
     y = np.linspace(0.5, 8.2, 40)
-    display = EmbeddingDisplay.from_features(features(), photographs(40), y, ax=place)
+    display = drawn(features(), photographs(40), y, ax=place)
     bar = display.figure_.axes[-1]
     assert bar.get_ylim() == (0.5, 8.2)
     assert_legible(display.figure_)
-    plain = EmbeddingDisplay.from_features(features())
+    plain = drawn(features())
     assert plain.thumbnail_rows_.size == 0
     assert len(plain.ax_.collections[0].get_offsets()) == 40
 
@@ -188,11 +191,11 @@ def test_numbers_have_a_scale(place):  # noqa: F811
 def test_tsne_keeps_groups_apart(n):
     values = features(n, 70)
     values[n // 2 :] += 9
-    display = EmbeddingDisplay.from_features(values, method="tsne")
+    display = drawn(values, method="tsne")
     found = KMeans(2, n_init=5, random_state=0).fit_predict(display.embedding)
     if n == 80:
         assert len(set(found[:40])) == len(set(found[40:])) == 1
-    again = EmbeddingDisplay.from_features(values, method="tsne")
+    again = drawn(values, method="tsne")
     np.testing.assert_array_equal(display.embedding, again.embedding)
     assert display.ax_.get_xlabel() == "dimension 1"
 
@@ -200,10 +203,10 @@ def test_tsne_keeps_groups_apart(n):
 def test_a_transformer_may_be_given():
     values = features()
     svd = TruncatedSVD(2, random_state=0)
-    display = EmbeddingDisplay.from_features(values, method=svd)
+    display = drawn(values, method=svd)
     np.testing.assert_array_equal(display.embedding, svd.fit_transform(values))
     with pytest.raises(ValueError, match=r"shape \(40, 3\), not \(40, 2\)"):
-        EmbeddingDisplay.from_features(values, method=PCA(3))
+        drawn(values, method=PCA(3))
 
 
 def test_an_estimator_is_drawn_with_its_images():
@@ -217,34 +220,28 @@ def test_an_estimator_is_drawn_with_its_images():
     ]
 
 
-def test_what_cannot_be_drawn_is_refused(monkeypatch):
+def test_what_cannot_be_drawn_is_refused():
     values = features()
-    with pytest.raises(ValueError, match=r"shape \(40, 12\), not \(n, 2\)"):
-        EmbeddingDisplay(values)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         EmbeddingDisplay(values[:, :2], photographs(4))
-    with pytest.raises(ValueError, match="one label or number per image"):
+    with pytest.raises(ValueError, match="1d array"):
         EmbeddingDisplay(values[:, :2], y=np.zeros((40, 2)))
     with pytest.raises(ValueError, match="method='lle' is none of"):
-        EmbeddingDisplay.from_features(values, method="lle")
+        drawn(values, method="lle")
     with pytest.raises(ValueError, match="at least 4 images, got 3"):
-        EmbeddingDisplay.from_features(values[:3], method="tsne")
+        drawn(values[:3], method="tsne")
     display = EmbeddingDisplay(values[:, :2])
-    with pytest.raises(ValueError, match="thumbnail_size must lie between"):
+    with pytest.raises(ValueError, match="thumbnail_size == 40, must be < 1"):
         display.plot(thumbnail_size=40)
-    with pytest.raises(ValueError, match="n_thumbnails must be at least 0"):
+    with pytest.raises(ValueError, match="n_thumbnails == -1, must be >= 0"):
         display.plot(n_thumbnails=-1)
     with pytest.raises(ValueError, match="ax must be a subplot"):
         display.plot(ax=Figure().add_axes((0, 0, 1, 1)))
 
 
-def test_without_matplotlib_or_umap_it_is_said_what_to_install(
+def test_without_matplotlib_it_is_said_what_to_install(
     without_matplotlib,  # noqa: F811
-    monkeypatch,
 ):
-    monkeypatch.setitem(sys.modules, "umap", None)
     values = np.random.default_rng(0).normal(size=(8, 2))
     with pytest.raises(ImportError, match=r"pip install 'sklearn_dl\[plots\]'"):
         EmbeddingDisplay(values).plot()
-    with pytest.raises(ImportError, match="pip install umap-learn"):
-        EmbeddingDisplay.from_features(values, method="umap")

@@ -56,6 +56,10 @@ def history(n, warmup=0):
     return pd.DataFrame(table)
 
 
+def drawn(table, ax=None, **options):
+    return TrainingHistoryDisplay(table, **options).plot(ax=ax)
+
+
 def curves(ax):
     lines = [line for line in ax.get_lines() if not line.get_label().startswith("_")]
     return {line.get_label(): line.get_ydata() for line in lines}
@@ -111,9 +115,9 @@ def test_a_regressor_has_its_r2_and_no_accuracy():
 
 
 def test_a_score_that_is_the_accuracy_is_drawn_once():
-    both = TrainingHistoryDisplay.from_history(history(4))
+    both = drawn(history(4))
     assert "score" not in both.axes_
-    other = TrainingHistoryDisplay.from_history(history(4), score_name="f1_macro")
+    other = drawn(history(4), score_name="f1_macro")
     assert other.axes_["score"].get_title(loc="left") == "f1_macro"
 
 
@@ -124,9 +128,7 @@ def reach(span):
 
 
 def test_the_marks_are_where_they_belong():
-    display = TrainingHistoryDisplay.from_history(
-        history(9, warmup=2), best_epoch=5, max_epochs=20
-    )
+    display = drawn(history(9, warmup=2), best_epoch=5, max_epochs=20)
     for axis in display.axes_.values():
         upright = [
             line.get_xdata()[0]
@@ -136,13 +138,13 @@ def test_the_marks_are_where_they_belong():
         assert upright == [5, 9]
         grey = axis.patches[0]
         assert reach(grey) == [0.5, 2.5]
-    whole = TrainingHistoryDisplay.from_history(history(9), max_epochs=9)
+    whole = drawn(history(9), max_epochs=9)
     assert "stopped" not in words(whole.figure_)
 
 
 @pytest.mark.parametrize("n", [1, 3, 300])
 def test_it_is_legible(n, place):  # noqa: F811
-    display = TrainingHistoryDisplay.from_history(
+    display = drawn(
         history(n, warmup=min(n // 2, 2)),
         best_epoch=n,
         stop_reason=LONG,
@@ -162,7 +164,7 @@ def test_a_rate_that_stays_and_a_loss_that_explodes_have_numbers():
     table = history(5)[["train_loss", "lr"]].assign(lr=0.01)
     table.loc[4, "train_loss"] = np.inf
     table.loc[3, "train_loss"] = 1e6
-    display = TrainingHistoryDisplay.from_history(table)
+    display = drawn(table)
     assert display.ax_.get_yscale() == "log"
     for axis in display.axes_.values():
         low, high = axis.get_ylim()
@@ -174,7 +176,7 @@ def test_a_rate_that_stays_and_a_loss_that_explodes_have_numbers():
 def test_a_training_that_diverged_says_so(first, place):  # noqa: F811
     table = history(5)
     table.loc[table["epoch"] >= first, ["train_loss", "valid_loss"]] = np.nan
-    display = TrainingHistoryDisplay.from_history(table, ax=place)
+    display = drawn(table, ax=place)
     written = words(display.figure_)
     assert f"Diverged: no finite loss in epoch {first}" in written
     assert "no finite loss" in written.replace("Diverged: no finite loss", "")
@@ -195,16 +197,14 @@ def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(TypeError, match="got LogisticRegression"):
         TrainingHistoryDisplay.from_estimator(LogisticRegression())
     with pytest.raises(ValueError, match="ax must be a subplot"):
-        TrainingHistoryDisplay.from_history(
-            history(2), ax=Figure().add_axes((0, 0, 1, 1))
-        )
+        drawn(history(2), ax=Figure().add_axes((0, 0, 1, 1)))
 
 
 def test_axes_of_a_figure_need_no_pyplot(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     figure = Figure()
     left, right = figure.subplots(1, 2)
-    display = TrainingHistoryDisplay.from_history(history(3), ax=left)
+    display = drawn(history(3), ax=left)
     assert display.figure_ is figure
     assert not left.axison
     figure.draw_without_rendering()
@@ -221,11 +221,11 @@ def test_the_axis_of_an_accuracy_has_no_tick_above_1(start):
     table = history(4)[["train_loss", "valid_top1", "valid_score"]]
     table["valid_top1"] = np.linspace(start, 1, 4)
     table["valid_score"] = np.linspace(start - 2, 1, 4)
-    display = TrainingHistoryDisplay.from_history(table, score_name="R²")
+    display = drawn(table, score_name="R²")
     for part in ("accuracy", "score"):
         axis = display.axes_[part]
         assert max(shown_ticks(axis.yaxis)) == 1.0
         assert axis.get_ylim()[1] > 1  # the dots at 1 are seen whole
     assert min(shown_ticks(display.axes_["score"].yaxis)) < 0
-    other = TrainingHistoryDisplay.from_history(table, score_name="lift")
+    other = drawn(table, score_name="lift")
     assert other.axes_["score"].get_ylim()[1] > 1.05

@@ -264,7 +264,7 @@ def test_tables_with_other_columns_have_no_paths():
     model = OfTables(np.full((3, 3), 1 / 3)).fit()
     assert top_losses(model, X, ["a", "b", "c"])["path"].isna().all()
     assert label_errors(model, X, ["a", "b", "c"])["path"].isna().all()
-    with pytest.raises(ValueError, match="from_table the table of top_losses"):
+    with pytest.raises(ValueError, match="Give TopLossesDisplay the table"):
         TopLossesDisplay.from_estimator(model, X, ["a", "b", "c"])
 
 

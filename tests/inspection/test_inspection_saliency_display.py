@@ -12,6 +12,10 @@ from sklearn_dl import ImageClassifier, ImageRegressor
 from sklearn_dl.inspection import SaliencyDisplay, saliency
 
 
+def drawn(X, maps, titles=None, *, ax=None, **options):
+    return SaliencyDisplay(X, maps, titles).plot(ax=ax, **options)
+
+
 def heat(ax):
     """Return how far the pixels of a map are from grey."""
     picture = np.asarray(ax.images[0].get_array(), float)
@@ -22,7 +26,7 @@ def test_the_display_lays_the_map_over_the_image():
     X = np.full((3, 30, 40, 3), 100, "uint8")
     maps = np.zeros((3, 30, 40))
     maps[:, 5:15, 20:30] = 2.0
-    display = SaliencyDisplay.from_maps(X, maps, titles=["a", "b", "c"], n_columns=2)
+    display = drawn(X, maps, titles=["a", "b", "c"], n_columns=2)
     assert display.axes_.shape == (4, 2)
     np.testing.assert_array_equal(display.axes_[0, 0].images[0].get_array(), X[0])
     assert [display.axes_[r, c].get_title() for r, c in ((0, 0), (0, 1), (2, 0))] == [
@@ -35,7 +39,7 @@ def test_the_display_lays_the_map_over_the_image():
         assert coloured[6:14, 21:29].min() > 0.2
         assert coloured[18:, :15].max() < 0.02
     assert not display.axes_[2, 1].images
-    negative = SaliencyDisplay.from_maps(X, maps - 1)
+    negative = drawn(X, maps - 1)
     labels = [t.get_text() for t in negative.figure_.axes[-1].get_xticklabels()]
     assert labels == ["lowers it", "no influence", "raises it"]
 
@@ -48,7 +52,7 @@ def test_the_display_of_an_estimator_has_its_maps_and_predictions():
     chance = fitted.predict_proba(X).max(1)
     for row, label in enumerate(fitted.predict(X)):
         assert display.axes_[0, row].get_title().split("\n") == [
-            f"predicted {label} {100 * chance[row]:.0f} %",
+            f"predicted {label} {100 * chance[row]:.0f}%",
             f"label {y[row]}",
             "map for square",
         ]
@@ -81,9 +85,7 @@ def test_it_can_be_read(signed, place):  # noqa: F811
     titles = [
         f"predicted a very long name of a class {i} 87 %\nlabel b" for i in "abcd"
     ]
-    display = SaliencyDisplay.from_maps(
-        X, maps if signed else abs(maps), titles=titles, ax=place
-    )
+    display = drawn(X, maps if signed else abs(maps), titles=titles, ax=place)
     assert_legible(display.figure_)
 
 
@@ -91,7 +93,7 @@ def test_names_alone_are_shortened():
     X = photographs(2)
     name = "a very long name of a class that has no room"
     lines = [[("predicted ", name, " 87 %"), ("label ", name, "")]] * 2
-    display = SaliencyDisplay.from_maps(X, np.ones((2, 12, 10)), titles=lines)
+    display = drawn(X, np.ones((2, 12, 10)), titles=lines)
     predicted, label = display.axes_[0, 0].get_title().split("\n")
     assert predicted.startswith("predicted a v")
     assert predicted.endswith(" 87 %")
@@ -102,10 +104,8 @@ def test_names_alone_are_shortened():
 def test_maps_and_images_must_belong_together():
     X = photographs(2)
     with pytest.raises(ValueError, match="2 images, but 1 maps"):
-        SaliencyDisplay.from_maps(X, np.zeros((1, 3, 3)))
+        drawn(X, np.zeros((1, 3, 3)))
     with pytest.raises(ValueError, match="Map 0 has the shape"):
-        SaliencyDisplay.from_maps(X, np.zeros((2, 3, 3, 3)))
+        drawn(X, np.zeros((2, 3, 3, 3)))
     with pytest.raises(ValueError, match="ax must be a subplot"):
-        SaliencyDisplay.from_maps(
-            X, np.zeros((2, 3, 3)), ax=Figure().add_axes((0, 0, 1, 1))
-        )
+        drawn(X, np.zeros((2, 3, 3)), ax=Figure().add_axes((0, 0, 1, 1)))

@@ -22,6 +22,7 @@ from sklearn_dl.persistence import (
     save,
 )
 from sklearn_dl.persistence._exported import _geometry
+from sklearn_dl.persistence._exported_file import seal
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -109,20 +110,39 @@ def test_geometry_is_that_of_the_networks(rule, mode, side):
         )
 
 
+def sealed(model) -> bytes:
+    """Return a model of onnx as `export_onnx` writes it."""
+    data = model.SerializeToString()
+    return data + seal(data)
+
+
+def opened(path):
+    """Return the model of onnx in a file, without digest, and what describes it."""
+    model = onnx.load(path)
+    digest = model.metadata_props[1]
+    assert digest.key == "sklearn_dl.sha256"
+    model.metadata_props.remove(digest)
+    return model, model.metadata_props[0]
+
+
 def test_files_that_are_no_export_are_refused(path, tmp_path):
     other = tmp_path / "other.onnx"
     for content in (b"", b"text", path.read_bytes()[:1000]):
         other.write_bytes(content)
-        with pytest.raises(ModelFileError, match=r"no ONNX graph|none of export_onnx"):
+        with pytest.raises(ModelFileError, match=r"other\.onnx .* no file of export"):
             load_exported(other)
-    model = onnx.load(path)
-    (entry,) = model.metadata_props
+    model, entry = opened(path)
     about = json.loads(entry.value)
-    for text in ("text", "{}", "[" * 10**5, json.dumps({**about, "version": 2})):
+    for text in ("text", "{}", "[" * 10**5, json.dumps({**about, "version": 1})):
         entry.value = text
-        onnx.save(model, other)
+        other.write_bytes(sealed(model))
         with pytest.raises(ModelFileError, match=r"none of export_onnx|Update"):
             load_exported(other)
+    data = sealed(model).replace(b"\n\nsklearn_dl\x12", b"\n\nsklearn_d\xff\x12")
+    data = data[: -len(seal(b""))]
+    other.write_bytes(data + seal(data))
+    with pytest.raises(ModelFileError, match=r"other\.onnx"):
+        load_exported(other)
     save(classifier(), tmp_path / "model")
     with pytest.raises(ModelFileError, match="a file of save"):
         load_exported(tmp_path / "model")
@@ -134,13 +154,39 @@ def test_files_that_are_no_export_are_refused(path, tmp_path):
         load_exported(tmp_path / "missing.onnx")
 
 
-def test_a_graph_can_not_refer_to_other_files(path, tmp_path):
+def test_a_file_that_changed_in_any_place_says_so(path, tmp_path):
+    other, data = tmp_path / "other.onnx", path.read_bytes()
+    rng = np.random.default_rng(0)
+    places = [*rng.integers(0, len(data), 10), *range(-len(seal(b"")), 0, 7)]
+    for place in [*places, data.index(b'"version": 2') + 11]:
+        changed = bytearray(data)
+        changed[place] ^= int(rng.integers(1, 256))
+        other.write_bytes(changed)
+        with pytest.raises(ModelFileError, match=r"other\.onnx is not what export"):
+            load_exported(other)
+    other.write_bytes(data[: -len(seal(b""))])
+    with pytest.raises(ModelFileError, match="missing or differs"):
+        load_exported(other)
+
+
+def test_a_file_that_another_tool_changed_says_so(path, tmp_path):
     model = onnx.load(path)
+    onnx.checker.check_model(model)
+    model.producer_name = "another"
+    onnx.save(model, tmp_path / "other.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "other.onnx")
+    assert session.run(None, {"images": X})[0].shape == (len(X), 2)
+    with pytest.raises(ModelFileError, match="changed by another tool"):
+        load_exported(tmp_path / "other.onnx")
+
+
+def test_a_graph_can_not_refer_to_other_files(path, tmp_path):
+    model, _ = opened(path)
     (tmp_path / "secret").write_bytes(b"\0" * 10**6)
     tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
     onnx.external_data_helper.set_external_data(tensor, "secret", length=4)
     tensor.ClearField("raw_data")
-    (tmp_path / "other.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / "other.onnx").write_bytes(sealed(model))
     with pytest.raises(ModelFileError, match="no ONNX graph"):
         load_exported(tmp_path / "other.onnx")
 
@@ -256,12 +302,11 @@ def test_features_and_a_linear_model_are_exported_too(photographs, tmp_path):
 
 def altered(path, tmp_path, change):
     """Return a copy of an exported file with other metadata."""
-    model = onnx.load(path)
-    (entry,) = model.metadata_props
+    model, entry = opened(path)
     metadata = json.loads(entry.value)
     change(metadata)
     entry.value = json.dumps(metadata)
-    onnx.save(model, tmp_path / "altered.onnx")
+    (tmp_path / "altered.onnx").write_bytes(sealed(model))
     return tmp_path / "altered.onnx"
 
 
@@ -285,6 +330,8 @@ def altered(path, tmp_path, change):
         lambda found: found["preprocessing"].update(crop_size=[33, 32]),
         lambda found: found["preprocessing"].update(interpolation="magic"),
         lambda found: found.update(preprocessing=[]),
+        lambda found: found["preprocessing"].update(mean=[0.5, 0.5]),
+        lambda found: found["preprocessing"].update(std=[0.0, 0.2, 0.2]),
     ],
 )
 def test_metadata_that_contradict_the_graph_are_refused(path, tmp_path, change):

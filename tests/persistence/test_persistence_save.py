@@ -23,7 +23,6 @@ from persistence_cases import (
     extractor,
     outputs,
     regressor,
-    run,
 )
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -135,25 +134,6 @@ def test_a_loaded_model_is_what_was_saved(name, tmp_path):
     assert_same_outputs(model, again, images)
     assert repr(again) == repr(model)
     assert repr(clone(again)) == repr(clone(model))
-
-
-def test_another_process_predicts_the_same_to_the_last_bit(tmp_path):
-    code = (
-        "import numpy as np; from persistence_cases import X, outputs; "
-        "from sklearn_dl.persistence import load\n"
-        "for path in sys.argv[1:]:\n"
-        "    np.savez(path + '.npz', **outputs(load(path)))"
-    )
-    models = {}
-    for name in ("all trained", "voting", "last stage"):
-        model, images, y = MODELS[name]
-        models[name] = clone(model).fit(images, y)
-        save(models[name], tmp_path / name)
-    run(code, *(tmp_path / name for name in models))
-    for name, model in models.items():
-        with np.load(tmp_path / f"{name}.npz") as found:
-            for method, values in outputs(model).items():
-                np.testing.assert_array_equal(values, found[method])
 
 
 def test_attributes_of_the_fit_survive(tmp_path):

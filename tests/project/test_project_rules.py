@@ -23,6 +23,7 @@ LAYERS = [
     ("_classifier", "_regressor", "_features"),
     ("_neural",),
     ("_base",),
+    ("_saving",),
     ("_parameters", "_targets"),
     ("training",),
     ("_extraction",),
@@ -140,7 +141,6 @@ BEYOND = {
 }
 # Loaded by those who use them, with their files.
 LATE = {
-    "augmentation": ["plot_augmentations"],
     "training": ["SAM", "TensorBoard", "VirtualAdversarialLoss", "diagnose"],
 }
 
@@ -166,12 +166,10 @@ def test_first_use_loads_little_beyond_what_it_stands_on(first_use):
 
 
 def test_names_that_are_loaded_late_are_listed():
-    import sklearn_dl.augmentation
     import sklearn_dl.training
 
     assert {"SAM", "TensorBoard", "diagnose"} <= set(dir(sklearn_dl.training))
     assert set(sklearn_dl.training.__all__) <= set(dir(sklearn_dl.training))
-    assert "plot_augmentations" in dir(sklearn_dl.augmentation)
     with pytest.raises(AttributeError, match=r"sklearn_dl\.training.*'SAMM'"):
         _ = sklearn_dl.training.SAMM
 

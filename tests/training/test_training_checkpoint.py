@@ -338,7 +338,10 @@ def test_a_failed_write_warns_and_leaves_the_last_whole_file(
 
     def half(state, file):
         file.write(b"half a file")
-        raise RuntimeError("[enforce fail] write failed")  # what torch raises
+        try:
+            full_disk()
+        finally:  # what torch does
+            raise RuntimeError("[enforce fail] write failed")
 
     if failing == "save":
         monkeypatch.setattr(torch, "save", half)
@@ -346,7 +349,7 @@ def test_a_failed_write_warns_and_leaves_the_last_whole_file(
         monkeypatch.setattr(os, "fsync", full_disk)
     else:
         monkeypatch.setattr(os, "replace", full_disk)
-    with pytest.warns(UserWarning, match=r"\.checkpoint can't be written .*goes on"):
+    with pytest.warns(UserWarning, match=r"can't be written .*disk is full: .*goes on"):
         with pytest.raises(RuntimeError, match="on purpose"):
             train(tmp_path, Interrupted(6))
     assert list(tmp_path.iterdir()) == [path]

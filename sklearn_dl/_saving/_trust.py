@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from sklearn_dl.persistence._errors import ModelFileError
+from sklearn_dl._files import ModelFileError
 
 # Ours, and those of scikit-learn that are no estimators but parts of fitted ones.
 _CLASSES = {
@@ -109,8 +109,6 @@ class Trust:
         given = self._given(name)
         if given is not None:
             return given
-        if not _is_listed(name, use):
-            raise untrusted([name])
         module, _, qualname = name.partition(":")
         try:
             found: Any = import_module(module)
@@ -126,8 +124,10 @@ class Trust:
     def knows(self, thing: Any, use: str) -> bool:
         """Tell whether something can be loaded with this trust."""
         name = name_of(thing)
+        if name is None or not self.allows(name, use):
+            return False
         try:
-            return name is not None and self.find(name, use) is thing
+            return self.find(name, use) is thing
         except ModelFileError:
             return False
 

@@ -13,8 +13,8 @@ from numpy.lib import format as npy
 from scipy import sparse
 from torchvision.models import WeightsEnum, get_weight
 
+from sklearn_dl._files import ModelFileError
 from sklearn_dl.backbones import Preprocessing
-from sklearn_dl.persistence._errors import ModelFileError
 
 # Attributes of scikit-learn's objects that are neither written nor read: a folder whose
 # pickles a refit would read, and objects that watch.

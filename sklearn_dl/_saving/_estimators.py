@@ -5,15 +5,22 @@ import json
 import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from sklearn_dl._base import ImageEstimatorMixin, network_of
-from sklearn_dl._features import ImageFeatureExtractor
+from sklearn_dl._files import ModelFileError
+from sklearn_dl._images import check_image_shape
 from sklearn_dl._parameters import NETWORK_PARAMETERS
 from sklearn_dl._runtime import resolve_device, seeded
+from sklearn_dl._saving._decode import Decoder
+from sklearn_dl._saving._encode import Encoder
+from sklearn_dl._targets import Targets
+from sklearn_dl.augmentation import resolve_views
 from sklearn_dl.backbones import (
     Backbone,
+    CallablePreprocessing,
+    Preprocessing,
     assemble_torchvision,
     backbone_names,
     digest_architecture,
@@ -24,9 +31,6 @@ from sklearn_dl.backbones import (
     share,
     shared_backbone,
 )
-from sklearn_dl.persistence._decode import Decoder
-from sklearn_dl.persistence._encode import Encoder
-from sklearn_dl.persistence._errors import ModelFileError
 from sklearn_dl.training import BackboneWithHead, Head, gives_margins
 
 # Attributes that hold a network, or a trainer around it.
@@ -54,7 +58,8 @@ def describe_estimator(
     With the `way` "reference" and not "whole", a digest stands for the tensors of a
     frozen backbone with weights of a name or a file.
     """
-    given, network = estimator.get_params(deep=False), network_of(estimator)
+    given, held = estimator.get_params(deep=False), vars(estimator)
+    network = held.get("_network", held.get("_backbone"))
     node: dict[str, Any] = {
         "kind": "estimator",
         "name": encoder.name(type(estimator), "object", where),
@@ -70,7 +75,7 @@ def describe_estimator(
     elif network is not None:
         part = f"{where}.module_"
         node["network"] = _describe_network(estimator, encoder, part, way)
-    for name, value in vars(estimator).items():
+    for name, value in held.items():
         part = f"{where}.{name}"
         if name in _NEEDED:
             node["state"][name] = encoder(value, part)
@@ -103,7 +108,7 @@ def _describe_network(
     estimator: Any, encoder: Encoder, where: str, way: str
 ) -> dict[str, Any]:
     """Return what a network with a head is built from, and its tensors."""
-    network, origin = network_of(estimator), estimator._origin
+    network, origin = estimator._network, estimator._origin
     backbone, head = network.backbone, origin["head"] or Head()
     n_outputs = estimator._targets.n_outputs
     if repr(_empty_head(head, backbone.n_features, n_outputs)) != repr(network.head):
@@ -176,14 +181,15 @@ def _is_of(backbone: Backbone, name: str, weights: Any) -> bool:
 class EstimatorReader:
     """Builds our estimators; equal frozen backbones of a file share their tensors."""
 
-    def __init__(self, weights: Any = None):
+    def __init__(self, kind: type, weights: Any = None):
+        self.kind = kind  # of the estimators of images
         self.weights = weights  # where those are to which the file refers, or None
         self._shared: dict[str, Backbone] = {}
 
     def __call__(self, node: dict[str, Any], decoder: Decoder) -> Any:
         """Return the estimator of a node."""
         kind = decoder.find_class(node)
-        if not issubclass(kind, ImageEstimatorMixin):
+        if not issubclass(kind, self.kind):
             raise ModelFileError(f"{node['name']:.100} is no estimator of images.")
         estimator: Any = kind(**decoder.attributes(node["parameters"]))
         state = decoder.attributes(node["state"])
@@ -199,10 +205,13 @@ class EstimatorReader:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a GPU isn't here is said in predict
             device = resolve_device(estimator.device, fall_back=True)
-        part = "backbone" if issubclass(kind, ImageFeatureExtractor) else "network"
-        read: Any = self._backbone if part == "backbone" else self._network
-        if part in node:
-            set_network(estimator, read(node[part], decoder, device))
+        read: Any
+        for part, read in ("backbone", self._backbone), ("network", self._network):
+            if part in node:
+                set_network(estimator, read(node[part], decoder, device))
+                _check_fitted(estimator, node)
+        if "_fitted_kind" in state and not {"backbone", "network"} & node.keys():
+            raise ModelFileError("its backbone or network is missing.")
         return estimator
 
     def _network(self, node, decoder: Decoder, device) -> BackboneWithHead:
@@ -211,13 +220,14 @@ class EstimatorReader:
         if not isinstance(head, Head):
             raise ModelFileError("A head is not one.")
         layers = _empty_head(head, backbone.n_features, node["n_outputs"])
-        decoder.tensors.fill(layers, node["tensors"])
+        decoder.archive.fill(layers, node["tensors"])
         layers = place(layers, device, _dtype_of(layers))
         return BackboneWithHead(backbone, layers).eval()
 
     def _backbone(self, node, decoder: Decoder, device) -> Backbone:
         """Return a backbone: shared where it is frozen, else with its own tensors."""
         preprocessing = decoder(node["preprocessing"])
+        _check_preprocessing("preprocessing of its backbone", preprocessing)
         if "digest" in node:
             return self._referred(node, decoder, preprocessing, device)
         if node["trained"]:
@@ -260,6 +270,34 @@ class EstimatorReader:
         return backbone
 
 
+def _check_fitted(estimator: Any, node: dict[str, Any]) -> None:
+    """Raise where parameters or what was learned can't be a fitted estimator's."""
+    estimator._validate_params()
+    check_image_shape(estimator.image_shape)
+    _check_preprocessing("preprocessing_", estimator.preprocessing_)
+    if not (estimator.tta is None or callable(estimator.tta)):
+        augment = getattr(estimator, "augment", None)
+        resolve_views(estimator.tta, estimator.preprocessing_, augment)
+    if estimator._fitted_kind == "pixels" and not estimator.n_features_in_ > 0:
+        raise ModelFileError(f"n_features_in_ is {estimator.n_features_in_!r:.40}.")
+    if "network" not in node:
+        return
+    targets, n_outputs = estimator._targets, node["network"]["n_outputs"]
+    if not isinstance(targets, Targets) or targets.n_outputs != n_outputs:
+        raise ModelFileError(f"_targets are not those of {n_outputs} outputs.")
+    if not np.array_equal(
+        getattr(estimator, "classes_", ()), getattr(targets, "classes", ())
+    ):
+        raise ModelFileError("classes_ are not those of _targets.")
+    # What is predicted of outputs of zero is known without an image.
+    targets.predictions(targets.activate(torch.zeros(1, n_outputs)).numpy())
+
+
+def _check_preprocessing(name: str, value: Any) -> None:
+    if not isinstance(value, Preprocessing | CallablePreprocessing):
+        raise ModelFileError(f"{name} is no preprocessing.")
+
+
 def _with_tensors(node: dict[str, Any], decoder: Decoder, preprocessing) -> Backbone:
     layer = decoder(node["layer"])
     if "architecture" in node:
@@ -272,7 +310,7 @@ def _with_tensors(node: dict[str, Any], decoder: Decoder, preprocessing) -> Back
         with seeded(0):
             backbone = load_backbone(function, None, **options)
         backbone.pretrained = bool(node["pretrained"])
-    decoder.tensors.fill(backbone.module, node["tensors"])
+    decoder.archive.fill(backbone.module, node["tensors"])
     return backbone
 
 

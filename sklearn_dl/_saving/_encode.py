@@ -12,10 +12,10 @@ import torch
 from scipy import sparse
 from sklearn.utils import Bunch
 
-from sklearn_dl.persistence._archive import TensorWriter
-from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._kinds import KINDS, LEFT_OUT, describe_dtype, find_kind
-from sklearn_dl.persistence._trust import REFERENCES, Trust, name_of
+from sklearn_dl._files import ModelFileError
+from sklearn_dl._saving._archive import TensorWriter
+from sklearn_dl._saving._kinds import KINDS, LEFT_OUT, describe_dtype, find_kind
+from sklearn_dl._saving._trust import REFERENCES, Trust, name_of
 
 # Attributes of scikit-learn's objects that prediction does without. They are left out
 # where they hold what can't be loaded without trusting more.
@@ -33,7 +33,12 @@ class Encoder:
     node, however often it is met.
     """
 
-    def __init__(self, kind: type, describe: Callable[[Any, "Encoder", str], dict]):
+    def __init__(
+        self,
+        kind: type,
+        describe: Callable[..., dict[str, Any]],
+        trust: Trust | None = None,
+    ):
         self.kind, self.describe = kind, describe  # the estimators of images
         self.nodes: list[dict[str, Any]] = []
         self.tensors = TensorWriter()
@@ -42,10 +47,10 @@ class Encoder:
             **{np.ndarray: self._array, pd.DataFrame: self._frame},
             **{dict: self._mapping, Bunch: self._mapping},
         }
-        self._plain_only = 0
-        self._trust = Trust()
-        self._known: dict[int, int] = {}
-        self._alive: list[Any] = []  # or ids would be given again
+        self._plain_only = 0 if trust is None else 1
+        self._trust = trust or Trust()  # for what must be plain
+        # Numbers by id, with the values, or ids would be given again.
+        self._known: dict[int, tuple[int, Any]] = {}
         self._open: set[int] = set()
 
     def __call__(self, value: Any, where: str) -> Any:
@@ -54,7 +59,7 @@ class Encoder:
         if plain or type(value) in _PLAIN:
             return value
         if id(value) in self._known:
-            return [self._known[id(value)]]
+            return [self._known[id(value)][0]]
         if id(value) in self._open:
             raise ModelFileError(f"{where} holds itself, which can't be saved.")
         self._open.add(id(value))
@@ -62,9 +67,8 @@ class Encoder:
             node = self._node(value, where)
         finally:
             self._open.discard(id(value))
+        self._known[id(value)] = len(self.nodes), value
         self.nodes.append(node)
-        self._alive.append(value)
-        self._known[id(value)] = len(self.nodes) - 1
         return [len(self.nodes) - 1]
 
     def plainly(self, value: Any, where: str) -> Any:
@@ -75,8 +79,7 @@ class Encoder:
             return self(value, where)
         except (ModelFileError, RecursionError):
             del self.nodes[before:]
-            del self._alive[before:]
-            self._known = {i: n for i, n in self._known.items() if n < before}
+            self._known = {i: n for i, n in self._known.items() if n[0] < before}
             self.left_out = left_out
             raise
         finally:
@@ -96,7 +99,10 @@ class Encoder:
                 "the top level of a module."
             )
         if self._plain_only and not self._trust.knows(thing, use):
-            raise ModelFileError(f"{where} is {name}, which is not trusted.")
+            raise ModelFileError(
+                f"{where} is {name.replace(':', '.')}, which has to be trusted: only "
+                "sklearn_dl.persistence.save keeps it, for load(path, trusted=[...])."
+            )
         return name
 
     def _node(self, value: Any, where: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Plain data as fitted objects; nothing is made of what isn't known or trusted."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,10 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 
-from sklearn_dl._base import ImageEstimatorMixin
-from sklearn_dl.persistence._archive import TensorReader
-from sklearn_dl.persistence._errors import ModelFileError
-from sklearn_dl.persistence._kinds import KINDS, LEFT_OUT, dtype_of
-from sklearn_dl.persistence._trust import Trust, untrusted
+from sklearn_dl._files import ModelFileError
+from sklearn_dl._saving._archive import Archive, raise_in
+from sklearn_dl._saving._kinds import KINDS, LEFT_OUT, dtype_of
+from sklearn_dl._saving._trust import Trust, untrusted
 
 # Kinds of nodes that name a class or a function, and what is done with it.
 _USES = {"object": "object", "call": "call", "estimator": "object", "value": "value"}
@@ -24,14 +24,9 @@ _LARGEST = 2**63
 class Decoder:
     """Reads the table of nodes of an `Encoder`; `estimator(node, self)` reads ours."""
 
-    def __init__(
-        self,
-        nodes: list[dict[str, Any]],
-        tensors: TensorReader,
-        trust: Trust,
-        estimator,
-    ):
-        self.nodes, self.tensors, self.trust = nodes, tensors, trust
+    def __init__(self, archive: Archive, trust: Trust, estimator):
+        self.archive, self.trust, self._estimator = archive, trust, estimator
+        self._nodes, self._root = archive.manifest["nodes"], archive.manifest["root"]
         self._readers = {
             "array": self._array,
             "objects": self._objects,
@@ -46,23 +41,37 @@ class Decoder:
         self._made: list[Any] = []
         self._weights: dict[int, int] = {}
 
-    def run(self, root: Any) -> Any:
+    def run(self) -> Any:
         """Return what the root stands for; nothing is imported that isn't trusted."""
-        named = [node for node in self.nodes if node["kind"] in _USES]
-        uses = {(node["name"], _USES[node["kind"]]) for node in named}
+        uses = set()
+        for number, node in enumerate(self._nodes):
+            try:
+                if node["kind"] in _USES:
+                    uses.add((_text(node["name"]), _USES[node["kind"]]))
+            except Exception as error:
+                raise_in(f"nodes[{number}]", error)
         if names := {name for name, use in uses if not self.trust.allows(name, use)}:
             raise untrusted(names)
-        for node in self.nodes:
-            kind = node["kind"]
-            if kind in self._readers:
-                self._made.append(self._readers[kind](node))
-            elif kind in KINDS:
-                if kind in _HASHED:
-                    self._weigh(node)
-                self._made.append(KINDS[kind].together(*self.items(node["items"])))
-            else:
-                raise ModelFileError(f"{kind!r:.60} is no kind of value.")
-        return self(root)
+        for number, node in enumerate(self._nodes):
+            try:
+                self._made.append(self._make(node))
+            except Exception as error:
+                about = node["name"] if node["kind"] in _USES else node["kind"]
+                raise_in(f"nodes[{number}] ({about!s:.80})", error)
+        try:
+            return self(self._root)
+        except Exception as error:
+            raise_in("root", error)
+
+    def _make(self, node: dict[str, Any]) -> Any:
+        kind = node["kind"]
+        if kind in self._readers:
+            return self._readers[kind](node)
+        if kind not in KINDS:
+            raise ModelFileError(f"{kind!r:.60} is no kind of value.")
+        if kind in _HASHED:
+            self._weigh(node)
+        return KINDS[kind].together(*self.items(node["items"]))
 
     def __call__(self, value: Any) -> Any:
         """Return what a value stands for."""
@@ -81,7 +90,13 @@ class Decoder:
 
     def attributes(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return what the values of a dict stand for."""
-        return {name: self(value) for name, value in values.items()}
+        found = {}
+        for name, value in values.items():
+            try:
+                found[name] = self(value)
+            except Exception as error:
+                raise_in(name, error)
+        return found
 
     def find_class(self, node: dict[str, Any]) -> Any:
         """Return the class that a node names."""
@@ -101,7 +116,7 @@ class Decoder:
 
     def _object(self, node: dict[str, Any]) -> Any:
         kind = self.find_class(node)
-        if issubclass(kind, ImageEstimatorMixin):  # they have a kind of their own
+        if issubclass(kind, self._estimator.kind):  # they have a kind of their own
             raise ModelFileError(f"{node['name']} is not whole.")
         return self._with_state(kind.__new__(kind), node)
 
@@ -122,6 +137,9 @@ class Decoder:
         else:
             made.__dict__.update(state)
         if isinstance(made, BaseEstimator):
+            kind: Any = type(made)
+            if not _parameters(kind) <= vars(made).keys():
+                made.get_params(deep=False)  # raises where one is missing
             _check_width(made)
         return made
 
@@ -131,7 +149,7 @@ class Decoder:
             if 0 not in shape:
                 raise ModelFileError("An array has no data.")
             return np.empty(shape, dtype)
-        data = self.tensors[node["data"]]
+        data = self.archive[node["data"]]
         count = int(np.prod([int(side) for side in shape], dtype=object))
         if data.dtype != torch.uint8 or data.numel() != count * dtype.itemsize:
             raise ModelFileError(
@@ -156,6 +174,17 @@ class Decoder:
             if not isinstance(values, np.ndarray) or values.shape != (n_rows,):
                 raise ModelFileError(f"A column of a table has not {n_rows} rows.")
         return pd.DataFrame(columns, index=pd.RangeIndex(n_rows))
+
+
+@cache
+def _parameters(kind: Any) -> frozenset[str]:
+    return frozenset(kind._get_param_names())
+
+
+def _text(name: Any) -> str:
+    if not isinstance(name, str):
+        raise ModelFileError(f"{name!r:.60} is no name.")
+    return name
 
 
 def _shape(shape: list[Any]) -> tuple[int, ...]:

@@ -1,15 +1,19 @@
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from panel_cases import no_windows, without_matplotlib  # noqa: F401
 from PIL import Image
 
-from sklearn_dl.augmentation import Augment, plot_augmentations
+from sklearn_dl.augmentation import Augment
+from sklearn_dl.inspection import AugmentationDisplay
 
 
 def images(n=3, channels=3):
     shape = (n, 40, 50, channels) if channels == 3 else (n, 40, 50)
     return np.random.default_rng(0).integers(0, 256, shape, "uint8")
+
+
+def drawn(X, augment="standard", **options):
+    return AugmentationDisplay(X, augment, **options).plot().figure_
 
 
 def shown(figure):
@@ -18,8 +22,7 @@ def shown(figure):
 
 def test_the_picture_shows_the_plain_view_and_what_is_drawn():
     X = images()
-    figure = plot_augmentations(X, n_draws=2, image_size=(20, 25), random_state=0)
-    assert isinstance(figure, Figure)
+    figure = drawn(X, n_draws=2, image_size=(20, 25), random_state=0)
     assert len(figure.axes) == 3 * 3
     titles = [axis.get_title() for axis in figure.axes[:3]]
     assert titles == ["prediction", "draw 1", "draw 2"]
@@ -32,7 +35,7 @@ def test_the_picture_shows_the_plain_view_and_what_is_drawn():
 
 def test_the_draws_are_those_of_the_augmenter():
     X = images()
-    figure = plot_augmentations(X, "flip", n_draws=8, image_size=(40, 50))
+    figure = drawn(X, "flip", n_draws=8, image_size=(40, 50))
     for picture, row in zip(shown(figure), np.repeat(range(3), 9), strict=True):
         values = np.round(255 * picture).astype("uint8")
         assert (values == X[row]).all() or (values == X[row][:, ::-1]).all()
@@ -41,11 +44,11 @@ def test_the_draws_are_those_of_the_augmenter():
 @pytest.mark.parametrize("mix", ["mixup", "cutmix", "both"])
 def test_mixed_images_bear_their_shares(mix):
     augment = Augment("standard", mix=mix)
-    figure = plot_augmentations(images(), augment, n_draws=3, image_size=20)
+    figure = drawn(images(), augment, n_draws=3, image_size=20)
     labels = [axis.get_xlabel() for axis in figure.axes]
     assert labels[0] == ""
     assert all("% of " in label for label in labels[1:4])
-    plain = plot_augmentations(images(), n_draws=3, image_size=20)
+    plain = drawn(images(), n_draws=3, image_size=20)
     different = sum(
         not np.array_equal(a, b)
         for a, b in zip(shown(figure), shown(plain), strict=True)
@@ -55,7 +58,7 @@ def test_mixed_images_bear_their_shares(mix):
 
 def test_the_random_state_decides():
     def first(seed):
-        figure = plot_augmentations(images(), n_draws=1, random_state=seed)
+        figure = drawn(images(), n_draws=1, random_state=seed)
         return shown(figure)[1]
 
     assert np.array_equal(first(0), first(0))
@@ -74,20 +77,12 @@ def test_the_random_state_decides():
 )
 @pytest.mark.parametrize("augment", [None, "strong", ["flip", "noise"]])
 def test_any_x_and_any_augment_can_be_shown(X, augment):
-    figure = plot_augmentations(X, augment, n_images=2, n_draws=1, image_size=16)
+    figure = drawn(X, augment, n_images=2, n_draws=1, image_size=16)
     assert len(figure.axes) == 2 * min(len(X), 2)
 
 
-def test_a_figure_can_be_given():
-    figure = Figure(figsize=(4, 4))
-    part = figure.subfigures(1, 2)[0]
-    assert plot_augmentations(images(), n_draws=1, image_size=8, figure=part) is part
-
-
 def test_nothing_overlaps():
-    figure = plot_augmentations(
-        images(), ["standard", "mixup"], n_draws=3, image_size=16
-    )
+    figure = drawn(images(), ["standard", "mixup"], n_draws=3, image_size=16)
     figure.canvas.draw()
     boxes = []
     for axis in figure.axes:
@@ -104,21 +99,19 @@ def test_nothing_overlaps():
 @pytest.mark.parametrize("wrong", [0, -1, 2.5, True])
 def test_wrong_numbers_are_named(wrong):
     with pytest.raises(ValueError, match="n_draws must be an int"):
-        plot_augmentations(images(), n_draws=wrong)
+        drawn(images(), n_draws=wrong)
     with pytest.raises(ValueError, match="n_images must be an int"):
-        plot_augmentations(images(), n_images=wrong)
+        drawn(images(), n_images=wrong)
 
 
 def test_without_matplotlib_the_extra_is_named(without_matplotlib):  # noqa: F811
     with pytest.raises(ImportError, match=r"sklearn_dl\[plots\]"):
-        plot_augmentations(images(), n_draws=1, image_size=8)
+        drawn(images(), n_draws=1, image_size=8)
 
 
 def test_the_batch_of_a_column_is_mixed_as_in_training():
     X = images()
-    figure = plot_augmentations(
-        X, Augment("mixup", mix_alpha=1.0), n_draws=1, image_size=(40, 50)
-    )
+    figure = drawn(X, Augment("mixup", mix_alpha=1.0), n_draws=1, image_size=(40, 50))
     share = float(figure.axes[1].get_xlabel().split("%")[0]) / 100
     other = int(figure.axes[1].get_xlabel().split()[-1]) - 1
     expected = (share * X[0] + (1 - share) * X[other].astype(float)) / 255
