@@ -182,7 +182,10 @@ def _refuse(page: Any) -> None:
         name = getattr(page.photometric, "name", page.photometric)
         raise ValueError(f"a TIFF of {name} pixels of {bits} bits: {_WAY_OUT}")
     if not colour and samples - alphas not in (1, 3):
-        raise ValueError(f"a TIFF of {samples} channels of {bits} bits: {_WAY_OUT}")
+        raise ValueError(
+            f"a TIFF of {samples} channels of {bits} bits: an estimator with "
+            f"image_shape=Channels({samples}) takes it (sklearn_dl.datasets.Channels)"
+        )
     if page.imagedepth > 1:
         raise ValueError(f"a TIFF of {page.imagedepth} layers: {_WAY_OUT}")
 

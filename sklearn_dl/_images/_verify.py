@@ -18,7 +18,7 @@ from sklearn_dl._images._source import ImageSource
 Finding = tuple[int | None, str | None, str, str]  # row, path, reason, kind
 
 
-def verify_images(X: Any, y: Any = None) -> pd.DataFrame:
+def verify_images(X: Any, y: Any = None, *, image_shape: Any = None) -> pd.DataFrame:
     """Decode every image of X once and list those that fail or are odd.
 
     Parameters
@@ -27,6 +27,8 @@ def verify_images(X: Any, y: Any = None) -> pd.DataFrame:
         Paths, a loader's ``data``, PIL images, encoded bytes, arrays.
     y : array-like of shape (n,), default=None
         Labels or targets. With them images are listed that stand in two classes.
+    image_shape : tuple of int, Channels or None, default=None
+        As the estimators have it: ``Channels(13)`` looks at files of 13 bands.
 
     Returns
     -------
@@ -52,7 +54,7 @@ def verify_images(X: Any, y: Any = None) -> pd.DataFrame:
     >>> verify_images(np.zeros((1, 8, 8, 3), "uint8"))["reason"][0]
     'is of one colour, (0, 0, 0)'
     """
-    source = copy.copy(as_source(X))
+    source = copy.copy(as_source(X, image_shape=image_shape))
     if y is not None:
         y = np.asarray(y).tolist()
         check_consistent_length(range(len(source)), y)
