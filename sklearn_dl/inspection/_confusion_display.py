@@ -51,17 +51,6 @@ class MostConfusedDisplay:
     ValueError
         If the lengths differ.
 
-    Examples of each pair.
-
-    Attributes
-    ----------
-    ax_, figure_ : matplotlib Axes and Figure
-        The matrix, and the whole.
-    axes_ : ndarray of matplotlib Axes, shape (n_pairs, n_examples)
-        The images.
-    headings_ : list of matplotlib Text
-        Above the images of each pair.
-
     Examples
     --------
     >>> import numpy as np
