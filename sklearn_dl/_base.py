@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import count
 from typing import Any
 
@@ -32,6 +33,9 @@ except ImportError:
 
 
 _UNSEEDED = count()  # random backbones of this process that no cache can serve
+
+
+_PICKLING: ContextVar[bool] = ContextVar("_PICKLING", default=False)
 
 
 class Attributes(dict):
@@ -116,22 +120,30 @@ class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
     def __getstate__(self):
         """Return the state that skops keeps: arrays, with a recipe of the network.
 
-        Pickle, copies and joblib ask `__reduce__`.
+        Pickle, copies and joblib, which ask by `__reduce_ex__`, get the attributes.
         """
+        if _PICKLING.get():
+            return Attributes(self._pickled_state())
         from sklearn_dl._saving import to_arrays
 
         return to_arrays(self, ImageEstimatorMixin)
 
     def __setstate__(self, state):
-        if not isinstance(state, Attributes):
+        # A subclass may have made a plain dict of the attributes.
+        plain = not type(self).__setstate__.__module__.startswith("sklearn_dl.")
+        if "manifest.json" in state or not (plain or isinstance(state, Attributes)):
             from sklearn_dl._saving import from_arrays
 
             state = vars(from_arrays(state, ImageEstimatorMixin, type(self)))
         super().__setstate__(state)
 
-    def __reduce__(self):
-        state = Attributes(self._pickled_state())
-        return copyreg.__newobj__, (type(self),), state
+    def __reduce_ex__(self, protocol):
+        token = _PICKLING.set(True)
+        try:
+            state = self.__getstate__()  # that of a subclass too
+        finally:
+            _PICKLING.reset(token)
+        return copyreg.__newobj__, (type(self),), Attributes(state)
 
     def _pickled_state(self) -> dict[str, Any]:
         """Return the attributes, with networks on the CPU."""

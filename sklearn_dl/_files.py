@@ -4,6 +4,7 @@ import errno
 import glob
 import os
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -88,11 +89,12 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
     KeyboardInterrupt
         If the block was interrupted.
     """
+    handled = sys.exception()  # by the caller, which the block has no part in
     try:
         yield
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None:
+        while cause is not None and cause is not handled:
             if isinstance(cause, KeyboardInterrupt):
                 raise KeyboardInterrupt from error
             if _is_full(cause):

@@ -1,7 +1,9 @@
 """Fitted models through the savers of others, and ours, into another process."""
 
+import copy
 import json
 import pickle
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -226,3 +228,37 @@ def test_copies_and_pickles_keep_what_a_warm_start_goes_on_with():
     again = pickle.loads(pickle.dumps(model))
     assert again.fit(ROWS, Y).n_iter_ == model.fit(ROWS, Y).n_iter_
     np.testing.assert_array_equal(again.predict_proba(ROWS), model.predict_proba(ROWS))
+
+
+class Locked(ImageClassifier):
+    """An estimator of somebody else's, with what no pickle can hold."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.lock = threading.Lock()
+
+    def __getstate__(self):
+        state = super().__getstate__()
+        state.pop("lock", None)
+        return state
+
+    def __setstate__(self, state):
+        super().__setstate__({**state, "lock": threading.Lock()})
+
+    @classmethod
+    def _get_param_names(cls):
+        return ImageClassifier._get_param_names()
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+def test_the_state_of_a_subclass_is_its_own(copied):
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), "uint8")
+    model = Locked("mobilenet_v3_small", weights="builtin", image_size=32, max_epochs=1)
+    model.fit(images, [0, 1, 0, 1])
+    again = copied(model)
+    assert again.lock is not model.lock
+    np.testing.assert_array_equal(
+        again.predict_proba(images), model.predict_proba(images)
+    )

@@ -136,3 +136,16 @@ def test_an_interrupted_write_stays_interrupted(tmp_path, n):
     # Torch ends a file that it can't write with an error of its own.
     with pytest.raises(KeyboardInterrupt), writing(tmp_path / "weights.pth"):
         torch.save({"a": torch.zeros(10**5), "b": torch.ones(9)}, Interrupted(n))
+
+
+@pytest.mark.parametrize(
+    "handled", [KeyboardInterrupt(), OSError(errno.ENOSPC, "full")]
+)
+def test_what_the_caller_was_handling_is_no_part_of_it(handled, tmp_path):
+    """Such as a fit that was interrupted, or another disk that was full."""
+    path = tmp_path / "no" / "file"
+    try:
+        raise handled
+    except (KeyboardInterrupt, OSError):
+        with pytest.raises(FileNotFoundError), writing(path):
+            path.write_bytes(b"")
