@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.lib import format as npy
 from scipy import sparse
+from sklearn.utils._metadata_requests import SIMPLE_METHODS, MetadataRequest
 from torchvision.models import WeightsEnum, get_weight
 
 from sklearn_dl._files import ModelFileError
@@ -45,6 +46,8 @@ def dtype_of(descr: Any) -> np.dtype:
     dtype = npy.descr_to_dtype(descr)
     if dtype.hasobject:
         raise ModelFileError(f"The dtype {dtype} could hold objects.")
+    if not dtype.itemsize:  # as many of them as one likes take no bytes
+        raise ModelFileError(f"The dtype {descr!r:.40} holds nothing.")
     return dtype
 
 
@@ -63,6 +66,21 @@ def _random_state(state: dict[str, Any]) -> np.random.RandomState:
     _check_position(state)
     made = np.random.RandomState(0)
     made.set_state(state)
+    return made
+
+
+def _requests(of: MetadataRequest) -> dict[str, Any]:
+    methods = {name: getattr(of, name).requests for name in SIMPLE_METHODS}
+    return {name: {**asked} for name, asked in methods.items() if asked}
+
+
+def _metadata_request(owner: str, methods: dict[str, Any]) -> MetadataRequest:
+    made = MetadataRequest(owner=owner)
+    for name, asked in methods.items():
+        if name not in SIMPLE_METHODS:
+            raise ModelFileError(f"{name!r:.40} takes no metadata.")
+        for parameter, alias in asked.items():
+            getattr(made, name).add_request(param=parameter, alias=alias)
     return made
 
 
@@ -128,6 +146,15 @@ KINDS: dict[str, Kind] = {
         np.ma.MaskedArray,
         lambda v: [v.data, np.ma.getmaskarray(v)],
         lambda data, mask: np.ma.MaskedArray(data, mask),
+    ),
+    # Its owner is the estimator that holds it; a name does as well.
+    "metadata request": Kind(
+        MetadataRequest,
+        lambda v: [
+            v.owner if type(v.owner) is str else type(v.owner).__name__,
+            _requests(v),
+        ],
+        _metadata_request,
     ),
     "generator": Kind(
         np.random.Generator, lambda v: [{**v.bit_generator.state}], _generator

@@ -356,6 +356,9 @@ def test_a_transformer_with_a_function_is_refused(tmp_path):
         {"kind": "device", "items": ["nowhere"]},
         {"kind": "call", "name": "sklearn.tree._tree:Tree", "arguments": []},
         {"kind": "array", "dtype": "|S0", "shape": [2**36]},
+        {"kind": "array", "dtype": "<U0", "shape": [2**34]},
+        {"kind": "array", "dtype": "|V0", "shape": [1]},
+        {"kind": "metadata request", "items": ["a", "b"]},
         {"kind": "frame", "columns": {"a": 1}, "n_rows": 2 * 10**9},
         {
             "kind": "object",

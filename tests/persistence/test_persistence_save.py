@@ -24,6 +24,7 @@ from persistence_cases import (
     outputs,
     regressor,
 )
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import (
@@ -351,6 +352,29 @@ def test_the_file_is_plain(tmp_path):
         manifest = archive.read("manifest.json").decode()
     assert '"scikit-learn":' in manifest
     assert '"torch":' in manifest
+
+
+def test_requests_for_metadata_are_kept(tmp_path):
+    with config_context(enable_metadata_routing=True):
+        svm = SVC().set_fit_request(sample_weight=True)
+        for model in (
+            make_pipeline(extractor(), svm),
+            classifier(max_epochs=1).set_fit_request(sample_weight="weight"),
+        ):
+            save(model.fit(X, Y), tmp_path / "m")
+            again = load(tmp_path / "m")
+            steps = [m[-1] if hasattr(m, "steps") else m for m in (model, again)]
+            kept, found = (str(step.get_metadata_routing()) for step in steps)
+            assert "weight" in kept
+            assert found == kept
+
+
+def test_after_partial_fit_there_is_nothing_to_leave_out(tmp_path):
+    model = classifier().partial_fit(X, Y, classes=np.unique(Y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save(model, tmp_path / "m")
+    assert_same_outputs(model, load(tmp_path / "m"))
 
 
 def test_what_can_not_be_saved_says_so(tmp_path):
