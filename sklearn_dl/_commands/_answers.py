@@ -85,7 +85,8 @@ class Answers:
 
     def __call__(self, paths: Sequence[str]) -> pd.DataFrame:
         """Return a row for each image: what it is, or the error of reading it."""
-        table, errors, rows = None, {}, [*range(len(paths))]
+        table, rows = None, [*range(len(paths))]
+        errors: dict[int, str] = {}
         while table is None:
             try:
                 table = self._table([paths[k] for k in rows] or self._blank)

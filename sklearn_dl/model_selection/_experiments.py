@@ -246,5 +246,5 @@ class ExperimentsDisplay:
         return self
 
 
-def _digits(value: float, sign: str = "") -> str:
+def _digits(value: Any, sign: str = "") -> str:
     return f"{value:{sign}.2g}" if 0 < abs(value) < 0.001 else f"{value:{sign}.3f}"
