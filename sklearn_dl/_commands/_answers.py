@@ -11,20 +11,12 @@ from PIL import Image
 from sklearn_dl._images import ImageDecodeError
 
 
-def image_estimators(value: Any) -> list[Any]:
+def image_estimators(model: Any) -> list[Any]:
     """Return the estimators with a backbone in a model, parameters and fitted ones."""
-    from sklearn.base import BaseEstimator
+    from sklearn_dl._base import ImageEstimatorMixin, estimators_within
 
-    from sklearn_dl._base import ImageEstimatorMixin
-
-    if isinstance(value, ImageEstimatorMixin):
-        return [value]
-    inside = vars(value) if isinstance(value, BaseEstimator) else value
-    inside = [*inside.values()] if isinstance(inside, dict) else inside
-    if not isinstance(inside, list | tuple) and getattr(inside, "dtype", None) != "O":
-        return []
-    found = {id(one): one for part in inside for one in image_estimators(part)}
-    return [*found.values()]
+    inside = estimators_within(model)
+    return [one for one in inside if isinstance(one, ImageEstimatorMixin)]
 
 
 def open_model(path: str, device: str | None, batch_size: int) -> tuple[Any, bool]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from sklearn_dl._base import ImageEstimatorMixin
+from sklearn_dl._base import ImageEstimatorMixin, estimators_within
 from sklearn_dl._extraction import FeatureCache
 from sklearn_dl._images import ImageDecodeError, ImageSource, is_tensor
 from sklearn_dl._runtime import decoding_threads
@@ -24,27 +24,9 @@ _CACHE = FeatureCache("memory", name="corrupted images", max_bytes=2**26)
 Job = tuple[str, float]  # a corruption and its severity
 
 
-def _within(value: Any, seen: set[int]) -> Iterator[Any]:
-    """Yield an estimator and those that it holds, also in containers."""
-    if id(value) in seen:
-        return
-    parts: Any = ()
-    if hasattr(value, "get_params") and not isinstance(value, type):
-        yield value
-        parts = vars(value).values()
-    elif isinstance(value, dict):
-        parts = value.values()
-    elif type(value) in (list, tuple):
-        parts = value
-    if parts:
-        seen.add(id(value))
-    for part in parts:
-        yield from _within(part, seen)
-
-
 def image_shape_of(estimator: Any) -> Any:
     """Return the `image_shape` of an estimator, or of one inside it."""
-    shapes = (vars(one).get("image_shape") for one in _within(estimator, set()))
+    shapes = (vars(one).get("image_shape") for one in estimators_within(estimator))
     return next((shape for shape in shapes if shape is not None), None)
 
 
@@ -55,7 +37,7 @@ def quiet_copy(estimator: Any) -> Any:
     still shares its features, for a while.
     """
     copies = {}
-    for one in _within(estimator, set()):
+    for one in estimators_within(estimator):
         if isinstance(one, ImageEstimatorMixin):
             copies[id(one)] = new = copy.copy(one)
             # All of it as it is, where `copy` may have moved tensors to the CPU.
