@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settle(sys.stdout)
         settle(sys.stderr)
         return 0
-    except KeyboardInterrupt:
-        write_error(f"{parser.prog}: interrupted")
+    except KeyboardInterrupt as error:
+        write_error("; ".join([f"{parser.prog}: interrupted", *map(str, error.args)]))
         return 130
     # What is wrong with the input, said by those who read it.
     except (OSError, ValueError, ImportError) as error:

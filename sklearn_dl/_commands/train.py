@@ -74,7 +74,10 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         bar = on_terminal(sys.stderr)
         model.set_params(verbose=int(bar), callbacks=None if bar else [EpochLines()])
-    model.fit(parts.X, parts.y)
+    try:
+        model.fit(parts.X, parts.y)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("nothing was saved") from error
     say(f"trained in {time.perf_counter() - began:.1f} s")
     save(model.set_params(verbose=0, callbacks=None), out)
     say(f"saved to {out} ({size_of(out)})")

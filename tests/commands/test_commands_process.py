@@ -142,7 +142,7 @@ def test_an_interrupted_training_saves_nothing(folder, tmp_path, environment):
     assert process.stderr.readline().startswith(b"epoch 1 of 100000: train_loss")
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
-    assert b"python -m sklearn_dl: interrupted" in process.stderr.read()
+    assert b"interrupted; nothing was saved" in process.stderr.read()
     assert os.listdir(tmp_path) == ["m"]
     assert out.read_text() == "before"
 
