@@ -288,3 +288,22 @@ def network_of(estimator: Any) -> Any:
     """
     state = vars(estimator)
     return state.get("_network", state.get("_backbone"))
+
+
+def estimators_within(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
+    """Yield an estimator and those that it holds, also in containers, each once."""
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return
+    parts: Any = ()
+    if hasattr(value, "get_params") and not isinstance(value, type):
+        yield value
+        parts = vars(value).values()
+    elif isinstance(value, dict):
+        parts = value.values()
+    elif type(value) in (list, tuple):
+        parts = value
+    if parts:
+        seen.add(id(value))
+    for part in parts:
+        yield from estimators_within(part, seen)

@@ -17,7 +17,6 @@ exit codes:
 """
 
 import argparse
-import os
 import sys
 import traceback
 import warnings
@@ -25,32 +24,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from sklearn_dl._commands import export, info, predict, train
-from sklearn_dl._commands._terminal import (
-    CommandError,
-    Parser,
-    one_line,
-    settle,
-    write_error,
-)
+from sklearn_dl._commands._terminal import Parser, one_line, settle, write_error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command, None for the process's own; return the exit code.
-
-    Examples
-    --------
-    >>> from sklearn_dl.__main__ import main
-    >>> main(["predict", "no/such.model", "a.jpg"])
-    2
-    """
+    """Run one command, None for the process's own; return the exit code."""
     parser = _parser()
     args = argparse.Namespace(debug=False)
     try:
         parser.parse_args(argv, namespace=args)
-        name = f"{parser.prog} {args.command}"
         with warnings.catch_warnings():  # shown without the line that they come from
             warnings.showwarning = lambda message, *_, **__: write_error(
-                f"{name}: warning: {one_line(message)}"
+                f"{args.command}: warning: {one_line(message)}"
             )
             code = args.run(args)
         if sys.stdout is not None:
@@ -61,12 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         settle(sys.stderr)
         return 0
     except KeyboardInterrupt as error:
-        if args.debug:
-            traceback.print_exc()
         write_error("; ".join([f"{parser.prog}: interrupted", *map(str, error.args)]))
         return 130
     # What is wrong with the input, said by those who read it.
-    except (CommandError, OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError) as error:
         settle(sys.stdout)
         if args.debug:
             traceback.print_exc()
@@ -78,9 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    script = os.path.basename(sys.argv[0] or "")
-    prog = "sklearn-dl" if script.startswith("sklearn-dl") else "python -m sklearn_dl"
-    parser = Parser(prog=prog, description=__doc__)
+    parser = Parser(prog="python -m sklearn_dl", description=__doc__)
     package: Any = sys.modules[__name__.partition(".")[0]]
     version = f"sklearn_dl {package.__version__}"
     parser.add_argument("--version", action="version", version=version)
@@ -88,11 +69,9 @@ def _parser() -> Parser:
         dest="command", required=True, metavar="COMMAND", title="commands"
     )
     for command in (train, predict, export, info):
-        name = command.__name__.rpartition(".")[2]
-        first = (command.__doc__ or "").partition("\n")[0]
-        sub = commands.add_parser(name, help=first, description=command.__doc__)
+        name, text = command.__name__.rpartition(".")[2], command.__doc__ or ""
+        sub = commands.add_parser(name, help=text.splitlines()[0], description=text)
         command.add_arguments(sub)
-        debug = "show the traceback of errors"
-        sub.add_argument("--debug", action="store_true", help=debug)
+        sub.add_argument("--debug", action="store_true", help="show tracebacks")
         sub.set_defaults(run=command.run)
     return parser

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sklearn_dl._commands._terminal import CommandError, write_error
+from sklearn_dl._commands._terminal import write_error
 from sklearn_dl.datasets import load_image_folder, load_image_frame
 from sklearn_dl.training import EpochProgress
 
 _TRAIN = ("train", "training")
 _HELD_OUT = ("val", "valid", "validation", "test", "testing")
-_SHARE = 0.2
 # Why a folder's loader leaves out what never was an image.
 _NO_IMAGES = ("not in a class folder", "not an image by its suffix")
 
@@ -59,28 +58,33 @@ class Parts(NamedTuple):
         )
 
 
-def load_data(data: str, args: argparse.Namespace) -> Parts:
+def load_data(args: argparse.Namespace, random_state: Any) -> Parts:
     """Load what the arguments of ``train`` name."""
-    regression = args.task == "regression"
-    if regression and os.path.isdir(data):
-        raise CommandError("--task regression takes a table of paths and numbers.")
-    train = _inside(data, _TRAIN)
-    other = None if train is None else _inside(data, _HELD_OUT)
-    train, share, origin = train or data, _SHARE, os.path.basename(other or "")
+    from sklearn.model_selection import train_test_split
+
+    train, regression = _inside(args.data, _TRAIN), args.task == "regression"
+    other, share = train and _inside(args.data, _HELD_OUT), 0.2
     if args.validation is not None:
-        other, share = _validation(args.validation)
-        origin = other or ""
+        share = float(pd.to_numeric(args.validation, errors="coerce"))
+        other = args.validation if np.isnan(share) else None
+    train = train or args.data
     X, y, n_failed = _loaded(train, args)
-    y = _checked_targets(y, train, regression)
-    if other is None:
-        X, y, X_test, y_test = _split(X, y, share, args.random_state, regression)
-        origin = f"a share of {share:g}"
-    else:
+    X_test, y_test, origin = None, None, other or f"a share of {share:g}"
+    if other is not None:
         X_test, y_test, n_more = _loaded(other, args)
         n_failed += n_more
         for name in [] if regression else sorted({*y_test.tolist()} - {*y.tolist()}):
             message = f"{other} has the class {name!r}, of which {train} has no image."
-            raise CommandError(message)
+            raise ValueError(message)
+    elif share != 0:
+        options: dict[str, Any] = {"test_size": share, "random_state": random_state}
+        if not regression:  # one of each class
+            options["test_size"] = max(share, len(np.unique(y)) / len(y))
+            options["stratify"] = y
+        try:
+            X, X_test, y, y_test = train_test_split(X, y, **options)
+        except ValueError as error:  # such as a class of one image
+            raise ValueError(f"{error} --validation 0 trains on all.") from error
     return Parts(X, y, X_test, y_test, origin, n_failed, regression)
 
 
@@ -90,19 +94,6 @@ def _inside(folder: str, names: tuple[str, ...]) -> str | None:
         if os.path.isdir(path) and any(entry.is_dir() for entry in os.scandir(path)):
             return path
     return None
-
-
-def _validation(text: str) -> tuple[str | None, float]:
-    """Return the folder or table that ``--validation`` names, or the share."""
-    path, share = os.path.expanduser(text), pd.to_numeric(text, errors="coerce")
-    if 0 <= share < 1:
-        return None, float(share)
-    if os.path.exists(path):
-        return path, 0.0
-    raise CommandError(
-        f"--validation {text}: neither a share, at least 0 and below 1, nor a folder "
-        "or table that is there."
-    )
 
 
 def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, int]:
@@ -119,42 +110,21 @@ def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray
     failed = bunch.skipped[~bunch.skipped["reason"].isin(_NO_IMAGES)]
     for path, reason in zip(failed["path"], failed["reason"], strict=True):
         write_error(f"train: left out {path!r}: {reason}")
-    return bunch.data, bunch.target, len(failed)
+    return bunch.data, _targets(bunch.target, data, args.task), len(failed)
 
 
-def _checked_targets(y: np.ndarray, data: str, regression: bool) -> np.ndarray:
-    if regression:
+def _targets(y: np.ndarray, data: str, task: str) -> np.ndarray:
+    """Return the targets, which are numbers or labels as the task has it."""
+    if task == "regression":
         try:
             return np.array(y.tolist(), dtype=float)
         except (TypeError, ValueError) as error:
             message = f"The targets in {data} are no numbers: {error}."
-            raise CommandError(message) from error
-    if y.ndim > 1:
-        raise CommandError("A classifier takes one --target.")
-    if y.dtype.kind == "f":
-        raise CommandError(
-            f"The targets in {data} are numbers such as {y[0]}: --task regression?"
-        )
-    if len(np.unique(y)) < 2:
-        raise CommandError(f"{data} has one class, {str(y[0])!r}; give at least 2.")
+            raise ValueError(message) from error
+    if y.ndim > 1 or y.dtype.kind == "f":
+        example = f"such as {y[0]}, which are no labels"
+        raise ValueError(f"{data} has targets {example}: --task regression?")
     return y
-
-
-def _split(X, y, share: float, seed: int, regression: bool):
-    """Return X and y of the images to learn from, and of those that are held out."""
-    from sklearn.model_selection import train_test_split
-
-    if share == 0:
-        return X, y, None, None
-    if not regression:
-        share = max(share, len(np.unique(y)) / len(y))  # one of each class
-    classes = None if regression else y
-    options: dict[str, Any] = {"test_size": share, "random_state": seed}
-    try:
-        X, X_test, y, y_test = train_test_split(X, y, **options, stratify=classes)
-    except ValueError as error:  # such as a class of one image
-        raise CommandError(f"{error} --validation 0 trains on all.") from error
-    return X, y, X_test, y_test
 
 
 class EpochLines(EpochProgress):

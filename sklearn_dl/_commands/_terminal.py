@@ -10,10 +10,6 @@ from typing import Any, NoReturn
 from sklearn_dl._files import check_target
 
 
-class CommandError(Exception):
-    """The command can't be done as it was given."""
-
-
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
@@ -23,9 +19,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong with the arguments."""
-        command = self.prog.rpartition(" ")[2]
-        where = "" if command.startswith("sklearn") else f"{command}: "
-        raise CommandError(f"{where}{message} (see --help)")
+        raise ValueError(f"{message} (see {self.prog} --help)")
 
 
 def one_line(error: object) -> str:
@@ -70,23 +64,16 @@ def checked_output(path: str | os.PathLike, *inputs: str) -> Path:
     target = check_target(path)
     read = {os.path.realpath(os.path.expanduser(source)) for source in inputs}
     if target.exists() and str(target) in read:
-        raise CommandError(f"{path} is also read; give another name for the output.")
+        raise ValueError(f"{path} is also read; give another name for the output.")
     try:
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
         reason = f"{error.strerror or error} ({target.parent})"
-        raise CommandError(f"{path} can't be written: {reason}.") from error
+        raise ValueError(f"{path} can't be written: {reason}.") from error
     return Path(path).expanduser()
 
 
 def size_of(path: str | os.PathLike) -> str:
     """Return the size of a file, for people."""
     return f"{os.path.getsize(path) / 1e6:.1f} MB"
-
-
-def positive(text: str) -> int:
-    """Return a number of 1 or more, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
-    return int(text)

@@ -15,45 +15,28 @@ example:
 
 import argparse
 
-from sklearn_dl._commands._terminal import CommandError, checked_output, say, size_of
+from sklearn_dl._commands._terminal import checked_output, say, size_of
 from sklearn_dl.persistence import check_file
 
-_GRAPHS = (".onnx", ".pt2")
-_TENSORS = (".safetensors", ".pth", ".pt")
+_ENDINGS = (".onnx", ".pt2", ".safetensors", ".pth", ".pt")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    add = parser.add_argument
-    add("model", metavar="MODEL", help="file of a model")
-    add("out", metavar="OUT", help="file to write; replaced as a whole")
-    head = "with tensors: also the head, as the network's last layer"
-    add("--head", action="store_true", help=head)
-    tta = "leave test-time augmentation out, which a graph can't have"
-    add("--without-tta", action="store_true", help=tta)
+    parser.add_argument("model", metavar="MODEL", help="file of a model")
+    parser.add_argument("out", metavar="OUT", help="file to write; replaced as a whole")
 
 
 def run(args: argparse.Namespace) -> int:
     """Export; return the exit code."""
-    if not args.out.endswith((*_GRAPHS, *_TENSORS)):
-        endings = ", ".join((*_GRAPHS, *_TENSORS))
-        raise CommandError(f"export: {args.out!r} must end in one of {endings}.")
-    if args.head and args.out.endswith(_GRAPHS):
-        raise CommandError("export: a graph always has its head; leave --head out.")
+    if not args.out.endswith(_ENDINGS):
+        endings = ", ".join(_ENDINGS)
+        raise ValueError(f"export: {args.out!r} must end in one of {endings}.")
     path = check_file(args.model)
     out = checked_output(args.out, path)
-    from sklearn_dl._commands._answers import image_estimators
     from sklearn_dl.persistence import export_onnx, export_pt2, export_state_dict, load
 
-    model = load(path)
-    if args.without_tta:
-        for estimator in image_estimators(model):
-            estimator.set_params(tta=None)
-    if args.out.endswith(".onnx"):
-        export_onnx(model, out)
-    elif args.out.endswith(".pt2"):
-        export_pt2(model, out)
-    else:
-        export_state_dict(model, out, head=args.head)
+    writers = {".onnx": export_onnx, ".pt2": export_pt2}
+    writers.get(out.suffix, export_state_dict)(load(path), out)
     say(f"written to {out} ({size_of(out)})")
     return 0

@@ -22,17 +22,10 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import chain, islice
 
-from sklearn_dl._commands._terminal import (
-    CommandError,
-    checked_output,
-    on_terminal,
-    positive,
-    write_error,
-)
+from sklearn_dl._commands._terminal import checked_output, on_terminal, write_error
 from sklearn_dl._files import replacing
 from sklearn_dl.persistence import check_file
 
-_STDIN = "-"
 # Batches that the model is given at once: it reads ahead among these.
 _BATCHES = 4
 
@@ -47,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = "where the rows go, instead of stdout; replaced when all are there"
     add("--output", metavar="FILE", help=output)
     top = "only the K most probable classes, most probable first"
-    add("--top", metavar="K", type=positive, help=top)
+    add("--top", metavar="K", type=_positive, help=top)
     size = "images in one pass of the network (default: 32)"
-    add("--batch-size", metavar="N", type=positive, default=32, help=size)
+    add("--batch-size", metavar="N", type=_positive, default=32, help=size)
     add("--device", help="auto, cpu, cuda, cuda:1, mps (default: as it was saved)")
     strict = "stop at the first image that can't be read, with exit code 2"
     add("--strict", action="store_true", help=strict)
@@ -60,42 +53,33 @@ def run(args: argparse.Namespace) -> int:
     """Predict; return the exit code."""
     from tqdm import tqdm
 
-    from sklearn_dl._commands._answers import csv_rows, json_lines, open_model
+    from sklearn_dl._commands._answers import FORMATS, Answers, open_model
 
     model_file = check_file(args.model)
-    if args.images.count(_STDIN) > 1:
-        raise CommandError("- (paths on stdin) can be given once.")
-    parts = [None if image == _STDIN else _expanded(image) for image in args.images]
-    known = [path for part in parts for path in part or ()]
-    total = None if None in parts else len(known)
-    every = (_lines_of_stdin() if part is None else part for part in parts)
-    paths = chain.from_iterable(every)
+    parts = [_of_stdin() if i == "-" else _expanded(i) for i in args.images]
+    known = [path for part in parts if isinstance(part, list) for path in part]
     output = None
     if args.output is not None:
         output = checked_output(args.output, model_file, *known)
     elif sys.stdout is None:
-        raise CommandError("stdout is closed; name a file with --output.")
-    model = open_model(model_file, device=args.device, batch_size=args.batch_size)
-    if args.top is not None and model.value_name != "probability":
-        raise CommandError(f"--top: {args.model} gives no probabilities of classes.")
-    model.top = args.top
-    rows = csv_rows if args.format == "csv" else json_lines
+        raise ValueError("stdout is closed; name a file with --output.")
+    model, direct = open_model(model_file, args.device, args.batch_size)
+    answers, rows = Answers(model, direct, args.top), FORMATS[args.format]
     rows_are_seen = output is None and on_terminal(sys.stdout)
     no_bar = args.quiet or rows_are_seen or not on_terminal(sys.stderr)
+    total = None if "-" in args.images else len(known)
     bar = tqdm(total=total, desc="predict", unit="img", disable=no_bar)
     target = nullcontext(sys.stdout.buffer) if output is None else replacing(output)
-    n_images = n_failed = 0
+    paths, n_images, n_failed = chain.from_iterable(parts), 0, 0
     with target as file, bar:
         while chunk := list(islice(paths, _BATCHES * args.batch_size)):
-            if output is not None and total is None:  # these come on stdin
+            if output is not None:  # what comes on stdin is known now
                 checked_output(output, *chunk)
-            table = model(chunk)
+            table = answers(chunk)
             failed = table[table["error"].notna()]
-            stop = args.strict and len(failed) > 0
-            shown = table[: failed.index[0]] if stop else table
-            file.write(rows(shown, header=n_images == 0))
-            if stop:
-                raise CommandError("{path!r}: {error}".format(**failed.iloc[0]))
+            if args.strict and len(failed) > 0:
+                raise ValueError("{path!r}: {error}".format(**failed.iloc[0]))
+            file.write(rows(table, header=n_images == 0))
             file.flush()
             n_images, n_failed = n_images + len(chunk), n_failed + len(failed)
             bar.update(len(chunk))
@@ -103,6 +87,12 @@ def run(args: argparse.Namespace) -> int:
         of_all = f"{n_failed} of {n_images} images"
         write_error(f"predict: {of_all} could not be read; their rows say why.")
     return 1 if n_failed else 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return int(text)
 
 
 def _expanded(argument: str) -> list[str]:
@@ -119,13 +109,13 @@ def _expanded(argument: str) -> list[str]:
     if files:
         return list(dict.fromkeys(files))  # "**" matches folders and what is in them
     if not rest:
-        raise CommandError(f"There is no image in the folder {argument!r}.")
+        raise ValueError(f"There is no image in the folder {argument!r}.")
     if "*" in rest or "?" in rest:
-        raise CommandError(f"No image matches {argument!r}.")
+        raise ValueError(f"No image matches {argument!r}.")
     return [path]  # the row of a file that isn't there says so
 
 
-def _lines_of_stdin() -> Iterator[str]:
+def _of_stdin() -> Iterator[str]:
     for line in sys.stdin.buffer:
         if path := os.fsdecode(line).rstrip("\r\n"):
             yield path

@@ -5,13 +5,14 @@ DATA is a folder with a subfolder for each class; or one with the folders train 
 one of labels. The score is of images that the model wasn't trained on: those of val, or
 a share that is held out.
 
-Images that can't be read are named and left out, and the exit code is 1. After Ctrl-C
-nothing is saved.
+Any parameter of ImageClassifier (or ImageRegressor) is set by --set NAME=VALUE. Images
+that can't be read are named and left out, and the exit code is 1. After Ctrl-C nothing
+is saved.
 
 example:
-    python -m sklearn_dl train photos --out ants_bees.model
-    python -m sklearn_dl train photos --trainable all --augment standard --epochs 5
-    python -m sklearn_dl train weights.csv --task regression --path file --target grams
+    python -m sklearn_dl train photos --out m.model --trainable all --augment standard
+    python -m sklearn_dl train photos --out m.model --set lr=0.01 --set batch_size=64
+    python -m sklearn_dl train weights.csv --out m.model --task regression --target mass
 """
 
 import argparse
@@ -19,74 +20,47 @@ import ast
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-from sklearn_dl._commands._terminal import (
-    CommandError,
-    checked_output,
-    on_terminal,
-    positive,
-    say,
-    size_of,
-)
+from sklearn_dl._commands._terminal import checked_output, on_terminal, say, size_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add = parser.add_argument
-    add("data", metavar="DATA", help="folder, or table of paths and labels")
-    out = "file of the model (default: DATA.model in the working directory, if new)"
-    add("--out", metavar="MODEL", help=out)
-    add(
-        "--validation",
-        metavar="SHARE|DATA",
-        help="share of the images that are held out for the score, 0 for none; or a "
-        "folder or table of others (default: val or test inside DATA, else 0.2)",
+    data = "folder, or table of paths and labels"
+    add("data", metavar="DATA", type=os.path.expanduser, help=data)
+    add("--out", metavar="MODEL", required=True, help="file of the model")
+    held = (
+        "share to hold out (0 for none), or data to score (default: as above, or 0.2)"
     )
+    add("--validation", metavar="SHARE|DATA", type=os.path.expanduser, help=held)
     add("--task", choices=["classification", "regression"], default="classification")
     add("--path", metavar="COLUMN", default="path", help="of a table (default: path)")
     target = "of a table (default: target); for regression also several times"
     add("--target", metavar="COLUMN", action="append", help=target)
     root = "that the paths in a table start from (default: the table's folder)"
     add("--root", metavar="FOLDER", help=root)
+    add("--backbone", help="torchvision network (default: mobilenet_v2)")
+    weights = "names of torchvision's, a file, or builtin (of mobilenet_v3_small)"
+    add("--weights", help=weights)
+    stages = "head (default), all, the number of the last stages, or names with commas"
+    add("--trainable", type=_value, help=stages)
+    changes = "light, standard, strong, trivial, rand, or names such as flip,rotation"
+    add("--augment", type=_value, help=changes)
+    add("--epochs", dest="max_epochs", type=int, help="(default: 20)")
+    other = "any other parameter, such as device=cpu, tta=flip, head__dropout=0.5"
+    assigned: Any = {"action": "append", "type": _assignment, "default": []}
+    add("--set", metavar="NAME=VALUE", **assigned, help=other)
     add("--strict", action="store_true", help="stop at images that can't be read")
     add("--quiet", action="store_true", help="no progress")
-    add = parser.add_argument_group("model").add_argument
-    add("--backbone", default="mobilenet_v2", help="torchvision network (%(default)s)")
-    weights = (
-        "DEFAULT (torchvision's, downloaded), the name of others, a file, builtin (in "
-        "this package, of mobilenet_v3_small), or none"
-    )
-    add("--weights", default="DEFAULT", help=weights)
-    add("--image-size", metavar="PIXELS", type=positive, help="side of the input")
-    stages = "head (default), all, the number of the last stages, or names with commas"
-    add("--trainable", default="head", type=_names, help=stages)
-    changes = (
-        "random changes of the training images: light, standard, strong, trivial, "
-        "rand, or names with commas such as flip,rotation"
-    )
-    add("--augment", type=_names, help=changes)
-    epochs = "(default: %(default)s)"
-    add("--epochs", dest="max_epochs", type=positive, default=20, help=epochs)
-    add("--batch-size", metavar="N", type=positive, default=32, help="(%(default)s)")
-    add("--lr", type=float, help="learning rate of the head")
-    stop = "end when a tenth of the training images, kept for that, gets no better"
-    add("--early-stopping", action="store_true", help=stop)
-    other = "any other parameter of ImageClassifier: tta=flip, head__dropout=0.5"
-    add("--set", metavar="NAME=VALUE", action="append", default=[], help=other)
-    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    kept = "where features are kept for later runs"
-    add("--cache", metavar="FOLDER", default="memory", help=kept)
-    add("--seed", dest="random_state", type=int, default=0, help=epochs)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, save and score; return the exit code."""
-    data = os.path.expanduser(args.data)
-    if not os.path.exists(data):
-        raise CommandError(f"There is no folder or table {data!r}.")
-    out = _output(args, data)
+    # A share or a name is no file, which does no harm.
+    read = filter(None, (args.data, args.validation, args.weights))
+    out = checked_output(args.out, *read)
     model = _model(args)
     from sklearn_dl._commands._data import EpochLines, load_data
     from sklearn_dl.backbones import load_backbone
@@ -94,11 +68,12 @@ def run(args: argparse.Namespace) -> int:
 
     # What is wrong with them is said before the images are read.
     load_backbone(model.backbone, model.weights, image_size=model.image_size)
-    parts = load_data(data, args)
+    parts = load_data(args, model.random_state)
     say(parts.description)
     began = time.perf_counter()
-    if not (args.quiet or on_terminal(sys.stderr)):
-        model.set_params(callbacks=[*(model.callbacks or ()), EpochLines()])
+    if not args.quiet:
+        bar = on_terminal(sys.stderr)
+        model.set_params(verbose=int(bar), callbacks=None if bar else [EpochLines()])
     try:
         model.fit(parts.X, parts.y)
     except KeyboardInterrupt as error:
@@ -111,44 +86,27 @@ def run(args: argparse.Namespace) -> int:
     return 1 if parts.n_failed else 0
 
 
-def _output(args: argparse.Namespace, data: str) -> Path:
-    out = args.out
-    if out is None:  # a model that is there was made by somebody who may want it
-        source = Path(os.path.realpath(data))
-        name = source.name if source.is_dir() else source.stem
-        out = f"{name or 'images'}.model"
-        if os.path.exists(out):
-            raise CommandError(f"{out} exists: name the file of the model with --out.")
-    # A share or a name is no file, which does no harm.
-    return checked_output(out, data, *filter(None, (args.validation, args.weights)))
-
-
 def _model(args: argparse.Namespace) -> Any:
     """Return the estimator, whose parameters the arguments of its names are."""
     from sklearn_dl._classifier import ImageClassifier
     from sklearn_dl._regressor import ImageRegressor
 
     model = ImageClassifier() if args.task == "classification" else ImageRegressor()
-    given = {k: v for k, v in vars(args).items() if k in model.get_params()}
-    if args.weights.lower() == "none":
-        given["weights"] = None
-    verbose = int(not args.quiet and on_terminal(sys.stderr))
-    model.set_params(verbose=verbose, **given)
-    model.set_params(**dict(map(_assignment, args.set)))
+    names = model.get_params()
+    given = {k: v for k, v in vars(args).items() if k in names and v is not None}
+    model.set_params(**{"random_state": 0, **given, **dict(args.set)})
     model._validate_params()
     return model
 
 
-def _names(text: str) -> str | int | list[str]:
-    """Return names with commas as a list, digits as a number."""
-    return int(text) if text.isdecimal() else text.split(",") if "," in text else text
-
-
 def _assignment(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise CommandError(f"--set {text}: give NAME=VALUE.")
+    name, _, value = text.partition("=")
+    return name, _value(value)
+
+
+def _value(text: str) -> Any:
+    """Return a number or another literal, names with commas as a list, or a word."""
     try:
-        return name, ast.literal_eval(value)
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return name, value  # a plain word
+        return text.split(",") if "," in text else text

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from sklearn_dl._base import ImageEstimatorMixin
+from sklearn_dl._base import ImageEstimatorMixin, estimators_within
 from sklearn_dl._base import image_shape_of as fitted_image_shape
 from sklearn_dl._extraction import FeatureCache
 from sklearn_dl._images import ImageDecodeError, ImageSource, is_tensor
@@ -25,27 +25,10 @@ _CACHE = FeatureCache("memory", name="corrupted images", max_bytes=2**26)
 Job = tuple[str, float]  # a corruption and its severity
 
 
-def _within(value: Any, seen: set[int]) -> Iterator[Any]:
-    """Yield an estimator and those that it holds, also in containers."""
-    if id(value) in seen:
-        return
-    parts: Any = ()
-    if hasattr(value, "get_params") and not isinstance(value, type):
-        yield value
-        parts = vars(value).values()
-    elif isinstance(value, dict):
-        parts = value.values()
-    elif type(value) in (list, tuple):
-        parts = value
-    if parts:
-        seen.add(id(value))
-    for part in parts:
-        yield from _within(part, seen)
-
-
 def image_shape_of(estimator: Any) -> Any:
     """Return the `image_shape` of an estimator, or of one inside it."""
-    inner = (one for one in _within(estimator, set()) if "image_shape" in vars(one))
+    every = estimators_within(estimator)
+    inner = (one for one in every if "image_shape" in vars(one))
     shapes = map(fitted_image_shape, inner)
     return next((shape for shape in shapes if shape is not None), None)
 
@@ -57,7 +40,7 @@ def quiet_copy(estimator: Any) -> Any:
     still shares its features, for a while.
     """
     copies = {}
-    for one in _within(estimator, set()):
+    for one in estimators_within(estimator):
         if isinstance(one, ImageEstimatorMixin):
             copies[id(one)] = new = copy.copy(one)
             # All of it as it is, where `copy` may have moved tensors to the CPU.

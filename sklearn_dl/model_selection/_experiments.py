@@ -1,4 +1,4 @@
-"""Log of experiments: what was tried, with its score."""
+"""Log of experiments: what was tried, with its score, and a picture of it."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import re
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch, check_array
 
+from sklearn_dl import _plots
 from sklearn_dl._files import writing
 
 _COLUMNS = ["name", "score", "spread", "metric", "gain", "seconds", "changed", "time"]
@@ -35,14 +35,11 @@ class Experiments:
 
     Examples
     --------
-    >>> import numpy as np
     >>> from sklearn.linear_model import LogisticRegression
-    >>> from sklearn.model_selection import cross_validate
     >>> from sklearn_dl.model_selection import Experiments
-    >>> X, y = np.arange(40.0)[:, None], np.repeat([0, 1], 20)
-    >>> log, model = Experiments(), LogisticRegression(C=1.0)
+    >>> log = Experiments()
     >>> _ = log.record("baseline", 0.5)
-    >>> _ = log.record("linear", cross_validate(model, X, y), model)
+    >>> _ = log.record("linear", [0.8, 0.9, 1.0], LogisticRegression(C=1.0))
     >>> log.table[["name", "score", "gain"]].round(3)
            name  score  gain
     0  baseline    0.5   NaN
@@ -87,18 +84,17 @@ class Experiments:
         options: Any = {"ensure_2d": False, "dtype": float}
         values = check_array(np.ravel(scores), **options, input_name=f"scores {name!r}")
         n, before = len(values), self._before(since, str(metric))
-        text, score, gain = _as_text(parameters), float(values.mean()), None
-        if before and before.metric == str(metric):
-            gain = round(score - before.score, 12)  # no rounding
+        text, score = _as_text(parameters), float(values.mean())
+        comparable = before and before.metric == str(metric)
         done = Bunch(
             name=str(name),
             score=score,
             spread=float(np.std(values, ddof=1) / n**0.5) if n > 1 else None,
             metric=str(metric),
-            gain=gain,
+            gain=round(score - before.score, 12) if comparable else None,
             seconds=seconds,
             changed=_changes(before.parameters, text) if before else "",
-            time=datetime.now().astimezone().isoformat(timespec="seconds"),
+            time=pd.Timestamp.now("UTC").isoformat(timespec="seconds"),
             since=before and before.name,
             scores=values.tolist(),
             parameters=text,
@@ -108,9 +104,8 @@ class Experiments:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with writing(self.path), open(self.path, "ab") as file:
                 # What a crash cut off stays a line of its own.
-                last = self.path.read_bytes()[-1:] or b"\n"
-                start = b"" if last == b"\n" else b"\n"
-                file.write(start + json.dumps(done).encode() + b"\n")
+                cut_off = self.path.read_bytes()[-1:] not in (b"", b"\n")
+                file.write(b"\n" * cut_off + json.dumps(done).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         return done
@@ -149,11 +144,10 @@ class Experiments:
             numbers = {k: done[k] for k in ("score", "spread", "seconds")}
             with mlflow.start_run(run_name=done.name, nested=True):
                 mlflow.log_metrics({k: v for k, v in numbers.items() if v is not None})
-                for k in range(0, len(texts), 100):  # what MLflow takes at a time
-                    mlflow.log_params(dict([*texts.items()][k : k + 100]))
+                mlflow.log_params(texts)
 
-    def _before(self, since: str | None, metric: str) -> Bunch | None:
-        """Return the experiment to compare with."""
+    def _before(self, since: str | None, metric: str) -> Any:
+        """Return the experiment to compare with, or None."""
         named = [one for one in self.experiments if since in (None, one.name)]
         same = [one for one in named if one.metric == metric]
         if since is None:
@@ -174,8 +168,7 @@ def _as_text(source: BaseEstimator | Mapping[str, Any] | None) -> dict[str, str]
 
 def _text(value: Any) -> str:
     """Return a text for a value, the same in another process."""
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
+    value = value.tolist() if isinstance(value, np.generic | np.ndarray) else value
     value = type(value) if isinstance(value, BaseEstimator) else value
     name = getattr(value, "__qualname__", None)
     return name or re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
@@ -183,8 +176,75 @@ def _text(value: Any) -> str:
 
 def _changes(before: dict[str, str], now: dict[str, str]) -> str:
     """Return what differs; where the estimators are of different classes, only that."""
-    names = [*now, *(name for name in before if name not in now)]
-    if before.get("class") != now.get("class"):
-        names = ["class"]
-    values = {k: (before.get(k, "unset"), now.get(k, "unset")) for k in names}
-    return ", ".join(f"{k}: {a} → {b}" for k, (a, b) in values.items() if a != b)
+    same = before.get("class") == now.get("class")
+    names = {**now, **before} if same else ["class"]
+    values = [(k, before.get(k, "unset"), now.get(k, "unset")) for k in names]
+    return ", ".join(f"{k}: {a} → {b}" for k, a, b in values if a != b)
+
+
+class ExperimentsDisplay:
+    """Picture of what was tried: a row per experiment, from the first to the last.
+
+    A dot is a score, the line through it reaches one spread to each side, as far as
+    scores go; beside it stand the score, its gain and the seconds. The best is green,
+    its score a dotted line; what scored less than what it is compared with is orange.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``name``, ``metric``, ``score``, ``spread``, ``gain`` and ``seconds``.
+    metric : str, default=None
+        Whose experiments are drawn; None takes that of the last one.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+
+    Raises
+    ------
+    ValueError
+        If there is no experiment of the metric.
+    """
+
+    def __init__(self, table: pd.DataFrame, metric: str | None = None):
+        known = table["metric"].unique().tolist()
+        self.metric: Any = table["metric"].iloc[-1] if known and not metric else metric
+        if self.metric not in known:
+            raise ValueError(f"No experiment has metric={metric!r}, only {known}.")
+        self.table = table[table["metric"] == self.metric]
+
+    def plot(self, *, ax: Any = None) -> "ExperimentsDisplay":
+        """Draw into matplotlib's Axes, None for a new figure; return the display."""
+        table, n = self.table, len(self.table)
+        figure = _plots.figure_of("ExperimentsDisplay", ax, (7.5, 1.1 + 0.32 * n))
+        width, height = _plots.size_of(figure)
+        self.figure_, ax = figure.figure, figure.subplots()
+        high = (height - 0.6) / n  # of a row; of many not all have room for letters
+        size = float(np.clip(58 * high, 5.0, 9.0 if width > 5.5 else 7.0))
+        step = int(np.ceil(size / 58 / high))
+        score, spread = table[["score", "spread"]].fillna(0.0).to_numpy(dtype=float).T
+        colours = np.where(table["gain"] < 0, _plots.VERMILLION, _plots.BLUE)
+        colours[score.argmax()] = _plots.GREEN
+        rows, limits = np.arange(n), _plots.limits_of(self.metric, score)
+        ax.hlines(rows, *np.clip([score - spread, score + spread], *limits), colours)
+        ax.scatter(score, rows, c=colours, zorder=3)
+        ax.axvline(score.max(), color=_plots.GREEN, linestyle=":", linewidth=1)
+        names = _plots.fitted_apart([*table["name"]], 0.27 * width, size)
+        ax.set_yticks(rows[::step], names[::step])
+        _plots.end_at(ax, "x", limits)
+        beside = {"transform": ax.get_yaxis_transform(), "va": "center"}
+        for row, one in list(enumerate(table.itertuples()))[::step]:
+            texts = [_digits(one.score), _digits(one.gain, "+"), f"{one.seconds:.0f} s"]
+            texts = [t for t in texts if "nan" not in t][: 3 if width > 3.9 else 1]
+            ax.text(1.02, row, "  ".join(texts), fontsize=size, **beside)
+        said = f"{self.metric}, with one spread to each side"
+        label = _plots.wrapped(said, 0.5 * width, size)
+        ax.set(xlabel=label, ylim=(n - 0.5, -0.5))  # the first on top
+        ax.grid(axis="x", color="0.9")
+        _plots.tidy(ax, size + 1)
+        self.ax_ = ax
+        return self
+
+
+def _digits(value: Any, sign: str = "") -> str:
+    return f"{value:{sign}.2g}" if 0 < abs(value) < 0.001 else f"{value:{sign}.3f}"

@@ -38,5 +38,8 @@ def command(*arguments):
 
 
 def train_small(data, *more):
-    small = ("--backbone", NETWORK, "--weights", "none", "--image-size", 32)
-    return command("train", data, *small, "--epochs", 2, "--device", "cpu", *more)
+    small = ("--backbone", NETWORK, "--epochs", 2)
+    parameters = ["weights=None", "image_size=32", "device=cpu"]
+    for parameter in parameters[int("--weights" in more) :]:
+        small += ("--set", parameter)
+    return command("train", data, *small, *more)
