@@ -1,6 +1,6 @@
 """What a model says of images, as rows of CSV or lines of JSON."""
 
-import os
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,6 +116,8 @@ class Answers:
         table = pd.DataFrame({"prediction": pd.Series([*found], dtype=object)})
         if self._top is None:  # two classes have one score, of the second
             names = [f"{kind}_{label}" for label in labels]
+            # Names of columns are pandas' own text, which is Unicode.
+            names = [*map(_as_unicode, names)]
             values = values.reshape(len(images), -1)
             return table.join(pd.DataFrame(values, columns=names[-values.shape[1] :]))
         order = np.argsort(-values, axis=1, kind="stable")[:, : self._top]
@@ -139,10 +141,24 @@ def csv_rows(table: pd.DataFrame, *, header: bool) -> bytes:
 
 def json_lines(table: pd.DataFrame, *, header: bool) -> bytes:
     """Return an object for each row; what has no value is null."""
-    # JSON is Unicode: other bytes of a name are written as such.
-    paths = [os.fsencode(p).decode("utf-8", "backslashreplace") for p in table["path"]]
-    rows = table.assign(path=paths)
-    return rows.to_json(orient="records", lines=True, double_precision=15).encode()
+    rows = table.to_dict("records")
+    lines = [json.dumps({k: _json(v) for k, v in row.items()}) + "\n" for row in rows]
+    return "".join(lines).encode()
+
+
+def _json(value: Any) -> Any:
+    """Return a value of a cell as JSON has it."""
+    if isinstance(value, str):
+        return _as_unicode(value)
+    if isinstance(value, list):
+        return [*map(_json, value)]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if value != value else value
+
+
+def _as_unicode(text: str) -> str:
+    """Return a text that spells out bytes of it that are no UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 FORMATS = {"csv": csv_rows, "json": json_lines}

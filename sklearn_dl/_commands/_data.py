@@ -33,7 +33,7 @@ class Parts(NamedTuple):
         """How many images there are, in one line."""
         text = f"{len(self.X)} images to learn from"
         if not self.regression:
-            counts = pd.Series(self.y).value_counts().sort_index()
+            counts = pd.Series(self.y, dtype=object).value_counts().sort_index()
             shown = [f"{name} {count}" for name, count in counts[:8].items()]
             shown += [f"and {len(counts) - 8} more"] if len(counts) > 8 else []
             text += f" in {len(counts)} classes ({', '.join(shown)})"
@@ -51,7 +51,7 @@ class Parts(NamedTuple):
             error = mean_absolute_error(truth, predicted)
             r2 = f"R2 {r2_score(truth, predicted):.3f}, " if len(truth) > 1 else ""
             return f"{where}: {r2}mean absolute error {error:.4g}"
-        usual, right = pd.Series(self.y).mode()[0], predicted == truth
+        usual, right = pd.Series(self.y, dtype=object).mode()[0], predicted == truth
         return (
             f"{where}: accuracy {right.mean():.3f}, {np.sum(~right)} wrong "
             f"(always {str(usual)!r}: {np.mean(truth == usual):.3f})"

@@ -16,11 +16,13 @@ example:
 
 import argparse
 import glob
+import io
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import chain, islice
+from typing import Any
 
 from sklearn_dl._commands._terminal import checked_output, on_terminal, write_error
 from sklearn_dl._files import replacing
@@ -69,7 +71,9 @@ def run(args: argparse.Namespace) -> int:
     no_bar = args.quiet or rows_are_seen or not on_terminal(sys.stderr)
     total = None if "-" in args.images else len(known)
     bar = tqdm(total=total, desc="predict", unit="img", disable=no_bar)
-    target = nullcontext(sys.stdout.buffer) if output is None else replacing(output)
+    # A notebook's stdout has no bytes.
+    stdout = getattr(sys.stdout, "buffer", sys.stdout)
+    target = nullcontext(stdout) if output is None else replacing(output)
     paths, n_images, n_failed = chain.from_iterable(parts), 0, 0
     with target as file, bar:
         while chunk := list(islice(paths, _BATCHES * args.batch_size)):
@@ -79,14 +83,21 @@ def run(args: argparse.Namespace) -> int:
             failed = table[table["error"].notna()]
             if args.strict and len(failed) > 0:
                 raise ValueError("{path!r}: {error}".format(**failed.iloc[0]))
-            file.write(rows(table, header=n_images == 0))
-            file.flush()
+            _write(file, rows(table, header=n_images == 0))
             n_images, n_failed = n_images + len(chunk), n_failed + len(failed)
             bar.update(len(chunk))
+        if not n_images:  # a table of no rows
+            _write(file, rows(answers([]), header=True))
     if n_failed:
         of_all = f"{n_failed} of {n_images} images"
         write_error(f"predict: {of_all} could not be read; their rows say why.")
     return 1 if n_failed else 0
+
+
+def _write(file: Any, rows: bytes) -> None:
+    text = isinstance(file, io.TextIOBase)
+    file.write(rows.decode("utf-8", "backslashreplace") if text else rows)
+    file.flush()
 
 
 def _positive(text: str) -> int:

@@ -79,8 +79,13 @@ class Experiments:
             metric if there is one; None takes the best so far of the same metric.
         """
         if isinstance(scores, Mapping):
-            spent = np.sum(scores["fit_time"]) + np.sum(scores["score_time"])
-            seconds, scores = seconds or float(spent), scores["test_score"]
+            found = scores.get("test_score", scores.get(f"test_{metric}"))
+            if found is None:
+                wanted = f"'test_score' or 'test_{metric}'"
+                raise ValueError(f"scores has no {wanted}, but {[*scores]!r:.200}.")
+            if seconds is None:
+                seconds = sum(np.sum(scores[f"{k}_time"]) for k in ("fit", "score"))
+            scores = found
         options: Any = {"ensure_2d": False, "dtype": float}
         values = check_array(np.ravel(scores), **options, input_name=f"scores {name!r}")
         n, before = len(values), self._before(since, str(metric))
@@ -92,22 +97,24 @@ class Experiments:
             spread=float(np.std(values, ddof=1) / n**0.5) if n > 1 else None,
             metric=str(metric),
             gain=round(score - before.score, 12) if comparable else None,
-            seconds=seconds,
+            seconds=None if seconds is None else float(seconds),
             changed=_changes(before.parameters, text) if before else "",
             time=pd.Timestamp.now("UTC").isoformat(timespec="seconds"),
             since=before and before.name,
             scores=values.tolist(),
             parameters=text,
         )
-        self._kept.append(done)
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with writing(self.path), open(self.path, "ab") as file:
                 # What a crash cut off stays a line of its own.
                 cut_off = self.path.read_bytes()[-1:] not in (b"", b"\n")
-                file.write(b"\n" * cut_off + json.dumps(done).encode() + b"\n")
+                file.write(
+                    b"\n" * cut_off + json.dumps(done, allow_nan=False).encode() + b"\n"
+                )
                 file.flush()
                 os.fsync(file.fileno())
+        self._kept.append(done)
         return done
 
     @property
@@ -134,17 +141,21 @@ class Experiments:
         return table.astype(dict.fromkeys(("spread", "gain", "seconds"), float))
 
     def to_mlflow(self) -> None:
-        """Log each experiment as a run of MLflow's current experiment."""
+        """Log each experiment as a run of MLflow's current experiment, each time."""
         try:
             import mlflow
         except ImportError as error:
             raise ImportError("to_mlflow needs MLflow: pip install mlflow") from error
         for done in self.experiments:
-            texts = {**done.parameters, "metric": done.metric, "changed": done.changed}
+            parameters = {  # MLflow takes few characters in names, and bounded texts
+                re.sub(r"[^\w./: -]", "_", k)[:250]: v[:6000]
+                for k, v in done.parameters.items()
+            }
             numbers = {k: done[k] for k in ("score", "spread", "seconds")}
             with mlflow.start_run(run_name=done.name, nested=True):
                 mlflow.log_metrics({k: v for k, v in numbers.items() if v is not None})
-                mlflow.log_params(texts)
+                mlflow.log_params(parameters)
+                mlflow.set_tags({"metric": done.metric, "changed": done.changed[:5000]})
 
     def _before(self, since: str | None, metric: str) -> Any:
         """Return the experiment to compare with, or None."""

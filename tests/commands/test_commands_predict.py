@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import io
 import json
@@ -214,6 +215,35 @@ def test_a_file_that_is_not_there_has_a_row_whatever_its_name(
     errors = {row["path"]: row["error"] for row in rows_of(out)}
     assert errors == {**dict.fromkeys(map(str, gone), "no such file"), str(good): ""}
     assert err.startswith("predict: 3 of 4 images could not be read")
+
+
+def test_without_an_image_there_is_a_table_of_no_rows(model, monkeypatch, capfdbinary):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert command("predict", model, "-") == 0
+    header = b"path,prediction,probability_dark,probability_light,error\n"
+    assert capfdbinary.readouterr().out == header
+
+
+def test_a_stdout_without_bytes_gets_text(model, folder):
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        assert command("predict", model, folder / "dark", "--quiet") == 0
+    assert text.getvalue().startswith("path,prediction,")
+    assert len(text.getvalue().splitlines()) == 7
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_classes_that_are_no_unicode_are_named(form, folder, tmp_path):
+    model = small_classifier()
+    model.classes_ = model._targets.classes = np.array(["caf\udce9", "light"])
+    save(model, tmp_path / "model")
+    out = tmp_path / "rows"
+    dark = folder / "dark" / "0.png"
+    given = ("predict", tmp_path / "model", dark, "--format", form, "--output", out)
+    assert command(*given) == 0
+    escaped = rb"probability_caf\xe9"
+    if form == "json":
+        escaped = escaped.replace(b"\\", rb"\\")
+    assert escaped in out.read_bytes()
 
 
 def test_names_that_are_no_unicode_come_out_as_they_are(model, folder, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 import threading
 import types
@@ -265,7 +266,13 @@ class FakeMLflow(types.ModuleType):
         self.runs[-1]["ended"] = error[0] is None
 
     def log_params(self, params):
+        # The real one refuses other names and longer texts.
+        assert all(re.fullmatch(r"[\w./: -]{1,250}", name) for name in params)
+        assert max(map(len, params.values()), default=0) <= 6000
         self.runs[-1]["params"].update(params)
+
+    def set_tags(self, tags):
+        self.runs[-1]["tags"] = tags
 
     def log_metrics(self, metrics):
         self.runs[-1]["metrics"] = metrics
@@ -275,15 +282,18 @@ def test_mlflow_gets_the_same(monkeypatch):
     mlflow = FakeMLflow()
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     log = Experiments()
-    log.record("a", [0.5, 0.7], {f"p{k}": k for k in range(120)})
+    parameters = {f"p{k}": k for k in range(119)}
+    parameters["what?" + "!" * 300] = "x" * 7000
+    log.record("a", [0.5, 0.7], parameters)
     log.record("b", 0.8, {"p0": 0}, seconds=3)
     log.to_mlflow()
     first, second = mlflow.runs
-    assert first["params"].items() >= {"p119": "119", "metric": "score"}.items()
-    assert len(first["params"]) == 122
+    assert first["params"].items() >= {"p118": "118"}.items()
+    assert len(first["params"]) == 120
+    assert first["tags"]["metric"] == "score"
     assert first["metrics"] == {"score": 0.6, "spread": pytest.approx(0.1)}
     assert second["metrics"] == {"score": 0.8, "seconds": 3}
-    assert second["params"]["changed"].startswith("p1: 1 → unset")
+    assert "p1: 1 → unset" in second["tags"]["changed"]
     assert [run["name"] for run in mlflow.runs] == ["a", "b"]
     assert first["ended"]
 
@@ -292,6 +302,21 @@ def test_without_mlflow_the_error_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(ImportError, match="pip install mlflow"):
         Experiments().to_mlflow()
+
+
+def test_scores_of_several_metrics_and_odd_seconds(tmp_path):
+    log = Experiments(tmp_path / "log")
+    several = {"fit_time": [1, 1], "score_time": [0, 0], "test_f1": [0.5, 0.7]}
+    assert log.record("a", several, metric="f1").score == pytest.approx(0.6)
+    assert log.record("b", several, metric="f1", seconds=np.float32(0)).seconds == 0
+    with pytest.raises(
+        ValueError, match=r"no 'test_score' or 'test_r2', but .*test_f1"
+    ):
+        log.record("c", several, metric="r2")
+    with pytest.raises(ValueError, match="JSON"):
+        log.record("d", 0.5, seconds=np.nan)
+    assert log.table["name"].tolist() == ["a", "b"]
+    assert len(log._kept) == 2
 
 
 def test_an_empty_log_has_the_columns():
