@@ -135,8 +135,10 @@ class Experiments:
     @property
     def table(self) -> pd.DataFrame:
         """A row per experiment: its score, the gain, and what changed."""
-        table = pd.DataFrame(self.experiments, columns=_COLUMNS)
-        return table.astype(dict.fromkeys(("spread", "gain", "seconds"), float))
+        # Not all names can be in pandas' own type of text.
+        table = pd.DataFrame(self.experiments, columns=_COLUMNS, dtype=object)
+        numbers = ("score", "spread", "gain", "seconds")
+        return table.astype(dict.fromkeys(numbers, float))
 
     def to_mlflow(self) -> None:
         """Log each experiment as a run of MLflow's current experiment."""
