@@ -91,7 +91,7 @@ def head(figure: Any, text: str, size: float) -> None:
     """Write a heading that wraps, and under it a legend of all that has a label."""
     named: dict[str, Any] = {}
     for ax in figure.axes:
-        _spell_out(ax)
+        spell_out(ax)
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             named.setdefault(label, handle)
     room = size_of(figure)[0]
@@ -116,7 +116,7 @@ def tidy(ax: Any, size: float) -> None:
     ax.yaxis.label.set_fontsize(size)
 
 
-def _spell_out(ax: Any) -> None:
+def spell_out(ax: Any) -> None:
     """Write numbers whole: a power apart, as "1e6", would cover a heading."""
     for axis in (ax.xaxis, ax.yaxis):
         axis.get_major_formatter().format_ticks(axis.get_majorticklocs())

@@ -106,7 +106,7 @@ class RobustnessDisplay:
                 axis.set_xlabel(caption, color="0.3", labelpad=2)
             self._draw(axis, name, value, line_kw)
             stars = f" {'*' * self._weakness(name)}".rstrip()
-            room = (0.78 if stars else 0.9) * width  # bold letters are wider
+            room = (0.7 if stars else 0.8) * width  # bold letters are wider
             title = _plots.fitted(name, room, letters, after=stars)
             look = {"fontsize": letters, "fontweight": "bold" if stars else "normal"}
             axis.set_title(title, loc="left", y=1.0, pad=3, **look)

@@ -71,6 +71,7 @@ class ExperimentsDisplay:
         said = f"{self.metric}, with one spread to each side"
         ax.set(xlabel=_plots.wrapped(said, 0.5 * width, size))
         ax.grid(axis="x", color="0.9")
+        _plots.spell_out(ax)
         _plots.tidy(ax, size + 1)
         self.ax_ = ax
         return self
