@@ -184,13 +184,13 @@ class TrainingHistoryDisplay:
         """The epochs whose loss is no finite number."""
         bad = ~np.isfinite(self.history["train_loss"].to_numpy(dtype=float))
         if "valid_loss" in self.history:
-            loss = self.history["valid_loss"].astype(float)
+            loss = self.history["valid_loss"].to_numpy(dtype=float)
             # An epoch that wasn't validated, as in `partial_fit`, has no score either.
             scores = self.history.filter(regex="^valid_(?!loss$)")
-            seen = scores if len(scores.columns) else loss.to_frame().ffill()
-            bad |= (
-                np.isinf(loss) | (loss.isna() & seen.notna().any(axis=1))
-            ).to_numpy()
+            if not len(scores.columns):
+                scores = self.history[["valid_loss"]].ffill()
+            seen = scores.notna().any(axis=1).to_numpy()
+            bad |= np.isinf(loss) | (np.isnan(loss) & seen)
         return self._epochs[bad]
 
     def _panels(self) -> dict[str, list[str]]:
