@@ -64,7 +64,13 @@ def figure_of(what: str, ax: Any, size: tuple[float, float]) -> Any:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     if not isinstance(ax.figure.get_layout_engine(), ConstrainedLayoutEngine):
-        ax.figure.figure.set_layout_engine("constrained")
+        try:
+            ax.figure.figure.set_layout_engine("constrained")
+        except RuntimeError as error:  # a colorbar was laid out by another engine
+            raise ValueError(
+                "The figure of ax has a colorbar in another layout: make it with "
+                "layout='constrained'."
+            ) from error
     ax.set_axis_off()
     return ax.figure.add_subfigure(spec)
 
@@ -85,6 +91,7 @@ def head(figure: Any, text: str, size: float) -> None:
     """Write a heading that wraps, and under it a legend of all that has a label."""
     named: dict[str, Any] = {}
     for ax in figure.axes:
+        spell_out(ax)
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             named.setdefault(label, handle)
     room = size_of(figure)[0]
@@ -107,6 +114,23 @@ def tidy(ax: Any, size: float) -> None:
     ax.tick_params(labelsize=size - 1)
     ax.xaxis.label.set_fontsize(size)
     ax.yaxis.label.set_fontsize(size)
+
+
+def spell_out(ax: Any) -> None:
+    """Write numbers whole: a power apart, as "1e6", would cover a heading."""
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.get_major_formatter().format_ticks(axis.get_majorticklocs())
+        if axis.get_major_formatter().get_offset():
+            axis.set_major_formatter("{x:.7g}")
+
+
+def options(artist: str, look: dict, given: dict | None) -> dict[str, Any]:
+    """Return a look with what a user gave, also under matplotlib's short names."""
+    from matplotlib import cbook, collections, lines, text
+
+    kinds = {"line": lines.Line2D, "text": text.Text, "dots": collections.Collection}
+    sides = [cbook.normalize_kwargs(one, kinds[artist]) for one in (look, given or {})]
+    return {**sides[0], **sides[1]}
 
 
 def draw_matrix(
@@ -143,10 +167,10 @@ def draw_matrix(
     ax.tick_params(length=0)
     image = ax.imshow(values, **{"aspect": "auto", **im_kw})
     lines = {line for text in texts.values() for line in text.split("\n")}
-    if max(width_of(line, size) for line in lines) > 0.9 * across:
+    if max((width_of(line, size) for line in lines), default=0) > 0.9 * across:
         return False
-    at: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size}
-    at |= text_kw or {}
+    at = {"ha": "center", "va": "center", "fontsize": size}
+    at = options("text", at, text_kw)
     for (row, column), text in texts.items():
         red, green, blue, alpha = image.cmap(image.norm(values[row, column]))
         light = alpha * (0.299 * red + 0.587 * green + 0.114 * blue) + 1 - alpha
@@ -204,7 +228,12 @@ def wrapped(text: Any, width: float, size: float) -> str:
 
 def plain(text: Any) -> str:
     """Return text that matplotlib writes as it is."""
-    return str(text).replace("$", r"\$")
+    return _as_unicode(text).replace("$", r"\$")
+
+
+def _as_unicode(text: Any) -> str:
+    """Return text with what is no Unicode, as in names of files, as its code."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 @lru_cache(maxsize=4096)
@@ -213,5 +242,5 @@ def width_of(text: str, size: float) -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    font = FontProperties(size=size)
+    font, text = FontProperties(size=size), _as_unicode(text)
     return 1.06 * text_to_path.get_text_width_height_descent(text, font, False)[0] / 72

@@ -148,8 +148,12 @@ class AugmentationDisplay:
                 axis.set_xlabel(text, fontsize=letters, labelpad=2)
             look = {"rotation": 0, "va": "center", "labelpad": 8}
             self.axes_[row, 0].set_ylabel(str(row + 1), **look)
+        first, said = "prediction", "draw "
+        if _plots.width_of(first, letters + 1) > room:
+            first, said = "plain", ""
         for k, axis in enumerate(self.axes_[0]):
-            heading = f"draw {k}" if k else "prediction"
+            heading = f"{said}{k}" if k else first
+            heading = _plots.fitted(heading, room, letters + 1)
             axis.set_title(heading, fontsize=letters + 1, y=1.0)
         return self
 

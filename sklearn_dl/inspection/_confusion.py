@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, validate_params
 
-from sklearn_dl.inspection._scores import answers_of, check_labels
+from sklearn_dl.inspection._scores import answers_of, as_column, check_labels
 
 
 @validate_params(
@@ -67,17 +67,21 @@ def most_confused(
     estimator, truth, predicted = answers_of(estimator_or_y_true, X_or_y_pred, y)
     predicted = check_labels(predicted, len(predicted))
     truth = check_labels(truth, len(predicted))
-    wrong = pd.DataFrame({"truth": truth, "prediction": predicted})
-    counts = wrong["truth"].value_counts()
-    wrong = wrong[truth != predicted]
+    n = len(truth)
+    codes, names = pd.factorize(np.concatenate([truth, predicted]), sort=True)
+    table = pd.DataFrame({"truth": codes[:n], "prediction": codes[n:]})
+    wrong = table[table["truth"] != table["prediction"]]
     groups = wrong.groupby(["truth", "prediction"]).groups
-    columns = ["truth", "prediction", "n", "rate", "examples"]
+    pairs = np.array([*groups], dtype=int).reshape(-1, 2)
+    counts = np.array([len(rows) for rows in groups.values()], dtype=int)
     found = pd.DataFrame(
-        [
-            (*p, len(rows), len(rows) / counts[p[0]], [*rows])
-            for p, rows in groups.items()
-        ],
-        columns=columns,
+        {
+            "truth": as_column(names[pairs[:, 0]]),
+            "prediction": as_column(names[pairs[:, 1]]),
+            "n": counts,
+            "rate": counts / np.bincount(codes[:n])[pairs[:, 0]],
+            "examples": pd.Series([[*rows] for rows in groups.values()], dtype=object),
+        }
     )
     found = found.sort_values(["n", "rate"], ascending=False, kind="stable")
     found = found.head(len(found) if k is None else k).reset_index(drop=True)

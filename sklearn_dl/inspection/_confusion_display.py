@@ -1,5 +1,6 @@
 """Which classes are taken for each other, with images."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn_dl import _plots
 from sklearn_dl._images import as_source
 from sklearn_dl.inspection._confusion import by_confidence, most_confused
 from sklearn_dl.inspection._pictures import WRONG, check_count, show_image, thumbnail
+from sklearn_dl.inspection._scores import as_column
 from sklearn_dl.inspection._stream import image_shape_of
 
 _CELL, _PICTURE = 0.52, 1.4  # inches of a cell, and of an image with its heading
@@ -70,8 +72,11 @@ class MostConfusedDisplay:
             n, labels = len(self.source), len(y_true)
             raise ValueError(f"X has {n} images, but y has {labels} labels.")
         classes = np.unique(np.concatenate([y_true, y_pred]))
-        counts = confusion_matrix(y_true, y_pred, labels=classes)
-        self.matrix = pd.DataFrame(counts, index=classes, columns=classes)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "A single label")  # though all are given
+            counts = confusion_matrix(y_true, y_pred, labels=classes)
+        names = pd.Index(as_column(classes))
+        self.matrix = pd.DataFrame(counts, index=names, columns=names)
         self.pairs = most_confused(y_true, y_pred, k=None, n_examples=len(y_true))
 
     @classmethod
@@ -160,8 +165,10 @@ class MostConfusedDisplay:
         return [one for one in known if one in chosen] or known[:max_classes]
 
     def _draw_matrix(self, figure, shown: list[Any], im_kw: dict, text_kw) -> None:
-        counts = self.matrix.loc[shown, shown].to_numpy()
-        totals = np.maximum(self.matrix.loc[shown].to_numpy().sum(1), 1)
+        known = self.matrix.index.tolist()
+        rows = [known.index(one) for one in shown]
+        counts = self.matrix.to_numpy()[np.ix_(rows, rows)]
+        totals = np.maximum(self.matrix.to_numpy()[rows].sum(1), 1)
         shares = counts / totals[:, None]
         texts = {
             cell: f"{n}\n{shares[cell]:.0%}" if len(shown) <= 6 else f"{n}"

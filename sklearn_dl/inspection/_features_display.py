@@ -156,7 +156,10 @@ class EmbeddingDisplay:
         self.thumbnail_rows_ = np.empty(0, dtype=int)
         if self.source is not None and n_thumbnails:
             self.thumbnail_rows_ = spread(self.embedding, 1.05 * side, n_thumbnails)
-        look = {"s": 22, "linewidths": 0.5, "edgecolors": "white", **(scatter_kw or {})}
+        look = {"s": 22, "linewidths": 0.5, "edgecolors": "white"}
+        look = _plots.options("dots", look, scatter_kw)
+        if "c" in look:  # of all dots, as "color" is
+            look["color"] = look.pop("c")
         y = np.zeros(len(self.embedding), int) if self.y is None else self.y
         if y.dtype.kind == "f" and type_of_target(y, input_name="y") == "continuous":
             frames = self._draw_numbers(y, letters, look)
@@ -186,7 +189,7 @@ class EmbeddingDisplay:
         scale = ScalarMappable(Normalize(np.nanmin(y), np.nanmax(y)), "cividis")
         colours = scale.to_rgba(y)
         dots = np.delete(np.arange(len(y)), self.thumbnail_rows_)
-        self.ax_.scatter(*self.embedding[dots].T, **{"c": colours[dots], **look})
+        self.ax_.scatter(*self.embedding[dots].T, **{"color": colours[dots], **look})
         bar = self.ax_.figure.colorbar(scale, ax=self.ax_, pad=0.02, aspect=30)
         bar.ax.tick_params(labelsize=letters - 1)
         bar.set_label("y", fontsize=letters)

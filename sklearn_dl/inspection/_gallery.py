@@ -128,7 +128,8 @@ class TopLossesDisplay:
         y_true : array-like of shape (n,), or (n, n_outputs) of numbers
             Labels or numbers.
         y_pred : array-like of shape (n, n_classes), or as `y_true`
-            Probabilities of the classes; or, in the shape of `y_true`, numbers.
+            Probabilities of the classes; or, in the shape of `y_true`, numbers, of
+            which not both are whole.
         X : images
             The n images, in any form that the estimators take.
         classes : array-like of shape (n_classes,), default=None
@@ -141,11 +142,18 @@ class TopLossesDisplay:
         Raises
         ------
         ValueError
-            If the lengths or the number of classes differ, or `y_true` has missing
-            values.
+            If the lengths or the number of classes differ, `y_true` has missing values,
+            or predicted labels are given without probabilities.
         """
         refuse_missing(y_true)
         numbers = np.shape(y_pred) == np.shape(y_true)
+        kinds = {np.asarray(values).dtype.kind for values in (y_true, y_pred)}
+        if numbers and (classes is not None or not {"f"} <= kinds <= {*"iuf"}):
+            raise ValueError(
+                "y_pred has the shape of y_true and is read as numbers, but these are "
+                "labels. For classes give probabilities of the shape (n, n_classes); "
+                "for numbers give y_pred as floats, and no classes."
+            )
         given: Any = GivenNumbers() if numbers else _Probabilities()
         given.values = np.asarray(y_pred, dtype=float)
         if not numbers:

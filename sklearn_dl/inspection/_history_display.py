@@ -152,7 +152,7 @@ class TrainingHistoryDisplay:
             for column, curve in zip(panels[part], values.T, strict=True):
                 _, label, colour, style = _CURVES[column]
                 look = {"color": colour, "linestyle": style, "label": label, **dots}
-                axis.plot(epochs, curve, **{**look, **(line_kw or {})})
+                axis.plot(epochs, curve, **_plots.options("line", look, line_kw))
             self._mark(axis)
             known, name = values[~np.isnan(values)], names.get(part, part)
             wide = len(known) and 0 < _WIDE * known.min() < known.max()
@@ -183,8 +183,14 @@ class TrainingHistoryDisplay:
     def _diverged(self) -> np.ndarray:
         """The epochs whose loss is no finite number."""
         bad = ~np.isfinite(self.history["train_loss"].to_numpy(dtype=float))
-        if "valid_loss" in self.history:  # NaN where an epoch wasn't validated
-            bad |= np.isinf(self.history["valid_loss"].to_numpy(dtype=float))
+        if "valid_loss" in self.history:
+            loss = self.history["valid_loss"].to_numpy(dtype=float)
+            # An epoch that wasn't validated, as in `partial_fit`, has no score either.
+            scores = self.history.filter(regex="^valid_(?!loss$)")
+            if not len(scores.columns):
+                scores = self.history[["valid_loss"]].ffill()
+            seen = scores.notna().any(axis=1).to_numpy()
+            bad |= np.isinf(loss) | (np.isnan(loss) & seen)
         return self._epochs[bad]
 
     def _panels(self) -> dict[str, list[str]]:

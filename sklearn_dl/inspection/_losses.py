@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dl._images import as_source
-from sklearn_dl.inspection._scores import check_labels, check_targets
+from sklearn_dl.inspection._scores import as_column, check_labels, check_targets
 
 _PARAMETERS = {
     "k": [Interval(Integral, 1, None, closed="left"), None],
@@ -195,7 +195,7 @@ def label_errors(estimator, X, y, *, k=None, cv=None, random_state=0) -> pd.Data
     rows = np.flatnonzero(wrong)
     order = rows[np.argsort(found.margin[rows], kind="stable")][:k]
     table = _described(found, X, order)
-    table["suggestion"] = found.classes[counted[order]]
+    table["suggestion"] = as_column(found.classes[counted[order]])
     table["margin"] = found.margin[order]
     return table
 
@@ -207,8 +207,8 @@ def _described(found: _Confidence, X, rows: np.ndarray) -> pd.DataFrame:
         {
             "row": rows,
             "path": _paths(X, rows),
-            "truth": found.classes[found.truth[rows]],
-            "prediction": found.classes[predicted],
+            "truth": as_column(found.classes[found.truth[rows]]),
+            "prediction": as_column(found.classes[predicted]),
             "probability": found.scores[rows, predicted] if known else np.nan,
             "probability_truth": found.of_truth[rows] if known else np.nan,
         }

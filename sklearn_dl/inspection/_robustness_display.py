@@ -104,9 +104,10 @@ class RobustnessDisplay:
                 self._draw_classes(axis, name, value)
                 caption = _plots.wrapped(self._caption(name), width, letters - 1)
                 axis.set_xlabel(caption, color="0.3", labelpad=2)
-            self._draw(axis, name, value, line_kw or {})
+            self._draw(axis, name, value, line_kw)
             stars = f" {'*' * self._weakness(name)}".rstrip()
-            title = _plots.fitted(name, 0.9 * width, letters, after=stars)
+            room = (0.7 if stars else 0.8) * width  # bold letters are wider
+            title = _plots.fitted(name, room, letters, after=stars)
             look = {"fontsize": letters, "fontweight": "bold" if stars else "normal"}
             axis.set_title(title, loc="left", y=1.0, pad=3, **look)
             _plots.tidy(axis, letters)
@@ -130,7 +131,7 @@ class RobustnessDisplay:
         _plots.head(figure, title, letters)
         return self
 
-    def _draw(self, ax, name: str, value: str, line_kw: dict) -> None:
+    def _draw(self, ax, name: str, value: str, line_kw: dict | None) -> None:
         """Draw what becomes of the whole."""
         weakness, report = self._weakness(name), self.report
         x, y, low, high = self._curve(report.table, name, report.clean_score, value)
@@ -146,7 +147,7 @@ class RobustnessDisplay:
                 x, low, high, alpha=0.25, **{**look, **band, "linewidth": 0}
             )
         look |= {"marker": "o", "markersize": 3.5, "label": self._degrees[weakness]}
-        ax.plot(x, y, **{**look, **line_kw})
+        ax.plot(x, y, **_plots.options("line", look, line_kw))
 
     def _draw_classes(self, ax, name: str, value: str) -> None:
         """Draw the recalls of those that fall most, in their order."""

@@ -64,6 +64,11 @@ def check_labels(y: Any, n_rows: int) -> np.ndarray:
     return labels
 
 
+def as_column(labels: np.ndarray) -> pd.Series:
+    """Return labels as a column; in pandas' own type of text not all names can be."""
+    return pd.Series(labels, dtype=object if labels.dtype.kind in "OU" else None)
+
+
 def refuse_missing(y: Any) -> None:
     """Raise a ValueError if NaN, None or another missing value is in y."""
     # NumPy would make text of a list of text and NaN.

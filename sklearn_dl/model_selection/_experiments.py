@@ -137,8 +137,10 @@ class Experiments:
     @property
     def table(self) -> pd.DataFrame:
         """A row per experiment: its score, the gain, and what changed."""
-        table = pd.DataFrame(self.experiments, columns=_COLUMNS)
-        return table.astype(dict.fromkeys(("spread", "gain", "seconds"), float))
+        # Not all names can be in pandas' own type of text.
+        table = pd.DataFrame(self.experiments, columns=_COLUMNS, dtype=object)
+        numbers = ("score", "spread", "gain", "seconds")
+        return table.astype(dict.fromkeys(numbers, float))
 
     def to_mlflow(self) -> None:
         """Log each experiment as a run of MLflow's current experiment, each time."""
@@ -252,6 +254,7 @@ class ExperimentsDisplay:
         label = _plots.wrapped(said, 0.5 * width, size)
         ax.set(xlabel=label, ylim=(n - 0.5, -0.5))  # the first on top
         ax.grid(axis="x", color="0.9")
+        _plots.spell_out(ax)
         _plots.tidy(ax, size + 1)
         self.ax_ = ax
         return self

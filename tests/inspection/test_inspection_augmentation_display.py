@@ -1,7 +1,10 @@
 """The picture of augmentations."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from panel_cases import assert_legible, no_windows, place  # noqa: F401
 from PIL import ImageOps
 from robustness_cases import photographs
@@ -69,3 +72,13 @@ def test_it_can_be_read(mix, place):  # noqa: F811
     display = drawn(X, augment, n_draws=3, ax=place)
     if isinstance(place, type(None)) or mix is None:
         assert_legible(display.figure_)
+
+
+@pytest.mark.parametrize("n_draws", [6, 12])
+def test_headings_do_not_touch_in_a_narrow_place(n_draws):
+    ax = Figure((9, 3)).subplots(1, 3)[1]
+    display = drawn(photographs(2), n_draws=n_draws, ax=ax)
+    assert_legible(display.figure_)
+    boxes = [axis.title.get_window_extent() for axis in display.axes_[0]]
+    assert all(a.x1 + 1 < b.x0 for a, b in pairwise(boxes))
+    assert display.axes_[0, -1].get_title().endswith(str(n_draws))

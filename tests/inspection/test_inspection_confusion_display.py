@@ -1,5 +1,7 @@
 """The confusion matrix with images of the most confused pairs."""
 
+import warnings
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -118,6 +120,36 @@ def test_it_can_be_read(n_classes, form, place):  # noqa: F811
     y, predicted, X = votes(n_classes, form=form)
     display = drawn(y, predicted, X, n_pairs=3, ax=place)
     assert_legible(display.figure_)
+
+
+def test_a_matrix_may_be_empty():
+    display = drawn(list("abcd"), list("badc"), photographs(4), max_classes=1)
+    assert not cells(display)
+    assert_legible(display.figure_)
+
+
+def test_one_class_is_no_reason_to_warn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        display = drawn(["a", "a"], ["a", "a"], photographs(2))
+    assert cells(display) == {(0, 0): "2\n100%"}
+
+
+def test_names_need_not_be_unicode(place):  # noqa: F811
+    y, predicted = ["caf\udce9", "b", "b"], ["b", "caf\udce9", "b"]
+    display = drawn(y, predicted, photographs(3), ax=place)
+    assert r"caf\udce9 → b" in words(display.figure_)
+    assert display.matrix.index.tolist() == ["b", "caf\udce9"]
+    table = most_confused(y, predicted)
+    assert table["truth"].tolist() == ["caf\udce9", "b"]
+    assert table["n"].tolist() == [1, 1]
+
+
+def test_numbers_take_short_names():
+    data = votes(3)
+    display = drawn(*data, text_kw={"size": 5, "c": "r"})
+    looks = {(text.get_fontsize(), text.get_color()) for text in display.ax_.texts}
+    assert looks == {(5, "r")}
 
 
 def test_what_is_wrong_is_said():

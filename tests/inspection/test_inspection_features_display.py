@@ -245,3 +245,14 @@ def test_without_matplotlib_it_is_said_what_to_install(
     values = np.random.default_rng(0).normal(size=(8, 2))
     with pytest.raises(ImportError, match=r"pip install 'sklearn_dl\[plots\]'"):
         EmbeddingDisplay(values).plot()
+
+
+@pytest.mark.parametrize("y", [np.repeat([0, 1], 20), np.linspace(0, 1.5, 40)])
+@pytest.mark.parametrize("colour", ["c", "color"])
+def test_dots_take_short_names(y, colour):
+    given = {colour: "r", "lw": 3, "ec": "k"}
+    display = EmbeddingDisplay(features(), None, y).plot(scatter_kw=given)
+    for dots in display.ax_.collections:
+        assert {to_hex(one) for one in dots.get_facecolor()} == {"#ff0000"}
+        assert {to_hex(one) for one in dots.get_edgecolor()} == {"#000000"}
+        assert dots.get_linewidth().tolist() == [3]

@@ -231,3 +231,33 @@ def test_dollars_are_written_as_they_are(text):
         start, _, end = written.partition("…")
         assert text.startswith(start)
         assert text.endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("y", "predicted", "classes"),
+    [
+        (["a", "b"], ["b", "b"], None),
+        (["a", "b"], [0.2, 0.9], None),
+        ([0, 1], [1, 1], None),
+        ([0.0, 1.0], [0.2, 0.9], [0, 1]),
+        ([True, False], [0.2, 0.9], None),
+        ([0.5, 1.5], ["a", "b"], None),
+        ([[1, 0], [0, 1]], [[1, 0], [1, 0]], None),
+    ],
+)
+def test_predicted_labels_are_no_numbers(y, predicted, classes):
+    with pytest.raises(ValueError, match=r"give probabilities .* \(n, n_classes\)"):
+        TopLossesDisplay.from_predictions(y, predicted, photographs(2), classes=classes)
+
+
+def test_names_need_not_be_unicode(place):  # noqa: F811
+    y, _, X = predictions(4)
+    y = np.where(y == "ant", "caf\udce9", y)
+    y[0], proba = "caf\udce9", [[0.9, 0.1]] * 4
+    y[1:] = "bee"
+    table = TopLossesDisplay.from_predictions(y, proba, X, k=4, ax=place).table
+    assert table["truth"].tolist() == ["caf\udce9", "bee", "bee", "bee"]
+    path = pd.Series(["folder/\udcff.png"] * 4, dtype=object)
+    display = table_of(table.assign(path=path), X)
+    assert display.axes_[0, 0].get_title().endswith("\n\\udcff.png")
+    assert_legible(display.figure_)

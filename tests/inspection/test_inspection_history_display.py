@@ -229,3 +229,52 @@ def test_the_axis_of_an_accuracy_has_no_tick_above_1(start):
     assert min(shown_ticks(display.axes_["score"].yaxis)) < 0
     other = drawn(table, score_name="lift")
     assert other.axes_["score"].get_ylim()[1] > 1.05
+
+
+def test_no_power_stands_apart_from_the_numbers(place):  # noqa: F811
+    table = history(4)[["train_loss", "valid_score"]].assign(train_loss=3e6)
+    table["valid_score"] = -3e6 + 1e5 * np.arange(4)
+    display = drawn(table, score_name="neg_mean_squared_error", ax=place)
+    assert_legible(display.figure_)
+    for axis in display.axes_.values():
+        assert not axis.yaxis.get_offset_text().get_text()
+    low, high = display.axes_["score"].get_ylim()
+    labels = display.axes_["score"].get_yticklabels()
+    values = [float(text.get_text().replace("\N{MINUS SIGN}", "-")) for text in labels]
+    ticks = display.axes_["score"].get_yticks()
+    np.testing.assert_allclose(values, ticks)
+    assert any(low <= value <= high for value in values)
+
+
+@pytest.mark.parametrize("score", [True, False])
+def test_a_validation_loss_that_is_no_number_is_said(score):
+    table = history(5)[["train_loss", "valid_loss", "valid_top1"]]
+    table.loc[2:, "valid_loss"] = np.nan
+    display = drawn(table if score else table.drop(columns="valid_top1"))
+    assert "Diverged: no finite loss in epoch 3" in words(display.figure_)
+    (span,) = display.ax_.patches
+    assert reach(span) == [2.5, 5.5]
+
+
+@pytest.mark.parametrize("without", [slice(None, 1), slice(3, None)])
+def test_epochs_that_were_not_validated_have_not_diverged(without):
+    table = history(5)[["train_loss", "valid_loss", "valid_top1"]]
+    table.loc[without, ["valid_loss", "valid_top1"]] = np.nan
+    display = drawn(table)
+    assert "finite" not in words(display.figure_)
+    assert not display.ax_.patches
+
+
+def test_lines_take_short_names():
+    display = TrainingHistoryDisplay(history(3)).plot(line_kw={"lw": 3, "c": "r"})
+    for axis in display.axes_.values():
+        looks = {(line.get_linewidth(), line.get_color()) for line in axis.get_lines()}
+        assert looks == {(3, "r")}
+
+
+def test_a_figure_whose_layout_is_fixed_is_refused():
+    figure = Figure(layout="tight")
+    left, right = figure.subplots(1, 2)
+    figure.colorbar(left.imshow(np.eye(3)), ax=left)
+    with pytest.raises(ValueError, match="layout='constrained'"):
+        drawn(history(2), ax=right)

@@ -286,3 +286,13 @@ def test_missing_labels_of_any_kind_are_named(missing, container):
 def test_the_number_can_be_the_fourth_argument():
     model = Given(np.full((3, 3), 1 / 3)).fit()
     assert len(top_losses(model, three(3), ["a", "b", "c"], 2)) == 2
+
+
+def test_names_of_classes_need_not_be_unicode():
+    X = np.repeat([[0.1], [0.2], [0.8], [0.9]], 10, axis=0)
+    y = np.repeat(["caf\udce9", "light"], 20)
+    y[3] = "light"
+    model = LogisticRegression(C=100).fit(X, y)
+    worst = top_losses(model, X, y, k=1)
+    assert worst[["truth", "prediction"]].values.tolist() == [["light", "caf\udce9"]]
+    assert label_errors(model, X, y)["suggestion"].tolist() == ["caf\udce9"]

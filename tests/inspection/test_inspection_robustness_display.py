@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -249,3 +251,31 @@ def test_what_cannot_be_drawn_is_refused():
 def test_without_matplotlib_the_extra_is_named(without_matplotlib):  # noqa: F811
     with pytest.raises(ImportError, match=r"pip install 'sklearn_dl\[plots\]'"):
         RobustnessDisplay(report(["blur"])).plot()
+
+
+def test_bold_headings_fit_in_a_narrow_place():
+    found = report(["blur", "noise", "rotation"])
+    table = found.table.copy()
+    table["corruption"] = "a_name_of_many_letters_" + table["corruption"]
+    found = RobustnessReport(table, 0.95, (0.93, 0.97), scoring="accuracy")
+    display = shown(found, ax=Figure((9, 3)).subplots(1, 3)[1])
+    assert_legible(display.figure_)
+    boxes = dict(drawn_texts(display.figure_))
+    headings = [boxes[ax.get_title(loc="left")] for ax in display.axes_.values()]
+    assert all(a.x1 + 2 < b.x0 for a, b in pairwise(headings))
+
+
+def test_no_power_stands_apart_from_the_numbers():
+    found = report(["blur", "noise"], scoring="neg_mean_squared_error", clean=-3e6)
+    columns = ["drop", "low", "high"]
+    found.table[columns] *= 1e7
+    found.table["score"] = found.clean_score - found.table["drop"]
+    display = shown(found)
+    assert_legible(display.figure_)
+    assert not display.ax_.yaxis.get_offset_text().get_text()
+
+
+def test_lines_take_short_names():
+    display = shown(report(["blur"]), line_kw={"ms": 9, "lw": 5})
+    (line,) = solid(display.ax_)
+    assert (line.get_markersize(), line.get_linewidth()) == (9, 5)

@@ -425,3 +425,24 @@ def test_names_and_numbers_stay_in_a_subplot_in_the_middle(size):
     assert min(box.x0 for box in boxes) > left.get_window_extent().x1
     assert max(box.x1 for box in boxes) < right.get_tightbbox().x0
     assert display.ax_.get_window_extent().width > 0.1 * own.width
+
+
+def test_names_need_not_be_unicode(tmp_path, place):  # noqa: F811
+    log = Experiments(tmp_path / "log.jsonl")
+    log.record("caf\udce9", [0.1, 0.2])
+    log.record("b", 0.4)
+    table = Experiments(log.path).table
+    assert table["name"].tolist() == ["caf\udce9", "b"]
+    display = ExperimentsDisplay(table).plot(ax=place)
+    written = [text for text, _ in drawn_texts(display.figure_)]
+    assert any(text.startswith("caf") for text in written)
+    assert_legible(display.figure_)
+
+
+def test_no_power_stands_apart_from_the_numbers(place):  # noqa: F811
+    log = Experiments()
+    for k in range(3):
+        log.record(f"net {k}", [-3e6 - k * 1e5, -4e6], metric="neg_mean_squared_error")
+    display = ExperimentsDisplay(log.table).plot(ax=place)
+    assert_legible(display.figure_)
+    assert not display.ax_.xaxis.get_offset_text().get_text()
