@@ -254,6 +254,7 @@ class ExperimentsDisplay:
         label = _plots.wrapped(said, 0.5 * width, size)
         ax.set(xlabel=label, ylim=(n - 0.5, -0.5))  # the first on top
         ax.grid(axis="x", color="0.9")
+        ax.locator_params(axis="x", nbins=max(1, int(0.6 * width)))
         _plots.spell_out(ax)
         _plots.tidy(ax, size + 1)
         self.ax_ = ax
