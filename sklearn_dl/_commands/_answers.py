@@ -9,7 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from sklearn_dl._commands._terminal import CommandError
-from sklearn_dl._images import ImageDecodeError
+from sklearn_dl._images import Asked, ImageDecodeError
 
 
 def image_estimators(value: Any) -> list[Any]:
@@ -74,6 +74,22 @@ def _open_graph(path: str, device: str | None, batch_size: int) -> Any:
     return load_exported(path, batch_size=batch_size, providers=[provider])
 
 
+def _blank(model: Any) -> list[Any]:
+    """Return an image with the channels that a model takes."""
+    if hasattr(model, "_asked"):  # an exported one, which needs no torch
+        shapes = [model._asked()]
+    else:
+        from sklearn_dl._base import image_shape_of
+
+        shapes = [image_shape_of(estimator) for estimator in image_estimators(model)]
+    asked = [a for a in map(Asked.of, shapes) if a.channels is not None]
+    if not asked:
+        return [Image.new("RGB", (256, 256))]
+    shape = next((a.shape for a in asked if a.shape), (256, 256))
+    n = max(a.channels.least for a in asked if a.channels)
+    return [np.zeros((*shape[:2], shape[2] if len(shape) == 3 else n), np.uint8)]
+
+
 class Answers:
     """A model, asked for a row of what it says of each image.
 
@@ -89,8 +105,7 @@ class Answers:
                 f"{path} holds a {type(model).__name__}, which doesn't predict."
             )
         self.model, self._direct = model, direct
-        # What predictions look like is known from one.
-        blank = [Image.new("RGB", (256, 256))]
+        blank = _blank(model)  # what predictions look like is known from one
         self._many = np.ndim(model.predict(blank)) == 2
         methods = {"predict_proba": "probability", "decision_function": "score"}
         there = [m for m in methods if hasattr(model, "classes_") and hasattr(model, m)]
