@@ -232,10 +232,16 @@ def robustness_report(
     shape = image_shape_of(estimator) if shape is None else shape
     source = as_source(X, image_shape=shape)
     asked = source.channels
-    if asked is not None and (asked.taken is not None or asked.n not in (1, 3)):
+    if asked is not None and asked.taken is not None:
         raise ValueError(
-            f"X has images of {asked.n} channels, or {asked.n} are picked out of more: "
-            "corruptions are those of grey and RGB images."
+            f"The estimator picks the channels {list(asked.taken)}, which would be "
+            "picked again of corrupted images: give one that was fitted on arrays of "
+            "these channels alone, and such arrays."
+        )
+    if asked is not None and asked.n not in (1, 3):
+        raise ValueError(
+            f"X has images of {asked.n} channels: corruptions are those of grey and "
+            "RGB images."
         )
     n = len(source)
     truth = check_targets(y, task, n)
