@@ -78,9 +78,10 @@ class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
                 estimator=self, reconstruction_attributes=dict, **data
             )
 
-    def _fit_source(self, X) -> ImageSource:
-        """Check the X of a fit, and remember its columns."""
-        source = as_source(X, image_shape=self.image_shape)
+    def _fit_source(self, X, goes_on: bool = False) -> ImageSource:
+        """Check the X of a fit, which may go on, and remember its columns."""
+        shape = image_shape_of(self) if goes_on else self.image_shape
+        source = as_source(X, image_shape=shape)
         self.__dict__.pop("n_features_in_", None)
         validate_data(self, X, skip_check_array=True, ensure_2d=False)
         if source.n_features is not None:
@@ -189,6 +190,12 @@ class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
             device=execution.device,
             dtype=execution.module_dtype,
         )
+        n = backbone.preprocessing.n_channels
+        if source.channels is None and n not in (1, 3):
+            raise ValueError(
+                f"The backbone takes images of {n} channels, but X is read as RGB or "
+                f"grey: image_shape=Channels({n}) reads all {n}."
+            )
         self._warn_of_unseen_channels(backbone)
         if normalization is None:
             return backbone

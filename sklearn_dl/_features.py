@@ -1,5 +1,7 @@
 """Features of images from a frozen backbone, and an SVM on them."""
 
+import warnings
+
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -190,6 +192,26 @@ class ImageFeatureExtractor(
             self.preprocessing_ = self._backbone.preprocessing
             self.n_features_out_ = self._backbone.n_features
         return self
+
+    def fit_transform(self, X, y=None):
+        """Fit, and return the features of the same images.
+
+        Parameters
+        ----------
+        X : images
+            Any form that `fit` takes.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        ndarray of shape (n_images, n_features_out)
+            As of `transform`.
+        """
+        self.fit(X, y)
+        with warnings.catch_warnings():  # of X as a whole, which `fit` gave
+            warnings.filterwarnings("ignore", "X has ", UserWarning)
+            return self.transform(X)
 
     @property
     def backbone_(self) -> Backbone:

@@ -141,7 +141,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             )
         weighted = {} if weight is None else {"sample_weight": weight}
         with self._fit_task(X, y, max_epochs, **weighted) as task, ExitStack() as stack:
-            source = self._fit_source(X)
+            source = self._fit_source(X, goes_on=previous is not None)
             rows = self._training_rows(source, y, weight, previous, partial, classes)
             execution, seed = self._execution(), draw_seed(self.random_state)
             rows, held_out = rows.weighted(), None

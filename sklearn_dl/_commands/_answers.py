@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from sklearn_dl._images import ImageDecodeError
+from sklearn_dl._images import Asked, ImageDecodeError
 
 
 def image_estimators(model: Any) -> list[Any]:
@@ -53,6 +53,22 @@ def _open_graph(path: str, device: str, batch_size: int) -> Any:
     return load_exported(path, batch_size=batch_size, providers=[provider])
 
 
+def _blank(model: Any) -> list[Any]:
+    """Return an image with the channels that a model takes."""
+    if hasattr(model, "_asked"):  # an exported one, which needs no torch
+        shapes = [model._asked()]
+    else:
+        from sklearn_dl._base import image_shape_of
+
+        shapes = [image_shape_of(estimator) for estimator in image_estimators(model)]
+    asked = [a for a in map(Asked.of, shapes) if a.channels is not None]
+    if not asked:
+        return [Image.new("RGB", (256, 256))]
+    shape = next((a.shape for a in asked if a.shape), (256, 256))
+    n = max(a.channels.least for a in asked if a.channels)
+    return [np.zeros((*shape[:2], shape[2] if len(shape) == 3 else n), np.uint8)]
+
+
 class Answers:
     """A model, asked for a row of what it says of each image.
 
@@ -64,8 +80,7 @@ class Answers:
         if not hasattr(model, "predict"):
             raise ValueError(f"{type(model).__name__} doesn't predict.")
         self._model, self._direct, self._top = model, direct, top
-        # What predictions look like is known from one.
-        self._blank: list[Any] = [Image.new("RGB", (256, 256))]
+        self._blank = _blank(model)  # what predictions look like is known from one
         self._many = np.ndim(model.predict(self._blank)) == 2
         methods = ("predict_proba", "decision_function")
         there = [m for m in methods if hasattr(model, "classes_") and hasattr(model, m)]

@@ -6,6 +6,7 @@ from sklearn_dl._images._arrays import is_tensor as is_tensor
 from sklearn_dl._images._arrays import row_shape as row_shape
 from sklearn_dl._images._channels import Channels as Channels
 from sklearn_dl._images._channels import Selection as Selection
+from sklearn_dl._images._coerce import Asked as Asked
 from sklearn_dl._images._coerce import as_source as as_source
 from sklearn_dl._images._decode import decode_image as decode_image
 from sklearn_dl._images._digests import digest_image as digest_image

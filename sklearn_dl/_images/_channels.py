@@ -71,6 +71,9 @@ class Channels(BaseEstimator):
     shape: tuple[int, ...] | None = None
 
 
+Channels.__module__ = "sklearn_dl.datasets"  # where it is public: files name it so
+
+
 @dataclass(frozen=True)
 class Selection:
     """Channels that images have, and those that are taken of them, checked."""

@@ -14,8 +14,11 @@ from PIL import Image
 
 from sklearn_dl._images._arrays import (
     arrange,
+    as_numpy,
     as_pixels,
+    is_tensor,
     over_white,
+    range_problem,
 )
 from sklearn_dl._images._bands import load_image
 from sklearn_dl._images._channels import Selection
@@ -132,6 +135,10 @@ class ImageSource(ABC):
         """Tell what is odd about an image: a kind, and words that follow its name."""
         self._note(row)(kind, text)
 
+    def odd_range(self, row: int) -> str | None:
+        """Say what is odd about the numbers of an array; files are read with notes."""
+        return None
+
     def _note(self, row: int) -> Callable[[str, str], None]:
         if self.on_note is None:
             return ignore
@@ -214,6 +221,9 @@ class ArraySource(ImageSource):
             block = arrange(block, self._layout)
         taken = self.channels.of_pixels if self.channels else over_white
         return np.require(taken(block), requirements=["C", "W"])
+
+    def odd_range(self, row: int) -> str | None:
+        return _odd_range(self._data[np.array([row])], rows=self.kind == "pixels")
 
     def _load(self, row: int) -> np.ndarray:
         return self.batch(np.array([row]))[0]
@@ -356,6 +366,11 @@ class ObjectSource(ImageSource):
     def path(self, i: int) -> str | None:
         return path_of(self._objects[i])
 
+    def odd_range(self, row: int) -> str | None:
+        image = self._objects[row]
+        array = isinstance(image, np.ndarray) or is_tensor(image)
+        return _odd_range(as_numpy(image)) if array else None
+
     def _load(self, row: int) -> Image.Image | np.ndarray:
         image = self._objects[row]
         if isinstance(image, DatasetItem):
@@ -370,6 +385,12 @@ class ObjectSource(ImageSource):
         if isinstance(image, bytes | bytearray | memoryview):
             return _of_channels(digest_encoded(image), self.channels)
         return super()._digest(row)
+
+
+def _odd_range(values: Any, rows: bool = False) -> str | None:
+    values = np.asarray(values)
+    low, high = float(values.min()), float(values.max())
+    return range_problem(values.dtype, low, high, rows=rows)
 
 
 def _of_channels(digest: Any, channels: Selection | None) -> Any:

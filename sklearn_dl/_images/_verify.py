@@ -71,6 +71,8 @@ def verify_images(X: Any, y: Any = None, *, image_shape: Any = None) -> pd.DataF
         if colour := _one_colour(image):
             reason = f"is of one colour, {colour}"
             found.append((row, source.path(row), reason, "one colour"))
+        if text := source.odd_range(row):
+            found.append((row, source.path(row), text, "scale"))
         if y is not None:
             digests[row] = digest_image(image)
 
@@ -83,9 +85,9 @@ def verify_images(X: Any, y: Any = None, *, image_shape: Any = None) -> pd.DataF
     return pd.DataFrame(found, columns=columns, dtype=object).astype({"row": int})
 
 
-def failed_images(X: Any) -> list[Failure]:
+def failed_images(X: Any, *, image_shape: Any = None) -> list[Failure]:
     """Decode every image of X once and return those that fail."""
-    source = copy.copy(as_source(X))
+    source = copy.copy(as_source(X, image_shape=image_shape))
     source.on_note = None
     failures: list[Failure] = []
 
@@ -121,6 +123,11 @@ def _one_colour(image: Image.Image | np.ndarray) -> str | None:
     return str(tuple(first.tolist())) if (image == first).all() else None
 
 
+def _differ(one: Any, other: Any) -> bool:
+    missing = one != one and other != other
+    return one != other and not missing
+
+
 def _in_two_classes(
     digests: dict[int, bytes], y: list[Any], source: ImageSource
 ) -> list[Finding]:
@@ -131,7 +138,7 @@ def _in_two_classes(
     found: list[Finding] = []
     for rows in alike.values():
         for row in rows:
-            other = next((r for r in rows if y[r] != y[row]), None)
+            other = next((r for r in rows if _differ(y[r], y[row])), None)
             if other is not None:
                 path = source.path(other)
                 where = f"row {other}" if path is None else f"row {other}, {path!r}"

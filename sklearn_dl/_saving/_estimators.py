@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sklearn_dl._files import ModelFileError
-from sklearn_dl._images import check_image_shape
+from sklearn_dl._images import Asked
 from sklearn_dl._parameters import NETWORK_PARAMETERS
 from sklearn_dl._runtime import resolve_device, seeded
 from sklearn_dl._saving._decode import Decoder
@@ -275,7 +275,7 @@ class EstimatorReader:
 def _check_fitted(estimator: Any, node: dict[str, Any]) -> None:
     """Raise where parameters or what was learned can't be a fitted estimator's."""
     estimator._validate_params()
-    check_image_shape(estimator.image_shape)
+    Asked.of(estimator.image_shape)
     _check_preprocessing("preprocessing_", estimator.preprocessing_)
     if not (estimator.tta is None or callable(estimator.tta)):
         augment = getattr(estimator, "augment", None)

@@ -380,6 +380,9 @@ def fit_stem(
     weight = state.get(f"{stem}.weight")
     if conv is None or weight is None or weight.ndim != 4:
         return
+    further = state.get(f"{stem}.further")
+    if further is not None and further[:, :1].shape == weight[:, :1].shape:
+        weight = torch.cat([weight, state.pop(f"{stem}.further")], 1)
     if weight.shape[1] == 3 != conv.in_channels:
         weight = stem_kernels(weight, conv.in_channels, rgb)
     if isinstance(conv, WidenedConv2d) and f"{stem}.further" not in state:

@@ -417,7 +417,7 @@ def _fit_channels(
     if own == n or (n == 3 and own is None):
         return None, preprocessing
     if n != 3 or asked is not None:
-        if own is not None:
+        if own is not None or not _takes(module, (n, *size)):
             adapt_stem(module, stem, n, preprocessing.rgb)
             return stem, preprocessing
     elif not _takes(module, (n, *size)) and own is not None:  # timm's in_chans

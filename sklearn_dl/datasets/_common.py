@@ -32,7 +32,9 @@ def check_verify(verify: Verify) -> None:
         raise ValueError(f"verify must be False, 'raise' or 'skip', got {verify!r}.")
 
 
-def readable(paths: Sequence[str], verify: Verify) -> tuple[np.ndarray, pd.DataFrame]:
+def readable(
+    paths: Sequence[str], verify: Verify, image_shape: Any = None
+) -> tuple[np.ndarray, pd.DataFrame]:
     """Return a mask of the files to keep, and a table of those that are not.
 
     With `verify` false nothing is opened; True and "raise" raise one error that names
@@ -41,7 +43,7 @@ def readable(paths: Sequence[str], verify: Verify) -> tuple[np.ndarray, pd.DataF
     keep = np.ones(len(paths), dtype=bool)
     if not verify or not len(paths):
         return keep, pd.DataFrame({"row": [], "path": [], "reason": []})
-    failures = failed_images(list(paths))
+    failures = failed_images(list(paths), image_shape=image_shape)
     if failures and verify != "skip":
         raise ImageDecodeError(failures)
     # As objects: names that are no UTF-8 can't be pandas' own text.

@@ -32,6 +32,7 @@ def load_image_folder(
     classes: Iterable[str] | None = None,
     extensions: Iterable[str] | None = None,
     verify: Verify = False,
+    image_shape: Any = None,
     return_X_y: bool = False,
 ) -> Any:
     """Load the paths of images from a folder with one subfolder per class.
@@ -51,6 +52,9 @@ def load_image_folder(
     verify : {False, "raise", "skip"}, default=False
         Whether to decode every file once. "raise" (or True) raises an error that
         names all files that fail, "skip" leaves them out and lists them in `skipped`.
+    image_shape : Channels or None, default=None
+        As the estimators have it, for `verify`: ``Channels(13)`` decodes files of 13
+        bands.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of the bunch.
 
@@ -103,7 +107,7 @@ def load_image_folder(
             "to take with classes=[...]."
         )
     _warn_about_splits(root, names)
-    keep, bad = readable(files, verify)
+    keep, bad = readable(files, verify, image_shape)
     skipped += list(bad[["path", "reason"]].itertuples(index=False, name=None))
     kept = np.array(files, dtype=object)[keep]
     bunch = Bunch(

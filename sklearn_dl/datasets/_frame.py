@@ -28,6 +28,7 @@ def load_image_frame(
     target: Hashable | Sequence[Hashable] | None = "target",
     root: str | os.PathLike | None = None,
     verify: Verify = False,
+    image_shape: Any = None,
     return_X_y: bool = False,
 ) -> Any:
     """Load the paths of images and their targets from a table.
@@ -46,6 +47,9 @@ def load_image_frame(
     verify : {False, "raise", "skip"}, default=False
         Whether to decode every file once. "raise" (or True) raises an error that
         names all files that fail, "skip" leaves them out and lists them in `skipped`.
+    image_shape : Channels or None, default=None
+        As the estimators have it, for `verify`: ``Channels(13)`` decodes files of 13
+        bands.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of the bunch.
 
@@ -81,7 +85,7 @@ def load_image_frame(
         raise ValueError("The table has no rows.")
     files = _files(_column(frame, path), path, root)
     y, names = _target(frame, target)
-    keep, bad = readable(files, verify)
+    keep, bad = readable(files, verify, image_shape)
     kept = np.array(files, dtype=object)[keep]
     bunch = Bunch(
         data=object_column(kept),

@@ -7,11 +7,12 @@ import torch
 from PIL import Image
 
 from sklearn_dl import _plots
+from sklearn_dl._base import image_shape_of
 from sklearn_dl._images import as_source
 from sklearn_dl._runtime import draw_seed
 from sklearn_dl.augmentation import Mixing, plain_view, resolve_augment, to_floats
 from sklearn_dl.backbones import Preprocessing
-from sklearn_dl.inspection._pictures import check_count
+from sklearn_dl.inspection._pictures import as_picture, check_count
 
 # The preset of most weights; values are shown as they are before normalisation.
 _PRESET = Preprocessing(256, (224, 224), mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -38,6 +39,8 @@ class AugmentationDisplay:
         resized to 256/224 of it, and the centre cropped. (height, width) resizes.
     preprocessing : Preprocessing, default=None
         That of a backbone, in place of an image size.
+    image_shape : tuple of int, Channels or None, default=None
+        As the estimators have it. Of channels that are no colours the mean is shown.
     random_state : int, RandomState instance or None, default=0
         Seed of the draws.
 
@@ -66,15 +69,19 @@ class AugmentationDisplay:
         n_draws: int = 6,
         image_size: int | tuple[int, int] | None = 224,
         preprocessing: Preprocessing | None = None,
+        image_shape: Any = None,
         random_state: Any = 0,
     ):
         check_count(n_images=n_images, n_draws=n_draws)
+        source, seed = as_source(X, image_shape=image_shape), draw_seed(random_state)
         if preprocessing is None:
             size = tuple(image_size) if isinstance(image_size, list) else image_size
             preprocessing = _PRESET.replace_image_size(size or 224)
-        source, seed = as_source(X), draw_seed(random_state)
+            if (asked := source.channels) is not None:
+                preprocessing = preprocessing.replace_channels(asked.n, rgb=asked.rgb)
         augmenter, mixing = resolve_augment(augment, preprocessing)
         images = [_as_image(source[row]) for row in range(min(n_images, len(source)))]
+        self._channels = source.channels
         self.plain = [plain_view(image, preprocessing) for image in images]
         self.columns = []
         for draw in range(n_draws):
@@ -111,7 +118,7 @@ class AugmentationDisplay:
                 f"{type(estimator).__name__} has no parameter augment: give an "
                 "ImageClassifier or ImageRegressor, or use AugmentationDisplay(X, ...)."
             )
-        source = as_source(X, image_shape=estimator.image_shape)
+        source = as_source(X, image_shape=image_shape_of(estimator))
         way = {"image_size": estimator.image_size, "random_state": random_state}
         way["preprocessing"] = getattr(estimator, "preprocessing_", None)
         way |= {"n_images": n_images, "n_draws": n_draws}
@@ -139,6 +146,7 @@ class AugmentationDisplay:
             cells = [(plain, ""), *(column[row] for column in self.columns)]
             for axis, (view, text) in zip(self.axes_[row], cells, strict=True):
                 image = np.clip(to_floats(view.numpy()).transpose(1, 2, 0), 0, 1)
+                image = as_picture(image, self._channels)
                 shown = axis.imshow(image, cmap="gray", vmin=0, vmax=1)
                 shown.set_in_layout(False)  # it lies within its Axes
                 axis.set(xticks=[], yticks=[])
@@ -162,7 +170,7 @@ def _as_image(image: Image.Image | np.ndarray) -> Any:
     """Return an image of a source as a PIL image, or a tensor where it has floats."""
     if isinstance(image, Image.Image):
         return image
-    if image.dtype != np.uint8:
+    if image.dtype != np.uint8 or image.shape[2] not in (1, 3):
         return torch.from_numpy(image).permute(2, 0, 1)
     return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from sklearn_dl import _plots
-from sklearn_dl._images import ImageSource
+from sklearn_dl._images import ImageSource, Selection
 
 # Text, or (before, name, after), of which the name alone is shortened.
 Line = str | tuple[str, Any, str]
@@ -31,14 +31,20 @@ def thumbnail(source: ImageSource, row: int, side: int = SIDE) -> np.ndarray:
         pixels = image
         if pixels.dtype != np.uint8:
             pixels = np.clip(255 * pixels + 0.5, 0, 255).astype(np.uint8)
-        if pixels.shape[2] not in (1, 3):  # as a picture: in colour, or their mean
-            colour = source.channels is not None and source.channels.rgb
-            mean = pixels.mean(2, keepdims=True).astype(np.uint8)
-            pixels = pixels[..., :3] if colour else mean
+        pixels = as_picture(pixels, source.channels)
         image = Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy())
     image = image.convert("RGB")
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return np.array(image)
+
+
+def as_picture(pixels: np.ndarray, channels: Selection | None) -> np.ndarray:
+    """Return pixels (h, w, C) in colour, or grey: of other channels the mean."""
+    if pixels.shape[2] in (1, 3):
+        return pixels
+    if channels is not None and channels.rgb:
+        return pixels[..., :3]
+    return pixels.mean(2, keepdims=True).astype(pixels.dtype)
 
 
 def picture_axes(

@@ -1,5 +1,6 @@
 """Fall of a score on corrupted images."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -230,16 +231,23 @@ def robustness_report(
     shape = options.image_shape
     shape = image_shape_of(estimator) if shape is None else shape
     source = as_source(X, image_shape=shape)
-    if source.channels is not None:
+    asked = source.channels
+    if asked is not None and asked.taken is not None:
         raise ValueError(
-            f"X has images of {source.channels.n} channels: corruptions are those of "
-            "grey and RGB images."
+            f"The estimator picks the channels {list(asked.taken)}, which would be "
+            "picked again of corrupted images: give one that was fitted on arrays of "
+            "these channels alone, and such arrays."
+        )
+    if asked is not None and asked.n not in (1, 3):
+        raise ValueError(
+            f"X has images of {asked.n} channels: corruptions are those of grey and "
+            "RGB images."
         )
     n = len(source)
     truth = check_targets(y, task, n)
     if options.per_class and (task == "regression" or truth.ndim == 2):
         raise ValueError("per_class=True needs a classifier of one label per image.")
-    grey = source.image_shape is not None and source.image_shape[2] == 1
+    grey = (source.image_shape or (0, 0, asked and asked.n))[2] == 1
     jobs = _jobs(corruptions, severities, grey)
     scoring = Scoring(scoring, task, truth, getattr(estimator, "classes_", None))
     seed = draw_seed(options.random_state)
@@ -357,7 +365,10 @@ def _predicted(estimator, batches, bar) -> tuple[list[np.ndarray], list]:
     found: list[Any] = []
     with closing(batches):  # at an error its threads end
         for number, X, results in batches:
-            predicted = np.asarray(estimator.predict(X))
+            with warnings.catch_warnings():
+                if number > 0:  # what is odd was said of the images as they are
+                    warnings.filterwarnings("ignore", category=UserWarning)
+                predicted = np.asarray(estimator.predict(X))
             if len(predicted) != len(results):
                 raise ValueError(
                     f"{type(estimator).__name__}.predict returned {len(predicted)} "

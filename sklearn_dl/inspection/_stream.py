@@ -89,7 +89,8 @@ def _decoded(source, pool, batch_size: int, on_image) -> Iterator[list]:
 
     def read(row: int) -> tuple[int, Any, Any]:
         image: Any = source[row]
-        if source.kind == "paths" and isinstance(image, np.ndarray):
+        as_rgb = source.kind == "paths" and source.channels is None
+        if as_rgb and isinstance(image, np.ndarray):
             image = np.repeat(image, 3 // image.shape[2], axis=2)  # as grey of 8 bits
         return row, image, on_image(image)
 

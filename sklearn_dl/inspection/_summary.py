@@ -10,7 +10,7 @@ from torch import nn
 
 from sklearn_dl._base import ImageEstimatorMixin, image_shape_of, network_of
 from sklearn_dl._extraction import PixelReader
-from sklearn_dl._images import Channels, as_source
+from sklearn_dl._images import Asked, ImageSource, as_source
 from sklearn_dl._runtime import seeded
 from sklearn_dl.backbones import load_backbone
 
@@ -106,8 +106,11 @@ def model_summary(estimator, X=None) -> ModelSummary:
             f"ImageFeatureExtractor, got {type(estimator).__name__}; of a pipeline, "
             "give the step that is one."
         )
-    network, note = _network(estimator)
-    order, shapes = _trace(network, _image(estimator, X, network))
+    shape = image_shape_of(estimator)
+    source = None if X is None else as_source(X, image_shape=shape)
+    channels = Asked.of(shape).channels if source is None else source.channels
+    network, note = _network(estimator, channels)
+    order, shapes = _trace(network, _image(source, network))
     columns = ["layer", "kind", "output_shape", "parameters", "trainable", "stage"]
     summary = ModelSummary(_rows(network, order, shapes), columns=columns)
     tensors = [*network.parameters(), *network.buffers()]
@@ -122,8 +125,11 @@ def model_summary(estimator, X=None) -> ModelSummary:
     return summary
 
 
-def _network(estimator) -> tuple[nn.Module, str]:
-    """Return a network of our own, and what the summary should say of it."""
+def _network(estimator, channels: Any) -> tuple[nn.Module, str]:
+    """Return a network of our own, and what the summary should say of it.
+
+    `channels` are those of its images, where it isn't fitted.
+    """
     fitted = network_of(estimator)
     if fitted is not None:
         return copy.deepcopy(fitted), ""
@@ -132,8 +138,7 @@ def _network(estimator) -> tuple[nn.Module, str]:
     }
     if isinstance(arguments["image_size"], list):
         arguments["image_size"] = tuple(arguments["image_size"])
-    if isinstance(estimator.image_shape, Channels):
-        arguments["channels"] = estimator.image_shape
+    arguments["channels"] = channels
     preprocessing = estimator.preprocessing
     if not isinstance(preprocessing, str | tuple | list):  # of normalisation alone
         arguments["preprocessing"] = preprocessing
@@ -146,15 +151,14 @@ def _network(estimator) -> tuple[nn.Module, str]:
     return backbone, note
 
 
-def _image(estimator, X, network: nn.Module) -> torch.Tensor:
+def _image(source: ImageSource | None, network: nn.Module) -> torch.Tensor:
     """Return one image as the network takes it, (1, C, height, width)."""
     preprocessing: Any = getattr(network, "backbone", network).preprocessing
     like = next(network.parameters(), torch.zeros(()))
-    if X is None:
+    if source is None:
         size = preprocessing.output_size or (224, 224)
         shape = (1, preprocessing.n_channels, *size)
         return torch.zeros(shape, dtype=like.dtype, device=like.device)
-    source = as_source(X, image_shape=image_shape_of(estimator))
     with PixelReader(source, preprocessing, like.device, np.arange(1)) as reader:
         return preprocessing.normalize(reader.read([0])).to(like.dtype)
 

@@ -78,14 +78,21 @@ class _Exported(BaseEstimator):
             self._opened = wanted, open_graph(*wanted)
         return self._opened[1]
 
+    def _asked(self) -> Any:
+        """Return what images are read as: `image_shape`, and the file's channels."""
+        shape, metadata = self.image_shape, self._metadata
+        n = len(metadata["preprocessing"]["mean"])
+        asked = metadata.get("channels") or ({"channels": n} if n != 3 else None)
+        if asked is None or isinstance(shape, Channels):
+            return shape
+        return Channels(**(asked if shape is None else {**asked, "shape": shape}))
+
     def _run(self, X) -> np.ndarray:
         """Return the outputs of the graph, (n, k)."""
         session, metadata = self._graph()
-        shape, rule = self.image_shape, metadata["preprocessing"]
+        rule = metadata["preprocessing"]
         n = len(rule["mean"])
-        if n != 3 and not isinstance(shape, Channels):
-            shape = Channels(n, shape=shape)
-        source = as_source(X, image_shape=shape)
+        source = as_source(X, image_shape=self._asked())
         if (found := 3 if source.channels is None else source.channels.n) != n:
             raise ValueError(
                 f"X has images of {found} channels, but the graph takes {n}."
@@ -118,8 +125,8 @@ class ExportedClassifier(ClassifierMixin, _Exported):
         Images in one run of the graph.
     image_shape : tuple of int, Channels or None, default=None
         (height, width) or (height, width, channels) of rows of pixels; None infers it
-        where images are square. `sklearn_dl.datasets.Channels` where the model was
-        trained on some of the channels that images have.
+        where images are square. Which channels of images are taken the file says;
+        `sklearn_dl.datasets.Channels` takes others.
     providers : sequence of str, default=("CPUExecutionProvider",)
         Those of onnxruntime, such as ``"CUDAExecutionProvider"``, the preferred first.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_dl._files import ModelFileError, check_file, first_line
-from sklearn_dl._images import check_preprocessing
+from sklearn_dl._images import Asked, Channels, check_preprocessing
 
 FORMAT = "sklearn_dl exported model"
 VERSION = 2  # 1 had no digest
@@ -128,6 +128,10 @@ def _check(metadata: dict[str, Any], session: Any) -> None:
     check_preprocessing(rule)
     if len(rule["mean"]) != channels:
         raise ValueError(f"the preprocessing isn't for {channels} channels")
+    if asked := metadata.get("channels"):
+        taken = Asked.of(Channels(**asked)).channels
+        if taken is None or taken.n != channels:
+            raise ValueError(f"{asked!r:.80} are not {channels} channels")
     given = rule["resize_size"] if rule["crop_size"] is None else rule["crop_size"]
     if isinstance(given, list) and tuple(given) != size:
         raise ValueError(f"images of {given} are cropped for a graph of {size}")

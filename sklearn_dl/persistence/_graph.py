@@ -13,9 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from sklearn_dl._base import network_of
+from sklearn_dl._base import image_shape_of, network_of
 from sklearn_dl._features import ImageFeatureExtractor
 from sklearn_dl._files import ModelFileError
+from sklearn_dl._images import Asked
 from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl._saving import HELD, set_network, versions
 from sklearn_dl.backbones import Backbone, Preprocessing
@@ -128,6 +129,7 @@ def graph_of(estimator: Any) -> Graph:
         **({} if kind == "targets" else _classes(estimator.classes_)),
         "input": {"shape": ["n", *size, n], **pixels},
         "preprocessing": preprocessing.to_dict(),
+        "channels": _channels(images),
         "versions": versions(),
     }
     twin = _on_ready_images(images, preprocessing)
@@ -137,6 +139,14 @@ def graph_of(estimator: Any) -> Graph:
     text = json.dumps(metadata, allow_nan=False)
     predict = getattr(twin, _METHODS.get(output, "predict"))
     return Graph(module, output, text, (*size, n), predict)
+
+
+def _channels(estimator: Any) -> dict[str, Any] | None:
+    """Return the arguments of the `Channels` that images are read with, if any."""
+    shape, asked = Asked.of(image_shape_of(estimator))
+    if asked is None:
+        return None
+    return {"channels": asked.taken or asked.n, "rgb": asked.rgb, "shape": shape}
 
 
 def _finish(estimator: Any) -> tuple[nn.Module, str, str]:

@@ -186,8 +186,10 @@ def test_a_network_that_reads_rgb_in_another_way_is_not_adapted():
             return self.linear(x.mean((2, 3)))
 
     assert load_backbone(Reads).n_features == 4
-    with pytest.raises(ValueError, match=r"does not take images .* and 5 channels"):
-        load_backbone(Reads, channels=5)
+    grouped = nn.Sequential(nn.Conv2d(3, 6, 3, groups=3), nn.Flatten())
+    for function in (Reads, lambda: grouped):
+        with pytest.raises(ValueError, match=r"no convolution .*can't be adapted to 5"):
+            load_backbone(function, channels=5)
 
 
 def test_networks_of_timm_for_one_channel_and_many():

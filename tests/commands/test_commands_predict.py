@@ -20,7 +20,8 @@ from sklearn.ensemble import VotingClassifier
 from sklearn.svm import LinearSVC
 
 from sklearn_dl import ImageFeatureExtractor, ImageRegressor, make_feature_classifier
-from sklearn_dl.persistence import save
+from sklearn_dl.datasets import Channels
+from sklearn_dl.persistence import export_onnx, save
 
 ALL = np.concatenate([DARK, LIGHT])
 Y = np.repeat(["dark", "light"], 6)
@@ -438,3 +439,25 @@ def test_errors_of_the_program_show_where_they_come_from(
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert "nothing of the input" in err
+
+
+@pytest.mark.filterwarnings("ignore:The channels behind")
+@pytest.mark.parametrize(
+    ("asked", "bands"),
+    [(None, 13), (Channels([7, 2], shape=(32, 32, 13)), 13), (Channels(4), 4)],
+    ids=str,
+)
+def test_images_of_other_channels_are_answered(asked, bands, tmp_path, capsys):
+    tiles = np.random.default_rng(0).integers(0, 256, (12, 32, 32, bands), "uint8")
+    model = small_classifier().set_params(image_shape=asked).fit(tiles, Y)
+    np.save(tmp_path / "tile.npy", tiles[0])
+    files = [tmp_path / "model.skdl"]
+    save(model, files[0])
+    if all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))):
+        files.append(tmp_path / "model.onnx")
+        export_onnx(model, files[1])
+    for file in files:
+        assert command("predict", file, tmp_path / "tile.npy") == 0
+        (row,) = rows_of(capsys.readouterr().out)
+        got = [float(row[f"probability_{c}"]) for c in ("dark", "light")]
+        np.testing.assert_allclose(got, model.predict_proba(tiles[:1])[0], atol=1e-4)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torchvision.datasets import ImageFolder
 
 from sklearn_dl._images import as_source
 from sklearn_dl.datasets import (
+    Channels,
     ImageDecodeError,
     decode_image,
     load_image_folder,
@@ -299,3 +301,41 @@ def test_names_that_are_no_unicode_are_verified_too(tmp_path):
     bunch = load_image_folder(tmp_path, verify="skip")
     assert bunch.data.ravel().tolist() == [good]
     assert bunch.skipped["path"].tolist() == [bad]
+
+
+def test_files_of_other_channels_are_verified_as_what_they_are(tmp_path):
+    for name in ("a/1.npy", "b/2.npy"):
+        (tmp_path / name).parent.mkdir()
+        np.save(tmp_path / name, np.eye(8, dtype=np.uint8)[..., None].repeat(13, 2))
+    (tmp_path / "b" / "3.npy").write_bytes(b"no array")
+    options = {"extensions": ["npy"], "verify": "skip", "image_shape": Channels(13)}
+    bunch = load_image_folder(tmp_path, **options)
+    assert [Path(p).name for p in bunch.filenames] == ["1.npy", "2.npy"]
+    table = pd.DataFrame({"path": [*bunch.filenames, str(tmp_path / "b" / "3.npy")]})
+    options = {"target": None, "image_shape": Channels(13)}
+    with pytest.raises(ImageDecodeError, match=r"3\.npy"):
+        load_image_frame(table, verify="raise", **options)
+    kept = load_image_frame(table, verify="skip", **options)
+    assert list(kept.skipped["row"]) == [2]
+
+
+def test_verification_lists_arrays_whose_numbers_are_odd():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 65536, (3, 8, 8, 3), dtype=np.uint16)
+    images[1] //= 16
+    ragged = [images[0], images[1, :6], images[2]]
+    floats = images.astype(np.float32) / [[[[65535]]], [[[257]]], [[[65535]]]]
+    for X in (images, list(images), ragged, floats):
+        with (
+            pytest.warns(UserWarning, match="divide X")
+            if X is floats
+            else nullcontext()
+        ):
+            found = verify_images(X)
+        assert found[["row", "kind"]].to_numpy().tolist() == [[1, "scale"]]
+
+
+def test_missing_targets_are_no_two_classes():
+    X = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), "uint8")[[0, 0, 1]]
+    assert len(verify_images(X, [np.nan, np.nan, 1.0])) == 0
+    assert len(verify_images(X, [np.nan, 2.0, 1.0])) == 2

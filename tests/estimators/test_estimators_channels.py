@@ -6,6 +6,8 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline, make_union
@@ -28,8 +30,20 @@ from sklearn_dl.backbones import (
     load_backbone,
 )
 from sklearn_dl.datasets import Channels
-from sklearn_dl.inspection import SaliencyDisplay, model_summary, saliency
-from sklearn_dl.persistence import export_onnx, load, load_exported, save
+from sklearn_dl.inspection import (
+    AugmentationDisplay,
+    SaliencyDisplay,
+    model_summary,
+    robustness_report,
+    saliency,
+)
+from sklearn_dl.persistence import (
+    export_onnx,
+    export_state_dict,
+    load,
+    load_exported,
+    save,
+)
 from sklearn_dl.training import BackboneWithHead
 from sklearn_dl.training._optimizers import parameter_groups
 
@@ -214,17 +228,39 @@ def test_models_are_saved_loaded_and_exported(model, tmp_path, files):
         exported.predict(TILES[..., :3])
 
 
+ASKED = [
+    Channels(4),
+    Channels([3, 2, 1]),
+    Channels([5]),
+    Channels([4, 2, 0], shape=(70, 60, 13)),
+]
+
+
+@pytest.mark.filterwarnings("ignore:The channels behind")
+@pytest.mark.parametrize("asked", ASKED, ids=str)
+def test_saved_models_take_the_channels_that_are_asked_for(asked, tmp_path):
+    X = TILES[..., :4] if asked.channels == 4 else TILES
+    model = make_feature_classifier(**SMALL, image_shape=asked).fit(X, LABELS)
+    save(model, tmp_path / "model.sdl")
+    again = load(tmp_path / "model.sdl")
+    assert str(again[0].image_shape) == str(asked)
+    assert np.array_equal(again.decision_function(X), model.decision_function(X))
+
+
 @pytest.mark.filterwarnings("ignore:The channels behind")
 @pytest.mark.skipif(not EXPORTS, reason="needs sklearn_dl[export]")
-@pytest.mark.parametrize("asked", [Channels(4), Channels([3, 2, 1]), Channels([5])])
+@pytest.mark.parametrize("asked", ASKED, ids=str)
 def test_exported_models_take_the_channels_that_are_asked_for(asked, tmp_path):
     X = TILES[..., :4] if asked.channels == 4 else TILES
     model = make_feature_classifier(**SMALL, image_shape=asked).fit(X, LABELS)
     export_onnx(model, tmp_path / "model.onnx")
-    exported = load_exported(tmp_path / "model.onnx", image_shape=asked)
+    # The file says which: nobody need say it again.
+    exported = load_exported(tmp_path / "model.onnx")
     difference = exported.decision_function(X) - model.decision_function(X)
     # A graph for RGB takes 8 bits of the 16.
-    assert np.abs(difference).max() <= (0.1 if asked.channels == [3, 2, 1] else 1e-4)
+    assert np.abs(difference).max() <= (
+        1e-4 if model[0].preprocessing_.n_channels != 3 else 0.1
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Images have 13 channels")
@@ -316,3 +352,106 @@ def test_a_preprocessing_for_many_channels_is_taken():
     model = ImageClassifier(**options, max_epochs=1, random_state=0)
     model.fit(TILES, LABELS)
     assert model.preprocessing_.mean == (0.4,) * 13
+
+
+@pytest.mark.parametrize("rgb", [True, False])
+def test_exported_weights_of_further_channels_are_weights_again(rgb, tmp_path):
+    X, path = TILES[..., :5], tmp_path / "weights.safetensors"
+    asked = Channels(5, rgb=rgb)
+    options = {"trainable": "all", "max_epochs": 1, "random_state": 0}
+    model = ImageClassifier(**SMALL, image_shape=asked, **options).fit(X, LABELS)
+    export_state_dict(model, path)
+    backbone = load_backbone("mobilenet_v3_small", path, channels=asked)
+    images = torch.rand(2, 5, 64, 64)
+    with torch.no_grad():
+        expected = model.module_.backbone.eval()(images)
+        assert torch.allclose(backbone.eval()(images), expected, atol=1e-5)
+        # Whoever doesn't take the first three for colours has the same kernels.
+        other = load_backbone(
+            "mobilenet_v3_small", path, channels=Channels(5, rgb=not rgb)
+        )
+        assert torch.allclose(other.eval()(images), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"warm_start": True}], ids=["partial", "warm"])
+def test_files_follow_arrays_where_a_fit_goes_on(options, files):
+    small = {**SMALL, **options, "max_epochs": 1, "random_state": 0}
+    model = ImageClassifier(**small)
+    go_on = model.fit if options else model.partial_fit
+    go_on(TILES, LABELS)
+    go_on(files, LABELS)
+    assert np.array_equal(model.predict_proba(files), model.predict_proba(TILES))
+
+
+def test_a_backbone_of_other_channels_than_x_names_the_way():
+    def four():
+        return nn.Sequential(nn.Conv2d(4, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    X = TILES[..., :4]
+    with pytest.raises(ValueError, match=r"4 channels, .* image_shape=Channels\(4\)"):
+        ImageFeatureExtractor(four).fit(X)
+    asked = ImageFeatureExtractor(four, image_shape=Channels(4))
+    assert asked.fit_transform(X).shape == (12, 8)
+
+
+def test_a_summary_before_the_fit_is_of_the_channels_of_the_images():
+    model = ImageFeatureExtractor(**SMALL)
+    asked = clone(model).set_params(image_shape=(40, 40, 13))
+    for summary in (model_summary(model, TILES), model_summary(asked)):
+        assert summary.parameters[0] == 13 * 16 * 9
+
+
+def test_augmented_images_of_other_channels_are_drawn_in_grey_or_colour(files):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    cases = [(None, 13, True), (Channels(2), 2, False), (Channels(4), 4, True)]
+    for asked, n, fitted in cases:
+        X = TILES[..., :n]
+        model = ImageClassifier(**SMALL, image_shape=asked, augment="light")
+        if fitted:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                model.set_params(max_epochs=1).fit(X, LABELS)
+        for images in (X, files) if fitted and asked is None else (X,):
+            display = AugmentationDisplay.from_estimator(
+                model, images, n_images=2, n_draws=1
+            )
+            shown = display.axes_[0, 1].images[0].get_array()
+            assert shown.shape == ((64, 64, 3) if n == 4 else (64, 64))
+    asked = Channels([3, 2, 1])
+    plain = AugmentationDisplay(TILES[..., [3, 2, 1]], image_size=32).plain
+    for one, other in zip(
+        AugmentationDisplay(files, image_size=32, image_shape=asked).plain,
+        plain,
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_corruptions_are_those_of_one_and_three_channels(n, tmp_path):
+    X = RNG.integers(0, 256, (12, 40, 40, 3), dtype=np.uint8)[..., :n]
+    paths = [str(tmp_path / f"{row}.png") for row in range(12)]
+    for path, image in zip(paths, X, strict=True):
+        Image.fromarray(image.squeeze()).save(path)
+    model = make_feature_classifier(**SMALL, image_shape=Channels(n)).fit(X, LABELS)
+    tables = [robustness_report(model, of, LABELS).table for of in (X, paths)]
+    assert tables[0].equals(tables[1])
+    picked = make_feature_classifier(**SMALL, image_shape=Channels([0] * n))
+    with pytest.raises(ValueError, match=r"picks the channels \[0"):
+        robustness_report(picked.fit(X, LABELS), X, LABELS)
+
+
+def test_what_is_odd_about_x_is_said_once_in_a_call():
+    dark = TILES[..., :3] >> 4
+    with pytest.warns(UserWarning, match="X has 16-bit pixels from") as caught:
+        ImageFeatureExtractor(**SMALL).fit_transform(dark)
+    assert len(caught) == 1
+    strips = np.zeros((12, 10, 400, 3), np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = make_feature_classifier(**SMALL).fit(strips, LABELS)
+    with pytest.warns(UserWarning, match="10 pixels high and 400 wide") as caught:
+        robustness_report(model, strips, LABELS)
+    assert len(caught) == 1

@@ -39,6 +39,13 @@ from sklearn_dl.backbones._load import forget_shared
 from sklearn_dl.persistence import ModelFileError, export_state_dict, load, save
 
 
+def test_what_files_may_name_is_called_by_that_name():
+    from sklearn_dl._saving._trust import OBJECTS, Trust, name_of
+
+    ours = {name for name in OBJECTS if name.startswith("sklearn_dl")}
+    assert {name_of(Trust().find(name, "object")) for name in ours} == ours
+
+
 class Watch(Callback):
     """A user's callback."""
 
