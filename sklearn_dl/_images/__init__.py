@@ -4,6 +4,7 @@ from sklearn_dl._images._arrays import check_image_shape as check_image_shape
 from sklearn_dl._images._arrays import image_array as image_array
 from sklearn_dl._images._arrays import is_tensor as is_tensor
 from sklearn_dl._images._arrays import row_shape as row_shape
+from sklearn_dl._images._channels import LUMA as LUMA
 from sklearn_dl._images._channels import Channels as Channels
 from sklearn_dl._images._channels import Selection as Selection
 from sklearn_dl._images._coerce import as_source as as_source

@@ -14,6 +14,7 @@ from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
 
 from sklearn_dl._images import (
+    LUMA,
     check_preprocessing,
     part_seen,
     resized_size,
@@ -21,8 +22,6 @@ from sklearn_dl._images import (
 )
 
 Size = tuple[int, int]
-# Weights of red, green and blue (ITU-R BT.601), as Pillow converts to grey.
-_LUMA = (0.299, 0.587, 0.114)
 
 # How all of an image is shown, in place of a crop.
 RESIZES = ("pad", "squash")
@@ -201,7 +200,7 @@ class Preprocessing:
         scaled = batch.dtype == torch.uint8
         dtype = torch.float32 if scaled else batch.dtype
         if batch.shape[1] > c:
-            luma = torch.tensor(_LUMA, device=batch.device)[:, None, None]
+            luma = torch.tensor(LUMA, device=batch.device)[:, None, None]
             batch = (batch * luma).sum(1, keepdim=True)
         n, _, height, width = batch.shape
         values = torch.empty((n, height, width, c), dtype=dtype, device=batch.device)
