@@ -14,11 +14,13 @@ from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
 
 from sklearn_dl._images import (
+    FILTERS,
     LUMA,
     check_preprocessing,
     part_seen,
+    resize_part,
     resized_size,
-    strip_window,
+    strip_part,
 )
 
 Size = tuple[int, int]
@@ -74,7 +76,8 @@ class Preprocessing:
     Notes
     -----
     Of an image so long that the crop shows less than a tenth of it along an axis, only
-    that part is resized: its pixels then differ from the preset's in their last bits.
+    that part is resized, always by Pillow: its pixels differ from the preset's by rounding
+    (bytes by one level of 255, rarely two).
 
     Examples
     --------
@@ -159,16 +162,17 @@ class Preprocessing:
         if self.resize_size is not None:
             width, height = F.get_image_size(image)
             resized = self.resized_size(height, width)
-            part, resized = strip_window((height, width), resized, self.crop_size)
-            if part != (height, width):
-                image = F.center_crop(image, list(part))
-            resize = partial(
-                F.resize,
-                size=list(resized),
-                interpolation=InterpolationMode(self.interpolation),
-                antialias=self.antialias,
-            )
-            image = _by_band(resize, image) if _is_bands(image) else resize(image)
+            part = strip_part((height, width), resized, self.crop_size)
+            if part is not None:
+                image = resize_strip(image, *part, self.interpolation)
+            else:
+                resize = partial(
+                    F.resize,
+                    size=list(resized),
+                    interpolation=InterpolationMode(self.interpolation),
+                    antialias=self.antialias,
+                )
+                image = _by_band(resize, image) if _is_bands(image) else resize(image)
         if self.crop_size is not None:
             image = F.center_crop(image, list(self.crop_size))
         return image
@@ -408,6 +412,17 @@ def blank_image(n_channels: int) -> Any:
     if n_channels == 3:
         return Image.new("RGB", (512, 512))
     return torch.zeros(n_channels, 512, 512, dtype=torch.uint8)
+
+
+def resize_strip(image: Any, box: Any, size: Size, interpolation: str) -> Any:
+    """Resize a part of an image, each band by Pillow, as `resize_part` does."""
+    kind = FILTERS[interpolation]
+    if isinstance(image, Image.Image):
+        return resize_part(image, box, size, kind)
+    bands = image.flatten(0, -3) if image.ndim > 2 else image[None]
+    whole = bands if bands.dtype == torch.uint8 else bands.float()
+    parts = _by_band(partial(resize_part, box=box, size=size, kind=kind), whole.cpu())
+    return parts.to(image).reshape(*image.shape[:-2], *size)
 
 
 def _is_bands(image: Any) -> bool:
