@@ -86,12 +86,12 @@ class Selection:
             return value
         asked = value if isinstance(value, Channels) else Channels(value)
         channels, rgb = asked.channels, asked.rgb
-        taken = None
+        taken: tuple[Any, ...] | None = None
         if isinstance(channels, Sequence | np.ndarray) and not isinstance(
             channels, str | bytes
         ):
             taken = tuple(channels)
-        numbers = (channels,) if taken is None else taken
+        numbers: tuple[Any, ...] = (channels,) if taken is None else taken
         least = 1 if taken is None else 0
         if not numbers or not all(_is_int(c) and c >= least for c in numbers):
             raise ValueError(

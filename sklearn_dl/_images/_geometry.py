@@ -80,10 +80,10 @@ def resize_part(image: Image.Image, box: Box, size: Size, kind: Any) -> Image.Im
     # In the order that Pillow has for all of it, since it rounds between the axes.
     high = image.height > image.width and down > 1
     if not (high and _HEIGHT_FIRST):
-        first, then = (width, part.height), (0, within[1], width, within[3])
+        first, then = (width, part.height), (0.0, within[1], float(width), within[3])
         part = part.resize(first, kind, box=(within[0], 0, within[2], part.height))
     else:
-        first, then = (part.width, height), (within[0], 0, within[2], height)
+        first, then = (part.width, height), (within[0], 0.0, within[2], float(height))
         part = part.resize(first, kind, box=(0, within[1], part.width, within[3]))
     return part.resize((width, height), kind, box=then)
 

@@ -225,7 +225,7 @@ def _stack(tiff: Any, page: Any, channels: Selection | None) -> np.ndarray | Non
     if channels is None or channels.stored == 1 or page.samplesperpixel > 1:
         return None
     offset = page.offset
-    series = next((s for s in tiff.series if s.keyframe.offset == offset), None)
+    series: Any = next((s for s in tiff.series if s.keyframe.offset == offset), None)
     sizes = {} if series is None else dict(zip(series.axes, series.shape, strict=True))
     others = [axis for axis in sizes if axis not in "YX" and sizes[axis] > 1]
     if not others or not {"Y", "X"} <= sizes.keys():

@@ -76,8 +76,8 @@ class Preprocessing:
     Notes
     -----
     Of an image so long that the crop shows less than a tenth of it along an axis, only
-    that part is resized, always by Pillow: its pixels differ from the preset's by rounding
-    (bytes by one level of 255, rarely two).
+    that part is resized, always by Pillow: its pixels differ from the preset's by
+    rounding alone (bytes by one level of 255, rarely two).
 
     Examples
     --------
