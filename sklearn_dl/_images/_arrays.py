@@ -99,9 +99,9 @@ def read_axes(
         hint = "with 1, 3 or 4 channels expected; image_shape=Channels(C), of "
         hint += "sklearn_dl.datasets, asks for any other number"
         if channels is not None:
-            hint = f"with {channels.least} channels expected"
-            if channels.taken is not None:
-                hint = f"with at least {channels.least} channels expected"
+            least = "" if channels.taken is None else "at least "
+            plural = "" if channels.least == 1 else "s"
+            hint = f"with {least}{channels.least} channel{plural} expected"
         raise ValueError(
             f"X of shape {tuple(shape)} has no axis of channels: (n, H, W, C) or "
             f"(n, C, H, W) {hint}."

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.base import BaseEstimator
 
 # Weights of red, green and blue (ITU-R BT.601), as Pillow converts to grey.
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(repr=False, eq=False)
@@ -89,10 +89,12 @@ class Selection:
             return value
         asked = value if isinstance(value, Channels) else Channels(value)
         channels, rgb = asked.channels, asked.rgb
-        taken = None
-        if isinstance(channels, list | tuple | np.ndarray):
+        taken: tuple[Any, ...] | None = None
+        if isinstance(channels, Sequence | np.ndarray) and not isinstance(
+            channels, str | bytes
+        ):
             taken = tuple(channels)
-        numbers = (channels,) if taken is None else taken
+        numbers: tuple[Any, ...] = (channels,) if taken is None else taken
         least = 1 if taken is None else 0
         if not numbers or not all(_is_int(c) and c >= least for c in numbers):
             raise ValueError(
@@ -103,7 +105,7 @@ class Selection:
         if not (isinstance(rgb, bool | np.bool_) or rgb == "auto"):
             raise ValueError(f"rgb must be True, False or 'auto', got {rgb!r}.")
         if rgb is True and n < 3:
-            raise ValueError(f"rgb=True needs three channels, of {n} there are none.")
+            raise ValueError(f"rgb=True needs three channels or more, got {n}.")
         first_three = n in (3, 4) if isinstance(rgb, str) else bool(rgb)
         return cls(n, taken and tuple(map(int, taken)), first_three)
 
@@ -111,6 +113,11 @@ class Selection:
     def stored(self) -> int | None:
         """How many channels an image has; None where some are taken of any number."""
         return self.n if self.taken is None else None
+
+    @property
+    def bands(self) -> bool:
+        """Whether all that files hold counts; photographs have one channel or three."""
+        return self.stored not in (1, 3)
 
     @property
     def least(self) -> int:
@@ -131,8 +138,8 @@ class Selection:
         """Return those of a file's image (H, W, C); grey and RGB become one another."""
         if self.stored == 1 and pixels.shape[2] == 3:
             if pixels.dtype == np.uint8:
-                return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-            return (pixels @ _LUMA)[..., None]
+                return np.array(Image.fromarray(pixels).convert("L"))[..., None]
+            return (pixels @ np.array(LUMA, np.float32))[..., None]
         if self.least <= 3 and pixels.shape[2] == 1 and self.stored != 1:
             pixels = np.repeat(pixels, 3, axis=2)
         return self.of_pixels(pixels)

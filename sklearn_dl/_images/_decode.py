@@ -6,12 +6,14 @@ import stat
 import struct
 import threading
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from sklearn_dl._images._arrays import image_array, is_tensor
+from sklearn_dl._images._channels import Selection
 from sklearn_dl._images._errors import (
     HEAD,
     ImageDecodeError,
@@ -19,10 +21,11 @@ from sklearn_dl._images._errors import (
     reason_of,
 )
 from sklearn_dl._images._formats import FORMATS, PLAIN, Meaning, Note, check_size
-from sklearn_dl._images._samples import as_image, noted, pixels_of, pixels_of_layers
+from sklearn_dl._images._samples import as_image, pixels_of, pixels_of_layers
 from sklearn_dl._images._tiff import (
     MAGIC,
     choose_page,
+    needs_tifffile,
     read_beyond_pillow,
     tiff_meaning,
 )
@@ -129,11 +132,14 @@ def ignore(kind: str, text: str) -> None:
     """Take note of nothing."""
 
 
-def read_image(image: Any, note: Note = ignore) -> Pixels:
+def read_image(
+    image: Any, note: Note = ignore, channels: Selection | None = None
+) -> Pixels:
     """Return an RGB image of Pillow, or an array (H, W, C) where that holds too little.
 
-    The array is float32, mostly in [0, 1]. `note` hears what is odd about the image: a
-    kind and a text. Errors are those of Pillow and the system.
+    The array is float32, mostly in [0, 1], or uint8 where `channels` ask for all that
+    files hold. `note` hears what is odd about the image: a kind and a text. Errors are
+    those of Pillow and the system.
     """
     if isinstance(image, str | os.PathLike):
         path = os.path.expanduser(os.fspath(image))
@@ -141,16 +147,16 @@ def read_image(image: Any, note: Note = ignore) -> Pixels:
         check_file(status)
         if status.st_size == 0 and stat.S_ISREG(status.st_mode):
             raise ValueError("the file is empty (0 bytes)")
-        return _read_encoded(path, note)
+        return _read_encoded(path, note, channels)
     if isinstance(image, bytes | bytearray | memoryview):
         if len(image) == 0:
             raise ValueError("empty (0 bytes)")
-        return _read_encoded(bytes(image), note)
+        return _read_encoded(bytes(image), note, channels)
     if isinstance(image, Image.Image):
         with _LOCKS[(id(image) >> 6) % len(_LOCKS)]:
-            return _pixels(image, note)
+            return _pixels(image, note, channels)
     if isinstance(image, np.ndarray) or is_tensor(image):
-        return image_array(image)
+        return image_array(image, channels)
     kind = type(image).__name__
     raise TypeError(f"an image is a path, bytes, a PIL image or an array, got {kind}")
 
@@ -165,28 +171,39 @@ def _open(content: str | bytes) -> Image.Image:
     return Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
 
 
-def _read_encoded(content: str | bytes, note: Note) -> Pixels:
+def _read_encoded(
+    content: str | bytes, note: Note, channels: Selection | None
+) -> Pixels:
     try:
-        return _read_opened(_open(content), content, note)
+        if needs_tifffile(content, channels):
+            return _read_tiff(content, note, channels)
+        return _read_opened(_open(content), content, note, channels)
     except UnidentifiedImageError as error:
         head = _head(content)
         if not head.startswith(MAGIC):
             raise ValueError(name_content(head)) from error
-        return _checked(read_beyond_pillow(content, note), note)
+        return _read_tiff(content, note, channels)
     except (OSError, SyntaxError, EOFError, struct.error) as error:
         if getattr(error, "errno", None) is not None:  # the system's, not Pillow's
             raise
         raise ValueError(f"{name_content(_head(content))} ({error})") from error
 
 
-def _read_opened(opened: Any, content: str | bytes, note: Note) -> Pixels:
+def _read_tiff(content: str | bytes, note: Note, channels: Selection | None) -> Pixels:
+    pixels = read_beyond_pillow(content, note, channels)
+    plain = pixels.dtype == np.uint8 and pixels.shape[2] in (1, 3)
+    return as_image(pixels) if plain else pixels
+
+
+def _read_opened(
+    opened: Any, content: str | bytes, note: Note, channels: Selection | None
+) -> Pixels:
     with opened:
         if opened.format == "TIFF":
             opened.info.pop("xmp", None)  # or its orientation is applied in loading
-            pixels = choose_page(opened, content, note)
-            if pixels is not None:
-                return _checked(pixels, note)
-        return _pixels(opened, note, content)
+            if not choose_page(opened, note, channels):
+                return _read_tiff(content, note, channels)
+        return _pixels(opened, note, channels, content)
 
 
 def _head(content: str | bytes) -> bytes:
@@ -196,18 +213,28 @@ def _head(content: str | bytes) -> bytes:
         return file.read(HEAD)
 
 
-def _pixels(image: Image.Image, note: Note, content: str | bytes | None = None) -> Any:
+def _pixels(
+    image: Image.Image,
+    note: Note,
+    channels: Selection | None,
+    content: str | bytes | None = None,
+) -> Any:
     """Return the pixels of an image of Pillow, or of its file where that has more."""
     check_size(image.width, image.height)
-    meaning = _meaning(image)
+    meaning, bands = _meaning(image), channels is not None and channels.bands
+    if bands:
+        meaning = replace(meaning, alpha="kept")
+    grey = len(meaning.passes) == 1  # which Pillow makes RGBA
     if meaning.passes and content is not None:
         layers = [_layer(content, image, tile) for tile in meaning.passes]
         return pixels_of_layers(layers, meaning, note)
     if meaning.passes:  # what Pillow gives are the upper bytes, of straight alpha
         clear = meaning.clear and tuple(np.right_shift(meaning.clear, 8))
-        alpha = "none" if meaning.alpha == "none" else "straight"
+        alpha = meaning.alpha if meaning.alpha in ("none", "kept") else "straight"
         meaning = Meaning(alpha=alpha, clear=clear)
     image.load()
+    if bands and grey:
+        image = image.convert("LA")
     turn = _TRANSPOSE.get(_orientation(image))
     if turn is not None:
         image = image.transpose(turn)
@@ -248,11 +275,3 @@ def _layer(content: str | bytes, image: Any, tile: list[Any]) -> Image.Image:
         again.load()
         turn = _TRANSPOSE.get(_orientation(again))
         return again.copy() if turn is None else again.transpose(turn)
-
-
-def _checked(pixels: np.ndarray, note: Note) -> Pixels:
-    """Look at what tifffile has read, as at what Pillow has."""
-    if pixels.dtype == np.uint8:
-        return as_image(pixels)
-    low, high = float(pixels.min()), float(pixels.max())
-    return noted(pixels, pixels.dtype, low, high, 1, note)

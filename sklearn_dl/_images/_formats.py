@@ -29,7 +29,7 @@ class Meaning:
         Whether that sample is black instead, and 0 white.
     alpha : str, default="straight"
         "premultiplied", or "none": the colours alone count; "none if empty": so where
-        it is zero everywhere.
+        it is zero everywhere; "kept": it is a channel like others.
     clear : int, tuple of int or None, default=None
         The sample, or colour, that is transparent.
     passes : tuple of list, default=()
@@ -64,6 +64,14 @@ def refuse_signed(bits: int) -> None:
         f"signed pixels (int{bits}), such as Hounsfield units: which of them are "
         "black and white isn't in the file. Scale them yourself to [0, 1] and pass "
         "arrays"
+    )
+
+
+def refuse_channels(n: int, bits: int) -> None:
+    """Say how a TIFF is read whose channels are neither grey nor three colours."""
+    raise ValueError(
+        f"a TIFF of {n} channels of {bits} bits: an estimator with "
+        f"image_shape=Channels({n}) takes it (sklearn_dl.datasets.Channels)"
     )
 
 

@@ -3,12 +3,17 @@
 import math
 from typing import Any
 
+import PIL
+from PIL import Image
+
 Size = tuple[int, int]
+Box = tuple[float, float, float, float]
 
 # Parts of an axis below which the rest isn't resized, only to be cut off.
 _STRIP = 0.1
-# Pixels of the source, or of the result, by which filters look beyond a part.
-_MARGIN = 4
+# Pillow resizes the width first; since 13 the height of a high image that shrinks.
+_HEIGHT_FIRST = int(PIL.__version__.split(".")[0]) >= 13
+_SUPPORT = 3  # pixels to which the widest of Pillow's filters looks
 
 
 def resized_size(resize_size: Any, longer: bool, height: int, width: int) -> Size:
@@ -35,18 +40,54 @@ def part_seen(resized: Size, crop: Size | None) -> float:
     return math.prod(min(c, r) / r for c, r in zip(crop, resized, strict=True))
 
 
-def strip_window(size: Size, resized: Size, crop: Size | None) -> tuple[Size, Size]:
-    """Return the centre of an image that has to be resized, and to which size.
+def strip_part(
+    size: Size,
+    resized: Size,
+    crop: Size | None,
+    place: tuple[float, float] = (0.5, 0.5),
+) -> tuple[Box, Size] | None:
+    """Return the part of a strip that a crop shows, and its size when resized.
 
-    It is all of it, unless a crop shows less than a tenth of an axis.
+    The part is (left, top, right, bottom), in pixels and parts of them. `place`
+    says which fraction of the room round the crop is above it, and which left of it.
+    None for an image of which the crop shows at least a tenth of both axes.
     """
-    parts, targets = [], []
-    for side, new, seen in zip(size, resized, crop or resized, strict=True):
-        if seen < new * _STRIP:
-            margin = _MARGIN * math.ceil(max(1, side / new))
-            part = min(side, math.ceil(seen * side / new) + 2 * margin)
-            part += (side - part) % 2  # so that the centre stays where it was
-            side, new = part, max(seen, round(part * new / side))
-        parts.append(side)
-        targets.append(new)
-    return (parts[0], parts[1]), (targets[0], targets[1])
+    crop = crop or resized
+    if all(c >= new * _STRIP for new, c in zip(resized, crop, strict=True)):
+        return None
+    starts, ends, targets = [], [], []
+    for side, new, seen, at in zip(size, resized, crop, place, strict=True):
+        if seen >= new * _STRIP:
+            seen = new
+        start = round((new - seen) * at)
+        starts.append(start * side / new)
+        ends.append(min(float(side), (start + seen) * side / new))
+        targets.append(seen)
+    return (starts[1], starts[0], ends[1], ends[0]), (targets[0], targets[1])
+
+
+def resize_part(image: Image.Image, box: Box, size: Size, kind: Any) -> Image.Image:
+    """Resize a part of an image as if all of it were resized, and cut out then."""
+    height, width = size
+    across, down = (box[2] - box[0]) / width, (box[3] - box[1]) / height
+    # Pillow holds a box in numbers of 24 bits: those of a part are small enough.
+    left = max(0, math.floor(box[0]) - _margin(across))
+    top = max(0, math.floor(box[1]) - _margin(down))
+    right = min(image.width, math.ceil(box[2]) + _margin(across))
+    bottom = min(image.height, math.ceil(box[3]) + _margin(down))
+    part = image.crop((left, top, right, bottom))
+    within = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+    # In the order that Pillow has for all of it, since it rounds between the axes.
+    high = image.height > image.width and down > 1
+    if not (high and _HEIGHT_FIRST):
+        first, then = (width, part.height), (0.0, within[1], float(width), within[3])
+        part = part.resize(first, kind, box=(within[0], 0, within[2], part.height))
+    else:
+        first, then = (part.width, height), (within[0], 0.0, within[2], float(height))
+        part = part.resize(first, kind, box=(0, within[1], part.width, within[3]))
+    return part.resize((width, height), kind, box=then)
+
+
+def _margin(scale: float) -> int:
+    """Return how many pixels a filter looks beyond those that it resizes by a scale."""
+    return math.ceil(_SUPPORT * max(1.0, scale)) + 1

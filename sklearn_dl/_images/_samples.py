@@ -15,7 +15,10 @@ _WHITE_16 = 65535
 
 
 def pixels_of(image: Image.Image, meaning: Meaning, note: Note) -> Any:
-    """Return an image as RGB of 8 bits, or grey as float32 (H, W, 1)."""
+    """Return an image as RGB of 8 bits, or grey as float32 (H, W, 1).
+
+    Where an alpha is kept, it is one more channel of an array.
+    """
     mode = image.mode
     if mode == "I" and meaning.white is None:
         return _from_integers(image, note)
@@ -30,7 +33,7 @@ def as_image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if grey else pixels).convert("RGB")
 
 
-def _from_bytes(image: Image.Image, meaning: Meaning, note: Note) -> Image.Image:
+def _from_bytes(image: Image.Image, meaning: Meaning, note: Note) -> Any:
     mode = image.mode
     if meaning.white is not None:  # of fewer bits, which Pillow has shifted up
         table = [min(255, round(v * 255 / meaning.white)) for v in range(256)]
@@ -39,6 +42,8 @@ def _from_bytes(image: Image.Image, meaning: Meaning, note: Note) -> Image.Image
         canvas = Image.new("RGB", image.size, (255, 255, 255))
         canvas.paste(_from_bytes(image.crop(meaning.frame), PLAIN, note), meaning.frame)
         return canvas
+    if meaning.alpha == "kept" and mode in ("LA", "RGBA"):
+        return np.array(image)
     if mode in _ALPHA_MODES:
         empty = meaning.alpha == "none if empty" and _is_empty(image)
         if meaning.alpha == "premultiplied":
@@ -137,6 +142,13 @@ def _from_numbers(image: Image.Image, meaning: Meaning, note: Note) -> np.ndarra
     return noted(out, dtype, low, high, white, note)
 
 
+def note_range(values: np.ndarray, note: Note) -> None:
+    """Look at the numbers of one image as at those of X."""
+    if values.size and values.dtype.kind in "iuf":
+        low, high = float(values.min()), float(values.max())
+        noted(values, values.dtype, low, high, _WHITE_16, note)
+
+
 def noted(
     pixels: np.ndarray, dtype: np.dtype, low: float, high: float, white: int, note: Note
 ) -> np.ndarray:
@@ -153,11 +165,14 @@ def noted(
 def pixels_of_layers(
     layers: list[Image.Image], meaning: Meaning, note: Note
 ) -> np.ndarray:
-    """Return colour, or grey with alpha, of 16 bits as float32 (H, W, 1 or 3)."""
+    """Return colour, or grey with alpha, of 16 bits as float32 (H, W, C)."""
     first = layers[0]
     grey = len(layers) == 1
     white = np.float32(meaning.white or _WHITE_16)
-    out = np.empty((first.height, first.width, 1 if grey else 3), np.float32)
+    n = 1 if grey else 3
+    if meaning.alpha == "kept":
+        n = 2 if grey else len(first.getbands())
+    out = np.empty((first.height, first.width, n), np.float32)
     high = 0
     for top, end in _blocks(first):
         bytes_ = [_values(layer, top, end) for layer in layers]

@@ -10,15 +10,19 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from PIL.TiffImagePlugin import MAX_SAMPLESPERPIXEL, ImageFileDirectory_v2
 
+from sklearn_dl._images._channels import Selection
 from sklearn_dl._images._formats import (
     Meaning,
     Note,
     check_size,
     raw_mode,
+    refuse_channels,
     refuse_signed,
     tiles_as,
 )
+from sklearn_dl._images._samples import noted
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -36,6 +40,9 @@ _LOWER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 # Steps along lines and columns that undo an orientation; from 5 on after a transpose.
 _STEPS = dict(enumerate([(1, 1), (1, -1), (-1, -1), (-1, 1)] * 2, start=1))
 _YCBCR, _JPEG = 6, (6, 7)  # a photometric interpretation, and compressions
+_INKS, _RAW = 5, 34892  # photometric interpretations whose bands can be taken as bands
+_SAMPLES, _TEXT = 277, 270
+_NAMES = (".tif", ".tiff")
 
 
 def tiff_meaning(image: Any) -> Meaning:
@@ -47,6 +54,8 @@ def tiff_meaning(image: Any) -> Meaning:
     if kind == 2:
         refuse_signed(bits)
     extra = tags.get(338, ())
+    if tags.get(_SAMPLES) == 2 and {1, 2}.isdisjoint(extra):
+        refuse_channels(2, bits)
     raw = raw_mode(image).replace("RGBa", "RGBA")
     if image.tile and tags.get(_PLANAR) == 2 and bits > 8:
         raise ValueError(f"a planar TIFF, whose bands Pillow mixes up: {_BY_PATH}")
@@ -63,24 +72,69 @@ def tiff_meaning(image: Any) -> Meaning:
     )
 
 
-def choose_page(image: Any, content: Any, note: Note) -> np.ndarray | None:
+def needs_tifffile(content: str | bytes, channels: Selection | None) -> bool:
+    """Tell whether a file is a TIFF with more than Pillow makes of it."""
+    if isinstance(content, str) and not (channels and channels.stored != 1):
+        if not content.lower().endswith(_NAMES):
+            return False  # others aren't opened twice
+    tags = _first_tags(content)
+    if tags is None:
+        return False
+    several = bool(tags.next) or "ImageJ=" in str(tags.get(_TEXT, ""))
+    return _is_beyond(tags, channels, several)
+
+
+def _is_beyond(tags: Any, channels: Selection | None, several: bool) -> bool:
+    """Tell by the tags of a page, one of several or not, what `needs_tifffile` does."""
+    samples = tags.get(_SAMPLES, 1)
+    if samples > MAX_SAMPLESPERPIXEL:  # Pillow would also log it
+        return True
+    if channels is None or channels.stored == 1:
+        return False
+    if samples == 1:
+        return several  # each may be a band
+    return channels.bands and samples != 3
+
+
+def _first_tags(content: str | bytes) -> Any:
+    """Return the tags of the first page; None for a damaged TIFF and other files."""
+    try:
+        with _file(content) as file:
+            head = file.read(16)
+            if not head.startswith(MAGIC):
+                return None
+            tags = ImageFileDirectory_v2(head if head[2] == 43 else head[:8])
+            file.seek(tags.next)
+            tags.load(file)
+            return tags
+    except (*_DAMAGES, SyntaxError, ValueError, TypeError):
+        return None
+
+
+def _file(content: str | bytes) -> Any:
+    return io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb")
+
+
+def choose_page(image: Any, note: Note, channels: Selection | None) -> bool:
     """Bring a file that Pillow has opened to its picture, past thumbnails and masks.
 
-    The pixels are returned where tifffile alone can reach it, or knows how it lies:
-    Pillow mixes up the bands of deep planar images.
+    False where tifffile alone can reach it, or knows how it lies: Pillow mixes up the
+    bands of deep planar images.
     """
     if image.tag_v2.get(_PLANAR) == 2 and max(image.tag_v2.get(258, (1,))) > 8:
-        return read_beyond_pillow(content, note)
+        return False
     several = getattr(image, "is_animated", False)
     if not _is_picture(image):
         page = next(_pictures(image), None)
         if page is None and image.tag_v2.get(_SUB_IFDS):
-            return read_beyond_pillow(content, note)
+            return False
         try:
             image.seek(page or 0)
         except SyntaxError:
-            return read_beyond_pillow(content, note)
-    text = str(image.tag_v2.get(270, ""))
+            return False
+        if _is_beyond(image.tag_v2, channels, False):
+            return False
+    text = str(image.tag_v2.get(_TEXT, ""))
     planes = re.search(r"^images=(\d+)", text, re.M) if "ImageJ=" in text else None
     n_pages = int(planes[1]) if planes else 1
     if n_pages == 1 and several:
@@ -89,7 +143,7 @@ def choose_page(image: Any, content: Any, note: Note) -> np.ndarray | None:
         image.seek(here)
     if n_pages > 1:
         note(_PAGES, _pages_text(n_pages))
-    return None
+    return True
 
 
 def _pages_text(n_pages: int) -> str:
@@ -117,8 +171,10 @@ def _pictures(image: Any) -> Iterator[int]:
             yield page
 
 
-def read_beyond_pillow(content: str | bytes, note: Note) -> np.ndarray:
-    """Read what Pillow can't, as (H, W, 1 or 3) pixels.
+def read_beyond_pillow(
+    content: str | bytes, note: Note, channels: Selection | None = None
+) -> np.ndarray:
+    """Read what Pillow can't: pixels (H, W, 1 or 3), or all bands if so asked for.
 
     They are uint8, or float32 in [0, 1] for samples of more than 8 bits.
     """
@@ -134,10 +190,15 @@ def read_beyond_pillow(content: str | bytes, note: Note) -> np.ndarray:
             pages = list(islice(_every_picture(tiff), _COUNTED + 1))
             page: Any = pages[0] if pages else tiff.pages[0]
             check_size(page.imagewidth, page.imagelength)
-            if len(pages) > 1:
-                note(_PAGES, _pages_text(len(pages)))
-            _refuse(page)
-            return _turned(_scaled(_samples(page), page), page)
+            bands = channels is not None and channels.bands
+            _refuse(page, bands)
+            values = _stack(tiff, page, channels)
+            if values is None:
+                values = _samples(page)
+                if len(pages) > 1:
+                    note(_PAGES, _pages_text(len(pages)))
+            bands |= values.ndim == 3 and page.samplesperpixel == 1
+            return _turned(_scaled(values, page, bands, note), page)
     except (tifffile.TiffFileError, *_DAMAGES) as error:
         raise ValueError(f"a damaged or truncated TIFF: {error}") from error
 
@@ -159,6 +220,29 @@ def _samples(page: Any) -> np.ndarray:
     return np.moveaxis(values, 0, -1) if planar else values
 
 
+def _stack(tiff: Any, page: Any, channels: Selection | None) -> np.ndarray | None:
+    """Return the pages of a TIFF that has one for each band, (H, W, C); else None."""
+    if channels is None or channels.stored == 1 or page.samplesperpixel > 1:
+        return None
+    offset = page.offset
+    series: Any = next((s for s in tiff.series if s.keyframe.offset == offset), None)
+    sizes = {} if series is None else dict(zip(series.axes, series.shape, strict=True))
+    others = [axis for axis in sizes if axis not in "YX" and sizes[axis] > 1]
+    if not others or not {"Y", "X"} <= sizes.keys():
+        return None
+    if not channels.bands and (len(others) > 1 or sizes[others[0]] != channels.n):
+        return None  # a photograph, with further pages
+    if len(others) > 1:
+        raise ValueError(
+            f"a TIFF of axes {series.axes} and shape {series.shape}, not one image: "
+            f"{_WAY_OUT}"
+        )
+    order = [series.axes.index(axis) for axis in ("Y", "X", *others)]
+    rest = [k for k in range(len(series.shape)) if k not in order]
+    shape = [series.shape[k] for k in order]
+    return series.asarray().transpose(*order, *rest).reshape(shape)
+
+
 def _every_picture(tiff: Any) -> Iterator[Any]:
     """Yield the pages that are pictures, as `_is_picture` has it, and those in them."""
     for page in tiff.pages:
@@ -167,7 +251,7 @@ def _every_picture(tiff: Any) -> Iterator[Any]:
         yield from (one for one in [page, *within] if not one.subfiletype & 0b101)
 
 
-def _refuse(page: Any) -> None:
+def _refuse(page: Any, bands: bool) -> None:
     """Refuse what has no black and white, or no three colours."""
     bits, samples = page.bitspersample, page.samplesperpixel
     if page.sampleformat == 2:
@@ -177,15 +261,13 @@ def _refuse(page: Any) -> None:
     colour = page.photometric == _COLOUR
     # of which tifffile's JPEG makes RGB
     colour |= page.photometric == _YCBCR and page.compression in _JPEG
+    colour |= bands and page.photometric in (_INKS, _RAW)
     alphas = sum(1 for extra in page.extrasamples if extra in (1, 2))
     if not colour and page.photometric not in _GREY:
         name = getattr(page.photometric, "name", page.photometric)
         raise ValueError(f"a TIFF of {name} pixels of {bits} bits: {_WAY_OUT}")
-    if not colour and samples - alphas not in (1, 3):
-        raise ValueError(
-            f"a TIFF of {samples} channels of {bits} bits: an estimator with "
-            f"image_shape=Channels({samples}) takes it (sklearn_dl.datasets.Channels)"
-        )
+    if not (bands or colour) and samples - alphas not in (1, 3):
+        refuse_channels(samples, bits)
     if page.imagedepth > 1:
         raise ValueError(f"a TIFF of {page.imagedepth} layers: {_WAY_OUT}")
 
@@ -231,19 +313,22 @@ def _turned(pixels: np.ndarray, page: Any) -> np.ndarray:
     return np.ascontiguousarray(pixels[::down, ::right])
 
 
-def _scaled(values: np.ndarray, page: Any) -> np.ndarray:
-    """Return the colours of a page in [0, 1] or as uint8, as its tags say."""
+def _scaled(values: np.ndarray, page: Any, bands: bool, note: Note) -> np.ndarray:
+    """Return the colours, or all bands, in [0, 1] or as uint8, as the tags say."""
     if values.ndim == 2:
         values = values[..., None]
     samples, extra = values.shape[-1], tuple(page.extrasamples)
     colours = 3 if samples - sum(e in (1, 2) for e in extra) >= 3 else 1
+    colours = samples if bands else colours
     premultiplied = 1 in extra and samples > colours
     alpha = values[..., colours + extra.index(1)] if premultiplied else None
     values = values[..., :colours]
+    white = 1 if values.dtype.kind == "f" else (1 << page.bitspersample) - 1
     if values.dtype.kind == "f":
         pixels = values.astype(np.float32)
+    elif white == 255 and page.photometric != 0 and alpha is None:
+        return values
     else:
-        white = (1 << page.bitspersample) - 1
         pixels = (values / np.float64(white)).astype(np.float32)
         alpha = None if alpha is None else alpha / white
     if page.photometric == 0:
@@ -252,4 +337,6 @@ def _scaled(values: np.ndarray, page: Any) -> np.ndarray:
         pixels = pixels + (1 - alpha[..., None]).astype(np.float32)
     if page.bitspersample <= 8:
         return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
-    return pixels
+    return noted(
+        pixels, values.dtype, float(values.min()), float(values.max()), white, note
+    )

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
-from sklearn_dl._images import resized_size, strip_window
+from sklearn_dl._images import resized_size, strip_part
 from sklearn_dl.augmentation._foreign import global_seed
 from sklearn_dl.augmentation._images import (
     plain_view,
@@ -23,10 +22,12 @@ from sklearn_dl.augmentation._images import (
     to_tensor,
 )
 from sklearn_dl.augmentation._presets import resolve_augment
-from sklearn_dl.backbones import CallablePreprocessing, blank_image
+from sklearn_dl.backbones import CallablePreprocessing, blank_image, resize_strip
 
 # Room round the crop, as in most presets, where a preprocessing leaves none.
 _MARGIN = 256 / 224
+# Where the crops of `five_crop` lie: the parts of the room that are above and left.
+_CROPS = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -98,35 +99,27 @@ def _mirrored(preprocessing, image) -> list[torch.Tensor]:
 
 
 def _crops(preprocessing, ten: bool, image) -> list[torch.Tensor]:
-    crop = F.ten_crop if ten else F.five_crop
     if isinstance(preprocessing, CallablePreprocessing):
+        crop = F.ten_crop if ten else F.five_crop
         size = [max(round(side / _MARGIN), 1) for side in size_of(image)]
         return [plain_view(part, preprocessing) for part in crop(image, size)]
     output = preprocessing.output_size or size_of(preprocessing.geometry(image))
     size = _with_margin(preprocessing, output, *size_of(image))
-    how = InterpolationMode(preprocessing.interpolation)
-    image, size = _ends_and_centre(image, size, output)
-    resized = F.resize(image, size, how, antialias=preprocessing.antialias)
-    return [to_tensor(part) for part in crop(resized, list(output))]
-
-
-def _ends_and_centre(image, size: list[int], crop) -> tuple[Any, list[int]]:
-    """Cut out of a strip what no crop shows; return it and its size when resized."""
-    whole = size_of(image)
-    wanted = size[0] if len(size) == 1 else (size[0], size[1])
-    resized = resized_size(wanted, False, *whole)
-    part, target = strip_window(whole, resized, crop)
-    for axis in (0, 1):
-        side, length = whole[axis], part[axis]
-        if 3 * length < side:
-            if isinstance(image, Image.Image):
-                image = F.pil_to_tensor(image)
-            starts = 0, (side - length) // 2, side - length
-            pieces = [image.narrow(axis - 2, start, length) for start in starts]
-            image = torch.cat(pieces, axis - 2)
-            new = 3 * target[axis]
-            resized = (new, resized[1]) if axis == 0 else (resized[0], new)
-    return image, list(resized)
+    whole, how = size_of(image), preprocessing.interpolation
+    wanted = resized_size(size[0] if len(size) == 1 else tuple(size), False, *whole)
+    views = []
+    for one in (image, F.hflip(image)) if ten else (image,):
+        resized = None
+        for k, place in enumerate(_CROPS):
+            # of a strip each part by itself, of others the whole once
+            part = strip_part(whole, wanted, output, place)
+            if part is not None:
+                resized = resize_strip(one, *part, how)
+            elif resized is None:
+                mode = InterpolationMode(how)
+                resized = F.resize(one, size, mode, antialias=preprocessing.antialias)
+            views.append(to_tensor(F.five_crop(resized, list(output))[k]))
+    return views
 
 
 def _with_margin(preprocessing, crop, height: int, width: int) -> list[int]:

@@ -22,6 +22,7 @@ from sklearn_dl.backbones._load import share as share
 from sklearn_dl.backbones._load import shared_backbone as shared_backbone
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
 from sklearn_dl.backbones._preprocessing import blank_image as blank_image
+from sklearn_dl.backbones._preprocessing import resize_strip as resize_strip
 from sklearn_dl.backbones._zoo import backbone_names as backbone_names
 from sklearn_dl.backbones._zoo import build as build
 from sklearn_dl.backbones._zoo import list_backbones

@@ -14,15 +14,16 @@ from torchvision.transforms import functional as F
 from torchvision.transforms._presets import ImageClassification
 
 from sklearn_dl._images import (
+    FILTERS,
+    LUMA,
     check_preprocessing,
     part_seen,
+    resize_part,
     resized_size,
-    strip_window,
+    strip_part,
 )
 
 Size = tuple[int, int]
-# Weights of red, green and blue (ITU-R BT.601), as Pillow converts to grey.
-_LUMA = (0.299, 0.587, 0.114)
 
 # How all of an image is shown, in place of a crop.
 RESIZES = ("pad", "squash")
@@ -75,7 +76,8 @@ class Preprocessing:
     Notes
     -----
     Of an image so long that the crop shows less than a tenth of it along an axis, only
-    that part is resized: its pixels then differ from the preset's in their last bits.
+    that part is resized, always by Pillow: its pixels differ from the preset's by
+    rounding alone (bytes by one level of 255, rarely two).
 
     Examples
     --------
@@ -160,16 +162,17 @@ class Preprocessing:
         if self.resize_size is not None:
             width, height = F.get_image_size(image)
             resized = self.resized_size(height, width)
-            part, resized = strip_window((height, width), resized, self.crop_size)
-            if part != (height, width):
-                image = F.center_crop(image, list(part))
-            resize = partial(
-                F.resize,
-                size=list(resized),
-                interpolation=InterpolationMode(self.interpolation),
-                antialias=self.antialias,
-            )
-            image = _by_band(resize, image) if _is_bands(image) else resize(image)
+            part = strip_part((height, width), resized, self.crop_size)
+            if part is not None:
+                image = resize_strip(image, *part, self.interpolation)
+            else:
+                resize = partial(
+                    F.resize,
+                    size=list(resized),
+                    interpolation=InterpolationMode(self.interpolation),
+                    antialias=self.antialias,
+                )
+                image = _by_band(resize, image) if _is_bands(image) else resize(image)
         if self.crop_size is not None:
             image = F.center_crop(image, list(self.crop_size))
         return image
@@ -201,7 +204,7 @@ class Preprocessing:
         scaled = batch.dtype == torch.uint8
         dtype = torch.float32 if scaled else batch.dtype
         if batch.shape[1] > c:
-            luma = torch.tensor(_LUMA, device=batch.device)[:, None, None]
+            luma = torch.tensor(LUMA, device=batch.device)[:, None, None]
             batch = (batch * luma).sum(1, keepdim=True)
         n, _, height, width = batch.shape
         values = torch.empty((n, height, width, c), dtype=dtype, device=batch.device)
@@ -409,6 +412,17 @@ def blank_image(n_channels: int) -> Any:
     if n_channels == 3:
         return Image.new("RGB", (512, 512))
     return torch.zeros(n_channels, 512, 512, dtype=torch.uint8)
+
+
+def resize_strip(image: Any, box: Any, size: Size, interpolation: str) -> Any:
+    """Resize a part of an image, each band by Pillow, as `resize_part` does."""
+    kind = FILTERS[interpolation]
+    if isinstance(image, Image.Image):
+        return resize_part(image, box, size, kind)
+    bands = image.flatten(0, -3) if image.ndim > 2 else image[None]
+    whole = bands if bands.dtype == torch.uint8 else bands.float()
+    parts = _by_band(partial(resize_part, box=box, size=size, kind=kind), whole.cpu())
+    return parts.to(image).reshape(*image.shape[:-2], *size)
 
 
 def _is_bands(image: Any) -> bool:

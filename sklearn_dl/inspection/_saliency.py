@@ -214,21 +214,28 @@ def placed(
 ) -> np.ndarray:
     """Return a map of a network's input at its place in an image (height, width)."""
     resized = preprocessing.resized_size(*size)
-    crop = values.shape
+    down, across = map(_placing, size, resized, values.shape)
+    return down @ values.astype(np.float32) @ across.T
+
+
+def _placing(side: int, resized: int, seen: int) -> np.ndarray:
+    """Return how a crop's lines become an image's: (side, seen) weights.
+
+    Between the lines of the resized image they are linear; it needn't be made, which of
+    a strip would be very large. Beyond the crop all is zero.
+    """
     # As torchvision crops: smaller images are padded first.
-    starts = [
-        round((whole - part) / 2) if whole >= part else -((part - whole) // 2)
-        for whole, part in zip(resized, crop, strict=True)
-    ]
-    canvas = np.zeros(resized, dtype=np.float32)
-    to, of = [], []
-    for start, whole, part in zip(starts, resized, crop, strict=True):
-        to.append(slice(max(start, 0), min(start + part, whole)))
-        of.append(slice(max(-start, 0), max(-start, 0) + to[-1].stop - to[-1].start))
-    canvas[tuple(to)] = values[tuple(of)]
-    if resized == size:
-        return canvas
-    return enlarged(torch.from_numpy(canvas)[None], size)[0].numpy()
+    room = resized - seen
+    start = round(room / 2) if room >= 0 else -(-room // 2)
+    lines = np.arange(side)
+    at = np.clip((lines + 0.5) * resized / side - 0.5, 0, resized - 1)
+    first = np.floor(at).astype(int)
+    weights = np.zeros((side, seen), dtype=np.float32)
+    for line, weight in ((first, 1 - at + first), (first + 1, at - first)):
+        column = np.minimum(line, resized - 1) - start
+        inside = (column >= 0) & (column < seen)
+        weights[lines[inside], column[inside]] += weight[inside]
+    return weights
 
 
 def _size_of_row(source: ImageSource, row: int) -> tuple[int, int]:

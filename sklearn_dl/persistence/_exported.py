@@ -18,8 +18,9 @@ from sklearn_dl._images import (
     ImageDecodeError,
     as_source,
     decode_image,
+    resize_part,
     resized_size,
-    strip_window,
+    strip_part,
 )
 from sklearn_dl.persistence._exported_file import open_graph
 
@@ -317,12 +318,12 @@ def _geometry(image: Image.Image, rule: dict[str, Any]) -> Image.Image:
     resize, crop = rule["resize_size"], rule["crop_size"]
     width, height = image.size
     size = resized_size(resize, rule.get("resize_side") == "longer", height, width)
-    part, size = strip_window((height, width), size, crop)
-    if part != (height, width):
-        top, left = (height - part[0]) // 2, (width - part[1]) // 2
-        image = image.crop((left, top, left + part[1], top + part[0]))
-    if size != part:
-        image = image.resize(size[::-1], FILTERS[rule.get("interpolation", "bilinear")])
+    kind = FILTERS[rule.get("interpolation", "bilinear")]
+    part = strip_part((height, width), size, crop)
+    if part is not None:
+        image = resize_part(image, *part, kind)
+    elif size != (height, width):
+        image = image.resize(size[::-1], kind)
     if crop is None:
         return image
     left, top = _start(image.width, crop[1]), _start(image.height, crop[0])

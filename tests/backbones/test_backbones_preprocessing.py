@@ -1,12 +1,14 @@
 """Preprocessing against torchvision's own preset."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision.models import get_model_weights
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 from sklearn_dl.backbones import CallablePreprocessing, Preprocessing, load_backbone
@@ -219,15 +221,28 @@ def test_of_a_strip_the_part_seen_alone_is_resized(preprocessing, areas, size):
     assert torch.equal(preprocessing.geometry(tensor), F.pil_to_tensor(cut))
 
 
-@pytest.mark.parametrize("size", [(4000, 100), (160, 3000), (30_001, 700)])
-def test_the_part_of_a_strip_is_the_one_that_the_preset_cuts(preprocessing, size):
-    waves = np.sin(np.arange(max(size)) / max(size) * 400) * 100 + 128
-    line = np.repeat(waves[None], min(size), axis=0).astype(np.uint8)
-    image = Image.fromarray(line if size[0] > size[1] else line.T).convert("RGB")
-    expected = F.center_crop(F.resize(image, 256, antialias=True), 224)
+@pytest.mark.parametrize("how", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    "size", [(4000, 100), (5003, 400), (160, 3000), (300, 4000), (30_001, 700)]
+)
+def test_the_part_of_a_strip_has_the_presets_pixels_but_for_rounding(
+    preprocessing, size, how
+):
+    preprocessing = replace(preprocessing, interpolation=how)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    image = Image.fromarray(pixels)
+    expected = F.resize(image, 256, InterpolationMode(how), antialias=True)
+    expected = np.asarray(F.center_crop(expected, 224), dtype=int)
     found = np.asarray(preprocessing.geometry(image), dtype=int)
-    # To within half a pixel: a pixel further the waves differ by nine levels or more.
-    assert np.abs(found - np.asarray(expected)).max() <= 6
+    assert np.abs(found - expected).max() <= 2
+    tensor = F.pil_to_tensor(image)
+    cut = preprocessing.geometry(tensor)
+    assert np.array_equal(cut.permute(1, 2, 0), found)
+    cut = preprocessing.geometry(torch.stack([tensor, tensor]) / 255)
+    assert (cut.dtype, cut.shape) == (torch.float32, (2, 3, 224, 224))
+    if max(size) < 10_000:
+        whole = F.resize(tensor / 255, 256, InterpolationMode(how), antialias=True)
+        assert (cut[1] - F.center_crop(whole, 224)).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("size", [(850, 100), (90, 700), (20, 170)])

@@ -298,6 +298,23 @@ def test_a_map_is_placed_where_the_crop_was(resize, crop, size):
     assert outside == pytest.approx(expected, abs=0.06)
 
 
+def test_a_map_of_a_strip_is_placed_without_resizing_all_of_it(monkeypatch):
+    preprocessing = Preprocessing(64, (56, 56), (0.5,) * 3, (0.5,) * 3)
+    made, zeros = [], np.zeros
+
+    def counting(shape, *args, **kwargs):
+        made.append(np.prod(shape))
+        return zeros(shape, *args, **kwargs)
+
+    monkeypatch.setattr(np, "zeros", counting)
+    back = placed(np.ones((56, 56), "f4"), preprocessing, (4, 10_000))
+    assert back.shape == (4, 10_000)
+    # The crop shows 56 of the 64 lines of 4 pixels: 3.5 pixels at the centre.
+    assert set(np.flatnonzero(back[1] > 0.5)) <= {4998, 4999, 5000, 5001}
+    assert {4999, 5000} <= set(np.flatnonzero(back[1] > 0.5))
+    assert max(made) <= 10_000 * 56
+
+
 def test_a_map_of_a_padded_image_is_placed_on_all_of_it():
     how = {"mean": (0.5,) * 3, "std": (0.2,) * 3, "resize_side": "longer"}
     preprocessing = Preprocessing(64, (64, 64), **how)
