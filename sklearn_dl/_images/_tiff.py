@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from PIL.TiffImagePlugin import MAX_SAMPLESPERPIXEL, ImageFileDirectory_v2
 
 from sklearn_dl._images._channels import Selection
 from sklearn_dl._images._formats import (
@@ -87,6 +86,8 @@ def needs_tifffile(content: str | bytes, channels: Selection | None) -> bool:
 def _is_beyond(tags: Any, channels: Selection | None, several: bool) -> bool:
     """Tell by the tags of a page, one of several or not, what `needs_tifffile` does."""
     samples = tags.get(_SAMPLES, 1)
+    from PIL.TiffImagePlugin import MAX_SAMPLESPERPIXEL
+
     if samples > MAX_SAMPLESPERPIXEL:  # Pillow would also log it
         return True
     if channels is None or channels.stored == 1:
@@ -98,6 +99,8 @@ def _is_beyond(tags: Any, channels: Selection | None, several: bool) -> bool:
 
 def _first_tags(content: str | bytes) -> Any:
     """Return the tags of the first page; None for a damaged TIFF and other files."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2  # with the first TIFF
+
     try:
         with _file(content) as file:
             head = file.read(16)
