@@ -5,9 +5,10 @@
 # rounds to 8 bits between them. In 12 the width goes first; in 13 an image three times as
 # high as wide that becomes smaller has its height resized first (of 2 to 3 it has not). With
 # a filter that overshoots (bicubic) what is cut off at 0 and 255 between the passes differs,
-# so noise and sharp edges come out many levels apart. A wide image is the same in both. One would guess that resizing is fixed to the bit across versions of one library.
-# It matters to features of tall photographs (a pretrained network with bicubic
-# preprocessing), to caches of them, and to tests that compare pixels to the bit.
+# so noise and sharp edges come out many levels apart. A wide image is the same in both. One
+# would guess that resizing is fixed to the bit across versions of one library. It matters
+# to features of tall photographs (a pretrained network with bicubic preprocessing), to
+# caches of them, and to tests that compare pixels to the bit.
 #
 # Output seen (largest difference of a level, of 255):
 #   wide bilinear 0, wide bicubic 0, tall bilinear 1, tall bicubic 10
