@@ -201,9 +201,15 @@ def test_files_follow_arrays_and_are_cached_by_their_channels(files):
 @pytest.mark.parametrize(
     "model",
     [
-        make_feature_classifier(**SMALL),
-        ImageClassifier(**SMALL, max_epochs=2, random_state=0),
-        ImageClassifier(**SMALL, max_epochs=1, trainable="all", random_state=0),
+        pytest.param(make_feature_classifier(**SMALL), marks=pytest.mark.slow),
+        pytest.param(
+            ImageClassifier(**SMALL, max_epochs=2, random_state=0),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ImageClassifier(**SMALL, max_epochs=1, trainable="all", random_state=0),
+            marks=pytest.mark.slow,
+        ),
         ImageClassifier(
             **SMALL, max_epochs=1, layer="features.5", trainable=1, random_state=0
         ),
@@ -249,7 +255,11 @@ def test_saved_models_take_the_channels_that_are_asked_for(asked, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:The channels behind")
 @pytest.mark.skipif(not EXPORTS, reason="needs sklearn_dl[export]")
-@pytest.mark.parametrize("asked", ASKED, ids=str)
+@pytest.mark.parametrize(
+    "asked",
+    [*(pytest.param(one, marks=pytest.mark.slow) for one in ASKED[:3]), ASKED[3]],
+    ids=str,
+)
 def test_exported_models_take_the_channels_that_are_asked_for(asked, tmp_path):
     X = TILES[..., :4] if asked.channels == 4 else TILES
     model = make_feature_classifier(**SMALL, image_shape=asked).fit(X, LABELS)
