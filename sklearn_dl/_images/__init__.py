@@ -18,7 +18,9 @@ from sklearn_dl._images._geometry import resized_size as resized_size
 from sklearn_dl._images._geometry import strip_part as strip_part
 from sklearn_dl._images._numbers import FILTERS as FILTERS
 from sklearn_dl._images._numbers import check_preprocessing as check_preprocessing
+from sklearn_dl._images._source import IMAGE_KEYS as IMAGE_KEYS
 from sklearn_dl._images._source import DatasetItem as DatasetItem
 from sklearn_dl._images._source import ImageSource as ImageSource
+from sklearn_dl._images._source import unpack_cell as unpack_cell
 from sklearn_dl._images._verify import failed_images as failed_images
 from sklearn_dl._images._verify import verify_images as verify_images

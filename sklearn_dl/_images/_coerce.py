@@ -3,6 +3,7 @@
 import math
 import numbers
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -33,6 +34,8 @@ from sklearn_dl._images._source import (
     ObjectSource,
     PathSource,
     StackedList,
+    StoredArray,
+    unpack_cell,
 )
 
 
@@ -83,7 +86,9 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
 
     X holds arrays (n, H, W), (n, H, W, C), (n, C, H, W) with 1, 3 or 4 channels; rows
     of pixels (n, H*W*C); or paths, PIL images, encoded bytes, arrays of different sizes
-    or dataset items, in one dimension or in one column. A source is returned as it is.
+    or dataset items, in one dimension or in one column. A cell {"bytes", "path"} is
+    what it holds; arrays of h5py and zarr stay in their files, and their rows are read
+    when asked for. A source is returned as it is.
     `image_shape` is what a row of pixels is, channels last: by default a square, grey
     or RGB. Images that have a shape of their own must agree with it; paths, PIL images
     and bytes are not looked at. `Channels` in its place ask for other numbers of
@@ -111,14 +116,65 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     form = _form(X)
     if form in (_BYTES, _PIL, _ITEM):
         raise TypeError(f"X is one {form}: put it in a list, [X].")
+    if (column := _column_of_structs(X)) is not None:
+        return _from_sequence(column, asked, n_features=getattr(X, "width", None))
+    if _is_stored(X):
+        return _from_stored(X, asked)
     if hasattr(X, "__array__"):
         return _from_array(np.asarray(X), asked)
+    if isinstance(X, Sequence):
+        return _from_sequence(_listed(X), asked)
     hint = ""
     if isinstance(X, dict):
         hint = " Pass its `data`?" if "data" in X else ""
     elif hasattr(X, "__getitem__"):
         hint = " A dataset goes through sklearn_dl.datasets.load_torch_dataset."
     raise TypeError(f"{_ACCEPTED}; got {type(X).__name__}.{hint}")
+
+
+def _column_of_structs(X: Any) -> list[Any] | None:
+    """Return a column of structs of polars, which numpy takes for a table, as a list.
+
+    It is a Series, or a frame's only column.
+    """
+    polars = sys.modules.get("polars")
+    if polars is None:
+        return None
+    if isinstance(X, polars.DataFrame) and X.width == 1:
+        X = X.to_series()
+    if isinstance(X, polars.Series) and X.dtype == polars.Struct:
+        return X.to_list()
+    return None
+
+
+def _listed(X: Sequence[Any]) -> list[Any]:
+    """Return the items of a sequence; one that decodes images is read row by row."""
+    try:
+        in_memory = len(X) == 0 or not isinstance(X[0], Image.Image)
+    except Exception:  # an image that can't be decoded is named when it is needed
+        in_memory = False
+    return list(X) if in_memory else [DatasetItem(X, row) for row in range(len(X))]
+
+
+def _is_stored(X: Any) -> bool:
+    """Tell an array that lies in a file, as those of h5py and zarr, from others."""
+    return (
+        isinstance(getattr(X, "dtype", None), np.dtype)
+        and isinstance(getattr(X, "shape", None), tuple)
+        and not hasattr(X, "__array_ufunc__")
+        and not hasattr(X, "__array_function__")
+    )
+
+
+def _from_stored(X: Any, asked: Asked) -> ImageSource:
+    held = (X.dtype.metadata or {}).get("vlen")  # what h5py says of rows of any length
+    if held is str:
+        return _from_array(np.asarray(X.asstr()), asked)
+    if held == np.uint8:
+        return _from_sequence([row.tobytes() for row in X[:]], asked)
+    if X.dtype.kind in "biuf" and len(X.shape) > 1:
+        return _from_numbers(StoredArray(X), asked)
+    return _from_array(np.asarray(X), asked)
 
 
 def _from_frame(X: pd.DataFrame, asked: Asked) -> ImageSource:
@@ -155,7 +211,9 @@ def _from_objects(X: np.ndarray, asked: Asked) -> ImageSource:
         return _from_numbers(np.array(X.tolist()), asked)
     if X.ndim == 2 and X.shape[1] == 1 and len(X):
         column = X[:, 0].tolist()
-        forms = {_PATH} if _all_str(column) else set(map(_form, column))
+        forms = {_PATH}
+        if not _all_str(column):
+            forms = {_form(unpack_cell(value)) for value in column}
         if forms & _IMAGES or not forms - {_MISSING}:
             return _from_sequence(column, asked, n_features=1)
     try:
@@ -169,9 +227,10 @@ def _from_objects(X: np.ndarray, asked: Asked) -> ImageSource:
 
 def _refuse_columns_of_images(X: np.ndarray) -> None:
     for (row, column), value in np.ndenumerate(X):
-        if _form(value) in _IMAGES:
+        form = _form(unpack_cell(value))
+        if form in _IMAGES:
             raise ValueError(
-                f"X has {X.shape[1]} columns and a {_form(value)} in row {row}, "
+                f"X has {X.shape[1]} columns and a {form} in row {row}, "
                 f"column {column}: images take one column, X[:, [{column}]]."
             )
 
@@ -181,8 +240,11 @@ def _from_sequence(
 ) -> ImageSource:
     if len(values) == 0:
         raise ValueError(_no_samples((0,)))
-    if _all_str(values):
+    types = set(map(type, values))
+    if types == {str}:
         return PathSource(list(values), n_features, asked.channels)
+    if dict in types:
+        values = [unpack_cell(value) for value in values]
     forms = [_form(value) for value in values]
     kinds = set(forms)
     if not kinds & _IMAGES:
@@ -248,15 +310,17 @@ def _from_list_of_arrays(
     return ObjectSource(list(values), n_features, channels)
 
 
-def _from_numbers(
-    X: np.ndarray, asked: Asked, *, channels_first: bool = False
-) -> ImageSource:
-    if X.ndim in (3, 4):
+def _from_numbers(X: Any, asked: Asked, *, channels_first: bool = False) -> ImageSource:
+    axes = len(X.shape)
+    if axes in (3, 4):
         return _from_stack(X, asked, channels_first)
-    if X.ndim > 4:
-        raise ValueError(f"X of shape {X.shape} has {X.ndim} axes: {_ACCEPTED}.")
-    # a memory-map passes uncopied; NaN and infinity are looked for in blocks below
-    X = check_array(X, ensure_all_finite=False, input_name="X")
+    if axes > 4:
+        raise ValueError(f"X of shape {X.shape} has {axes} axes: {_ACCEPTED}.")
+    if isinstance(X, StoredArray):
+        check_array(X[:1], ensure_all_finite=False, input_name="X")  # of no rows
+    else:
+        # a memory-map passes uncopied; NaN and infinity are looked for in blocks below
+        X = check_array(X, ensure_all_finite=False, input_name="X")
     check_kind(X.dtype)
     shape = asked.row_shape(X.shape[1])
     if math.prod(shape) != X.shape[1]:

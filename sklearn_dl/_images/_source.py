@@ -33,7 +33,7 @@ from sklearn_dl._images._errors import ImageDecodeError, reason_of
 
 _BLOCK_VALUES = 1 << 22  # pixels digested together
 _OTHERS = "Others may be alike: this is said once."
-_IMAGE_KEYS = ("image", "img", "pixel_values")
+IMAGE_KEYS = ("image", "img", "pixel_values", "picture", "photo", "jpg", "png")
 
 
 class ImageSource(ABC):
@@ -177,7 +177,7 @@ class WarnOnce:
 
 
 class ArraySource(ImageSource):
-    """Images that are one array, or one list of equal arrays."""
+    """Images that are one array, in memory or in a file, or a list of equal arrays."""
 
     stackable = True
 
@@ -229,9 +229,9 @@ class ArraySource(ImageSource):
         return self.batch(np.array([row]))[0]
 
     def _keep(self, rows: list[int]) -> None:
-        stacked = isinstance(self._data, StackedList)
         index = np.array(rows, dtype=np.intp)
-        self._data = self._data.take(rows) if stacked else self._data[index]
+        kept = isinstance(self._data, StackedList | StoredArray)
+        self._data = self._data.rows(index) if kept else self._data[index]
 
     def _digests(self, rows: list[int], memory: Any, threads: int) -> list[Any]:
         step = max(1, _BLOCK_VALUES // math.prod(self._shape))
@@ -266,11 +266,35 @@ class StackedList:
             out[k] = self._arrays[row]
         return out
 
-    def take(self, rows: list[int]) -> "StackedList":
+    def rows(self, index: np.ndarray) -> "StackedList":
         taken = copy.copy(self)
-        taken._arrays = [self._arrays[row] for row in rows]
-        taken.shape = (len(rows), *self.shape[1:])
+        taken._arrays = [self._arrays[row] for row in index]
+        taken.shape = (len(index), *self.shape[1:])
         return taken
+
+
+class StoredArray:
+    """An array in a file, of h5py or zarr, of which rows are read when asked for."""
+
+    def __init__(self, array: Any, index: np.ndarray | None = None):
+        self._array = array
+        self._index = np.arange(array.shape[0]) if index is None else index
+        self.shape = (len(self._index), *array.shape[1:])
+        self.dtype = array.dtype
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        index = self._index[rows]
+        if len(index) == 0:
+            return np.empty((0, *self.shape[1:]), self.dtype)
+        # h5py takes rows in increasing order, none of them twice; a slice is faster
+        wanted, back = np.unique(index, return_inverse=True)
+        first, last = int(wanted[0]), int(wanted[-1])
+        gaps = last - first >= len(wanted)
+        read = np.asarray(self._array[wanted if gaps else slice(first, last + 1)])
+        return read if np.array_equal(wanted, index) else read[back]
+
+    def rows(self, index: np.ndarray) -> "StoredArray":
+        return StoredArray(self._array, self._index[index])
 
 
 class PathSource(ImageSource):
@@ -310,14 +334,16 @@ class DatasetItem:
     """One item of a map-style dataset, read only when it is needed.
 
     An ``(n, 1)`` object array of handles can be indexed by every scikit-learn tool.
-    The handles of one dataset share it, also when the array is pickled.
+    The handles of one dataset share it, also when the array is pickled. `key` is the
+    name of the image, where items are mappings.
     """
 
-    __slots__ = ("dataset", "index")
+    __slots__ = ("dataset", "index", "key")
 
-    def __init__(self, dataset: Any, index: int):
+    def __init__(self, dataset: Any, index: int, key: Any = None):
         self.dataset = dataset
         self.index = index
+        self.key = key
 
     def __repr__(self) -> str:
         return f"DatasetItem({type(self.dataset).__name__}, {self.index})"
@@ -330,16 +356,28 @@ class DatasetItem:
         """Return the image of the item: the item, its first part or its "image"."""
         item = self.load()
         if isinstance(item, Mapping):
-            key = next((key for key in _IMAGE_KEYS if key in item), None)
+            keys = IMAGE_KEYS if self.key is None else (self.key,)
+            key = next((key for key in keys if key in item), None)
             if key is None:
-                keys = sorted(map(str, item))
-                raise ValueError(f"the item has no 'image', only {keys}")
-            return item[key]
+                known = sorted(map(str, item))
+                raise ValueError(f"the item has no {keys[0]!r}, only {known}")
+            return unpack_cell(item[key])
         if isinstance(item, tuple | list):
             if not item:
                 raise ValueError("the item is empty")
             return item[0]
         return item
+
+
+def unpack_cell(value: Any) -> Any:
+    """Return the bytes, else the path, of a cell {"bytes", "path"}; others as they are.
+
+    Hugging Face's tables keep images so.
+    """
+    if isinstance(value, dict) and value and value.keys() <= {"bytes", "path"}:
+        content = value.get("bytes")
+        return value.get("path") if content is None else content
+    return value
 
 
 class ObjectSource(ImageSource):
