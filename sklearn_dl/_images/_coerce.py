@@ -116,8 +116,8 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     form = _form(X)
     if form in (_BYTES, _PIL, _ITEM):
         raise TypeError(f"X is one {form}: put it in a list, [X].")
-    if (column := _column_of_structs(X)) is not None:
-        return _from_sequence(column, asked, n_features=getattr(X, "width", None))
+    if (objects := _objects_of_polars(X)) is not None:
+        return _from_objects(objects, asked)
     if _is_stored(X):
         return _from_stored(X, asked)
     if hasattr(X, "__array__"):
@@ -132,19 +132,18 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     raise TypeError(f"{_ACCEPTED}; got {type(X).__name__}.{hint}")
 
 
-def _column_of_structs(X: Any) -> list[Any] | None:
-    """Return a column of structs of polars, which numpy takes for a table, as a list.
-
-    It is a Series, or a frame's only column.
-    """
+def _objects_of_polars(X: Any) -> np.ndarray | None:
+    """Return what has structs in polars as objects: numpy takes these apart."""
     polars = sys.modules.get("polars")
-    if polars is None:
+    if polars is None or not isinstance(X, polars.DataFrame | polars.Series):
         return None
-    if isinstance(X, polars.DataFrame) and X.width == 1:
-        X = X.to_series()
-    if isinstance(X, polars.Series) and X.dtype == polars.Struct:
-        return X.to_list()
-    return None
+    frame = X if isinstance(X, polars.DataFrame) else X.to_frame()
+    if polars.Struct not in frame.dtypes:
+        return None
+    objects = np.empty(frame.shape, dtype=object)
+    for k, column in enumerate(frame.iter_columns()):
+        objects[:, k] = column.to_list()
+    return objects if frame is X else objects[:, 0]
 
 
 def _listed(X: Sequence[Any]) -> list[Any]:

@@ -1,32 +1,53 @@
-"""Loader of map-style datasets, such as those of torchvision."""
+"""Loader of map-style datasets, such as those of torchvision and Hugging Face."""
 
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from sklearn.utils import Bunch
 
-from sklearn_dl._images import DatasetItem, ImageDecodeError
+from sklearn_dl._images import IMAGE_KEYS, DatasetItem, ImageDecodeError
+from sklearn_dl.datasets._columns import (
+    TARGET_KEYS,
+    has_columns,
+    image_view,
+    names_of,
+    read_column,
+    target_column,
+)
 from sklearn_dl.datasets._common import class_names, object_column, result
 
 _TARGETS = ("targets", "labels", "_labels", "y")
 _SAMPLES = ("samples", "imgs", "_samples")
 _FILES = (*_SAMPLES, "_image_files", "_images")
-_KEYS = ("label", "labels", "target", "targets", "class")
 
 
-def load_torch_dataset(dataset: Any, *, return_X_y: bool = False) -> Any:
-    """View any map-style torch dataset as lazy X and y.
+def load_torch_dataset(
+    dataset: Any,
+    *,
+    image: str | None = None,
+    target: str | None = None,
+    return_X_y: bool = False,
+) -> Any:
+    """View any map-style dataset as lazy X and y.
 
     Parameters
     ----------
     dataset : object with ``__len__`` and ``__getitem__``
-        A dataset of torchvision, a ``Subset``, ``ConcatDataset`` or ``TensorDataset``,
-        or one's own. An item is the image, a tuple (image, target, ...) or a mapping
-        with "image" and "label"; the image a PIL image, a path, encoded bytes, an
-        array (H, W[, C]) or a tensor (C, H, W), uint8 or float.
+        A dataset of torchvision or of Hugging Face, a ``Subset``, ``ConcatDataset`` or
+        ``TensorDataset``, or one's own. An item is the image, a tuple (image, target,
+        ...) or a mapping with "image" and "label"; the image a PIL image, a path,
+        encoded bytes, an array (H, W[, C]) or a tensor (C, H, W), uint8 or float.
+    image : str, default=None
+        Name of the image where items are mappings. By default the only column of
+        Hugging Face's type ``Image``, or a usual name, such as "image" or "img".
+    target : str, default=None
+        Name of the target where items are mappings. By default a usual name, such as
+        "label" or "fine_label", or the only column of the type ``ClassLabel``.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of the bunch.
 
@@ -42,14 +63,22 @@ def load_torch_dataset(dataset: Any, *, return_X_y: bool = False) -> Any:
     ------
     TypeError
         If the dataset has no length or cannot be indexed.
+    ValueError
+        If it is empty, or has no image or target of that name.
     ImageDecodeError
         If an item cannot be read; the error names its row.
+
+    Warns
+    -----
+    UserWarning
+        If items have more than an image, but no target was found.
 
     Notes
     -----
     Targets come from the dataset's own list of them where it has one (``targets``,
-    ``labels``, ``samples``); otherwise every item is read once. Where the dataset has
-    ``classes``, integer targets become their names, unless it transforms its targets.
+    ``labels``, ``samples``, a column of Hugging Face's); otherwise every item is read
+    once. Where the dataset has ``classes``, or a column ``names``, integer targets
+    become these names, unless the dataset transforms its targets.
 
     The dataset's own transform is kept, and called each time an item is read: with a
     random one each reading differs. Floats are passed on as they are, so leave
@@ -69,19 +98,24 @@ def load_torch_dataset(dataset: Any, *, return_X_y: bool = False) -> Any:
     n = len(dataset)
     if n == 0:
         raise ValueError("The dataset is empty.")
-    raw = _known_targets(dataset)
+    items, columns = dataset, has_columns(dataset)
+    if columns:
+        items, image = image_view(dataset, image)
+    raw = _known_targets(dataset, target)
+    if raw is None and not columns:
+        raw = _read_targets(dataset, target)
     if raw is None:
-        raw = _read_targets(dataset)
-    names, target = _classes(dataset), raw
+        _warn_without_target(dataset[0], image)
+    names, y = _classes(dataset, target), raw
     if names is not None and raw is not None:
         codes = raw.ndim == 1 and raw.dtype.kind in "iu"
         if codes and raw.min() >= 0 and raw.max() < len(names):
-            target = names[raw]
-    elif target is not None:
-        names = class_names(target)
+            y = names[raw]
+    elif raw is not None:
+        names = class_names(raw)
     bunch = Bunch(
-        data=object_column([DatasetItem(dataset, row) for row in range(n)]),
-        target=target,
+        data=object_column([DatasetItem(items, row, image) for row in range(n)]),
+        target=y,
         target_names=names,
         filenames=_files(dataset),
     )
@@ -90,6 +124,12 @@ def load_torch_dataset(dataset: Any, *, return_X_y: bool = False) -> Any:
 
 def _check_map_style(dataset: Any) -> None:
     kind = type(dataset).__name__
+    if isinstance(dataset, Mapping):
+        parts = list(dataset)
+        way_out = f"pass one of its parts, dataset[{parts[0]!r}]" if parts else "empty"
+        raise TypeError(f"{kind} is a mapping of {parts}: {way_out}.")
+    if _is(dataset, "DataLoader"):
+        raise TypeError(f"{kind} makes batches: pass its dataset, loader.dataset.")
     if _is(dataset, "IterableDataset"):
         raise TypeError(
             f"{kind} is an iterable-style dataset: its items cannot be indexed. Use a "
@@ -124,12 +164,15 @@ def _gather(dataset: Any, parts: list[Any]) -> Any:
 # ----------------------------------------------------------------------- targets
 
 
-def _known_targets(dataset: Any) -> np.ndarray | None:
+def _known_targets(dataset: Any, key: str | None) -> np.ndarray | None:
     """Return the targets without reading an item, or None."""
     inner = _inner(dataset)
     if inner is not None:
-        return _gather(dataset, [_known_targets(part) for part in inner])
-    values = _listed_targets(dataset)
+        return _gather(dataset, [_known_targets(part, key) for part in inner])
+    if has_columns(dataset):
+        column = target_column(dataset, key)
+        return None if column is None else _to_array(read_column(dataset, column))
+    values = _listed_targets(dataset) if key is None else None
     if values is None:
         return None
     transform = getattr(dataset, "target_transform", None)
@@ -168,25 +211,48 @@ def _is_sample(value: Any) -> bool:
     )
 
 
-def _read_targets(dataset: Any) -> np.ndarray | None:
+def _read_targets(dataset: Any, key: str | None) -> np.ndarray | None:
     values = []
     for row in range(len(dataset)):
         try:
-            found = _target_of(dataset[row])
+            item = dataset[row]
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise ImageDecodeError([(row, None, reason)]) from error
+        found = _target_of(item, row, key)
         if found is None:
             return None
         values += found
     return _to_array(values)
 
 
-def _target_of(item: Any) -> list[Any] | None:
+def _target_of(item: Any, row: int, key: str | None) -> list[Any] | None:
     """Return the target of an item in a list, None if it has none."""
     if isinstance(item, Mapping):
-        return next(([item[key]] for key in _KEYS if key in item), None)
+        if key is not None and key not in item:
+            known = sorted(map(str, item))
+            raise ValueError(f"Row {row} has no target {key!r}, only {known}.")
+        keys = TARGET_KEYS if key is None else (key,)
+        return next(([item[key]] for key in keys if key in item), None)
+    if key is not None:
+        kind = type(item).__name__
+        raise TypeError(f"target={key!r} is for items that are mappings; got {kind}.")
     return [item[1]] if isinstance(item, tuple | list) and len(item) > 1 else None
+
+
+def _warn_without_target(item: Any, image: str | None) -> None:
+    """Warn, if an item has something beside its image that a target could be."""
+    if not isinstance(item, Mapping):
+        return
+    keys = item.keys() - {image, *IMAGE_KEYS}
+    names = sorted(str(k) for k in keys if not isinstance(item[k], Image.Image))
+    if names:
+        warnings.warn(
+            f"No target was found among {names}, so `target` is None: name it, such as "
+            f"load_torch_dataset(dataset, target={names[0]!r}).",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _scalar(value: Any) -> Any:
@@ -217,15 +283,18 @@ def _to_array(values: Any) -> np.ndarray:
 # ------------------------------------------------------------------ names, files
 
 
-def _classes(dataset: Any) -> np.ndarray | None:
+def _classes(dataset: Any, key: str | None) -> np.ndarray | None:
     """Return the names of classes that integer targets stand for, or None."""
     inner = _inner(dataset)
     if inner is not None:
-        found: list[Any] = [_classes(part) for part in inner]
+        found: list[Any] = [_classes(part, key) for part in inner]
         first = found[0]
         same = all(np.array_equal(names, first) for names in found)
         return first if same else None
-    if getattr(dataset, "target_transform", None) is not None:
+    if has_columns(dataset):
+        column = target_column(dataset, key)
+        return None if column is None else names_of(dataset, column)
+    if getattr(dataset, "target_transform", None) is not None or key is not None:
         return None
     classes = _list_of(dataset, "classes")
     if len(classes) == 0:

@@ -1,5 +1,6 @@
 """Any map-style dataset as lazy X and y."""
 
+import io
 import pickle
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 from torch.utils.data import (
     ConcatDataset,
+    DataLoader,
     Dataset,
     IterableDataset,
     Subset,
@@ -183,3 +185,127 @@ def test_what_cannot_be_indexed_is_refused():
         load_torch_dataset(3)
     with pytest.raises(ValueError, match="empty"):
         load_torch_dataset([])
+
+
+# ------------------------------------------------------------ columns of Hugging Face
+
+
+class Image_:
+    """A feature's type: the name of its class is what tells it."""
+
+
+Image_.__name__ = "Image"
+
+
+class ClassLabel:
+    def __init__(self, *names):
+        self.names = list(names)
+
+
+class Columns:
+    """What the loader asks of a dataset of Hugging Face; it counts decoded images."""
+
+    def __init__(self, columns, features, decoded=None):
+        self.columns, self.features = columns, features
+        self.decoded = [] if decoded is None else decoded
+
+    def __len__(self):
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, key):
+        chosen = self.columns.items()
+        return {name: self._decode(name, values[key]) for name, values in chosen}
+
+    def _decode(self, name, value):
+        if type(self.features[name]).__name__ == "Image":
+            self.decoded.append(value)
+        return value
+
+    def select_columns(self, names):
+        columns = {name: self.columns[name] for name in names}
+        return Columns(columns, self.features, self.decoded)
+
+    def with_format(self, kind):
+        return self
+
+
+def columns_of(image="image", target="label", **others):
+    columns = {image: list(IMAGES), target: TARGETS}
+    features = {image: Image_(), target: ClassLabel("ant", "bee", "wasp")}
+    for name, (values, feature) in others.items():
+        columns[name], features[name] = values, feature
+    return Columns(columns, features)
+
+
+@pytest.mark.parametrize("image", ["image", "img", "x-ray"])
+@pytest.mark.parametrize("target", ["label", "fine_label", "species"])
+def test_columns_are_found_and_named_without_decoding_an_image(image, target):
+    dataset = columns_of(image, target, id=(list(range(6)), None))
+    bunch = load_torch_dataset(dataset)
+    assert dataset.decoded == []
+    assert bunch.target_names.tolist() == ["ant", "bee", "wasp"]
+    assert bunch.target.tolist() == [bunch.target_names[k] for k in TARGETS]
+    np.testing.assert_array_equal(images_of(bunch.data[[4, 1]]), IMAGES[[4, 1]])
+    assert len(dataset.decoded) == 2
+    part = load_torch_dataset(Subset(dataset, [3, 1]))
+    assert part.target.tolist() == ["ant", "wasp"]
+
+
+def test_columns_can_be_named():
+    dataset = columns_of(
+        other=(list(IMAGES[::-1]), Image_()), coarse=([0] * 6, ClassLabel("insect"))
+    )
+    bunch = load_torch_dataset(dataset, image="other", target="coarse")
+    assert set(bunch.target) == {"insect"}
+    np.testing.assert_array_equal(images_of(bunch.data), IMAGES[::-1])
+    with pytest.raises(ValueError, match=r"no column 'othr'. Did you mean 'other'"):
+        load_torch_dataset(dataset, image="othr")
+    with pytest.raises(ValueError, match=r"no column 'fine'\. There is 'image'"):
+        load_torch_dataset(dataset, target="fine")
+    items = [{"scan": image, "kind": "ab"[k % 2]} for k, image in enumerate(IMAGES)]
+    bunch = load_torch_dataset(items, image="scan", target="kind")
+    assert bunch.target.tolist() == list("ababab")
+    np.testing.assert_array_equal(images_of(bunch.data), IMAGES)
+    with pytest.raises(ValueError, match=r"Row 0 has no target 'sort', only \['kind'"):
+        load_torch_dataset(items, target="sort")
+    with pytest.raises(TypeError, match=r"for items that are mappings; got tuple"):
+        load_torch_dataset(Items(), target="sort")
+
+
+def test_columns_that_cannot_be_found_are_said():
+    two = columns_of("left", right=(list(IMAGES), Image_()))
+    with pytest.raises(ValueError, match=r"several of images, \['left', 'right'\]"):
+        load_torch_dataset(two)
+    words = Columns({"text": ["a"]}, {"text": None})
+    with pytest.raises(ValueError, match=r"no column of images, among \['text'\]"):
+        load_torch_dataset(words)
+    two = columns_of(target="sex", age=([0] * 6, ClassLabel("young", "old")))
+    with pytest.warns(UserWarning, match=r"No target was found among \['age', 'sex'\]"):
+        bunch = load_torch_dataset(two)
+    assert bunch.target is bunch.target_names is None
+    items = [{"image": image, "kind": "a"} for image in IMAGES]
+    with pytest.warns(UserWarning, match=r"dataset, target='kind'\)"):
+        assert load_torch_dataset(items).target is None
+    alone = Columns({"image": list(IMAGES)}, {"image": Image_()})
+    assert load_torch_dataset(alone).target is None
+
+
+def test_labels_without_a_class_stay_numbers():
+    dataset = columns_of()
+    dataset.columns["label"] = [-1] * 6  # of a test set
+    assert load_torch_dataset(dataset).target.tolist() == [-1] * 6
+
+
+def test_what_holds_datasets_names_the_one_to_pass():
+    with pytest.raises(TypeError, match=r"\['train', 'test'\]: .*dataset\['train'\]"):
+        load_torch_dataset({"train": columns_of(), "test": columns_of()})
+    with pytest.raises(TypeError, match=r"pass its dataset, loader\.dataset"):
+        load_torch_dataset(DataLoader(Items()))
+
+
+def test_cells_of_bytes_are_images_of_items():
+    file = io.BytesIO()
+    Image.fromarray(IMAGES[0]).save(file, "PNG")
+    cell = {"bytes": file.getvalue(), "path": None}
+    X = load_torch_dataset([{"image": cell, "label": 0}] * 2).data
+    np.testing.assert_array_equal(images_of(X)[1], IMAGES[0])
