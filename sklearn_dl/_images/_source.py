@@ -283,15 +283,13 @@ class StoredArray:
         self.dtype = array.dtype
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        index = self._index[rows]
-        if len(index) == 0:
-            return np.empty((0, *self.shape[1:]), self.dtype)
-        # h5py takes rows in increasing order, none of them twice; a slice is faster
-        wanted, back = np.unique(index, return_inverse=True)
-        first, last = int(wanted[0]), int(wanted[-1])
-        gaps = last - first >= len(wanted)
-        read = np.asarray(self._array[wanted if gaps else slice(first, last + 1)])
-        return read if np.array_equal(wanted, index) else read[back]
+        wanted, back = np.unique(self._index[rows], return_inverse=True)
+        # By slices: h5py takes 50 times as long for a list of rows as for one by one.
+        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1)
+        slices = [slice(int(run[0]), int(run[-1]) + 1) for run in runs if len(run)]
+        nothing = np.empty((0, *self.shape[1:]), self.dtype)
+        read = np.concatenate([nothing, *(self._array[part] for part in slices)])
+        return read[back]
 
     def rows(self, index: np.ndarray) -> "StoredArray":
         return StoredArray(self._array, self._index[index])

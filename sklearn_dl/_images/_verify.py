@@ -56,7 +56,10 @@ def verify_images(X: Any, y: Any = None, *, image_shape: Any = None) -> pd.DataF
     """
     source = copy.copy(as_source(X, image_shape=image_shape))
     if y is not None:
-        y = np.asarray(y).tolist()
+        y = [
+            None if pd.isna(label) is True else label
+            for label in np.asarray(y).tolist()
+        ]
         check_consistent_length(range(len(source)), y)
     found: list[Finding] = []
     source.on_note = lambda row, path, kind, text: found.append((row, path, text, kind))
@@ -123,11 +126,6 @@ def _one_colour(image: Image.Image | np.ndarray) -> str | None:
     return str(tuple(first.tolist())) if (image == first).all() else None
 
 
-def _differ(one: Any, other: Any) -> bool:
-    missing = one != one and other != other
-    return one != other and not missing
-
-
 def _in_two_classes(
     digests: dict[int, bytes], y: list[Any], source: ImageSource
 ) -> list[Finding]:
@@ -138,7 +136,7 @@ def _in_two_classes(
     found: list[Finding] = []
     for rows in alike.values():
         for row in rows:
-            other = next((r for r in rows if _differ(y[r], y[row])), None)
+            other = next((r for r in rows if y[r] != y[row]), None)
             if other is not None:
                 path = source.path(other)
                 where = f"row {other}" if path is None else f"row {other}, {path!r}"

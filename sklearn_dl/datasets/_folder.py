@@ -1,13 +1,11 @@
 """Loader of folders with one subfolder per class."""
 
 import os
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from sklearn.utils import Bunch
 
 from sklearn_dl.datasets._common import (
@@ -18,12 +16,17 @@ from sklearn_dl.datasets._common import (
     readable,
     result,
 )
-
-# Of all that Pillow registers: no documents, films or scientific containers.
-_FORMATS = frozenset(
-    "AVIF BMP DIB GIF ICO JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP".split()
+from sklearn_dl.datasets._splits import is_hidden, refuse_splits
+from sklearn_dl.datasets._suffixes import (
+    advice_on,
+    count_suffixes,
+    image_suffixes,
+    in_words,
+    suffix_of,
+    warn_of_photographs,
 )
-_SPLITS = frozenset("train training val valid validation test testing".split())
+
+_NO_IMAGE = "not an image by its suffix"
 
 
 def load_image_folder(
@@ -45,10 +48,13 @@ def load_image_folder(
     path : str or Path
         The folder.
     classes : list of str, default=None
-        The subfolders to take; all by default.
+        The subfolders to take; all by default. Folders named like parts of a data set,
+        such as "train", are classes only where they are named here.
     extensions : list of str, default=None
-        Suffixes of the files to take, in upper or lower case. By default those of the
-        image formats that the installed Pillow reads.
+        Suffixes of the files to take, in upper or lower case; "" is none. By default
+        those of the image formats that Pillow reads, with the openers that other
+        packages registered in it. ".npy" takes arrays, (H, W) or (H, W, C), that
+        ``numpy.save`` wrote.
     verify : {False, "raise", "skip"}, default=False
         Whether to decode every file once. "raise" (or True) raises an error that
         names all files that fail, "skip" leaves them out and lists them in `skipped`.
@@ -71,9 +77,15 @@ def load_image_folder(
     FileNotFoundError, NotADirectoryError
         If there is no such folder.
     ValueError
-        If there are no subfolders, or one without images.
+        If there are no subfolders, one without images, or parts of a data set.
     ImageDecodeError
         If ``verify="raise"`` and files cannot be decoded.
+
+    Warns
+    -----
+    UserWarning
+        If there are photographs that Pillow can't open, such as HEIC, among the files
+        that are left out.
 
     Examples
     --------
@@ -94,19 +106,21 @@ def load_image_folder(
     """
     check_verify(verify)
     root = os.path.expanduser(os.fspath(path))
-    wanted = _suffixes(extensions)
+    wanted = image_suffixes(extensions)
     names, skipped = _class_folders(root, classes, wanted)
-    below = [images_below(os.path.join(root, n), wanted, skipped) for n in names]
-    files = [file for found in below for file in found]
-    target = np.array([n for n, found in zip(names, below, strict=True) for _ in found])
-    empty = [name for name, found in zip(names, below, strict=True) if not found]
+    if classes is None:
+        refuse_splits(root, names)
+    walked = [_walked(os.path.join(root, name), wanted) for name in names]
+    files = [file for found, _ in walked for file in found]
+    target = np.repeat(np.array(names), [len(found) for found, _ in walked])
+    empty = [k for k, (found, _) in enumerate(walked) if not found]
     if empty:
-        raise ValueError(
-            f"No image in the class folder {empty[0]!r} of {root!r} "
-            f"({len(empty)} of {len(names)} are empty). Remove it, or name the classes "
-            "to take with classes=[...]."
-        )
-    _warn_about_splits(root, names)
+        names_of_empty, others = [names[k] for k in empty], walked[empty[0]][1]
+        raise ValueError(_no_image(root, names_of_empty, len(names), others))
+    left_out = [path for _, others in walked for path in others]
+    if extensions is None:
+        warn_of_photographs(root, left_out)
+    skipped += [(path, _NO_IMAGE) for path in left_out]
     keep, bad = readable(files, verify, image_shape)
     skipped += list(bad[["path", "reason"]].itertuples(index=False, name=None))
     kept = np.array(files, dtype=object)[keep]
@@ -120,21 +134,6 @@ def load_image_folder(
     return result(bunch, return_X_y)
 
 
-def _suffixes(extensions: Iterable[str] | None = None) -> frozenset[str]:
-    """Return suffixes as they are compared; None is all that Pillow can open here."""
-    if extensions is None:
-        known = Image.registered_extensions().items()  # also loads all plugins
-        opened = _FORMATS & set(Image.OPEN)
-        return frozenset(suffix for suffix, name in known if name in opened)
-    if isinstance(extensions, str):
-        extensions = [extensions]
-    return frozenset("." + suffix.lower().lstrip(".") for suffix in extensions)
-
-
-def _is_image(name: str, wanted: frozenset[str]) -> bool:
-    return os.path.splitext(name)[1].lower() in wanted
-
-
 def _class_folders(
     root: str, classes: Iterable[str] | None, wanted: frozenset[str]
 ) -> tuple[list[str], list[tuple[str, str]]]:
@@ -143,11 +142,11 @@ def _class_folders(
         raise FileNotFoundError(f"No such folder: {root!r}.")
     if not os.path.isdir(root):
         raise NotADirectoryError(f"{root!r} is a file, not a folder of class folders.")
-    entries = sorted(name for name in os.listdir(root) if name[0] != ".")
+    entries = sorted(name for name in os.listdir(root) if not is_hidden(name))
     folders = [name for name in entries if os.path.isdir(os.path.join(root, name))]
     loose = [name for name in entries if name not in set(folders)]
     if not folders:
-        images = [name for name in loose if _is_image(name, wanted)]
+        images = [name for name in loose if suffix_of(name) in wanted]
         hint = "One subfolder per class is expected."
         if images:
             hint = (
@@ -165,13 +164,27 @@ def _class_folders(
     return folders, skipped
 
 
-def images_below(
-    folder: str,
-    wanted: frozenset[str] | None = None,
-    skipped: list[tuple[str, str]] | None = None,
-) -> list[str]:
-    """Return the paths of all images below a folder, in order; note what is skipped."""
-    wanted = _suffixes() if wanted is None else wanted
+def _no_image(root: str, empty: list[str], n: int, others: list[str]) -> str:
+    """Say what a class folder holds where none of it is an image."""
+    text = f"No image in the class folder {empty[0]!r} of {root!r}"
+    some = f"{len(empty)} of {n}"
+    if not others:
+        way_out = "Remove it, or name the classes to take with classes=[...]."
+        return f"{text} ({some} are empty). {way_out}"
+    counts = count_suffixes(others)
+    return (
+        f"{text} ({some} have none), by the suffixes of its files: {in_words(counts)}."
+        f"{advice_on(counts) or ' extensions=[...] names the suffixes to take.'}"
+    )
+
+
+def images_below(folder: str) -> list[str]:
+    """Return the paths of all images below a folder, in order."""
+    return _walked(folder, image_suffixes())[0]
+
+
+def _walked(folder: str, wanted: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Return the paths of the images below a folder, and of other files, in order."""
     walked: list[tuple[str, str]] = []
     seen: set[str] = set()  # through links, but no folder twice
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -180,23 +193,11 @@ def images_below(
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if name[0] != ".")
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         walked += [(parent, name) for name in names if name[0] != "."]
-    found = []
+    images: list[str] = []
+    others: list[str] = []
     for parent, name in sorted(walked):
-        path = os.path.join(parent, name)
-        if _is_image(name, wanted):
-            found.append(path)
-        elif skipped is not None:
-            skipped.append((path, "not an image by its suffix"))
-    return found
-
-
-def _warn_about_splits(root: str, names: list[str]) -> None:
-    if len(names) > 1 and _SPLITS.issuperset(name.lower() for name in names):
-        warnings.warn(
-            f"The classes of {root!r} are {names}, which look like parts of a data "
-            f"set: load each by itself, such as {os.path.join(root, names[0])!r}.",
-            UserWarning,
-            stacklevel=3,
-        )
+        found = images if suffix_of(name) in wanted else others
+        found.append(os.path.join(parent, name))
+    return images, others

@@ -39,9 +39,10 @@ def load_torch_dataset(
     ----------
     dataset : object with ``__len__`` and ``__getitem__``
         A dataset of torchvision or of Hugging Face, a ``Subset``, ``ConcatDataset`` or
-        ``TensorDataset``, or one's own. An item is the image, a tuple (image, target,
-        ...) or a mapping with "image" and "label"; the image a PIL image, a path,
-        encoded bytes, an array (H, W[, C]) or a tensor (C, H, W), uint8 or float.
+        ``TensorDataset``, an array of h5py or zarr, or one's own. An item is the image,
+        a tuple (image, target, ...) or a mapping with "image" and "label"; the image a
+        PIL image, a path, encoded bytes, an array (H, W[, C]) or a tensor (C, H, W),
+        uint8 or float.
     image : str, default=None
         Name of the image where items are mappings. By default the only column of
         Hugging Face's type ``Image``, or a usual name, such as "image" or "img".
@@ -95,7 +96,7 @@ def load_torch_dataset(
     ((3, 1), array(['ant', 'bee', 'ant'], dtype='<U3'))
     """
     _check_map_style(dataset)
-    n = len(dataset)
+    n = _length(dataset)
     if n == 0:
         raise ValueError("The dataset is empty.")
     items, columns = dataset, has_columns(dataset)
@@ -135,8 +136,14 @@ def _check_map_style(dataset: Any) -> None:
             f"{kind} is an iterable-style dataset: its items cannot be indexed. Use a "
             "map-style one (with __len__ and __getitem__), or list(dataset)."
         )
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+    sized = hasattr(dataset, "__len__") or hasattr(dataset, "shape")
+    if not (sized and hasattr(dataset, "__getitem__")):
         raise TypeError(f"A dataset has __len__ and __getitem__; {kind} has not.")
+
+
+def _length(dataset: Any) -> int:
+    """Return the number of items, of an array of zarr too, which has no length."""
+    return len(dataset) if hasattr(dataset, "__len__") else dataset.shape[0]
 
 
 def _is(dataset: Any, name: str) -> bool:
@@ -186,11 +193,13 @@ def _listed_targets(dataset: Any) -> Any:
         return dataset.tensors[1] if len(dataset.tensors) > 1 else None
     for name in _TARGETS:
         values = _list_of(dataset, name)
-        if len(values) == len(dataset):
+        if len(values) == _length(dataset):
             return values
     for name in _SAMPLES:
         values = _list_of(dataset, name)
-        if len(values) == len(dataset) and all(_is_sample(value) for value in values):
+        if len(values) == _length(dataset) and all(
+            _is_sample(value) for value in values
+        ):
             return [value[1] for value in values]
     return None
 
@@ -213,7 +222,7 @@ def _is_sample(value: Any) -> bool:
 
 def _read_targets(dataset: Any, key: str | None) -> np.ndarray | None:
     values = []
-    for row in range(len(dataset)):
+    for row in range(_length(dataset)):
         try:
             item = dataset[row]
         except Exception as error:
@@ -310,7 +319,7 @@ def _files(dataset: Any) -> np.ndarray | None:
         return _gather(dataset, [_files(part) for part in inner])
     for name in _FILES:
         values = _list_of(dataset, name)
-        if len(values) != len(dataset):
+        if len(values) != _length(dataset):
             continue
         paths = [value[0] if _is_sample(value) else value for value in values]
         if all(isinstance(path, str | os.PathLike) for path in paths):

@@ -120,13 +120,6 @@ def test_folder_errors_say_what_is_wrong(folder, tmp_path_factory):
         load_image_folder(folder, verify="maybe")
 
 
-def test_loading_a_folder_of_splits_warns(tmp_path):
-    for name in ("train/ants/1.png", "val/ants/1.png"):
-        save(tmp_path / name)
-    with pytest.warns(UserWarning, match=r"'train', 'val'.*load each by itself"):
-        load_image_folder(tmp_path)
-
-
 def test_a_folder_is_verified_only_when_asked(folder):
     (folder / "ants" / "cut.png").write_bytes(b"\x89PNG")
     (folder / "bees" / "zero.jpg").write_bytes(b"")
@@ -339,3 +332,5 @@ def test_missing_targets_are_no_two_classes():
     X = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), "uint8")[[0, 0, 1]]
     assert len(verify_images(X, [np.nan, np.nan, 1.0])) == 0
     assert len(verify_images(X, [np.nan, 2.0, 1.0])) == 2
+    for labels, n in (([pd.NA, pd.NA, "a"], 0), ([pd.NA, "b", "a"], 2)):
+        assert len(verify_images(X, pd.Series(labels))) == n
