@@ -185,7 +185,7 @@ def images_below(folder: str) -> list[str]:
 
 def _walked(folder: str, wanted: frozenset[str]) -> tuple[list[str], list[str]]:
     """Return the paths of the images below a folder, and of other files, in order."""
-    walked: list[tuple[str, str]] = []
+    walked: list[tuple[str, list[str]]] = []
     seen: set[str] = set()  # through links, but no folder twice
     for parent, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -194,10 +194,11 @@ def _walked(folder: str, wanted: frozenset[str]) -> tuple[list[str], list[str]]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not is_hidden(name))
-        walked += [(parent, name) for name in names if name[0] != "."]
+        walked.append((parent, sorted(name for name in names if name[0] != ".")))
     images: list[str] = []
     others: list[str] = []
-    for parent, name in sorted(walked):
-        found = images if suffix_of(name) in wanted else others
-        found.append(os.path.join(parent, name))
+    for parent, names in sorted(walked):
+        start = os.path.join(parent, "")
+        for name in names:
+            (images if suffix_of(name) in wanted else others).append(start + name)
     return images, others
