@@ -2,8 +2,8 @@ r"""Which libraries hand which form of X to an estimator: docs/guide/clients.md.
 
 ::
 
-    pip install cleanlab crepes dask-ml doubtlab imbalanced-learn lime mapie \
-        mlxtend modAL-python optuna-integration pyod scikit-optimize skrub \
+    pip install cleanlab crepes dask-ml datasets doubtlab imbalanced-learn lime \
+        mapie mlxtend modAL-python optuna-integration pyod scikit-optimize skrub \
         umap-learn yellowbrick
     python clients.py
 
@@ -30,7 +30,7 @@ from sklearn.linear_model import LogisticRegression
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor
 
-FORMS = ("paths (n, 1)", "list", "DataFrame", "(n, H, W, C)", "rows")
+FORMS = ("paths (n, 1)", "list", "DataFrame", "(n, H, W, C)", "rows", "Column")
 BACKBONE = {
     "backbone": "mobilenet_v3_small",
     "weights": "builtin",
@@ -290,7 +290,16 @@ def draw_images(folder: Path):
     paths = [str(folder / f"{i}.png") for i in range(len(images))]
     column = np.array(paths, dtype=object)[:, None]
     frame = pd.DataFrame({"path": paths})
-    return (column, paths, frame, images, images.reshape(len(images), -1)), y
+    rows = images.reshape(len(images), -1)
+    return (column, paths, frame, images, rows, column_of(paths)), y
+
+
+def column_of(paths: list[str]):
+    """Return images as a column of a dataset of Hugging Face's."""
+    from datasets import Dataset, Features, Image
+
+    features = Features({"image": Image()})
+    return Dataset.from_dict({"image": paths}, features=features)["image"]
 
 
 def try_out(function: Callable, X, y, debug: bool) -> str:

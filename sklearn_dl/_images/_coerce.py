@@ -246,6 +246,8 @@ def _from_sequence(
         values = [unpack_cell(value) for value in values]
     forms = [_form(value) for value in values]
     kinds = set(forms)
+    if dict in types and kinds == {_BYTES, _PATH}:  # a cell has one or the other
+        return ObjectSource(list(values), n_features, asked.channels)
     if not kinds & _IMAGES:
         return _from_plain_values(values, forms, asked)
     _refuse_mixture(values, forms)

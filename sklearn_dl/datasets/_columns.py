@@ -25,7 +25,7 @@ def image_view(dataset: Any, name: str | None) -> tuple[Any, str | None]:
     if getattr(dataset, "format", {}).get("type") == "custom":
         return dataset, name  # a function of the user's makes the items
     name = _image_column(dataset, name)
-    return dataset.select_columns([name]), name
+    return dataset.with_format(None).select_columns([name]), name
 
 
 def _image_column(dataset: Any, name: str | None) -> str:

@@ -173,7 +173,7 @@ def _no_image(root: str, empty: list[str], n: int, others: list[str]) -> str:
         return f"{text} ({some} are empty). {way_out}"
     counts = count_suffixes(others)
     return (
-        f"{text} ({some} have none), by the suffixes of its files: {in_words(counts)}."
+        f"{text} ({some} have none): its files are {in_words(counts)}."
         f"{advice_on(counts) or ' extensions=[...] names the suffixes to take.'}"
     )
 

@@ -21,8 +21,8 @@ def refuse_splits(root: str, names: list[str]) -> None:
         first = os.path.join(first, inner[0])  # seg_train/seg_train
     raise ValueError(
         f"{root!r} holds parts of a data set, {shown}, not classes: load each by "
-        f"itself, such as load_image_folder({first!r}). Folders that are classes all "
-        "the same are named, classes=[...]."
+        f"itself, such as load_image_folder({first!r}). If they are classes, name them "
+        "in classes=[...]."
     )
 
 

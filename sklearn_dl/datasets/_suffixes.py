@@ -64,7 +64,7 @@ def advice_on(counts: "Counter[str]") -> str:
     for suffixes, advice in _ADVICE.items():
         if found := [suffix for suffix in counts if suffix in suffixes]:
             what = " and ".join(found[:3])
-            sentences.append(f" {what}: {advice}." if what else f" {advice}.")
+            sentences.append(f" For {what}: {advice}." if what else f" {advice}.")
     return "".join(sentences)
 
 
@@ -73,7 +73,7 @@ def warn_of_photographs(root: str, left_out: Iterable[str]) -> None:
     counts = count_suffixes(left_out)
     if not _PHOTOGRAPHS.isdisjoint(counts):
         warnings.warn(
-            f"{sum(counts.values())} files below {root!r} are left out, no images by "
+            f"{sum(counts.values())} files below {root!r} are left out because of "
             f"their suffix: {in_words(counts)}.{advice_on(counts)}",
             UserWarning,
             stacklevel=3,

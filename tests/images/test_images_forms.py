@@ -112,6 +112,9 @@ def test_cells_of_bytes_and_path_are_what_they_hold(make, tmp_path):
     source = as_source(make([{"bytes": None, "path": str(tmp_path / "1.png")}] * 5))
     assert source.path(4) == str(tmp_path / "1.png")
     np.testing.assert_array_equal(np.asarray(source[4]), IMAGES[1])
+    source = as_source(make([*CELLS[:4], {"path": str(tmp_path / "1.png")}]))
+    assert source.path(3) is None
+    np.testing.assert_array_equal(pixels_of(source), IMAGES[[0, 1, 2, 3, 1]])
     with pytest.raises(ValueError, match=r"missing value .* in row 4"):
         as_source(make([*CELLS[:4], {"bytes": None, "path": None}]))
 
