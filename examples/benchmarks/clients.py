@@ -274,7 +274,10 @@ def main() -> None:
             except ImportError as error:
                 print(f"{package} is left out: {error}", flush=True)
                 continue
-            cells = [try_out(function, X, y, args.debug) for X in forms]
+            cells = [
+                "not tried" if X is None else try_out(function, X, y, args.debug)
+                for X in forms
+            ]
             name = f"{package} {version(package)}"
             print(f"| {name} | {use} | {' | '.join(cells)} |", flush=True)
 
@@ -295,9 +298,11 @@ def draw_images(folder: Path):
 
 
 def column_of(paths: list[str]):
-    """Return images as a column of a dataset of Hugging Face's."""
-    from datasets import Dataset, Features, Image
-
+    """Return images as a column of a dataset of Hugging Face's, if that is there."""
+    try:
+        from datasets import Dataset, Features, Image
+    except ImportError:
+        return None
     features = Features({"image": Image()})
     return Dataset.from_dict({"image": paths}, features=features)["image"]
 
