@@ -166,15 +166,16 @@ def _class_folders(
 
 def _no_image(root: str, empty: list[str], n: int, others: list[str]) -> str:
     """Say what a class folder holds where none of it is an image."""
-    text = f"No image in the class folder {empty[0]!r} of {root!r}"
-    some = f"{len(empty)} of {n}"
     if not others:
-        way_out = "Remove it, or name the classes to take with classes=[...]."
-        return f"{text} ({some} are empty). {way_out}"
+        return (
+            f"No image in the class folder {empty[0]!r} of {root!r} ({len(empty)} of "
+            f"{n} are empty). Remove it, or name the classes to take in classes=[...]."
+        )
     counts = count_suffixes(others)
+    advice = advice_on(counts) or " extensions=[...] names the suffixes to take."
     return (
-        f"{text} ({some} have none): its files are {in_words(counts)}."
-        f"{advice_on(counts) or ' extensions=[...] names the suffixes to take.'}"
+        f"No image in the class folder {empty[0]!r} of {root!r} ({len(empty)} of {n} "
+        f"have none): its files are {in_words(counts)}.{advice}"
     )
 
 
