@@ -142,7 +142,8 @@ def _objects_of_polars(X: Any) -> np.ndarray | None:
         return None
     objects = np.empty(frame.shape, dtype=object)
     for k, column in enumerate(frame.iter_columns()):
-        objects[:, k] = column.to_list()
+        for row, value in enumerate(column.to_list()):  # which may be a list
+            objects[row, k] = value
     return objects if frame is X else objects[:, 0]
 
 

@@ -47,18 +47,18 @@ def suffix_of(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def count_suffixes(paths: Iterable[str]) -> "Counter[str]":
+def count_suffixes(paths: Iterable[str]) -> dict[str, int]:
     """Count files by suffix, the most frequent first."""
-    return Counter(dict(Counter(map(suffix_of, paths)).most_common()))
+    return dict(Counter(map(suffix_of, paths)).most_common())
 
 
-def in_words(counts: "Counter[str]") -> str:
+def in_words(counts: dict[str, int]) -> str:
     """Say how many files of which suffix there are."""
     shown = [f"{n} {suffix or 'without a suffix'}" for suffix, n in counts.items()]
     return ", ".join(shown[:5] + ["..."] * (len(shown) > 5))
 
 
-def advice_on(counts: "Counter[str]") -> str:
+def advice_on(counts: dict[str, int]) -> str:
     """Say what opens the files whose suffixes Pillow doesn't open, if it is known."""
     sentences = []
     for suffixes, advice in _ADVICE.items():

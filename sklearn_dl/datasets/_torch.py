@@ -126,7 +126,7 @@ def load_torch_dataset(
 def _check_map_style(dataset: Any) -> None:
     kind = type(dataset).__name__
     if isinstance(dataset, Mapping):
-        parts = list(dataset)
+        parts = list(dataset)[:5]
         way_out = f"pass one of its parts, dataset[{parts[0]!r}]" if parts else "empty"
         raise TypeError(f"{kind} is a mapping of {parts}: {way_out}.")
     if _is(dataset, "DataLoader"):
@@ -197,9 +197,7 @@ def _listed_targets(dataset: Any) -> Any:
             return values
     for name in _SAMPLES:
         values = _list_of(dataset, name)
-        if len(values) == _length(dataset) and all(
-            _is_sample(value) for value in values
-        ):
+        if len(values) == _length(dataset) and all(map(_is_sample, values)):
             return [value[1] for value in values]
     return None
 
