@@ -128,6 +128,8 @@ def load_image_frame(
     ((2, 1), array(['ant', 'bee'], dtype='<U3'))
     """
     check_verify(verify)
+    if not (header is None or isinstance(header, int | np.integer)):
+        raise ValueError(f"header must be the number of a row or None, got {header!r}.")
     frame = as_frame(df)
     if frame is None:
         if not isinstance(df, str | os.PathLike):
@@ -175,36 +177,46 @@ def _images(
     column: pd.Series, name: Hashable, folder: str, suffix: str
 ) -> tuple[list[str | bytes], np.ndarray | None]:
     """Return the images, and the files that they are or were."""
+    cells = column.tolist()
+    if set(map(type, cells)) == {str}:
+        paths = [_located(cell, folder, suffix) for cell in cells]
+        return paths, np.array(paths)
     missing = column.isna().to_numpy()
     images: list[str | bytes] = []
     files: list[str | None] = []
-    for row, value in enumerate(column):
-        file = None
-        if isinstance(value, Mapping) and {"bytes", "path"} & set(value):
-            file = value.get("path")
-            value = file if value.get("bytes") is None else value["bytes"]
-        elif suffix and isinstance(value, int | np.integer):
-            value = str(value)  # an id
-        if value is None or missing[row]:
+    for row, cell in enumerate(cells):
+        file, image = None, cell
+        if isinstance(cell, Mapping) and {"bytes", "path"} & set(cell):
+            file = cell.get("path")
+            image = file if cell.get("bytes") is None else cell["bytes"]
+        elif suffix and isinstance(cell, int | np.integer):
+            image = str(cell)  # an id
+        if image is None or missing[row]:
             raise ValueError(f"Missing path in column {name!r}, row {row}.")
-        if isinstance(value, str | os.PathLike):
-            # join leaves an absolute path as it is
-            value = os.path.join(folder, os.path.expanduser(os.fspath(value)))
-            file = value = value if value.endswith(suffix) else value + suffix
-        elif isinstance(value, bytes | bytearray | memoryview):
-            value = bytes(value)
+        if isinstance(image, str | os.PathLike):
+            file = image = _located(os.fspath(image), folder, suffix)
+        elif isinstance(image, bytes | bytearray | memoryview):
+            image = bytes(image)
         else:
-            ids = isinstance(value, int | np.integer)
+            ids = isinstance(image, int | np.integer)
             raise TypeError(
                 f"Column {name!r} is to hold paths, row {row} is "
-                f"{repr(value)[:80]} ({type(value).__name__})."
+                f"{repr(image)[:80]} ({type(image).__name__})."
                 + (" Ids of files need a suffix, such as '.jpg'." if ids else "")
             )
-        images.append(value)
+        images.append(image)
         files.append(file)
     if None not in files:
         return images, np.array(files, dtype=str)
     return images, np.array(files, dtype=object) if any(files) else None
+
+
+def _located(path: str, folder: str, suffix: str) -> str:
+    if path.startswith("~"):
+        path = os.path.expanduser(path)
+    if folder:  # join leaves an absolute path as it is
+        path = os.path.join(folder, path)
+    return path if path.endswith(suffix) else path + suffix
 
 
 def _look_for_files(images: Sequence[str | bytes]) -> None:
