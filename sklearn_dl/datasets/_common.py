@@ -64,8 +64,9 @@ def did_you_mean(name: Any, known: Iterable[Any]) -> str:
     names = [k for k in known if isinstance(k, str)]
     near = get_close_matches(str(name), names, n=3, cutoff=0.6)
     if near:
-        return f"Did you mean {' or '.join(map(repr, near))}?"
-    shown = ", ".join(map(repr, known[:10])) + (", ..." if len(known) > 10 else "")
+        return f"Did you mean {' or '.join(repr(k)[:80] for k in near)}?"
+    shown = ", ".join(repr(k)[:80] for k in known[:10])
+    shown += ", ..." if len(known) > 10 else ""
     return f"There is {shown}." if known else "There is none."
 
 

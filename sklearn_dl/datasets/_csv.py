@@ -238,7 +238,7 @@ def _to_uint8(part: pd.DataFrame, start: int) -> np.ndarray:
         hint = " (a saved index? save with index=False)" if index else ""
         raise ValueError(
             f"Pixels are whole numbers in 0-255; row {start + row}, "
-            f"column {name!r}{hint} holds {said}."
+            f"column {repr(name)[:80]}{hint} holds {said}."
         )
     return values.astype(np.uint8)
 

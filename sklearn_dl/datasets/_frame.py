@@ -170,6 +170,8 @@ def _column(frame: pd.DataFrame, name: Hashable) -> pd.Series:
         re.search(r"\.(jpe?g|png|tiff?|bmp|gif|webp)$", str(c), re.I) for c in columns
     ):
         hint += " Without a header: header=None, and columns by position, path=0."
+    elif not any(isinstance(column, str) for column in columns):
+        hint += " Give positions, such as path=0, target=1."
     raise ValueError(f"The table has no column {name!r}. {hint}")
 
 
@@ -234,6 +236,8 @@ def _target(
     frame: pd.DataFrame, target: Any, label_delim: str | None
 ) -> tuple[np.ndarray | None, np.ndarray | list | None]:
     if label_delim is not None:
+        if not label_delim:
+            raise ValueError("label_delim is empty: give what separates labels.")
         if target is None or isinstance(target, list):
             raise ValueError(
                 f"label_delim={label_delim!r} is for one column of labels, "

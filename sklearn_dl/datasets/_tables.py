@@ -66,6 +66,8 @@ def no_table(given: Any) -> TypeError:
     """Return the error for what is neither a table nor the path of one."""
     kind = type(given).__name__
     hint = f" A {kind} is one after .collect()." if hasattr(given, "collect") else ""
+    if hasattr(given, "column_names"):
+        hint = f" load_torch_dataset takes a {kind} of Hugging Face's datasets."
     return TypeError(f"A table is a path or a DataFrame, got {kind}.{hint}")
 
 
@@ -136,7 +138,7 @@ def _numbers(column: pd.Series, decimal: str) -> pd.Series:
 def _read_json(name: str, kind: str, encoding: str | None) -> pd.DataFrame:
     encoding = TextTable.of(name, None, encoding).encoding
     options: dict[str, Any] = {"dtype": False, "encoding": encoding}
-    with reading(name, kind, encoding):
+    with reading(name, "a list of rows, or a row on each line, in JSON", encoding):
         if kind == "JSON":
             try:
                 return pd.read_json(name, **options)
@@ -148,10 +150,18 @@ def _read_json(name: str, kind: str, encoding: str | None) -> pd.DataFrame:
 
 def _read_arrow(name: str, kind: str) -> pd.DataFrame:
     with reading(name, kind):
-        from pyarrow import feather, parquet
+        from pyarrow import feather, ipc, parquet
 
-        read = parquet.read_table if kind == "Parquet" else feather.read_table
-        frame = as_frame(read(name))
+        with open(name, "rb") as file:
+            streamed = file.read(4) == b"\xff" * 4  # as in Hugging Face's cache
+        if kind == "Parquet":
+            table = parquet.read_table(name)
+        elif streamed:
+            with ipc.open_stream(name) as stream:
+                table = stream.read_all()
+        else:
+            table = feather.read_table(name)
+        frame = as_frame(table)
     assert frame is not None
     return frame
 

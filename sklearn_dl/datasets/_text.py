@@ -101,10 +101,12 @@ class TextTable(NamedTuple):
             warnings.simplefilter("ignore", pd.errors.DtypeWarning)
             try:
                 yield
-            except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-                raise ValueError(
-                    f"rows differ in length with sep={self.sep!r}: {error}"
-                ) from error
+            except pd.errors.ParserError as error:
+                text = f"rows differ in length with sep={self.sep!r}: {error}"
+                raise ValueError(text) from error
+            except pd.errors.ParserWarning as error:
+                text = f"rows differ in length from the header with sep={self.sep!r}"
+                raise ValueError(text) from error
 
 
 @contextmanager
@@ -134,16 +136,19 @@ def reading(path: str, kind: str, encoding: str | None = None) -> Iterator[None]
 
 def _first_lines(path: str, encoding: str, n: int) -> list[str]:
     # a separator that occurs nowhere leaves pandas, which knows compression, the line
-    lines = pd.read_csv(
-        path,
-        sep="\x1f",
-        header=None,
-        nrows=n,
-        dtype=str,
-        quoting=csv.QUOTE_NONE,
-        encoding=encoding,
-        keep_default_na=False,
-    )
+    try:
+        lines = pd.read_csv(
+            path,
+            sep="\x1f",
+            header=None,
+            nrows=n,
+            dtype=str,
+            quoting=csv.QUOTE_NONE,
+            encoding=encoding,
+            keep_default_na=False,
+        )
+    except pd.errors.ParserError:  # which names numbers of cells
+        raise ValueError("it is no table of text") from None
     return lines.iloc[:, 0].tolist()
 
 
@@ -152,9 +157,9 @@ def _separator(lines: list[str]) -> str:
     widths = {sep: _width(lines, sep) for sep in _SEPARATORS if sep in lines[0]}
     if any(widths.values()):
         return max(widths, key=lambda sep: widths[sep])
-    if not widths or _width(lines, _BLANKS):
-        return _BLANKS if _width(lines, _BLANKS) else ","
-    return max(reversed(_SEPARATORS), key=lines[0].count)
+    if _width(lines, _BLANKS):
+        return _BLANKS
+    return max(widths, key=lines[0].count, default=",")
 
 
 def _width(lines: list[str], sep: str) -> int:
