@@ -103,9 +103,9 @@ def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray
         bunch = load_image_folder(data, verify=verify)
     else:
         how = dict(args.table)
-        path, *names = [args.path, *(args.target or ["target"])]
+        path, names = args.path, args.target or ["target"]
         if how.get("header", 0) is None:  # columns have positions, not names
-            path, *names = map(_position, (path, *names))
+            path, names = _position(path), [_position(name) for name in names]
         target = names[0] if len(names) == 1 else names
         root = args.root or os.path.dirname(os.path.abspath(data))
         columns = {"path": path, "target": target}

@@ -51,9 +51,10 @@ def readable(
     keep[bad["row"].to_numpy(dtype=int)] = False
     if not keep.any():
         first = bad.iloc[0]
+        place = f"row {first['row']}" if first["path"] is None else repr(first["path"])
         raise ValueError(
-            f"None of the {len(paths)} images can be decoded; the first"
-            f"{f', {path!r}' if (path := first['path']) else ''}: {first['reason']}."
+            f"None of the {len(paths)} images can be decoded; the first, {place}: "
+            f"{first['reason']}."
         )
     return keep, bad
 

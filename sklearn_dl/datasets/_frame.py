@@ -181,8 +181,8 @@ def _images(
     """Return the images, and the files that they are or were."""
     cells = column.tolist()
     if set(map(type, cells)) == {str}:
-        paths = [_located(cell, folder, suffix) for cell in cells]
-        return paths, np.array(paths)
+        paths = np.array([_located(cell, folder, suffix) for cell in cells])
+        return paths.tolist(), paths
     missing = column.isna().to_numpy()
     images: list[str | bytes] = []
     files: list[str | None] = []

@@ -332,7 +332,9 @@ def test_images_in_cells_that_are_none_are_named(tmp_path):
     kept = load_image_frame(table, target=None, verify="skip")
     assert kept.data.tolist() == [[IMAGES[0]]]
     assert kept.skipped["row"].tolist() == [1]
-    with pytest.raises(ValueError, match="None of the 1 images can be decoded; the f"):
+    with pytest.raises(
+        ValueError, match="images can be decoded; the first, row 0: not"
+    ):
         load_image_frame(table[1:], target=None, verify="skip")
 
 
