@@ -121,6 +121,7 @@ class Execution:
     verbose: int = 0  # above 0, progress bars are shown
     requested_device: Any = "auto"  # workers of a cluster resolve it
     others: tuple[torch.device, ...] = ()  # which predict too
+    group: Any = None  # the processes that train together
 
     @classmethod
     def of(
