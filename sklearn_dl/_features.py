@@ -69,8 +69,9 @@ class ImageFeatureExtractor(
     batch_size : int or "auto", default="auto"
         Images in one pass of the network; ``"auto"`` takes 32 on a CPU, more on a GPU,
         and fewer where memory is short.
-    device : str or torch.device, default="auto"
-        ``"auto"`` takes a GPU when there is one.
+    device : str, torch.device or list of them, default="auto"
+        ``"auto"`` takes a GPU when there is one, ``"all"`` takes all GPUs. Of several,
+        each batch goes to the first that is free.
     precision : str, default="float32"
         Precision of the arithmetic: "bfloat16", "float16", "float32", "float64", or
         "auto", the fastest that the hardware has natively.

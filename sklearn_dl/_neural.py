@@ -3,6 +3,7 @@
 import copy
 from abc import abstractmethod
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial as bound
 from typing import Any, ClassVar
 
@@ -57,6 +58,7 @@ from sklearn_dl.training import (
     gives_margins,
     is_checkpoint,
     is_ours,
+    joined_group,
     leaves_alone,
     noted,
     resolve_loss,
@@ -144,6 +146,10 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             source = self._fit_source(X, goes_on=previous is not None)
             rows = self._training_rows(source, y, weight, previous, partial, classes)
             execution, seed = self._execution(), draw_seed(self.random_state)
+            if group := joined_group(execution.device):
+                execution = replace(execution, group=group)
+                seed = group.of_the_first(seed)
+                group.check_same("y and weights", rows.target.numpy(), rows.weight)
             rows, held_out = rows.weighted(), None
             if validation is not None or self.early_stopping:
                 rows, held_out = self._split(rows, validation, seed)
@@ -335,15 +341,22 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
 
     def _features(self, backbone: Backbone, rows: Rows, execution) -> np.ndarray:
         """Return what a frozen backbone gives for rows."""
-        with noted(rows.note):
-            return run_frozen(
-                backbone,
-                rows.source,
-                execution,
-                cache=self.cache,
-                rows=rows.rows,
-                description="features",
-            )
+        index = np.arange(len(rows)) if rows.rows is None else rows.rows
+
+        def compute(some: np.ndarray) -> np.ndarray:
+            with noted(rows.note):
+                return run_frozen(
+                    backbone,
+                    rows.source,
+                    execution,
+                    cache=self.cache,
+                    rows=index[some],
+                    description="features",
+                )
+
+        if execution.group is not None:
+            return execution.group.gathered(len(rows), compute)
+        return compute(np.arange(len(rows)))
 
     def _fingerprint(self, rows: Rows, held_out: Rows | None, previous) -> str | None:
         """Return what finds the checkpoints of a fit again."""

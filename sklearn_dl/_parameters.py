@@ -44,7 +44,7 @@ BACKBONE_CONSTRAINTS: dict[str, Any] = {
         None,
     ],
     "batch_size": [_COUNT, StrOptions({"auto"})],
-    "device": [str, torch.device],
+    "device": [str, torch.device, list, tuple],
     "precision": [StrOptions(set(PRECISIONS))],
     "cache": [str, os.PathLike, FeatureCache, None],
     "random_state": ["random_state"],

@@ -112,8 +112,10 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         Whether `fit` goes on from the network of the fit before.
     random_state : int, RandomState instance or None, default=None
         Seed of initial weights, order of rows, augmentation and validation split.
-    device : str or torch.device, default="auto"
-        ``"auto"`` takes a GPU when there is one.
+    device : str, torch.device or list of them, default="auto"
+        ``"auto"`` takes a GPU when there is one, ``"all"`` takes all GPUs. Of several
+        the first trains; features of a frozen backbone and predictions are shared out,
+        each batch to the first that is free.
     precision : str, default="float32"
         Precision of the arithmetic: "bfloat16", "float16", "float32", "float64", or
         "auto", the fastest that the hardware has natively.

@@ -130,7 +130,8 @@ def public_names(root: Path, room: str | None = None) -> list[str]:
 def long_signatures(root: Path, most: int) -> list[str]:
     """Find functions of more than `most` arguments, constructors for users aside.
 
-    Those are ``__init__``, ``from_...`` and ``make_...`` of public names.
+    Those are ``__init__``, ``from_...``, ``make_...`` and loaders, ``load_...``, of
+    public names.
     """
     rooms = {room_of(module) for module in modules(root)}
     public = {
@@ -152,7 +153,9 @@ def long_signatures(root: Path, most: int) -> list[str]:
         for function in (n for n in ast.walk(tree) if isinstance(n, FUNCTION)):
             cls = methods.get(function)
             owner_is_public = (function if cls is None else cls).name in public
-            constructs = function.name.startswith(("__init__", "from_", "make_"))
+            constructs = function.name.startswith(
+                ("__init__", "from_", "make_", "load_")
+            )
             if owner_is_public and constructs:
                 continue
             given = function.args

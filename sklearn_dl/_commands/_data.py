@@ -102,15 +102,29 @@ def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray
     if os.path.isdir(data):
         bunch = load_image_folder(data, verify=verify)
     else:
-        names = args.target or ["target"]
+        how = dict(args.table)
+        path, names = args.path, args.target or ["target"]
+        if how.get("header", 0) is None:  # columns have positions, not names
+            path, names = _position(path), [_position(name) for name in names]
         target = names[0] if len(names) == 1 else names
         root = args.root or os.path.dirname(os.path.abspath(data))
-        columns = {"path": args.path, "target": target}
-        bunch = load_image_frame(data, **columns, root=root, verify=verify)
+        columns = {"path": path, "target": target}
+        bunch = load_image_frame(data, **columns, root=root, verify=verify, **how)
     failed = bunch.skipped[~bunch.skipped["reason"].isin(_NO_IMAGES)]
-    for path, reason in zip(failed["path"], failed["reason"], strict=True):
-        write_error(f"train: left out {path!r}: {reason}")
+    for place, reason in zip(_places(failed), failed["reason"], strict=True):
+        write_error(f"train: left out {place}: {reason}")
     return bunch.data, _targets(bunch.target, data, args.task), len(failed)
+
+
+def _places(failed: pd.DataFrame) -> list[str]:
+    """Return the paths of images, or the rows of those that have none."""
+    rows = failed.get("row", failed["path"])
+    paths = zip(failed["path"], rows, strict=True)
+    return [f"row {row}" if path is None else repr(path) for path, row in paths]
+
+
+def _position(text: str) -> Any:
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 def _targets(y: np.ndarray, data: str, task: str) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Train a classifier (or a regressor) on images, and save it.
 
 DATA is a folder with a subfolder for each class; or one with the folders train and val
-(or test) of that form; or a table (.csv, .xlsx, .parquet) with a column of paths and
-one of labels. The score is of images that the model wasn't trained on: those of val, or
-a share that is held out.
+(or test) of that form; or a table (.csv, .txt, .jsonl, .xlsx, .parquet, .feather) with
+a column of paths and one of labels. The score is of images that the model wasn't
+trained on: those of val, or a share that is held out.
 
 Any parameter of ImageClassifier (or ImageRegressor) is set by --set NAME=VALUE. Images
 that can't be read are named and left out, and the exit code is 1. After Ctrl-C nothing
@@ -12,6 +12,7 @@ is saved.
 example:
     python -m sklearn_dl train photos --out m.model --trainable all --augment standard
     python -m sklearn_dl train photos --out m.model --set lr=0.01 --set batch_size=64
+    python -m sklearn_dl train ids.csv --out m.model --path id --table suffix=.jpg
     python -m sklearn_dl train weights.csv --out m.model --task regression --target mass
 """
 
@@ -23,6 +24,8 @@ import time
 from typing import Any
 
 from sklearn_dl._commands._terminal import checked_output, on_terminal, say, size_of
+
+_TABLE = ("header", "sep", "encoding", "decimal", "suffix")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--target", metavar="COLUMN", action="append", help=target)
     root = "that the paths in a table start from (default: the table's folder)"
     add("--root", metavar="FOLDER", help=root)
+    table = (
+        "how a table is read: sep, encoding, decimal, suffix (such as .jpg, of ids), "
+        "header=None (columns are then --path 0 --target 1)"
+    )
+    option: Any = {"action": "append", "type": _table_option, "default": []}
+    add("--table", metavar="NAME=VALUE", **option, help=table)
     add("--backbone", help="torchvision network (default: mobilenet_v2)")
     weights = "names of torchvision's, a file, or builtin (of mobilenet_v3_small)"
     add("--weights", help=weights)
@@ -50,8 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--augment", type=_value, help=changes)
     add("--epochs", dest="max_epochs", type=int, help="(default: 20)")
     other = "any other parameter, such as device=cpu, tta=flip, head__dropout=0.5"
-    assigned: Any = {"action": "append", "type": _assignment, "default": []}
-    add("--set", metavar="NAME=VALUE", **assigned, help=other)
+    add("--set", metavar="NAME=VALUE", **{**option, "type": _assignment}, help=other)
     add("--strict", action="store_true", help="stop at images that can't be read")
     add("--quiet", action="store_true", help="no progress")
 
@@ -104,9 +112,22 @@ def _assignment(text: str) -> tuple[str, Any]:
     return name, _value(value)
 
 
+def _table_option(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    if name not in _TABLE:
+        known = ", ".join(_TABLE)
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {known}")
+    return name, _literal(value) if name == "header" else value
+
+
 def _value(text: str) -> Any:
     """Return a number or another literal, names with commas as a list, or a word."""
+    value = _literal(text)
+    return value.split(",") if value is text and "," in text else value
+
+
+def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text.split(",") if "," in text else text
+        return text

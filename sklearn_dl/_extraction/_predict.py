@@ -5,10 +5,12 @@ import hashlib
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -33,9 +35,9 @@ from sklearn_dl._runtime import (
     fitting_batch_size,
     keep_large_blocks,
     release_memory,
-    resolve_device,
+    resolve_devices,
 )
-from sklearn_dl.backbones import Backbone, Preprocessing, place
+from sklearn_dl.backbones import Backbone, Preprocessing, indexed, place
 
 # Part of each key: to be raised when this library begins to make other pixels of an
 # image, or other features of a network's outputs.
@@ -172,6 +174,11 @@ class Forward:
         self.device = execution.device
         self.views = views
         self.network = place(network, execution.device, execution.module_dtype)
+        self.replicas = [
+            Forward(self._copied(device), preprocessing, alone, views)
+            for device in execution.others
+            for alone in [replace(execution, device=device, others=())]
+        ]
         self._most: int | None = None  # images that the memory has room for
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -179,15 +186,32 @@ class Forward:
 
         The pixels are (b, [n_views,] 1 or 3, height, width).
         """
-        return self._start(pixels)()
+        if not self.replicas:
+            return self._start(pixels)()
+        parts = pixels.split(-(-len(pixels) // self.n_devices))
+        return torch.cat([out for _, out in self.stream((None, p) for p in parts)])
+
+    @property
+    def n_devices(self) -> int:
+        """Number of devices that compute."""
+        return 1 + len(self.replicas)
+
+    def _copied(self, device: torch.device) -> torch.nn.Module:
+        """Return the network for another device."""
+        same = indexed(device) == indexed(self.device)
+        return self.network if same else copy.deepcopy(self.network)
 
     def stream(
         self, batches: Iterable[tuple[Any, torch.Tensor]]
     ) -> Iterator[tuple[Any, torch.Tensor]]:
         """Yield (rows, outputs) of batches of (rows, pixels), in order.
 
-        A GPU is given the next batch before the outputs of the last are waited for.
+        A GPU is given the next batch before the outputs of the last are waited for. Of
+        several devices, a batch goes to the first that is free.
         """
+        if self.replicas:
+            yield from self._spread(batches)
+            return
         ahead = 0 if self.device.type == "cpu" else 1
         started: deque = deque()
         for rows, pixels in batches:
@@ -198,8 +222,40 @@ class Forward:
         for rows, outputs in started:
             yield rows, outputs()
 
+    def _spread(
+        self, batches: Iterable[tuple[Any, torch.Tensor]]
+    ) -> Iterator[tuple[Any, torch.Tensor]]:
+        """Yield as `stream` does, from a thread for each device; GPUs have two."""
+        free: SimpleQueue = SimpleQueue()
+        each = 1 if self.device.type == "cpu" else 2
+        for forward in [self, *self.replicas] * each:
+            free.put(forward)
+
+        def compute(pixels: torch.Tensor) -> torch.Tensor:
+            forward = free.get()
+            try:
+                return forward._start(pixels)()
+            finally:
+                free.put(forward)
+
+        started: deque = deque()
+        with ThreadPoolExecutor(each * self.n_devices, "sklearn_dl-device") as pool:
+            try:
+                for rows, pixels in batches:
+                    started.append((rows, pool.submit(compute, pixels)))
+                    if len(started) > each * self.n_devices:
+                        rows, coming = started.popleft()
+                        yield rows, coming.result()
+                while started:
+                    rows, coming = started.popleft()
+                    yield rows, coming.result()
+            finally:
+                for _, coming in started:
+                    coming.cancel()
+
     def _start(self, pixels: torch.Tensor) -> Callable[[], torch.Tensor]:
         """Compute the outputs of a batch; return what waits for them."""
+        pixels = pixels.to(self.device, non_blocking=self.device.type == "cuda")
         images = pixels if self.views is None else pixels.flatten(0, 1)
         values, self._most = in_parts(
             self._part, images, self._most, self.device, "for"
@@ -419,7 +475,8 @@ class Features:
             read[row] = digest_image(image)
 
         with self.forward.reader(self.source, rows, remember) as reader:
-            for part, pixels in reader.batches(self.forward.batch_size(self.source)):
+            size = self.forward.batch_size(self.source) * self.forward.n_devices
+            for part, pixels in reader.batches(size):
                 batch = self.keys([read[int(row)] for row in rows[part]])
                 keys += batch
                 place = {key: k for k, key in enumerate(batch)}
@@ -484,7 +541,8 @@ def _spread_features(
     model = None
     if wanted:  # on the CPU: a worker's device may be another
         backbone = copy.deepcopy(features.forward.network).cpu()
-        execution = replace(features.execution, device=torch.device("cpu"), verbose=0)
+        alone: Any = {"device": torch.device("cpu"), "others": (), "verbose": 0}
+        execution = replace(features.execution, **alone)
         model = _Model(backbone, execution, cache, features.views)
     for number, answer in spread(client, _chunk, model, tasks) if wanted else ():
         part, (values, theirs, reasons) = parts[number], answer
@@ -525,8 +583,9 @@ class _Model:
 
 def _chunk(model: _Model, source: ImageSource, keyed: bool):
     """Return features of a chunk, the keys of its rows, and why some can't be read."""
-    device = resolve_device(model.execution.requested_device, fall_back=True)
-    execution = replace(model.execution, device=device)
+    asked = model.execution.requested_device
+    device, *others = resolve_devices(asked, fall_back=True)
+    execution = replace(model.execution, device=device, others=tuple(others))
     here = {"cache": model.cache, "views": model.views}
     rows = np.arange(len(source))
     same: dict[int, bytes] = {}

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from PIL import UnidentifiedImageError
 
+from sklearn_dl._images._missing import file_meant
+
 Failure = tuple[int | None, str | None, str]  # row, path, reason
 
 _PRINTED = 10
@@ -147,8 +149,10 @@ def reason_of(error: Exception, path: str | None = None) -> str:
     if isinstance(error, ImageDecodeError) and len(error.failures) == 1:
         return error.failures[0][2]
     if isinstance(error, FileNotFoundError):
-        url = path is not None and "://" in path
-        return "no such file" + (" (a URL: download it first)" if url else "")
+        if path is not None and "://" in path:
+            return "no such file (a URL: download it first)"
+        meant = "" if path is None else file_meant(os.path.expanduser(path))
+        return f"no such file, but {meant}" if meant else "no such file"
     if isinstance(error, IsADirectoryError):
         return "a directory, not an image file"
     if isinstance(error, PermissionError):

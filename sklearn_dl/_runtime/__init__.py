@@ -7,6 +7,7 @@ from sklearn_dl._runtime._device import PRECISIONS as PRECISIONS
 from sklearn_dl._runtime._device import Execution as Execution
 from sklearn_dl._runtime._device import decoding_threads as decoding_threads
 from sklearn_dl._runtime._device import resolve_device as resolve_device
+from sklearn_dl._runtime._device import resolve_devices as resolve_devices
 from sklearn_dl._runtime._device import resolve_precision as resolve_precision
 from sklearn_dl._runtime._fingerprint import fingerprint_text as fingerprint_text
 from sklearn_dl._runtime._fingerprint import package_versions as package_versions

@@ -3,27 +3,57 @@
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 PRECISIONS = ("auto", "bfloat16", "float16", "float32", "float64")
 
 
-def resolve_device(device: str | torch.device, *, fall_back: bool = False):
-    """Return the torch device that a `device` parameter stands for.
+def resolve_device(device: Any, *, fall_back: bool = False) -> torch.device:
+    """Return the torch device that a `device` parameter stands for, or the first.
 
     ``"auto"`` takes CUDA, then XPU, then Apple's MPS, then the CPU. A device that isn't
     on this machine is a ValueError, or with `fall_back` (for a model that was fitted
     elsewhere) the CPU, with a warning.
     """
-    if isinstance(device, str) and device == "auto":
-        return torch.device(next(d for d in _PREFERRED if _is_available(d)))
+    return resolve_devices(device, fall_back=fall_back)[0]
+
+
+def resolve_devices(
+    device: Any, *, fall_back: bool = False
+) -> tuple[torch.device, ...]:
+    """Return the torch devices that a `device` parameter stands for.
+
+    ``"all"`` are those of the kind that ``"auto"`` takes. Devices of two kinds are a
+    ValueError: they compute other last digits.
+    """
+    if isinstance(device, str) and device in ("auto", "all"):
+        kind = next(d for d in _PREFERRED if _is_available(d))
+        if device == "auto" or kind not in ("cuda", "xpu"):
+            return (torch.device(kind),)
+        n = getattr(torch, kind).device_count()
+        return tuple(torch.device(kind, k) for k in range(n))
+    if not isinstance(device, list | tuple):
+        return (_resolved(device, fall_back),)
+    found = [_resolved(one, fall_back) for one in device]
+    kinds = [torch.device(one).type for one in device]
+    if len(set(kinds)) != 1:
+        raise ValueError(
+            f"device={device!r} must name devices of one kind, such as "
+            "['cuda:0', 'cuda:1']."
+        )
+    here = [d for d, kind in zip(found, kinds, strict=True) if d.type == kind]
+    return tuple(here or found[:1])
+
+
+def _resolved(device: str | torch.device, fall_back: bool) -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(
             f"device={device!r} is not a device of torch; "
-            "use 'auto', 'cpu', 'cuda', 'cuda:1', 'mps' or 'xpu'."
+            "use 'auto', 'all', 'cpu', 'cuda', 'cuda:1', 'mps' or 'xpu'."
         ) from error
     if _is_available(resolved.type, resolved.index or 0):
         return resolved
@@ -89,12 +119,14 @@ class Execution:
     dtype: torch.dtype  # of the arithmetic
     batch_size: int | str = "auto"
     verbose: int = 0  # above 0, progress bars are shown
-    requested_device: str | torch.device = "auto"  # workers of a cluster resolve it
+    requested_device: Any = "auto"  # workers of a cluster resolve it
+    others: tuple[torch.device, ...] = ()  # which predict too
+    group: Any = None  # the processes that train together
 
     @classmethod
     def of(
         cls,
-        device: str | torch.device,
+        device: Any,
         precision: str,
         batch_size: int | str,
         verbose: int = 0,
@@ -102,9 +134,9 @@ class Execution:
         fall_back: bool = False,
     ) -> "Execution":
         """Return what the parameters of an estimator stand for."""
-        found = resolve_device(device, fall_back=fall_back)
+        found, *others = resolve_devices(device, fall_back=fall_back)
         dtype = resolve_precision(precision, found)
-        return cls(found, dtype, batch_size, verbose, device)
+        return cls(found, dtype, batch_size, verbose, device, tuple(others))
 
     @property
     def module_dtype(self) -> torch.dtype:

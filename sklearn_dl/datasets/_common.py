@@ -33,9 +33,9 @@ def check_verify(verify: Verify) -> None:
 
 
 def readable(
-    paths: Sequence[str], verify: Verify, image_shape: Any = None
+    paths: Sequence[str | bytes], verify: Verify, image_shape: Any = None
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Return a mask of the files to keep, and a table of those that are not.
+    """Return a mask of the images to keep, and a table of those that are not.
 
     With `verify` false nothing is opened; True and "raise" raise one error that names
     every bad file, "skip" leaves them out.
@@ -51,21 +51,24 @@ def readable(
     keep[bad["row"].to_numpy(dtype=int)] = False
     if not keep.any():
         first = bad.iloc[0]
+        place = f"row {first['row']}" if first["path"] is None else repr(first["path"])
         raise ValueError(
-            f"None of the {len(paths)} images can be decoded; the first, "
-            f"{first['path']!r}: {first['reason']}."
+            f"None of the {len(paths)} images can be decoded; the first, {place}: "
+            f"{first['reason']}."
         )
     return keep, bad
 
 
 def did_you_mean(name: Any, known: Iterable[Any]) -> str:
     """Return the nearest names, or all, for the end of an error message."""
-    names = [str(k) for k in known]
+    known = list(known)
+    names = [k for k in known if isinstance(k, str)]
     near = get_close_matches(str(name), names, n=3, cutoff=0.6)
     if near:
-        return f"Did you mean {' or '.join(map(repr, near))}?"
-    shown = ", ".join(map(repr, names[:10])) + (", ..." if len(names) > 10 else "")
-    return f"There is {shown}." if names else "There is none."
+        return f"Did you mean {' or '.join(repr(k)[:80] for k in near)}?"
+    shown = ", ".join(repr(k)[:80] for k in known[:10])
+    shown += ", ..." if len(known) > 10 else ""
+    return f"There is {shown}." if known else "There is none."
 
 
 def labels_array(values: pd.Series, what: str) -> np.ndarray:

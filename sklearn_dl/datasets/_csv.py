@@ -1,9 +1,7 @@
 """Loader of sheets with one row of pixels per image."""
 
-import csv
 import os
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,23 +11,27 @@ from sklearn.utils import Bunch
 from sklearn_dl._images import check_image_shape, row_shape
 from sklearn_dl.datasets._common import class_names, did_you_mean, labels_array, result
 from sklearn_dl.datasets._tables import (
+    as_frame,
     existing,
-    first_line,
     kind_of,
+    no_table,
     read_excel_raw,
     read_parquet_parts,
-    separator,
+    read_table,
 )
+from sklearn_dl.datasets._text import TextTable
 
 _PART_VALUES = 1 << 21  # values parsed together: 16 MB as pandas' int64
 
 
 def load_image_csv(
-    images: pd.DataFrame | str | os.PathLike,
+    images: Any,
     labels: Any = None,
     *,
     image_shape: tuple[int, ...] | None = None,
-    header: bool | None = None,
+    header: int | str | None = "infer",
+    sep: str | None = None,
+    encoding: str | None = None,
     return_X_y: bool = False,
 ) -> Any:
     """Load images from a sheet that has one row of pixels, 0-255, for each.
@@ -39,18 +41,23 @@ def load_image_csv(
 
     Parameters
     ----------
-    images : path or DataFrame
-        CSV (separated by commas, semicolons or tabs; compressed or not), Excel or
-        Parquet file.
-    labels : str, int, path, array, Series or DataFrame, default=None
+    images : path or table
+        A file as :func:`load_image_frame` takes it, or a table of pandas, polars or
+        pyarrow.
+    labels : str, int, path, array, Series or table, default=None
         The name or position of a column of `images`, or else a sheet of one column,
         or the labels themselves. A sheet of labels with one row more than there are
-        images has a header.
+        images has a header. In a file only an empty cell is missing: a class may be
+        called None or NA.
     image_shape : (H, W) or (H, W, C), default=None
         What a row is, channels last. By default a square, grey or RGB, if it is one.
-    header : bool, default=None
-        Whether the first row of `images` names the columns. By default it does if a
-        cell of it is no number, or if it counts 0, 1, 2, ... or 1, 2, 3, ...
+    header : {"infer", 0, None}, default="infer"
+        Row of the file that names the columns, None if there is none. By default it is
+        the first if a cell of it is no number while one below is, or if it counts
+        0, 1, 2, ... or 1, 2, 3, ... (True and False are 0 and None.)
+    sep, encoding : str, default=None
+        What separates the cells of a text file, and how it is encoded, as in
+        :func:`load_image_frame`.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of the bunch.
 
@@ -82,12 +89,16 @@ def load_image_csv(
     >>> bunch.target, bunch.image_shape
     (array([7, 2]), (2, 2))
     """
-    data, column = _read_pixels(_parts(images, header), labels)
+    if isinstance(header, bool):
+        header = 0 if header else None
+    if header not in ("infer", 0, None):
+        raise ValueError(f"header must be 'infer', 0 or None, got {header!r}.")
+    data, column = _read_pixels(_parts(images, header, sep, encoding), labels)
     target = None
     if column is not None:
         target = labels_array(column, "the column of labels")
     elif labels is not None:
-        target = _outside_labels(labels, len(data))
+        target = _outside_labels(labels, len(data), encoding)
     given = check_image_shape(image_shape)
     shape = row_shape(data.shape[1], given)
     if given is None and int(np.prod(shape)) == data.shape[1]:
@@ -100,20 +111,22 @@ def load_image_csv(
 # ------------------------------------------------------------------------- parts
 
 
-def _parts(images: Any, header: bool | None) -> Iterator[pd.DataFrame]:
-    if isinstance(images, pd.DataFrame):
-        return _frame_parts(images)
+def _parts(
+    images: Any, header: int | str | None, sep: str | None, encoding: str | None
+) -> Iterator[pd.DataFrame]:
+    if (frame := as_frame(images)) is not None:
+        return _frame_parts(frame)
     if not isinstance(images, str | os.PathLike):
-        raise TypeError(
-            f"images is a path or a DataFrame, got {type(images).__name__}."
-        )
+        raise no_table(images)
     path = existing(images)
     kind = kind_of(path)
-    if kind == "parquet":
+    if kind == "Parquet":
         return read_parquet_parts(path, _PART_VALUES)
-    if kind == "excel":
+    if kind == "Excel":
         return _frame_parts(_with_header(read_excel_raw(path), header))
-    return _csv_parts(path, header)
+    if kind == "CSV":
+        return _csv_parts(TextTable.of(path, sep, encoding), header)
+    return _frame_parts(read_table(path, encoding=encoding))
 
 
 def _frame_parts(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -122,46 +135,34 @@ def _frame_parts(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield frame.iloc[start : start + step]
 
 
-def _with_header(sheet: pd.DataFrame, header: bool | None) -> pd.DataFrame:
-    first = ["" if pd.isna(cell) else str(cell) for cell in sheet.iloc[0]]
-    if header or (header is None and _is_header(first)):
-        sheet = sheet.iloc[1:].set_axis(first, axis=1).reset_index(drop=True)
-        return sheet.infer_objects()
-    return sheet
-
-
-def _csv_parts(path: str, header: bool | None) -> Iterator[pd.DataFrame]:
-    line = first_line(path)
-    sep = separator(line)
-    cells = next(csv.reader([line], delimiter=sep))
+def _with_header(sheet: pd.DataFrame, header: int | str | None) -> pd.DataFrame:
+    rows = sheet.head(2).fillna("").astype(str).to_numpy().tolist()
+    if header == "infer":
+        header = 0 if _is_header(*rows) else None
     if header is None:
-        header = _is_header(cells)
-    with pd.read_csv(
-        path,
-        sep=sep,
-        header=0 if header else None,
-        index_col=False,
-        chunksize=max(1, _PART_VALUES // len(cells)),
-    ) as reader:
-        while True:
-            try:
-                with warnings.catch_warnings():
-                    # rows longer than the header would lose their end with a warning
-                    warnings.simplefilter("error", pd.errors.ParserWarning)
-                    warnings.simplefilter("ignore", pd.errors.DtypeWarning)
-                    part = next(reader, None)
-            except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-                text = f"Rows of {path!r} differ in length: {error}"
-                raise ValueError(text) from error
-            if part is None:
-                return
-            yield part
+        return sheet
+    sheet = sheet.iloc[1:].set_axis(rows[0], axis=1).reset_index(drop=True)
+    return sheet.infer_objects()
 
 
-def _is_header(cells: list[str]) -> bool:
+def _csv_parts(text: TextTable, header: int | str | None) -> Iterator[pd.DataFrame]:
+    rows = [text.cells(row) for row in range(min(2, len(text.lines)))]
+    if header == "infer":
+        header = 0 if _is_header(*rows) else None
+    return text.parts(max(1, _PART_VALUES // len(rows[0])), header=header)
+
+
+def _is_header(cells: list[str], below: Sequence[str] = ()) -> bool:
+    """Tell whether the first row of a sheet names its columns."""
     numbers = pd.to_numeric(pd.Series(cells), errors="coerce")
-    if numbers.isna().any():
+    words = numbers.isna()
+    if len(below):  # labels may be words in each row
+        under = pd.to_numeric(pd.Series(below), errors="coerce")
+        words &= under.reindex(numbers.index).notna()
+    if words.any():
         return True
+    if numbers.isna().any():
+        return False
     counting = np.arange(len(cells))
     # the column names of a plain DataFrame; no image is an exact ramp
     return len(cells) > 2 and any((numbers == counting + k).all() for k in (0, 1))
@@ -229,15 +230,15 @@ def _to_uint8(part: pd.DataFrame, start: int) -> np.ndarray:
         good = (values >= 0) & (values <= 255) & (values == np.floor(values))
     if not good.all():
         row, place = (int(k) for k in np.argwhere(~good)[0])
-        name = part.columns[place]
+        name = part.columns.tolist()[place]
         found: Any = part.iloc[row, place]
         plain = found.item() if isinstance(found, np.generic) else found
-        said = "an empty cell" if pd.isna(found) else repr(plain)
+        said = "an empty cell" if pd.isna(found) else repr(plain)[:80]
         index = str(name).startswith("Unnamed")
         hint = " (a saved index? save with index=False)" if index else ""
         raise ValueError(
             f"Pixels are whole numbers in 0-255; row {start + row}, "
-            f"column {name!r}{hint} holds {said}."
+            f"column {repr(name)[:80]}{hint} holds {said}."
         )
     return values.astype(np.uint8)
 
@@ -245,11 +246,12 @@ def _to_uint8(part: pd.DataFrame, start: int) -> np.ndarray:
 # ------------------------------------------------------------------------ labels
 
 
-def _outside_labels(labels: Any, n_images: int) -> np.ndarray:
+def _outside_labels(labels: Any, n_images: int, encoding: str | None) -> np.ndarray:
     if isinstance(labels, str | os.PathLike):
-        sheet = _label_sheet(existing(labels), n_images)
+        sheet = _label_sheet(existing(labels), n_images, encoding)
     else:
-        sheet = pd.DataFrame(labels)
+        found = as_frame(labels)
+        sheet = pd.DataFrame(labels) if found is None else found
     if sheet.shape[1] != 1:
         raise ValueError(f"labels has {sheet.shape[1]} columns; one is expected.")
     if len(sheet) != n_images:
@@ -257,18 +259,19 @@ def _outside_labels(labels: Any, n_images: int) -> np.ndarray:
     return labels_array(sheet.iloc[:, 0], "labels")
 
 
-def _label_sheet(path: str, n_images: int) -> pd.DataFrame:
+def _label_sheet(path: str, n_images: int, encoding: str | None) -> pd.DataFrame:
     kind = kind_of(path)
-    if kind == "parquet":
-        return pd.concat(read_parquet_parts(path, _PART_VALUES), ignore_index=True)
-    if kind == "excel":
+    if kind == "Excel":
         sheet = read_excel_raw(path)
-    else:
-        sep = separator(first_line(path))
-        sheet = pd.read_csv(path, sep=sep, header=None, skip_blank_lines=False)
+        if len(sheet) != n_images + 1:
+            return sheet
+        return sheet.iloc[1:].reset_index(drop=True).infer_objects()
+    if kind != "CSV":
+        return read_table(path, encoding=encoding)
+    text = TextTable.of(path, None, encoding)
+    # an empty line is an empty cell
+    options: dict[str, Any] = {"skip_blank_lines": False}
+    sheet = next(text.parts(None, header=None, **options))
     if len(sheet) != n_images + 1:
         return sheet
-    rest = sheet.iloc[1:].reset_index(drop=True)
-    if kind == "excel":
-        return rest.infer_objects()
-    return pd.read_csv(path, sep=sep, skip_blank_lines=False)
+    return next(text.parts(None, **options))

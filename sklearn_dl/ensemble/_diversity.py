@@ -145,7 +145,7 @@ class Diversity:
         values = [name for name in self.pairs if name not in ("first", "second")]
         if value not in values:
             raise ValueError(f"value must be one of {values}, got {value!r}.")
-        names = list(self.members.index)
+        names = self.members.index.rename(None)
         table = np.eye(len(names)) * (value != "disagreement")
         if value == "both_wrong":
             table *= self.members["error"].to_numpy()

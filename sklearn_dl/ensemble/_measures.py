@@ -94,13 +94,17 @@ def measure_numbers(names, predictions, truth, weights) -> dict:
 
 
 def _members(names, **columns) -> pd.DataFrame:
-    return pd.DataFrame(columns, index=pd.Index(names, name="member"))
+    # Not all names can be in pandas' own type of text.
+    index = pd.Index(names, dtype=object, name="member")
+    return pd.DataFrame(columns, index=index)
 
 
 def _pairs(names, columns: dict) -> pd.DataFrame:
-    first, second = np.triu_indices(len(names), 1)
-    names = np.asarray(names)
-    return pd.DataFrame({"first": names[first], "second": names[second], **columns})
+    first, second = (
+        pd.Series([names[k] for k in side], dtype=object)
+        for side in np.triu_indices(len(names), 1)
+    )
+    return pd.DataFrame({"first": first, "second": second, **columns})
 
 
 def _standard_error(values: np.ndarray, ddof: int = 0) -> float:

@@ -99,6 +99,9 @@ class Checkpoint(Callback):
         self.resumed_epoch_ = 0
         remove_stale(self.path_.parent, "*.checkpoint")
         state = self._read()
+        if group := net.recipe.execution.group:  # on one disk, or on none
+            found = "" if state is None else len(state["training"]["history"])
+            group.check_same("checkpoint", np.asarray(str(found)))
         if state is None:
             return
         done = len(net.history)
@@ -116,7 +119,7 @@ class Checkpoint(Callback):
 
     def on_train_end(self, net, **kwargs):
         """Remove the file of a training that came to its end, or complete it."""
-        if net.interrupted_:
+        if net.interrupted_ or not net.writes_:
             return
         if self.keep:
             self._write(net, ended=True)
@@ -129,6 +132,8 @@ class Checkpoint(Callback):
 
     def _write(self, net, *, ended: bool) -> None:
         """Replace the file by one of the state now; warn where that fails."""
+        if not net.writes_:
+            return
         best = {name: c.best_score_ for name, c in _scorings(net).items()}
         state = {"format": _FORMAT, "version": _VERSION, "ended": ended}
         state |= {"fingerprint": self.fingerprint_, "reason": net.stop_reason_}

@@ -1,7 +1,8 @@
 """Training and validation rows as a dataset that hands out whole batches."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -133,6 +134,8 @@ class TrainingRows(Dataset):
         self.pairs = pairs
         self.seed = seed
         self.epoch = 0
+        # Which rows of a batch this process reads, where several train together.
+        self.read_share: Callable[[int], slice] | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -160,7 +163,7 @@ class TrainingRows(Dataset):
             return self._batch(index, None)
         assert self.pixels is not None
         with noted(self.note):
-            pixels = self.pixels.read(index.numpy())
+            pixels = self.pixels.read(self._read(index).numpy())
         return self._batch(index, pixels)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Any], Any]:
@@ -176,14 +179,27 @@ class TrainingRows(Dataset):
             # What a dataset draws at random must not mix with what the steps draw.
             yield from map(self.__getitems__, batches)
             return
-        coming: Any = pixels.stream(np.asarray(rows) for rows in batches)
+        index: deque = deque()
+
+        def read() -> Iterator[np.ndarray]:
+            for rows in batches:
+                index.append(torch.as_tensor(rows))
+                yield self._read(index[-1]).numpy()
+
+        coming: Any = pixels.stream(read())
         with closing(coming):
             while True:
                 with noted(self.note):
                     ready = next(coming, None)
                 if ready is None:
                     return
-                yield self._batch(torch.from_numpy(ready[0]), ready[1])
+                yield self._batch(index.popleft(), ready[1])
+
+    def _read(self, index: torch.Tensor) -> torch.Tensor:
+        """Return the rows of a batch that are read: mixing takes all of them."""
+        if self.read_share is None or self.mixing is not None:
+            return index
+        return index[self.read_share(len(index))]
 
     def _batch(
         self, index: torch.Tensor, pixels: torch.Tensor | None
@@ -192,12 +208,15 @@ class TrainingRows(Dataset):
         target, weight = self.target[index], self.weight[index]
         if pixels is None:
             assert self.features is not None
-            return {"features": self.features[index], "sample_weight": weight}, target
+            features = self.features[self._read(index)]
+            return {"features": features, "sample_weight": weight}, target
         if self.mixing is None:
             return {"x": pixels, "sample_weight": weight}, target
         rng = keyed_generator(self.seed, self.epoch, _MIX, int(index[0]))
         mixed = self.mixing.mix_batch(pixels, target, weight, pairs=self.pairs, rng=rng)
         batch = {"x": mixed["x"], "sample_weight": mixed["weight"]}
+        if self.read_share is not None:
+            batch["x"] = batch["x"][self.read_share(len(index))]
         for name in ("mix_target", "mix_weight", "mix_share"):
             if mixed.get(name) is not None:
                 batch[name] = mixed[name]

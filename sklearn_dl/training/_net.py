@@ -111,6 +111,18 @@ class Interrupts:
                 signal.signal(signal.SIGINT, handler)
 
 
+def joined_group(device: torch.device) -> Any:
+    """Return the processes that train together; None where this one trains alone."""
+    group = torch.distributed
+    if not (group.is_available() and group.is_initialized()):
+        return None
+    if group.get_world_size() == 1:
+        return None
+    from sklearn_dl.training._distributed import Group
+
+    return Group(device)
+
+
 class StopTraining(Exception):
     """Raised inside the loop when a callback asked for the end of training."""
 
@@ -162,6 +174,11 @@ class EstimatorNet(NeuralNet):
         self.start_ = 0  # epochs of fits before
         self._interrupts = Interrupts()
         super().__init__(module, *args, **kwargs)
+
+    @property
+    def writes_(self) -> bool:
+        """Whether callbacks of this process write files."""
+        return True
 
     @property
     def preprocessing(self) -> Any:
@@ -400,6 +417,12 @@ class EstimatorNet(NeuralNet):
         return (share * losses[0] + (1 - share) * losses[1]).mean()
 
     def train_step_single(self, batch, **fit_params) -> dict[str, torch.Tensor]:
+        """Compute the gradients of one batch."""
+        step = self.compute_gradients(batch, **fit_params)
+        self.scaler_.unscale_(self.optimizer_)
+        return step
+
+    def compute_gradients(self, batch, **fit_params) -> dict[str, torch.Tensor]:
         """Compute the gradients of one batch, scaled in half precision.
 
         Where the device's memory doesn't suffice, the batch goes in parts whose
@@ -460,7 +483,6 @@ class EstimatorNet(NeuralNet):
             self.scaler_.scale(loss).backward()
             losses.append(loss.detach())
             outputs.append(y_pred.detach())
-        self.scaler_.unscale_(self.optimizer_)
         if len(losses) == 1:
             return {"loss": losses[0], "y_pred": outputs[0]}
         return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(outputs)}
@@ -664,7 +686,14 @@ def build_net(
             "rows: leave it out with augment or warmup_epochs."
         )
     arguments.update(net_params)
-    net = EstimatorNet(
+    kind, group = EstimatorNet, execution.group
+    if group is not None:
+        from sklearn_dl.training._distributed import DistributedNet as kind
+
+        for dataset in (rows, validation):
+            if dataset is not None:
+                dataset.read_share = group.read
+    net = kind(
         lambda: network,
         criterion=lambda: criterion.to(execution.module_dtype),
         recipe=recipe,

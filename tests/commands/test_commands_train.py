@@ -128,6 +128,34 @@ def test_a_table_of_labels_and_of_numbers(tmp_path, capsys):
     assert load("m").predict([image]).shape == (1, 2)
 
 
+def test_a_table_is_read_as_its_options_say(tmp_path, capsys):
+    folder = write_folder(tmp_path / "images", n=4)
+    files = sorted(folder.rglob("*.png"))
+    rows = [f"{f.with_suffix('')}|{('Löwe', 'NA')[k % 2]}" for k, f in enumerate(files)]
+    table = tmp_path / "t.txt"
+    table.write_text("\n".join(rows), "cp1252")
+    options = ("header=None", "sep=|", "encoding=cp1252", "suffix=.png")
+    columns = [*("--path", 0, "--target", -1, "--out", "m", "--quiet")]
+    told = [part for option in options for part in ("--table", option)]
+    assert train_small(table, *columns, *told) == 0
+    assert load("m").classes_.tolist() == ["Löwe", "NA"]
+    for missing, said in ((options[2], "give encoding="), (options[3], "add the suf")):
+        less = [p for o in options if o != missing for p in ("--table", o)]
+        assert train_small(table, *columns, *less) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_images_in_a_table_are_named_by_their_rows(tmp_path, capsys):
+    folder = write_folder(tmp_path / "images", n=4)
+    images = [file.read_bytes() for file in sorted(folder.rglob("*.png"))]
+    images[3] = images[3][:60]
+    table = pd.DataFrame({"path": images, "target": ["a", "b"] * 4})
+    table.to_parquet(tmp_path / "t.parquet")
+    assert train_small(tmp_path / "t.parquet", "--out", "m", "--quiet") == 1
+    assert capsys.readouterr().err.startswith("train: left out row 3: ")
+    assert load("m").classes_.tolist() == ["a", "b"]
+
+
 def test_broken_images_are_named_and_left_out(tmp_path, capsys):
     images = write_folder(tmp_path / "images", n=3)
     broken = write_broken(images / "dark" / "bad.png")
@@ -171,6 +199,8 @@ def test_broken_images_are_named_and_left_out(tmp_path, capsys):
         (["one"], "y has one class, 'dark'"),
         (["few"], "--validation 0 trains on all"),
         (["table.csv"], "no column 'path'"),
+        (["table.csv", "--table", "head=None"], "'head' is none of header, sep"),
+        (["table.csv", "--table", "header=no"], "header must be the number of a row"),
         (["table.csv", "--path", "file", "--target", "grams"], "--task regression?"),
         (
             ["table.csv", "--path", "file", "--target", "kind", "--target", "grams"],

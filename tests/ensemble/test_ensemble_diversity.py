@@ -630,3 +630,11 @@ def test_large_weights_are_weights():
 def test_weights_by_name_are_refused():
     with pytest.raises(TypeError, match="must be a list of numbers, one for each of 2"):
         diversity(predicted("a", "b"), None, TRUTH, weights={"a": 1})
+
+
+def test_names_that_are_no_unicode_are_names():
+    members = {"model \udcff": [1, 1], "other \udcff": [1, 0]}
+    found = diversity(members, None, [1, 1])
+    assert found.members.index.tolist() == [*members]
+    assert found.pairs[["first", "second"]].to_numpy().tolist() == [[*members]]
+    assert found.matrix().columns.tolist() == [*members]

@@ -11,8 +11,8 @@ SOUND = {
     "main": "from made_up.top import Display",
     "top.__init__": """
         from made_up.top._a import Display
-        __all__ = ['Display', 'late']
-        HOMES = {'late': 'made_up.top._b'}
+        __all__ = ['Display', 'late', 'load_it']
+        HOMES = {'late': 'made_up.top._b', 'load_it': 'made_up.top._b'}
     """,
     "top._a": """
         from made_up.middle import helper
@@ -20,7 +20,8 @@ SOUND = {
             def __init__(self, a, b, c, *, d): ...
             def plot(self, a, b, /, c, *rest, **options): ...
     """,
-    "top._b": "from made_up.top._a import Display\nfrom made_up.low import __doc__",
+    "top._b": "from made_up.top._a import Display\nfrom made_up.low import __doc__\n"
+    "def load_it(a, b, c, d): ...",
     "middle.__init__": "from made_up.middle._c import helper as helper",
     "middle._c": "from made_up import low\ndef helper(*, a, b, c): ...",
     "low": "import os.path\nfrom os import _exit",
@@ -97,6 +98,10 @@ def test_a_sound_package_has_no_offence(package):
             *("middle._c", "class Own:\n    def __init__(self, a, b, c, d): ..."),
             ["made_up/middle/_c.py:2 Own.__init__ takes 4"],
         ),
+        (
+            *("low", "def load_other(a, b, c, d): ..."),
+            ["made_up/low.py:1 load_other takes 4"],
+        ),
         ("low", "async def f(a, /, b, *, c, d): ...", ["made_up/low.py:1 f takes 4"]),
     ],
 )
@@ -115,5 +120,5 @@ def test_a_circle_through_a_third_file_is_found(package):
 def test_names_are_those_of_the_face(package):
     root = package()
     assert shape.public_names(root) == ["Display"]
-    assert shape.public_names(root, "top") == ["Display", "late"]
+    assert shape.public_names(root, "top") == ["Display", "late", "load_it"]
     assert shape.public_names(root, "low") == []

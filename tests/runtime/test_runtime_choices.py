@@ -114,3 +114,34 @@ def test_an_argument_switches_the_allocator_for_this_process_and_its_children():
         said = processes.run(code, env=env).stdout.splitlines()
         assert said == [f"{first} False False False", "system", "True True"]
         env["SKLEARN_DL_ALLOCATOR"] = said[1]
+
+
+def test_all_takes_every_gpu_or_what_auto_takes(monkeypatch):
+    for backend in (torch.cuda, torch.xpu, torch.backends.mps):
+        monkeypatch.setattr(backend, "is_available", lambda: False)
+    assert runtime.resolve_devices("all") == (torch.device("cpu"),)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    two = (torch.device("cuda:0"), torch.device("cuda:1"))
+    assert runtime.resolve_devices("all") == two
+    assert runtime.resolve_devices(["cuda:0", "cuda:1"]) == two
+    with pytest.raises(ValueError, match="cuda:2' is not available"):
+        runtime.resolve_devices(["cuda:0", "cuda:2"])
+    with pytest.warns(UserWarning, match="cuda:2' is not available"):
+        found = runtime.resolve_devices(["cuda:0", "cuda:2"], fall_back=True)
+    assert found == two[:1]
+
+
+@pytest.mark.parametrize("device", [["cpu", "cuda"], []])
+def test_several_devices_are_of_one_kind(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="must name devices of one kind"):
+        runtime.resolve_devices(device)
+
+
+def test_gpus_that_are_gone_leave_one_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.warns(UserWarning, match="the CPU is used"):
+        found = runtime.resolve_devices(["cuda:0", "cuda:1"], fall_back=True)
+    assert found == (torch.device("cpu"),)

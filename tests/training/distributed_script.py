@@ -1,0 +1,122 @@
+"""Fits, as torchrun starts them in two processes, and as one process does them.
+
+Arguments: the case, and a folder for what each process found.
+"""
+
+import os
+import pickle
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+from torch import distributed
+
+from sklearn_dl import ImageClassifier
+from sklearn_dl.training import Checkpoint, Head, Trainable
+
+torch.set_num_threads(1)
+warnings.simplefilter("ignore")
+case, folder = sys.argv[1], Path(sys.argv[2])
+rank, alone = int(os.environ.get("RANK", "0")), "RANK" not in os.environ
+if not alone:
+    distributed.init_process_group("gloo")
+    assert distributed.get_world_size() == 2
+
+rng = np.random.default_rng(0)
+# Neither the rows nor the last batch can be halved; the last batch of early stopping
+# is of one row, so that a process has none.
+X, y = rng.integers(0, 256, (33, 32, 32, 3), "uint8"), np.arange(33) % 3
+X[y == 1] //= 2
+SMALL = {
+    "backbone": "mobilenet_v3_small",
+    "weights": "builtin",
+    "image_size": 32,
+    "random_state": 0,
+    "batch_size": 8,
+    "max_epochs": 2,
+    "precision": "float64",  # in which rounding can't hide another result
+}
+EVERYTHING = Trainable("all", freeze_batch_norm=True)
+CASES = {
+    "head": {"head": Head(dropout=0.3)},
+    "augmented head": {"augment": "light", "head": Head((8,), dropout=0.3)},
+    "warm-up": {"trainable": EVERYTHING, "warmup_epochs": 1, "head": Head(dropout=0.3)},
+    "mixed": {"trainable": EVERYTHING, "augment": "mixup"},
+    "early stopping": {"trainable": 2, "early_stopping": True, "max_epochs": 4},
+    "stochastic depth": {
+        "backbone": "convnext_tiny",
+        "weights": None,
+        "trainable": 1,
+        "max_epochs": 1,
+    },
+}
+
+
+class AtStep(Callback):
+    """Does something in one process, at a step."""
+
+    def __init__(self, action, step=3, rank=1):
+        self.action, self.step, self.rank, self.steps = action, step, rank, 0
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        """Count the steps."""
+        self.steps += training
+        if self.steps == self.step and rank == self.rank:
+            self.action(net)
+
+
+def fitted(**parameters):
+    """Return weights and history of a fit."""
+    model = ImageClassifier(**{**SMALL, **parameters})
+    try:
+        model.fit(X, y)
+        end = model.stop_reason_
+    except KeyboardInterrupt:
+        end = "KeyboardInterrupt"
+    state = {k: v.double().numpy() for k, v in model.module_.state_dict().items()}
+    return state, model.history_.drop(columns="dur"), end
+
+
+def kill(net):
+    """End this process as the system does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupt(net):
+    """Press Ctrl-C in this process."""
+    signal.raise_signal(signal.SIGINT)
+
+
+def error_of(**parameters):
+    """Return what is wrong with a fit."""
+    try:
+        fitted(**parameters)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+if case == "results":
+    found = {name: fitted(**parameters) for name, parameters in CASES.items()}
+elif case == "ends":
+    everything = {"trainable": EVERYTHING, "max_epochs": 3}
+    stop = AtStep(lambda net: net.stop_now("enough"))
+    found = {
+        "interrupted": fitted(**everything, callbacks=[AtStep(interrupt)]),
+        "stopped": fitted(**everything, callbacks=[stop]),
+    }
+elif case == "checkpoint":
+    checkpoint = Checkpoint(folder / "kept", keep=True)
+    found = [fitted(callbacks=[checkpoint])[:2] for _ in range(2)]
+elif case == "errors":
+    found = [error_of(trainable=Trainable("all", freeze_batch_norm=False))]
+    y = np.roll(y, rank)
+    found.append(error_of())
+else:
+    assert case == "killed"
+    found = fitted(trainable=EVERYTHING, max_epochs=50, callbacks=[AtStep(kill)])
+(folder / f"{'alone' if alone else rank}.pickle").write_bytes(pickle.dumps(found))
