@@ -16,6 +16,7 @@ from sklearn_dl.training._dataset import AugmentedView as AugmentedView
 from sklearn_dl.training._dataset import Rows as Rows
 from sklearn_dl.training._dataset import TrainingRows as TrainingRows
 from sklearn_dl.training._dataset import noted as noted
+from sklearn_dl.training._group import joined_group as joined_group
 from sklearn_dl.training._head import Head
 from sklearn_dl.training._head import as_linear as as_linear
 from sklearn_dl.training._head import start_head as start_head
@@ -30,7 +31,6 @@ from sklearn_dl.training._net import build_net as build_net
 from sklearn_dl.training._net import check_net_params as check_net_params
 from sklearn_dl.training._net import is_checkpoint as is_checkpoint
 from sklearn_dl.training._net import is_ours as is_ours
-from sklearn_dl.training._net import joined_group as joined_group
 from sklearn_dl.training._net import leaves_alone as leaves_alone
 from sklearn_dl.training._optimizers import OPTIMIZERS as OPTIMIZERS
 from sklearn_dl.training._optimizers import Optimizer

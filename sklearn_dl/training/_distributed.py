@@ -5,14 +5,12 @@ own rows alone; gradients, losses and outputs are summed over the processes, so 
 take the same step, that of one process with the whole batch.
 """
 
-import hashlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import distributed
 from torch.nn import functional
@@ -25,68 +23,6 @@ from sklearn_dl.training._tensorboard import TensorBoard
 
 # What a process tells the others with the sums of a batch.
 _SIGNALS = ("interrupt", "stop")
-
-
-class Group:
-    """The processes that train together, as ``torch.distributed`` knows them.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where tensors are summed.
-    """
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.rank: int = distributed.get_rank()
-        self.size: int = distributed.get_world_size()
-
-    @property
-    def first(self) -> bool:
-        """Whether this process writes what is written once."""
-        return self.rank == 0
-
-    def share(self, n_rows: int) -> slice:
-        """Return which of some rows are this process's own: none if there are few."""
-        ends = [n_rows * k // self.size for k in (self.rank, self.rank + 1)]
-        return slice(*ends)
-
-    def read(self, n_rows: int) -> slice:
-        """Return which rows this process reads: its own, or the first, for nothing."""
-        own = self.share(n_rows)
-        return own if own.stop > own.start else slice(0, 1)
-
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the sum of the values of all processes, the same in all."""
-        total = values.to(self.device, copy=True)
-        distributed.all_reduce(total)
-        return total.to(values.device)
-
-    def of_the_first(self, value: Any) -> Any:
-        """Return the first process's value."""
-        values = [value]
-        distributed.broadcast_object_list(values, src=0, device=self.device)
-        return values[0]
-
-    def check_same(self, what: str, *arrays: np.ndarray) -> None:
-        """Raise a ValueError where the processes have different arrays."""
-        digest = hashlib.sha256(b"".join(map(np.ndarray.tobytes, arrays))).hexdigest()
-        values: list[Any] = [None] * self.size
-        distributed.all_gather_object(values, digest)
-        if len(set(values)) > 1:
-            raise ValueError(
-                f"All processes of torch.distributed must be given the same {what}."
-            )
-
-    def gathered(
-        self, n_rows: int, compute: Callable[[np.ndarray], np.ndarray]
-    ) -> np.ndarray:
-        """Return a row of values for each of some rows, which all share out."""
-        own, read = self.share(n_rows), self.read(n_rows)
-        values = compute(np.arange(n_rows)[read])
-        total = np.zeros((n_rows, *values.shape[1:]), values.dtype)
-        total[own] = values[: own.stop - own.start]
-        return self.sum(torch.from_numpy(total)).numpy()
 
 
 class SharedNoise(TorchFunctionMode):
@@ -170,7 +106,7 @@ class DistributedNet(EstimatorNet):
         return self
 
     @property
-    def group(self) -> Group:
+    def group(self) -> Any:
         """The processes that train together."""
         return self.recipe.execution.group
 

@@ -111,18 +111,6 @@ class Interrupts:
                 signal.signal(signal.SIGINT, handler)
 
 
-def joined_group(device: torch.device) -> Any:
-    """Return the processes that train together; None where this one trains alone."""
-    group = torch.distributed
-    if not (group.is_available() and group.is_initialized()):
-        return None
-    if group.get_world_size() == 1:
-        return None
-    from sklearn_dl.training._distributed import Group
-
-    return Group(device)
-
-
 class StopTraining(Exception):
     """Raised inside the loop when a callback asked for the end of training."""
 
@@ -688,8 +676,7 @@ def build_net(
     arguments.update(net_params)
     kind, group = EstimatorNet, execution.group
     if group is not None:
-        from sklearn_dl.training._distributed import DistributedNet as kind
-
+        kind = group.net_class
         for dataset in (rows, validation):
             if dataset is not None:
                 dataset.read_share = group.read
