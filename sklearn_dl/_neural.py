@@ -2,7 +2,7 @@
 
 import copy
 from abc import abstractmethod
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial as bound
 from typing import Any, ClassVar
 
@@ -29,6 +29,7 @@ from sklearn_dl._runtime import (
     draw_seed,
     keep_large_blocks,
     keyed_generator,
+    others_meanwhile,
     release_memory,
     seeded,
 )
@@ -335,7 +336,9 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
 
     def _features(self, backbone: Backbone, rows: Rows, execution) -> np.ndarray:
         """Return what a frozen backbone gives for rows."""
-        with noted(rows.note):
+        # Others may train meanwhile, unless the items of a dataset are drawn.
+        apart = others_meanwhile() if rows.source.thread_safe else nullcontext()
+        with noted(rows.note), apart:
             return run_frozen(
                 backbone,
                 rows.source,

@@ -1,5 +1,9 @@
-"""Seeds that leave the caller's generators as they were."""
+"""Seeds that leave the caller's generators as they were, one thread at a time."""
 
+import os
+import threading
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,35 +11,139 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+# Seconds that a fit has the generators to itself while others wait for them.
+_TURN = 0.05
+
 
 def draw_seed(random_state) -> int:
     """Draw one seed from a scikit-learn `random_state`."""
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
+class _Turns:
+    """Whose turn it is with torch's generators, which belong to the process.
+
+    Threads come in the order in which they asked. Whoever takes another lock too, takes
+    it after this one.
+    """
+
+    def __init__(self) -> None:
+        self.holder: int | None = None  # a thread
+        self.since = 0.0
+        self.before: list[tuple] = []  # the generators as they were before its turn
+        self.renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        """Begin anew in the child of a fork, which has one thread only."""
+        self.changed = threading.Condition()
+        self.waiting: deque[object] = deque()
+        if not self.mine:
+            self.holder = None
+
+    @property
+    def mine(self) -> bool:
+        return self.holder == threading.get_ident()
+
+    def take(self) -> None:
+        place = object()
+        with self.changed:
+            self.waiting.append(place)
+            try:
+                while self.holder is not None or self.waiting[0] is not place:
+                    self.changed.wait()
+                self.holder, self.since = threading.get_ident(), time.monotonic()
+                self.before = _states()
+            finally:
+                self.waiting.remove(place)
+                self.changed.notify_all()
+
+    def give(self) -> None:
+        with self.changed:
+            self.holder = None
+            self.changed.notify_all()
+
+
+_TURNS = _Turns()
+
+
+@contextmanager
+def own_generators(*, put_back: bool = True) -> Iterator[None]:
+    """Have torch's generators to oneself for a block, and put them back after it.
+
+    Dropout and initial weights draw from generators that belong to the process: with
+    two threads in such blocks at once, neither would draw the same again. The other
+    waits. Without `put_back` the caller's generators move on.
+    """
+    if _TURNS.mine:
+        before = _states() if put_back else []
+        try:
+            yield
+        finally:
+            if _TURNS.mine:
+                _restore(before)
+        return
+    try:
+        _TURNS.take()
+        yield
+    finally:
+        if _TURNS.mine:  # unless Ctrl-C came while it waited
+            _restore(_TURNS.before if put_back else [])
+            _TURNS.give()
+
+
+@contextmanager
+def others_meanwhile() -> Iterator[None]:
+    """Let other threads have torch's generators during a block that draws nothing."""
+    if not _TURNS.mine:
+        yield
+        return
+    own = _states()
+    _restore(_TURNS.before)
+    _TURNS.give()
+    try:
+        yield
+    finally:
+        _TURNS.take()
+        _restore(own)
+
+
+def give_way() -> None:
+    """Let the threads that wait for torch's generators go first, if it's their turn."""
+    if _TURNS.waiting and _TURNS.mine and time.monotonic() > _TURNS.since + _TURN:
+        with others_meanwhile():
+            pass
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seed torch's generators for a block, and put them back after it.
-
-    Torch's generators belong to the process: blocks in two threads at once are
-    not reproducible.
-    """
-    with torch.random.fork_rng(devices=_cuda_index(device)):
+    """Seed torch's generators for a block, as `own_generators` has them."""
+    if device is not None and device.type == "cuda":
+        torch.cuda.init()
+    with own_generators():
         reseed(seed, device)
         yield
 
 
 def reseed(seed: int, device: torch.device | None = None) -> None:
     """Seed torch's generator of the CPU, and that of the device."""
-    torch.random.default_generator.manual_seed(seed)
-    for index in _cuda_index(device):
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.default_generators[index].manual_seed(seed)
 
 
-def _cuda_index(device: torch.device | None) -> list[int]:
-    if device is None or device.type != "cuda":
-        return []
-    return [torch.cuda.current_device() if device.index is None else device.index]
+def _states() -> list[tuple[torch.Generator, torch.Tensor]]:
+    """Return torch's generators, with their states."""
+    every = (torch.default_generator, *torch.cuda.default_generators)
+    every += (*torch.xpu.default_generators,)
+    return [(generator, generator.get_state()) for generator in every]
+
+
+def _restore(states: list[tuple[torch.Generator, torch.Tensor]]) -> None:
+    for generator, state in states:
+        generator.set_state(state)
 
 
 def keyed_generator(*key: int) -> np.random.Generator:
