@@ -13,6 +13,8 @@ from sklearn.utils import check_random_state
 
 # Seconds that a fit has the generators to itself while others wait for them.
 _TURN = 0.05
+# Seconds that a fork waits for its turn: a step of training takes less.
+_FORK = 5.0
 
 
 def draw_seed(random_state) -> int:
@@ -24,40 +26,66 @@ class _Turns:
     """Whose turn it is with torch's generators, which belong to the process.
 
     Threads come in the order in which they asked. Whoever takes another lock too, takes
-    it after this one.
+    it after this one. A fork has its turn as well: while a thread draws, a generator is
+    locked, and it would stay so in the child.
     """
 
     def __init__(self) -> None:
         self.holder: int | None = None  # a thread
         self.since = 0.0
         self.before: list[tuple] = []  # the generators as they were before its turn
-        self.renew()
+        self.forking: int | None = None  # a thread that took its turn for that
+        self.begin()
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.renew)
+            os.register_at_fork(
+                before=self.before_fork,
+                after_in_parent=self.after_fork,
+                after_in_child=self.after_fork_in_child,
+            )
 
-    def renew(self) -> None:
-        """Begin anew in the child of a fork, which has one thread only."""
+    def begin(self) -> None:
         self.changed = threading.Condition()
         self.waiting: deque[object] = deque()
-        if not self.mine:
+
+    def before_fork(self) -> None:
+        # Not for ever: the one who has them may wait for a lock of the one who forks.
+        if not self.mine and self.take(timeout=_FORK):
+            self.forking = self.holder
+
+    def after_fork(self) -> None:
+        if self.forking == threading.get_ident():
+            self.forking = None
+            self.give()
+
+    def after_fork_in_child(self) -> None:
+        self.begin()
+        if not self.mine:  # it is another thread's, which isn't here
             self.holder = None
+        self.after_fork()
+        self.forking = None
 
     @property
     def mine(self) -> bool:
         return self.holder == threading.get_ident()
 
-    def take(self) -> None:
+    def take(self, timeout: float | None = None) -> bool:
+        """Wait for the generators; tell whether it is this thread's turn."""
         place = object()
+
+        def is_next() -> bool:
+            return self.holder is None and self.waiting[0] is place
+
         with self.changed:
             self.waiting.append(place)
             try:
-                while self.holder is not None or self.waiting[0] is not place:
-                    self.changed.wait()
+                if not self.changed.wait_for(is_next, timeout):
+                    return False
                 self.holder, self.since = threading.get_ident(), time.monotonic()
                 self.before = _states()
             finally:
                 self.waiting.remove(place)
                 self.changed.notify_all()
+        return True
 
     def give(self) -> None:
         with self.changed:
