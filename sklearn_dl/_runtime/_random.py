@@ -13,8 +13,8 @@ from sklearn.utils import check_random_state
 
 # Seconds that a fit has the generators to itself while others wait for them.
 _TURN = 0.05
-# Seconds that a fork waits for its turn: a step of training takes less.
-_FORK = 5.0
+# Seconds that a fork waits for its turn.
+_FORK = 30.0
 
 
 def draw_seed(random_state) -> int:
@@ -36,12 +36,6 @@ class _Turns:
         self.before: list[tuple] = []  # the generators as they were before its turn
         self.forking: int | None = None  # a thread that took its turn for that
         self.begin()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(
-                before=self.before_fork,
-                after_in_parent=self.after_fork,
-                after_in_child=self.after_fork_in_child,
-            )
 
     def begin(self) -> None:
         self.changed = threading.Condition()
@@ -49,7 +43,7 @@ class _Turns:
 
     def before_fork(self) -> None:
         # Not for ever: the one who has them may wait for a lock of the one who forks.
-        if not self.mine and self.take(timeout=_FORK):
+        if not self.mine and self.take(timeout=_FORK, first=True):
             self.forking = self.holder
 
     def after_fork(self) -> None:
@@ -68,7 +62,7 @@ class _Turns:
     def mine(self) -> bool:
         return self.holder == threading.get_ident()
 
-    def take(self, timeout: float | None = None) -> bool:
+    def take(self, timeout: float | None = None, first: bool = False) -> bool:
         """Wait for the generators; tell whether it is this thread's turn."""
         place = object()
 
@@ -76,7 +70,7 @@ class _Turns:
             return self.holder is None and self.waiting[0] is place
 
         with self.changed:
-            self.waiting.append(place)
+            self.waiting.insert(0 if first else len(self.waiting), place)
             try:
                 if not self.changed.wait_for(is_next, timeout):
                     return False
@@ -94,6 +88,19 @@ class _Turns:
 
 
 _TURNS = _Turns()
+
+
+def hold_generators_at_forks() -> None:
+    """Register what a fork does; of such hooks the last that came go first."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=_TURNS.before_fork,
+            after_in_parent=_TURNS.after_fork,
+            after_in_child=_TURNS.after_fork_in_child,
+        )
+
+
+hold_generators_at_forks()
 
 
 @contextmanager
