@@ -2,7 +2,7 @@
 
 import copy
 from abc import abstractmethod
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial as bound
 from typing import Any, ClassVar
@@ -30,6 +30,7 @@ from sklearn_dl._runtime import (
     draw_seed,
     keep_large_blocks,
     keyed_generator,
+    others_meanwhile,
     release_memory,
     seeded,
 )
@@ -342,9 +343,11 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
     def _features(self, backbone: Backbone, rows: Rows, execution) -> np.ndarray:
         """Return what a frozen backbone gives for rows."""
         index = np.arange(len(rows)) if rows.rows is None else rows.rows
+        # Others may train meanwhile, unless the items of a dataset are drawn.
+        apart = others_meanwhile if rows.source.thread_safe else nullcontext
 
         def compute(some: np.ndarray) -> np.ndarray:
-            with noted(rows.note):
+            with noted(rows.note), apart():
                 return run_frozen(
                     backbone,
                     rows.source,

@@ -65,9 +65,9 @@ class FeatureCache:
 
     The directory holds a SQLite database, ``features.sqlite3``, of format 1. A damaged
     or foreign file of that name is moved aside with a warning, never deleted; one of a
-    newer format is a `ValueError`. When it can't be written (a full disk, a read-only
-    directory), a warning says so, and features are computed without being kept. Delete
-    the directory, or call `clear`, to have the space back.
+    newer format is a `ValueError`. When features are missing and it can't be written (a
+    full disk, a read-only directory), a warning says so, and they are computed without
+    being kept. Delete the directory, or call `clear`, to have the space back.
 
     Examples
     --------

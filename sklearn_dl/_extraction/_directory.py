@@ -21,9 +21,10 @@ class DirectoryStore(Store):
 
     A process that is killed leaves whole rows only, and its claims are free at once. A
     file that is damaged or not ours is moved to ``features.sqlite3.damaged-<n>``, with
-    a warning. What can't be written (a full disk, a read-only directory, a lock that is
-    never lifted) is warned of once; from then on nothing is stored or claimed, and what
-    was stored is still found where the file can be read.
+    a warning. From the first time that it can't be written (a full disk, a read-only
+    directory, a lock that is never lifted), nothing is stored or claimed, and what was
+    stored is still found where the file can be read. Once there is a warning, when
+    something is missing that can't be kept.
 
     Notes
     -----
@@ -46,7 +47,8 @@ class DirectoryStore(Store):
 
     def __init__(self, directory: str | os.PathLike, max_bytes: int):
         self._database = tables.Database(directory)
-        self._failed = False
+        self._failed: Exception | None = None  # why it can't be written
+        self._warned = False
         self._owners: set[str] = set()  # who may have claims in the file
         self._uncounted = [0, 0]  # hits and misses that could not be written
         super().__init__(max_bytes)
@@ -73,7 +75,9 @@ class DirectoryStore(Store):
         keys = list(dict.fromkeys(keys))
         with self._lock:
             free = self._write(lambda db: tables.claim(db, keys, owner), keys)
-            if free and not self._failed:
+            if self._failed:
+                self._warn()
+            elif free:
                 self._owners.add(owner)
         return free
 
@@ -82,6 +86,7 @@ class DirectoryStore(Store):
             bound = self.max_bytes
             left = self._write(lambda db: tables.put(db, rows, owner, bound), True)
             if self._failed:
+                self._warn()
                 self.release(owner)
             elif not left:
                 self._owners.discard(owner)
@@ -122,10 +127,11 @@ class DirectoryStore(Store):
     def clear(self) -> None:
         """Drop all that is kept; a store that could not be written has another try."""
         with self._lock:
-            self._failed, self._uncounted = False, [0, 0]
+            self._failed, self._warned, self._uncounted = None, False, [0, 0]
             self.close()
             if self._database.exists():
                 self._write(tables.empty, None)
+                self._warn()
                 self._database.shrink()
 
     def known_files(self, paths: Sequence[str]) -> dict[str, tuple[Stamp, bytes]]:
@@ -199,17 +205,17 @@ class DirectoryStore(Store):
             except OSError as error:
                 failure = error
             break
-        self._fail(failure)
+        self._failed = self._failed or failure
+        self._database.tell("busy_timeout = 1000")  # from now on
         return False, None
 
-    def _fail(self, error: Exception) -> None:
-        if self._failed:
-            return
-        self._failed = True
-        self._database.tell("busy_timeout = 1000")  # from now on
-        warnings.warn(
-            f"The feature cache in {self._database.directory} can't be written "
-            f"({error}): features are computed and not kept.",
-            UserWarning,
-            stacklevel=2,
-        )
+    def _warn(self) -> None:
+        """Warn, once, if the store can't be written."""
+        if self._failed and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"The feature cache in {self._database.directory} can't be written "
+                f"({self._failed}): features are computed and not kept.",
+                UserWarning,
+                stacklevel=2,
+            )

@@ -34,6 +34,7 @@ from sklearn_dl._runtime import (
     fingerprint_text,
     fitting_batch_size,
     keep_large_blocks,
+    others_meanwhile,
     release_memory,
     resolve_devices,
 )
@@ -464,7 +465,8 @@ class Features:
             left = [key for key in left if key not in found]
             if not left or last:
                 return
-            self.store.wait(left, _PATIENCE)
+            with others_meanwhile():  # who computes may draw views at random
+                self.store.wait(left, _PATIENCE)
 
     def _read_then_look_up(self, rows, found, owner, bar: Bar) -> list[bytes]:
         """Decode everything, in the order of the rows; return their keys."""

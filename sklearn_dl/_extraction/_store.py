@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sklearn_dl._runtime import hold_generators_at_forks
+
 # Seconds that a claim lasts unless its owner claims or puts something: longer than one
 # batch takes. Owners that died are known without it.
 LEASE = 900.0
@@ -347,6 +349,8 @@ def register_fork_hooks() -> None:
             after_in_parent=_after_fork_in_parent,
             after_in_child=_after_fork_in_child,
         )
+    # Before a fork they come first, as for all who take both locks.
+    hold_generators_at_forks()
 
 
 register_fork_hooks()

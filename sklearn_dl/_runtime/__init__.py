@@ -15,6 +15,12 @@ from sklearn_dl._runtime._memory import fitting_batch_size as fitting_batch_size
 from sklearn_dl._runtime._memory import is_out_of_memory as is_out_of_memory
 from sklearn_dl._runtime._memory import raise_no_room as raise_no_room
 from sklearn_dl._runtime._random import draw_seed as draw_seed
+from sklearn_dl._runtime._random import give_way as give_way
+from sklearn_dl._runtime._random import (
+    hold_generators_at_forks as hold_generators_at_forks,
+)
 from sklearn_dl._runtime._random import keyed_generator as keyed_generator
+from sklearn_dl._runtime._random import others_meanwhile as others_meanwhile
+from sklearn_dl._runtime._random import own_generators as own_generators
 from sklearn_dl._runtime._random import reseed as reseed
 from sklearn_dl._runtime._random import seeded as seeded

@@ -1,9 +1,7 @@
 """Transforms of other libraries, which draw from generators of the process."""
 
 import copy
-import os
 import random
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,29 +12,16 @@ import torch
 from sklearn_dl._runtime import seeded
 from sklearn_dl.augmentation._images import result_pixels, to_image
 
-_lock = threading.RLock()
-
-
-def _new_lock() -> None:
-    global _lock
-    _lock = threading.RLock()
-
-
-# A forked process would wait for ever for a thread that it doesn't have.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_lock)
-
 
 @contextmanager
 def global_seed(seed: int) -> Iterator[None]:
     """Seed random's, numpy's and torch's generators for a block, one at a time."""
-    with _lock:
+    with seeded(seed):
         python, legacy = random.getstate(), np.random.get_state()
         try:
             random.seed(seed)
             np.random.seed(seed)
-            with seeded(seed):
-                yield
+            yield
         finally:
             random.setstate(python)
             np.random.set_state(legacy)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sklearn_dl._runtime import own_generators
 from sklearn_dl.backbones._preprocessing import extended
 from sklearn_dl.backbones._zoo import build, check_backbone_name, unknown_name
 
@@ -224,7 +225,7 @@ def _copied(network: nn.Module, device: str) -> nn.Module:
 def _run_once(network: nn.Module, shape: tuple[int, int, int]) -> torch.Tensor:
     first = next(network.parameters(), torch.zeros(()))
     x = torch.zeros(1, *shape, dtype=first.dtype, device=first.device)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with own_generators(), torch.enable_grad():
         return run(network, x)
 
 

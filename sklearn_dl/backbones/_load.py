@@ -16,7 +16,12 @@ from torchvision.transforms._presets import ImageClassification
 
 from sklearn_dl._files import first_line
 from sklearn_dl._images import Selection
-from sklearn_dl._runtime import fingerprint_text, release_memory, seeded
+from sklearn_dl._runtime import (
+    fingerprint_text,
+    own_generators,
+    release_memory,
+    seeded,
+)
 from sklearn_dl.backbones._backbone import (
     Backbone,
     Kept,
@@ -159,14 +164,16 @@ def load_backbone(
     split_layer(layer)  # what is wrong with it comes first
     changes = _Changes(image_size, None if channels is None else Selection.of(channels))
     if callable(backbone):
-        return _load_callable(backbone, weights, layer, preprocessing, changes)
+        with own_generators(put_back=False):  # which a function may draw from
+            return _load_callable(backbone, weights, layer, preprocessing, changes)
     name = check_backbone_name(backbone)
     checkpoint, entry, published = _find_weights(name, weights)
     prep = _chosen(preprocessing, name, published, changes)
     size, pretrained = input_size(name, prep, entry), checkpoint is not None
-    loaded, known, head = assemble_torchvision(
-        name, size, prep, layer, pretrained, shapes_only=pretrained
-    )
+    with own_generators(put_back=False):  # which random weights are drawn from
+        loaded, known, head = assemble_torchvision(
+            name, size, prep, layer, pretrained, shapes_only=pretrained
+        )
     if checkpoint is not None:
         state = prepare_state(checkpoint, known, head)
         resize_positions(state, loaded.module)
@@ -517,22 +524,30 @@ def shared_backbone(
     preprocessing, channels = options["preprocessing"], options["channels"]
     asked = None if channels is None else Selection.of(channels)
     options["channels"] = asked
+
+    def kept_one() -> Backbone | None:
+        kept = _SHARED.requested.get(request)
+        if kept is None:
+            return None
+        attributes = kept.shells[request]
+        own, name = attributes["preprocessing"], attributes["name"]
+        if not (preprocessing is None or preprocessing in RESIZES):
+            # the one given, rather than one with the same text
+            changes = _Changes(options["image_size"], asked)
+            own = _chosen(preprocessing, name, own, changes)
+        _SHARED.keep(kept)
+        module, own = attributes["_modules"]["module"], {"preprocessing": own}
+        return around(module, kept, {**attributes, **own})
+
     with ONCE.lock, torch.inference_mode(False):
         request = _request(backbone, weights, seed, options, where)
-        kept = _SHARED.requested.get(request)
-        if kept is not None:
-            attributes = kept.shells[request]
-            own, name = attributes["preprocessing"], attributes["name"]
-            if not (preprocessing is None or preprocessing in RESIZES):
-                # the one given, rather than one with the same text
-                changes = _Changes(options["image_size"], asked)
-                own = _chosen(preprocessing, name, own, changes)
-            attributes = {**attributes, "preprocessing": own}
-            _SHARED.keep(kept)
-            return around(attributes["_modules"]["module"], kept, attributes)
-        with seeded(seed, where[0]):
-            built = load_backbone(backbone, weights, **options)
-        shared = share(built, *where)
+        if (found := kept_one()) is not None:
+            return found
+    # The generators come first: who trains has them when it takes the other lock.
+    with seeded(seed, where[0]), ONCE.lock, torch.inference_mode(False):
+        if (found := kept_one()) is not None:  # built meanwhile
+            return found
+        shared = share(load_backbone(backbone, weights, **options), *where)
         again = _request(backbone, weights, seed, options, where)
         if again and request in (again, ()):  # (): the file was fetched just now
             kept = _SHARED.requested[again] = shared._kept

@@ -13,6 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torchvision.models import WeightsEnum, get_model_weights, list_models
 
+from sklearn_dl._runtime import own_generators
 from sklearn_dl.backbones._preprocessing import Preprocessing
 
 # The weights that the package itself holds, and the network they are of.
@@ -194,7 +195,7 @@ def build(
     options = _build_options(name, size, pretrained)
     if not shapes_only:
         return builder(weights=None, **options)
-    with torch.random.fork_rng(devices=[]), _Shapes():
+    with own_generators(), _Shapes():
         return builder(weights=None, **options)
 
 

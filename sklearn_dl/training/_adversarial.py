@@ -1,7 +1,7 @@
 """Virtual adversarial training."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from numbers import Real
 
@@ -10,6 +10,7 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.nn import functional as F
 
+from sklearn_dl._runtime import own_generators
 from sklearn_dl.training._callbacks import check_count
 
 
@@ -82,11 +83,11 @@ class VirtualAdversarialLoss(Callback):
         direction = _unit(torch.randn_like(rows))
         full_precision = torch.autocast(rows.device.type, enabled=False)
         with _still_statistics(net.module_), full_precision:
-            with _same_draws(rows), torch.no_grad():
+            with own_generators(), torch.no_grad():
                 outputs = net.module_(**{name: rows})
             for _ in range(self.n_power):
                 direction.requires_grad_()
-                with _same_draws(rows):
+                with own_generators():  # so that the next pass draws the same
                     moved = net.module_(**{name: rows + xi * direction})
                 total = distance(outputs, moved).sum()
                 (gradient,) = torch.autograd.grad(total, direction)
@@ -130,14 +131,6 @@ _DISTANCES = {
     "multilabel-indicator": _label_divergence,
     "continuous": _squared,
 }
-
-
-def _same_draws(rows: torch.Tensor) -> AbstractContextManager:
-    """Put the generators back after a pass, so that the next one draws the same."""
-    kind = rows.device.type
-    if kind in ("cuda", "xpu"):
-        return torch.random.fork_rng([rows.device], device_type=kind)
-    return torch.random.fork_rng([])
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
+from sklearn_dl._runtime import own_generators
 from sklearn_dl.training._callbacks import check_count
 
 
@@ -251,8 +252,7 @@ def _gradient_norm(net, batch) -> float:
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """Put a network into evaluation mode; then each part back, and the generators."""
     modes = [(part, part.training) for part in module.modules()]
-    devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=list(devices)):
+    with own_generators():
         module.eval()
         try:
             yield

@@ -20,6 +20,7 @@ from torch import nn
 from sklearn_dl._runtime import (
     Execution,
     free_cached_blocks,
+    give_way,
     is_out_of_memory,
     keyed_generator,
     raise_no_room,
@@ -331,6 +332,7 @@ class EstimatorNet(NeuralNet):
                 self.history.record_batch(f"{prefix}_batch_size", len(batch[1]))
                 self.notify("on_batch_end", batch=batch, training=training, **step)
                 batch_count += 1
+                give_way()
         finally:
             if self.computes_ahead_ and losses:
                 values = torch.stack(losses).tolist()

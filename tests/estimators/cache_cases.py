@@ -134,5 +134,6 @@ def use_failing_disks(X, y, full, read_only):
         os.setgroups([])
         os.setgid(65534)
         os.setuid(65534)
+    results["nothing missing"] = use(X[:6], y[:6], read_only)
     results["read-only"] = use(X, y, read_only)
     sys.stdout.buffer.write(pickle.dumps(results))

@@ -596,6 +596,15 @@ def failing_disks(images):
         return pickle.loads(processes.run(code, given=given, text=False).stdout)
 
 
+def test_a_read_only_directory_in_which_nothing_is_missing_is_not_warned_of(
+    failing_disks,
+):
+    features, _, computed, said = failing_disks["nothing missing"]
+    assert (computed, said) == (0, [])
+    expected = failing_disks["uncached"][0][:6]
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("disk", ["full", "read-only"])
 def test_a_disk_that_cannot_be_written_is_warned_of_and_changes_no_result(
     disk, failing_disks
