@@ -218,9 +218,9 @@ class TrainingRun:
         if hasattr(augment, "get_params"):
             names = np.atleast_1d(np.asarray(augment.transforms, dtype=object))
             mixed = augment.mix or {"mixup", "cutmix"} & {*map(str, names)}
-            if mixed or not mixing:
-                return []
-            return self.part("augment", "Augment", mix="mixup")
+            # New draws in each epoch say more; views and mixtures seldom go together.
+            more = {} if mixed or not mixing else {"mix": "mixup"}
+            return self.part("augment", "Augment", **more, views=None)
         items = list(augment) if isinstance(augment, list | tuple) else [augment]
         named = all(isinstance(item, str | None) for item in items)
         if "augment" not in self.params or not named:  # somebody's own transforms
