@@ -122,12 +122,11 @@ class Augment(BaseEstimator):
 
     Views that come back: while the backbone is frozen (``trainable="head"``, and a
     warm-up), its features of a view are computed when an epoch first asks for it, and
-    kept for the fit: `views` arrays of (n_rows, n_features), float32. Where neither
-    `random_state` nor the transforms differ in another fit, they also go into the
-    `cache` of the estimator, by image, row, seed and view; so candidates of a search
-    share those of a fold. (Transforms of other libraries, ``"trivial"`` and ``"rand"``
-    stay out of it, and so does all of a `random_state` that is no int.) A trained
-    backbone sees the pixels in each epoch; `views` only limits the draws. Mixtures are
+    kept for the fit: `views` arrays of (n_rows, n_features), float32. With an int as
+    `random_state` they also go into the `cache` of the estimator, by image, row, seed,
+    transforms and view, so that candidates of a search share those of a fold; but not
+    those of other libraries' transforms, ``"trivial"`` or ``"rand"``. A trained
+    backbone sees pixels in each epoch, and `views` only limits the draws. Mixtures are
     new in each epoch: with a frozen backbone they and `views` exclude each other.
 
     References
@@ -150,17 +149,18 @@ class Augment(BaseEstimator):
     >>> Augment(["standard", "mixup"], strength={"color": 2.0}, mix_alpha=0.4)
     Augment(mix_alpha=0.4, strength={'color': 2.0}, transforms=['standard', 'mixup'])
 
-    A frozen backbone sees each image in four views at most, in however many epochs:
+    In 20 epochs a frozen backbone sees each of 8 images four times:
 
     >>> import numpy as np
-    >>> from sklearn_dl import ImageClassifier
+    >>> from sklearn_dl import FeatureCache, ImageClassifier
     >>> X = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), "uint8")
+    >>> cache = FeatureCache("memory", name="views")
     >>> model = ImageClassifier(
-    ...     "mobilenet_v3_small", weights="builtin", image_size=32, random_state=0,
-    ...     augment=Augment("light", views=4), max_epochs=20,
-    ... )
-    >>> model.fit(X, [0, 1] * 4).augment.views
-    4
+    ...     "mobilenet_v3_small", weights="builtin", image_size=32, max_epochs=20,
+    ...     augment=Augment("light", views=4), random_state=0, cache=cache,
+    ... ).fit(X, [0, 1] * 4)
+    >>> cache.statistics()
+    CacheStatistics(hits=0, misses=32, entries=32, bytes=131072)
     """
 
     transforms: str | Callable | Sequence[str | Callable] | None = "standard"

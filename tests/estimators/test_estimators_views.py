@@ -142,6 +142,13 @@ def test_same_seeds_are_same_views(transforms, data, image_files, monkeypatch):
     assert differ(fits[0], model.fit(X, y))
 
 
+def test_workers_that_outlive_an_epoch_are_refused(data):
+    workers = {"num_workers": 1, "persistent_workers": True}
+    options = {f"iterator_train__{name}": value for name, value in workers.items()}
+    with pytest.raises(ValueError, match="repeat the first epoch's rows"):
+        classifier(augment=STANDARD, net_params=options).fit(*data)
+
+
 def test_equal_images_have_views_of_their_own(data):
     X = np.repeat(data[0][:1], 24, axis=0)
     cache = FeatureCache("memory", name="equal images")
