@@ -357,11 +357,11 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         self, backbone: Backbone, rows: Rows, execution, view=None
     ) -> np.ndarray:
         """Return what a frozen backbone gives for rows, as they are or in a view."""
-        cache, seed = self.cache, self.random_state
-        if view is not None and not (
-            view.thread_safe and isinstance(seed, int | np.integer)
-        ):
-            cache = None  # no key tells versions of others' steps, or a seed comes once
+        cache, same_seed = self.cache, isinstance(self.random_state, int | np.integer)
+        # A view of another seed is never found again, and of steps of other libraries
+        # (which aren't thread-safe) a key would have to tell the versions.
+        if view is not None and not (same_seed and view.thread_safe):
+            cache = None
         with noted(rows.note):
             return run_frozen(
                 backbone,

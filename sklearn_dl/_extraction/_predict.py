@@ -38,7 +38,7 @@ from sklearn_dl._runtime import (
 from sklearn_dl.backbones import Backbone, Preprocessing, place
 
 # Part of each key: to be raised when this library begins to make other pixels of an
-# image, or other features of a network's outputs.
+# image or of an augmented view, or other features of a network's outputs.
 _KEYS = 4
 # Rows that are looked up together; their features take no more than these bytes.
 _WINDOW_ROWS, _WINDOW_BYTES = 4096, 2**26

@@ -218,7 +218,7 @@ class TrainingRun:
         if hasattr(augment, "get_params"):
             names = np.atleast_1d(np.asarray(augment.transforms, dtype=object))
             mixed = augment.mix or {"mixup", "cutmix"} & {*map(str, names)}
-            # New draws in each epoch say more; views and mixtures seldom go together.
+            # New draws in each epoch are more; a frozen backbone takes no mixed views.
             more = {} if mixed or not mixing else {"mix": "mixup"}
             return self.part("augment", "Augment", **more, views=None)
         items = list(augment) if isinstance(augment, list | tuple) else [augment]

@@ -22,6 +22,7 @@ from sklearn_dl import FeatureCache
 from sklearn_dl._extraction import _pixels
 from sklearn_dl.augmentation import Augment, resolve_augment
 from sklearn_dl.backbones import images_seen
+from sklearn_dl.datasets import load_torch_dataset
 from sklearn_dl.persistence import load, save
 from sklearn_dl.training import Checkpoint, Head
 
@@ -181,6 +182,19 @@ def test_a_folder_keeps_views_for_later_runs(data, tmp_path):
     before = images_seen()
     assert not differ(first, classifier(**options).fit(*data))
     assert images_seen() == before
+
+
+@pytest.mark.parametrize("cache", [None, FeatureCache("memory", name="of a dataset")])
+def test_views_of_a_dataset_are_those_of_its_images(cache, data):
+    X, y = data
+    items = load_torch_dataset([(image, 0) for image in X]).data
+    before, options = images_seen(), {"augment": STANDARD, "max_epochs": 4}
+    model = classifier(**options, cache=cache).fit(items, y)
+    assert images_seen() - before == 3 * 24
+    assert not differ(model, classifier(**options, cache=None).fit(X, y))
+    before = images_seen()
+    assert not differ(model, classifier(**options, cache=cache).fit(items, y))
+    assert images_seen() - before == (0 if cache else 3 * 24)
 
 
 def test_views_of_a_regressor_and_of_rows_of_pixels(small_rows):
