@@ -83,7 +83,9 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         ``"strong"``, ``"trivial"``, ``"rand"``, a list of names such as ``["flip",
         "rotation"]``, a transform of torchvision or Albumentations (see
         `sklearn_dl.augmentation`). ``"mixup"`` among them blends pairs of training
-        images [3]_, ``"cutmix"`` patches them together [4]_.
+        images [3]_, ``"cutmix"`` patches them together [4]_. With
+        ``Augment(..., views=4)`` epochs come back to four views of each image, which a
+        frozen backbone sees once each.
     tta : {"flip", "five_crop", "ten_crop"}, int, callable or None, default=None
         Views of an image over which predictions are averaged; an int adds random ones
         of `augment` (or "light") to the plain one; a callable maps a PIL image to

@@ -4,6 +4,7 @@ import copy
 from abc import abstractmethod
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from functools import cache as remembered
 from functools import partial as bound
 from typing import Any, ClassVar
 
@@ -35,7 +36,7 @@ from sklearn_dl._runtime import (
     seeded,
 )
 from sklearn_dl._targets import Targets, ValidationScorer
-from sklearn_dl.augmentation import resolve_augment, resolve_views
+from sklearn_dl.augmentation import Augment, resolve_augment, resolve_views
 from sklearn_dl.backbones import Backbone, handed_out
 from sklearn_dl.training import (
     AugmentedView,
@@ -287,20 +288,29 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
     ) -> TrainingRows:
         """Return rows of pixels, or of features while the backbone is frozen.
 
-        Such features are the same in every epoch: one pass gives them.
+        Such features are the same in every epoch: one pass gives them. So it is with
+        each of the views that come back.
         """
-        preprocessing = network.backbone.preprocessing
-        augmenter = mixing = view = features = pixels = None
+        preprocessing, trains = network.backbone.preprocessing, network.backbone.trains
+        augmenter = mixing = view = features = by_epoch = pixels = limit = None
         if augmented and self.augment is not None:
             augmenter, mixing = resolve_augment(self.augment, preprocessing)
+            limit = Augment.of(self.augment).views
+        if limit is not None and mixing is not None and not trains:
+            raise ValueError(
+                f"views={limit} with a frozen backbone keeps the features of each "
+                "view, but mixed images are new in each epoch, so nothing would come "
+                "back: leave out the mixing or views, or train stages of the backbone "
+                "(trainable=1)."
+            )
         if augmenter is not None:
-            view = AugmentedView(augmenter, recipe.seed)
-        changing = view is not None or mixing is not None
-        if not changing and (
-            recipe.regime.warmup_epochs or not network.backbone.trains
-        ):
-            features = self._features(frozen, rows, recipe.execution)
-        if changing or network.backbone.trains:
+            view = AugmentedView(augmenter, recipe.seed, limit)
+        if recipe.regime.warmup_epochs or not trains:
+            if view is None and mixing is None:
+                features = self._features(frozen, rows, recipe.execution)
+            elif view is not None and limit is not None and mixing is None:
+                by_epoch = self._by_epoch(frozen, rows, recipe.execution, view)
+        if trains or (features is None and by_epoch is None):
             device, index = recipe.execution.device, rows.rows
             reader = PixelReader(rows.source, preprocessing, device, index, view)
             pixels = stack.enter_context(reader)
@@ -308,6 +318,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             rows,
             pixels=pixels,
             features=features,
+            by_epoch=by_epoch,
             mixing=mixing,
             pairs=recipe.kind != "continuous",
             seed=recipe.seed,
@@ -325,6 +336,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         index = keyed_generator(recipe.seed).permutation(len(rows))
         index = np.sort(index[:4096])
         some = rows.take(index)
+        if training.by_epoch is not None:
+            training.start_epoch(1)  # whose features are needed in any case
         if training.features is None:
             features = self._features(frozen, some, recipe.execution)
         else:
@@ -340,8 +353,22 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             stream=partial,
         )
 
-    def _features(self, backbone: Backbone, rows: Rows, execution) -> np.ndarray:
-        """Return what a frozen backbone gives for rows."""
+    def _by_epoch(self, frozen: Backbone, rows: Rows, execution, view: AugmentedView):
+        """Return a function that gives the features of rows as an epoch views them."""
+        features = remembered(
+            lambda number: self._features(frozen, rows, execution, view.fixed(number))
+        )
+        return lambda epoch: features(view.number(epoch))
+
+    def _features(
+        self, backbone: Backbone, rows: Rows, execution, view=None
+    ) -> np.ndarray:
+        """Return what a frozen backbone gives for rows, as they are or in a view."""
+        cache, same_seed = self.cache, isinstance(self.random_state, int | np.integer)
+        # A view of another seed is never found again, and of steps of other libraries
+        # (which aren't thread-safe) a key would have to tell the versions.
+        if view is not None and not (same_seed and view.thread_safe):
+            cache = None
         index = np.arange(len(rows)) if rows.rows is None else rows.rows
         # Others may train meanwhile, unless the items of a dataset are drawn.
         apart = others_meanwhile if rows.source.thread_safe else nullcontext
@@ -352,8 +379,9 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                     backbone,
                     rows.source,
                     execution,
-                    cache=self.cache,
+                    cache=cache,
                     rows=index[some],
+                    views=view,
                     description="features",
                 )
 

@@ -76,7 +76,9 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         ``"strong"``, ``"trivial"``, ``"rand"``, a list of names such as ``["flip",
         "rotation"]``, a transform of torchvision or Albumentations (see
         `sklearn_dl.augmentation`). ``"mixup"`` among them blends pairs of training
-        images [2]_, ``"cutmix"`` patches them together [3]_.
+        images [2]_, ``"cutmix"`` patches them together [3]_. With
+        ``Augment(..., views=4)`` epochs come back to four views of each image, which a
+        frozen backbone sees once each.
     tta : {"flip", "five_crop", "ten_crop"}, int, callable or None, default=None
         Views of an image over which predictions are averaged; an int adds random ones
         of `augment` (or "light") to the plain one; a callable maps a PIL image to

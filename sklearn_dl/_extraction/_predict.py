@@ -41,7 +41,7 @@ from sklearn_dl._runtime import (
 from sklearn_dl.backbones import Backbone, Preprocessing, indexed, place
 
 # Part of each key: to be raised when this library begins to make other pixels of an
-# image, or other features of a network's outputs.
+# image or of an augmented view, or other features of a network's outputs.
 _KEYS = 4
 # Rows that are looked up together; their features take no more than these bytes.
 _WINDOW_ROWS, _WINDOW_BYTES = 4096, 2**26
@@ -73,7 +73,7 @@ def run_network(
     [n_views,] n_outputs), to one row each. None takes the mean over the views.
     """
     forward = Forward(network, preprocessing, execution, views)
-    combine = combine or (_mean if views is not None else torch.Tensor.contiguous)
+    combine = combine or _one_row(views)
     output = None
     with (
         forward.reader(source, rows) as reader,
@@ -102,7 +102,8 @@ def run_frozen(
 
     As `run_network`, but images whose features are in the cache are not decoded; of the
     others, each distinct one is taken through the backbone once, also when several
-    threads or processes ask for it at the same time. Inside
+    threads or processes ask for it at the same time. Where `views` has `n_views` None,
+    it is one view of an image that depends on its row, and each row counts. Inside
     ``joblib.parallel_config("dask")`` many images are spread over the workers of the
     cluster, which take the execution's `requested_device` as they have it.
     """
@@ -112,14 +113,15 @@ def run_frozen(
     features = Features(backbone, source, execution, store, views)
     if client is not None:
         size = features.forward.batch_size(source)
-        if len(rows) <= task_rows(client, len(rows), size):
-            client = None  # too little to be spread
+        few = len(rows) <= task_rows(client, len(rows), size)
+        if few or features.by_row:  # a worker's rows have other numbers
+            client = None
     if store is None and client is None:
         options: dict = {"views": views, "combine": combine, "description": description}
         return run_network(
             backbone, source, backbone.preprocessing, execution, rows=rows, **options
         )
-    combine = combine or (_mean if views is not None else torch.Tensor.contiguous)
+    combine = combine or _one_row(views)
     # Workers wait for the last of no window.
     window = features.window if client is None else len(rows)
     output = None
@@ -148,8 +150,11 @@ def _filled(output, n_rows: int, place: slice, values: torch.Tensor) -> np.ndarr
     return output
 
 
-def _mean(values: torch.Tensor) -> torch.Tensor:
-    return values.mean(1)
+def _one_row(views) -> Combine:
+    """Return what makes one row of what a network gives for an image."""
+    if views is None or views.n_views is None:
+        return torch.Tensor.contiguous
+    return lambda values: values.mean(1)
 
 
 @contextmanager
@@ -174,6 +179,7 @@ class Forward:
         self.execution = execution
         self.device = execution.device
         self.views = views
+        self.n_views = None if views is None else views.n_views
         self.network = place(network, execution.device, execution.module_dtype)
         self.replicas = [
             Forward(self._copied(device), preprocessing, alone, views)
@@ -257,11 +263,11 @@ class Forward:
     def _start(self, pixels: torch.Tensor) -> Callable[[], torch.Tensor]:
         """Compute the outputs of a batch; return what waits for them."""
         pixels = pixels.to(self.device, non_blocking=self.device.type == "cuda")
-        images = pixels if self.views is None else pixels.flatten(0, 1)
+        images = pixels if self.n_views is None else pixels.flatten(0, 1)
         values, self._most = in_parts(
             self._part, images, self._most, self.device, "for"
         )
-        if self.views is not None:
+        if self.n_views is not None:
             values = values.unflatten(0, pixels.shape[:2])
         if self.device.type != "cuda":
             values = values.cpu()
@@ -296,11 +302,11 @@ class Forward:
                 sizes = largest or (0, 0), source.image_shape[:2]
                 largest = max(sizes, key=math.prod)
             size = fitting_batch_size(self.device, largest)
-        return max(1, size // (1 if self.views is None else self.views.n_views))
+        return max(1, size // (self.n_views or 1))
 
     def reader(self, source: ImageSource, rows=None, on_read=None) -> PixelReader:
         """Return a reader of what the network takes."""
-        view = None if self.views is None else _SameViews(self.views)
+        view = self.views if self.n_views is None else _SameViews(self.views)
         return PixelReader(source, self.preprocessing, self.device, rows, view, on_read)
 
 
@@ -344,7 +350,8 @@ class Features:
     def __init__(self, backbone: Backbone, source, execution, store: Any, views=None):
         self.backbone, self.source, self.execution = backbone, source, execution
         self.store, self.views = store, views
-        n_views = () if views is None else (views.n_views,)
+        self.by_row = views is not None and views.n_views is None
+        n_views = () if views is None or self.by_row else (views.n_views,)
         self.shape: tuple[int, ...] = (*n_views, backbone.n_features)
         double = execution.dtype == torch.float64
         self.dtype = np.dtype(np.float64 if double else np.float32)
@@ -382,18 +389,23 @@ class Features:
             # Other releases decode, resize or multiply with other last bits, or more.
             f"Pillow {PIL.__version__}, torch {torch.__version__}",
         ]
+        if self.by_row:
+            parts.append(f"numpy {np.__version__}")  # which draws
         return hashlib.sha256("\n".join(parts).encode()).digest()
 
-    def keys(self, digests: Iterable[bytes]) -> list[bytes]:
-        """Return where the features of images of some digests are stored."""
+    def keys(self, digests: Iterable[bytes], rows: Iterable[int]) -> list[bytes]:
+        """Return where the features of rows with images of some digests are stored."""
         prefix = self._prefix
+        if self.by_row:
+            pairs = zip(digests, rows, strict=True)
+            digests = (digest + int(row).to_bytes(8, "big") for digest, row in pairs)
         return [hashlib.sha256(prefix + digest).digest() for digest in digests]
 
     def readable_keys(self, rows: np.ndarray) -> dict[int, bytes]:
         """Return the keys of those rows whose images can be read here, by row."""
         while True:
             try:
-                keys = self.keys(self.source.digests(rows, **self.reading))
+                keys = self.keys(self.source.digests(rows, **self.reading), rows)
             except ImageDecodeError as error:
                 rows = np.setdiff1d(rows, [row for row, _, _ in error.failures])
             else:
@@ -407,7 +419,7 @@ class Features:
         found: Found = {}
         if not self.source.digest_reads:
             digests = self.source.digests(rows, **self.reading)
-            keys = self.keys(digests)
+            keys = self.keys(digests, rows)
             found = store.lookup(keys, self.shape, self.dtype)
             bar(sum(map(found.__contains__, keys)))
         if not keys or not all(map(found.__contains__, keys)):
@@ -479,7 +491,8 @@ class Features:
         with self.forward.reader(self.source, rows, remember) as reader:
             size = self.forward.batch_size(self.source) * self.forward.n_devices
             for part, pixels in reader.batches(size):
-                batch = self.keys([read[int(row)] for row in rows[part]])
+                index = rows[part].tolist()
+                batch = self.keys([read[row] for row in index], index)
                 keys += batch
                 place = {key: k for k, key in enumerate(batch)}
                 unknown = [key for key in place if key not in found]
@@ -504,7 +517,9 @@ class Features:
             now = []
         if now == digests:
             return new
-        same = self.keys(set(now) & set(digests))
+        triples = zip(rows.tolist(), now, digests, strict=False)
+        kept = {row: old for row, new, old in triples if new == old}
+        same = self.keys(kept.values(), kept)
         return {key: row for key, row in new.items() if key in same}
 
 

@@ -55,6 +55,10 @@ class Augment(BaseEstimator):
         Both parameters of the beta distribution that the two weights of a mixture
         are drawn from, above 0: 1 is uniform; below, most mixtures are nearly one
         image. None takes 0.2 for mixup and 1 for CutMix. No effect without mixing.
+    views : int or None, default=None
+        How many random views there are of each image, 1 or more: epoch e has view e
+        mod `views` of each. A frozen backbone then sees each image `views` times at
+        most, not once per epoch; see Notes. None draws anew in each epoch.
 
     Notes
     -----
@@ -116,6 +120,15 @@ class Augment(BaseEstimator):
     gets the original. They must return floats in [0, 1] or uint8: normalisation is the
     network's. ``["crop", "flip", "trivial"]`` is torchvision's own recipe for training.
 
+    Views that come back: while the backbone is frozen (``trainable="head"``, and a
+    warm-up), its features of a view are computed when an epoch first asks for it, and
+    kept for the fit: `views` arrays of (n_rows, n_features), float32. With an int as
+    `random_state` they also go into the `cache` of the estimator, by image, row, seed,
+    transforms and view, so that candidates of a search share those of a fold; but not
+    those of other libraries' transforms, ``"trivial"`` or ``"rand"``. A trained
+    backbone sees pixels in each epoch, and `views` only limits the draws. Mixtures are
+    new in each epoch: with a frozen backbone they and `views` exclude each other.
+
     References
     ----------
     .. [1] Szegedy et al., "Going deeper with convolutions", CVPR 2015.
@@ -135,6 +148,19 @@ class Augment(BaseEstimator):
     Augment(strength=0.5, transforms=['rotation', 'noise'])
     >>> Augment(["standard", "mixup"], strength={"color": 2.0}, mix_alpha=0.4)
     Augment(mix_alpha=0.4, strength={'color': 2.0}, transforms=['standard', 'mixup'])
+
+    In 20 epochs a frozen backbone sees each of 8 images four times:
+
+    >>> import numpy as np
+    >>> from sklearn_dl import FeatureCache, ImageClassifier
+    >>> X = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), "uint8")
+    >>> cache = FeatureCache("memory", name="views")
+    >>> model = ImageClassifier(
+    ...     "mobilenet_v3_small", weights="builtin", image_size=32, max_epochs=20,
+    ...     augment=Augment("light", views=4), random_state=0, cache=cache,
+    ... ).fit(X, [0, 1] * 4)
+    >>> cache.statistics()
+    CacheStatistics(hits=0, misses=32, entries=32, bytes=131072)
     """
 
     transforms: str | Callable | Sequence[str | Callable] | None = "standard"
@@ -142,14 +168,26 @@ class Augment(BaseEstimator):
     strength: float | Mapping[str, float] = 1.0
     mix: str | None = None
     mix_alpha: float | None = None
+    views: int | None = None
+
+    @classmethod
+    def of(cls, augment: Any) -> "Augment":
+        """Return any value of the estimators' `augment` as one of these."""
+        return augment if isinstance(augment, cls) else cls(augment)
 
 
 def resolve_augment(
     augment: Any, preprocessing
 ) -> tuple[Augmenter | None, Mixing | None]:
     """Return the augmenter and the mixing that `augment` stands for; None for none."""
-    chosen = augment if isinstance(augment, Augment) else Augment(augment)
-    transforms = chosen.transforms
+    chosen = Augment.of(augment)
+    transforms, views = chosen.transforms, chosen.views
+    whole = isinstance(views, numbers.Integral) and not isinstance(views, bool)
+    if views is not None and not (whole and views >= 1):
+        raise ValueError(
+            f"views must be an int, 1 or more, or None for new draws in each epoch; "
+            f"got {views!r}."
+        )
     items = [] if transforms is None else [transforms]
     if isinstance(transforms, list | tuple):
         items = list(transforms)

@@ -10,7 +10,13 @@ from sklearn_dl import _plots
 from sklearn_dl._base import image_shape_of
 from sklearn_dl._images import as_source
 from sklearn_dl._runtime import draw_seed
-from sklearn_dl.augmentation import Mixing, plain_view, resolve_augment, to_floats
+from sklearn_dl.augmentation import (
+    Augment,
+    Mixing,
+    plain_view,
+    resolve_augment,
+    to_floats,
+)
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.inspection._pictures import as_picture, check_count
 
@@ -31,7 +37,7 @@ class AugmentationDisplay:
     X : images
         Any form that the estimators take.
     augment : None, str, callable, sequence of them or Augment, default="standard"
-        See `Augment`.
+        See `Augment`. With its `views`, draws come back after as many.
     n_images, n_draws : int, default=4 and 6
         The first images of X are shown, at most as many, and draws of each.
     image_size : int or (int, int), default=224
@@ -80,17 +86,18 @@ class AugmentationDisplay:
             if (asked := source.channels) is not None:
                 preprocessing = preprocessing.replace_channels(asked.n, rgb=asked.rgb)
         augmenter, mixing = resolve_augment(augment, preprocessing)
+        views = Augment.of(augment).views or n_draws
         images = [_as_image(source[row]) for row in range(min(n_images, len(source)))]
         self._channels = source.channels
         self.plain = [plain_view(image, preprocessing) for image in images]
         self.columns = []
         for draw in range(n_draws):
-            views = self.plain
+            column = self.plain
             if augmenter is not None:
-                keys = ([seed, draw, row] for row in range(len(images)))
+                keys = ([seed, draw % views, row] for row in range(len(images)))
                 rngs = map(np.random.default_rng, keys)
-                views = [augmenter(*one) for one in zip(images, rngs, strict=True)]
-            self.columns.append(_mixed(views, mixing, [seed, draw]))
+                column = [augmenter(*one) for one in zip(images, rngs, strict=True)]
+            self.columns.append(_mixed(column, mixing, [seed, draw]))
 
     @classmethod
     def from_estimator(

@@ -108,6 +108,9 @@ class TrainingRows(Dataset):
     features : ndarray of shape (n, n_features), default=None
         What a frozen backbone gave for the images; taken in their place until
         `use_pixels`.
+    by_epoch : callable, default=None
+        Returns such features of the images as they are in an epoch, where they change
+        from one to the next.
     mixing : Mixing, default=None
         How the images of a batch are mixed.
     pairs : bool or None, default=None
@@ -121,6 +124,7 @@ class TrainingRows(Dataset):
         *,
         pixels: PixelReader | None = None,
         features: np.ndarray | None = None,
+        by_epoch: Callable[[int], np.ndarray] | None = None,
         mixing: Mixing | None = None,
         pairs: bool | None = None,
         seed: int = 0,
@@ -130,6 +134,7 @@ class TrainingRows(Dataset):
         self.note = rows.note
         self.pixels = pixels
         self.features = None if features is None else torch.from_numpy(features)
+        self.by_epoch = by_epoch
         self.mixing = mixing
         self.pairs = pairs
         self.seed = seed
@@ -144,18 +149,23 @@ class TrainingRows(Dataset):
     def random(self) -> bool:
         """Whether epochs differ in more than the order of the rows."""
         view = None if self.pixels is None else self.pixels.view
-        return self.mixing is not None or view is not None
+        return any(part is not None for part in (self.mixing, view, self.by_epoch))
 
     def use_pixels(self) -> None:
         """Hand out pixels from now on: the backbone is no longer frozen."""
         if self.pixels is not None:
-            self.features = None
+            self.features = self.by_epoch = None
 
     def start_epoch(self, epoch: int) -> None:
-        """Draw anew, as this epoch does."""
+        """Draw as this epoch does."""
         self.epoch = epoch
+        if self.by_epoch is not None:
+            self.features = torch.from_numpy(self.by_epoch(epoch))
         if self.pixels is not None and isinstance(self.pixels.view, AugmentedView):
             self.pixels.view.epoch = epoch
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "by_epoch": None}  # a loader's worker has one epoch
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[dict[str, Any], Any]:
         index = torch.as_tensor(indices)
@@ -241,18 +251,34 @@ class RowLoader(DataLoader):
 
 
 class AugmentedView:
-    """Random changes of each image, drawn from (seed, epoch, row)."""
+    """Random changes of each image, drawn from (seed, number, row).
 
-    def __init__(self, augmenter, seed: int):
+    The number is that of the epoch; with a `limit`, the epoch modulo that.
+    """
+
+    n_views = None  # one view of an image, which depends on the row too
+
+    def __init__(self, augmenter, seed: int, limit: int | None = None):
         self.augmenter = augmenter
         self.seed = seed
+        self.limit = limit
         self.epoch = 0
         self.thread_safe = augmenter.thread_safe
 
     def __call__(self, image, row: int) -> torch.Tensor:
         """Return the image as the network sees it in this epoch."""
-        rng = keyed_generator(self.seed, self.epoch, _VIEW, row)
+        rng = keyed_generator(self.seed, self.number(self.epoch), _VIEW, row)
         return self.augmenter(image, rng)
+
+    def number(self, epoch: int) -> int:
+        """Return which of the views an epoch has."""
+        return epoch if self.limit is None else epoch % self.limit
+
+    def fixed(self, number: int) -> "AugmentedView":
+        """Return one of the views, the same whatever the limit is."""
+        view = AugmentedView(self.augmenter, self.seed)
+        view.epoch = number
+        return view
 
 
 @contextmanager

@@ -218,9 +218,9 @@ class TrainingRun:
         if hasattr(augment, "get_params"):
             names = np.atleast_1d(np.asarray(augment.transforms, dtype=object))
             mixed = augment.mix or {"mixup", "cutmix"} & {*map(str, names)}
-            if mixed or not mixing:
-                return []
-            return self.part("augment", "Augment", mix="mixup")
+            # New draws in each epoch are more; a frozen backbone takes no mixed views.
+            more = {} if mixed or not mixing else {"mix": "mixup"}
+            return self.part("augment", "Augment", **more, views=None)
         items = list(augment) if isinstance(augment, list | tuple) else [augment]
         named = all(isinstance(item, str | None) for item in items)
         if "augment" not in self.params or not named:  # somebody's own transforms

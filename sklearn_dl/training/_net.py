@@ -258,9 +258,9 @@ class EstimatorNet(NeuralNet):
         epoch = len(self.history)
         for rows in (dataset_train, dataset_valid):
             if rows is not None:
-                rows.start_epoch(epoch)
                 if not self.warming_up_ and self.module_.backbone.trains:
                     rows.use_pixels()
+                rows.start_epoch(epoch)
         key = int(keyed_generator(self.recipe.seed, epoch).integers(2**62))
         reseed(key, self.recipe.execution.device)
 

@@ -52,6 +52,20 @@ def test_nothing_to_do_is_none(nothing):
     assert resolve_augment(nothing, SMALL) == (None, None)
 
 
+@pytest.mark.parametrize("wrong", [0, -1, 2.0, True, np.bool_(True), "4", [4]])
+@pytest.mark.parametrize("transforms", ["standard", None])
+def test_a_wrong_number_of_views_is_named(transforms, wrong):
+    with pytest.raises(ValueError, match=r"views must be an int, 1 or more.*got"):
+        resolve_augment(Augment(transforms, views=wrong), SMALL)
+
+
+@pytest.mark.parametrize("views", [None, 1, 8, np.int64(3)])
+def test_views_change_no_draw(views):
+    assert torch.equal(
+        drawn(Augment("strong", views=views), noise()), drawn("strong", noise())
+    )
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_is_the_list_of_its_names(preset):
     image = noise()

@@ -104,11 +104,13 @@ def test_parameters_reach_the_estimator(folder):
         *("--augment", "flip,rotation", "--set", "lr=0.5", "--set", "batch_size=4"),
         *("--set", "early_stopping=True", "--set", "tta=flip", "--set"),
         *("head__dropout=0.25", "--set", "warmup_epochs=1"),
+        *("--set", "augment__views=2"),
     )
     assert code == 0
     model = load("m")
     assert (model.trainable, model.lr, model.early_stopping) == (1, 0.5, True)
-    assert (model.augment, model.batch_size) == (["flip", "rotation"], 4)
+    assert (model.augment.transforms, model.batch_size) == (["flip", "rotation"], 4)
+    assert model.augment.views == 2
     assert (model.tta, model.head.dropout, model.warmup_epochs) == ("flip", 0.25, 1)
 
 

@@ -41,6 +41,15 @@ def test_the_draws_are_those_of_the_augmenter():
         assert (values == X[row]).all() or (values == X[row][:, ::-1]).all()
 
 
+def test_views_come_back_in_the_picture():
+    options = {"n_draws": 5, "image_size": 20}
+    rows = np.array(shown(drawn(images(), Augment("standard", views=2), **options)))
+    rows = rows.reshape(3, 6, 20, 20, 3)
+    new = np.array(shown(drawn(images(), **options))).reshape(rows.shape)
+    np.testing.assert_array_equal(rows[:, 1:], new[:, [1, 2, 1, 2, 1]])
+    assert not np.array_equal(new[:, 1], new[:, 3])
+
+
 @pytest.mark.parametrize("mix", ["mixup", "cutmix", "both"])
 def test_mixed_images_bear_their_shares(mix):
     augment = Augment("standard", mix=mix)

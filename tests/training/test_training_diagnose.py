@@ -422,6 +422,9 @@ def test_overfitting_asks_for_stronger_augmentation(augment, answer):
     assert "augment__mix" not in answers
     inside = finding(history, augment=Augment("light"))[2]
     assert inside["augment__mix"] == "mixup"
+    assert "augment__views" not in inside
+    few = finding(history, augment=Augment("light", views=2))[2]
+    assert (few["augment__mix"], few["augment__views"]) == ("mixup", None)
 
 
 # Trainings that show what they are named after.
