@@ -16,7 +16,13 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_dl._base import ImageEstimatorMixin, on_cpu, with_callbacks
-from sklearn_dl._extraction import OnFeatures, PixelReader, run_frozen, run_network
+from sklearn_dl._extraction import (
+    KeptMaps,
+    OnFeatures,
+    PixelReader,
+    run_frozen,
+    run_network,
+)
 from sklearn_dl._parameters import (
     BACKBONE_CONSTRAINTS,
     NETWORK_PARAMETERS,
@@ -63,8 +69,12 @@ from sklearn_dl.training import (
     resolve_schedule,
     run_fingerprint,
     start_head,
+    takes_maps,
     warn_of_divergence,
 )
+
+
+_LOADERS = "train", "valid"
 
 
 class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator):
@@ -186,7 +196,9 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             training = read(rows, augmented=True)
             if previous is None:
                 self._start_head(network, frozen, rows, training, recipe, partial)
-            validating = None if held_out is None else read(held_out)
+            validating = None
+            if held_out is not None:
+                validating = read(held_out, beside=training.maps)
             if network.backbone.shared and not all(map(is_ours, self.callbacks or ())):
                 network.backbone = copy.deepcopy(network.backbone)  # to write to
             net = build_net(
@@ -276,14 +288,14 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         return BackboneWithHead(backbone, layers)
 
     def _dataset(
-        self, network, frozen, recipe: Recipe, stack, rows, augmented=False
+        self, network, frozen, recipe: Recipe, stack, rows, augmented=False, beside=None
     ) -> TrainingRows:
-        """Return rows of pixels, or of features while the backbone is frozen.
+        """Return rows of pixels, or of what the frozen part of the network gives.
 
-        Such features are the same in every epoch: one pass gives them.
+        That is the same in every epoch: one pass gives it.
         """
         preprocessing = network.backbone.preprocessing
-        augmenter = mixing = view = features = pixels = None
+        augmenter = mixing = view = features = maps = pixels = None
         if augmented and self.augment is not None:
             augmenter, mixing = resolve_augment(self.augment, preprocessing)
         if augmenter is not None:
@@ -293,6 +305,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             recipe.regime.warmup_epochs or not network.backbone.trains
         ):
             features = self._features(frozen, rows, recipe.execution)
+        if not changing and network.backbone.trains:
+            maps = self._maps(network, frozen, rows, recipe, beside)
         if changing or network.backbone.trains:
             device, index = recipe.execution.device, rows.rows
             reader = PixelReader(rows.source, preprocessing, device, index, view)
@@ -301,6 +315,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             rows,
             pixels=pixels,
             features=features,
+            maps=maps,
             mixing=mixing,
             pairs=recipe.kind != "continuous",
             seed=recipe.seed,
@@ -344,6 +359,36 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 rows=rows.rows,
                 description="features",
             )
+
+    def _maps(
+        self, network, frozen: Backbone, rows: Rows, recipe: Recipe, beside
+    ) -> KeptMaps | None:
+        """Return the maps of rows that enter the first trained stage.
+
+        None where the network runs as a whole.
+        """
+        regime, callbacks = recipe.regime, self.callbacks or ()
+        once = recipe.max_epochs - regime.warmup_epochs < 2  # as for a stream
+        if once or not all(map(takes_maps, callbacks)):
+            return None
+        halves = frozen.halves(regime.trainable)
+        if isinstance(halves, str):
+            return None
+        maps = KeptMaps(
+            halves,
+            rows.source,
+            recipe.execution,
+            self.cache,
+            rows.rows,
+            beside=0 if beside is None else beside.n_bytes,
+        )
+        net_params = self.net_params or {}
+        workers = any(net_params.get(f"iterator_{i}__num_workers") for i in _LOADERS)
+        if workers and maps.n_held < len(maps):  # they have no network
+            return None
+        network.entry = halves.entry
+        with noted(rows.note):
+            return maps.fill()
 
     def _fingerprint(self, rows: Rows, held_out: Rows | None, previous) -> str | None:
         """Return what finds the checkpoints of a fit again."""

@@ -3,6 +3,7 @@
 from sklearn_dl._extraction._cache import FeatureCache, resolve_cache
 from sklearn_dl._extraction._pixels import PixelReader, channel_statistics
 from sklearn_dl._extraction._predict import (
+    KeptMaps,
     OnFeatures,
     progress,
     run_frozen,
@@ -11,6 +12,7 @@ from sklearn_dl._extraction._predict import (
 
 __all__ = [
     "FeatureCache",
+    "KeptMaps",
     "OnFeatures",
     "PixelReader",
     "channel_statistics",

@@ -16,10 +16,15 @@ import PIL
 import torch
 from tqdm.auto import tqdm
 
-from sklearn_dl._extraction._cache import resolve_cache
+from sklearn_dl._extraction._cache import MEMORY_BYTES, resolve_cache
 from sklearn_dl._extraction._cluster import active_client, spread, task_rows
 from sklearn_dl._extraction._pixels import PixelReader, in_parts, read_together
-from sklearn_dl._extraction._store import Found, new_owner
+from sklearn_dl._extraction._store import (
+    Found,
+    MemoryStore,
+    eviction_target,
+    new_owner,
+)
 from sklearn_dl._images import (
     ImageDecodeError,
     ImageSource,
@@ -42,6 +47,8 @@ from sklearn_dl.backbones import Backbone, Preprocessing, place
 _KEYS = 4
 # Rows that are looked up together; their features take no more than these bytes.
 _WINDOW_ROWS, _WINDOW_BYTES = 4096, 2**26
+# Of large rows that are kept for a training, fewer are worked on at once.
+_FILLED_BYTES = 2**24
 # Seconds after which a wait for somebody else looks round.
 _PATIENCE = 1.0
 
@@ -344,6 +351,11 @@ class Features:
 
     def get(self, rows: np.ndarray, bar: Bar) -> np.ndarray:
         """Return the features of rows, (n_rows, [n_views,] n_features)."""
+        keys, found = self.find(rows, bar)
+        return np.stack([found[key] for key in keys])
+
+    def find(self, rows: np.ndarray, bar: Bar) -> tuple[list[bytes], Found]:
+        """Return the keys of rows, and their features by key."""
         store, before = self.store, self.computed
         digests: list[bytes] = []
         keys: list[bytes] = []
@@ -364,7 +376,7 @@ class Features:
                 store.release(owner)
         misses = self.computed - before
         store.count(hits=len(rows) - misses, misses=misses)
-        return np.stack([found[key] for key in keys])
+        return keys, found
 
     def _compute_missing(self, rows, digests, keys, found, owner, bar: Bar) -> None:
         """Decode and compute what isn't stored, each key once."""
@@ -447,6 +459,91 @@ class Features:
             return new
         same = self.keys(set(now) & set(digests))
         return {key: row for key, row in new.items() if key in same}
+
+
+class KeptMaps:
+    """The maps of rows from a network's frozen prefix, of which batches are gathered.
+
+    Those of the first rows stay in memory, as far as its bound goes: in shuffled epochs
+    a cache that keeps the latest would hardly find any. A folder has the next ones.
+    What it has no room for either is computed whenever it is asked for.
+
+    Parameters
+    ----------
+    halves : Halves
+        The prefix, and the shape of its maps.
+    source : ImageSource
+    execution : Execution
+    cache : object
+        As users give it; with None maps are kept all the same, as long as this is.
+    rows : ndarray of int, shape (n,), default=None
+        Positions in the source; None for all.
+    beside : int, default=0
+        Bytes of the cache's bound that are taken already.
+    """
+
+    def __init__(self, halves, source, execution, cache, rows=None, beside=0):
+        self.halves, prefix = halves, halves.prefix
+        store = resolve_cache(cache) or MemoryStore(MEMORY_BYTES)
+        self.rows = np.arange(len(source)) if rows is None else np.asarray(rows)
+        self.features = Features(prefix, source, execution, store)
+        self.row_bytes = prefix.n_features * self.features.dtype.itemsize
+        in_memory = isinstance(store, MemoryStore)
+        self.n_held = self._room(store.max_bytes if in_memory else MEMORY_BYTES, beside)
+        self.n_stored = self.n_held if in_memory else self._room(store.max_bytes)
+        self.n_held = min(self.n_held, self.n_stored)
+        self._held: list[np.ndarray] = []
+        self._keys: list[bytes] = []  # of those that are stored, not held
+
+    def _room(self, max_bytes: int, beside: int = 0) -> int:
+        """Return how many rows a store keeps without evicting one for another."""
+        room = max(0, eviction_target(max_bytes, 0) - beside)
+        return min(len(self.rows), room // self.row_bytes)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getstate__(self) -> dict:  # of a loader's worker
+        return {**vars(self), "features": None}
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the maps in memory."""
+        return self.n_held * self.row_bytes
+
+    def fill(self) -> "KeptMaps":
+        """Compute what is kept, where it isn't stored yet."""
+        features = self.features
+        window = max(1, min(features.window, _FILLED_BYTES // self.row_bytes))
+        with progress(self.n_stored, "maps", features.execution.verbose) as bar:
+            for start in range(0, self.n_stored, window):
+                stop = min(start + window, self.n_stored)
+                keys, found = features.find(self.rows[start:stop], bar)
+                n = min(max(0, self.n_held - start), len(keys))
+                # The store's own arrays, not those that they were copied from.
+                own = features.store.lookup(keys[:n], features.shape, features.dtype)
+                self._held += [own.get(key, found[key]) for key in keys[:n]]
+                self._keys += keys[n:]
+        if features.computed:
+            release_memory()
+        return self
+
+    def __call__(self, index: np.ndarray) -> torch.Tensor:
+        """Return the maps of some of the rows, (b, *shape), in new memory."""
+        features, n = self.features, self.n_held
+        found = {int(i): self._held[i] for i in index if i < n}
+        stored = {int(i): self._keys[i - n] for i in index if n <= i < self.n_stored}
+        if stored:
+            lookup = features.store.lookup
+            values = lookup(list(stored.values()), features.shape, features.dtype)
+            found |= {i: values[key] for i, key in stored.items() if key in values}
+        if missing := [i for i in dict.fromkeys(index.tolist()) if i not in found]:
+            rows, forward = self.rows[missing], features.forward
+            with forward.reader(features.source, rows) as reader:
+                outputs = forward(reader.read(np.arange(len(rows))))
+            found.update(zip(missing, outputs.numpy(), strict=True))
+        rows = np.stack([found[i] for i in index.tolist()])
+        return self.halves.maps(torch.from_numpy(rows))
 
 
 # ------------------------------------------------------------ workers of a cluster

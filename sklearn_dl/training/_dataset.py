@@ -11,7 +11,7 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader, Dataset
 
-from sklearn_dl._extraction import PixelReader
+from sklearn_dl._extraction import KeptMaps, PixelReader
 from sklearn_dl._images import ImageSource
 from sklearn_dl._runtime import keyed_generator
 from sklearn_dl.augmentation import Mixing
@@ -105,8 +105,9 @@ class TrainingRows(Dataset):
     pixels : PixelReader, default=None
         Reads the images; its view may be an `AugmentedView`.
     features : ndarray of shape (n, n_features), default=None
-        What a frozen backbone gave for the images; taken in their place until
-        `use_pixels`.
+        What a frozen backbone gave for the images; taken in their place until `thaw`.
+    maps : KeptMaps, default=None
+        What a frozen prefix gave for the images; taken in the place of pixels.
     mixing : Mixing, default=None
         How the images of a batch are mixed.
     pairs : bool or None, default=None
@@ -120,6 +121,7 @@ class TrainingRows(Dataset):
         *,
         pixels: PixelReader | None = None,
         features: np.ndarray | None = None,
+        maps: KeptMaps | None = None,
         mixing: Mixing | None = None,
         pairs: bool | None = None,
         seed: int = 0,
@@ -129,6 +131,7 @@ class TrainingRows(Dataset):
         self.note = rows.note
         self.pixels = pixels
         self.features = None if features is None else torch.from_numpy(features)
+        self.maps = maps
         self.mixing = mixing
         self.pairs = pairs
         self.seed = seed
@@ -143,10 +146,15 @@ class TrainingRows(Dataset):
         view = None if self.pixels is None else self.pixels.view
         return self.mixing is not None or view is not None
 
-    def use_pixels(self) -> None:
-        """Hand out pixels from now on: the backbone is no longer frozen."""
+    def thaw(self) -> None:
+        """Hand out maps or pixels from now on: the backbone is no longer frozen."""
         if self.pixels is not None:
             self.features = None
+
+    @property
+    def _ready(self) -> bool:
+        """Whether no image has to be read."""
+        return self.features is not None or self.maps is not None
 
     def start_epoch(self, epoch: int) -> None:
         """Draw anew, as this epoch does."""
@@ -156,7 +164,7 @@ class TrainingRows(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[dict[str, Any], Any]:
         index = torch.as_tensor(indices)
-        if self.features is not None:
+        if self._ready:
             return self._batch(index, None)
         assert self.pixels is not None
         with noted(self.note):
@@ -171,7 +179,7 @@ class TrainingRows(Dataset):
         self, batches: Iterable[Sequence[int]]
     ) -> Iterator[tuple[dict[str, Any], Any]]:
         """Yield batches of rows; images are decoded while the network works."""
-        pixels = None if self.features is not None else self.pixels
+        pixels = None if self._ready else self.pixels
         if pixels is None or not pixels.source.thread_safe:
             # What a dataset draws at random must not mix with what the steps draw.
             yield from map(self.__getitems__, batches)
@@ -190,9 +198,13 @@ class TrainingRows(Dataset):
     ) -> tuple[dict[str, Any], Any]:
         """Return inputs and targets of some rows, mixed."""
         target, weight = self.target[index], self.weight[index]
-        if pixels is None:
-            assert self.features is not None
+        if self.features is not None:
             return {"features": self.features[index], "sample_weight": weight}, target
+        if pixels is None:
+            assert self.maps is not None
+            with noted(self.note):
+                maps = self.maps(index.numpy())
+            return {"maps": maps, "sample_weight": weight}, target
         if self.mixing is None:
             return {"x": pixels, "sample_weight": weight}, target
         rng = keyed_generator(self.seed, self.epoch, _MIX, int(index[0]))
