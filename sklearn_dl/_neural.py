@@ -19,7 +19,9 @@ from sklearn_dl._base import ImageEstimatorMixin, on_cpu, with_callbacks
 from sklearn_dl._extraction import (
     KeptMaps,
     OnFeatures,
+    OnMaps,
     PixelReader,
+    has_room,
     run_frozen,
     run_network,
 )
@@ -72,7 +74,6 @@ from sklearn_dl.training import (
     takes_maps,
     warn_of_divergence,
 )
-
 
 _LOADERS = "train", "valid"
 
@@ -214,6 +215,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 net.continue_from(self.history_, getattr(self, "_net", None))
             net.partial_fit(training, None)
             self._finish(net, goes_on)
+            if training.maps is not None:
+                network.backbone.trained_on = training.maps.halves
         if network.backbone.trains:
             release_memory()
         if net.interrupted_:
@@ -386,6 +389,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         workers = any(net_params.get(f"iterator_{i}__num_workers") for i in _LOADERS)
         if workers and maps.n_held < len(maps):  # they have no network
             return None
+        maps.warn_of_bound()
         network.entry = halves.entry
         with noted(rows.note):
             return maps.fill()
@@ -495,7 +499,14 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             return (values if views is None else values.mean(1)).to(outputs)
 
         options: dict[str, Any] = {"description": "predictions", "views": views}
-        if network.backbone.trains:
+        halves = network.backbone.trained_on
+        if halves is not None and has_room(
+            halves.prefix, source, execution, self.cache, views
+        ):
+            size = execution.step_size
+            after: Any = OnMaps(network, halves, execution, size)
+            frozen = halves.prefix
+        elif network.backbone.trains:
             return run_network(
                 network.as_it_is(),
                 source,
@@ -504,12 +515,13 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 combine=finish,
                 **options,
             )
-        head = OnFeatures(network.head, execution)
+        else:
+            after, frozen = OnFeatures(network.head, execution), network.backbone
         return run_frozen(
-            network.backbone,
+            frozen,
             source,
             execution,
             cache=self.cache,
-            combine=lambda features: finish(head(features)),
+            combine=lambda rows: finish(after(rows)),
             **options,
         )

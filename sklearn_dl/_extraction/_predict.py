@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import math
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -298,10 +299,10 @@ class Features:
         self.shape: tuple[int, ...] = (*n_views, backbone.n_features)
         double = execution.dtype == torch.float64
         self.dtype = np.dtype(np.float64 if double else np.float32)
-        row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
+        self.row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
         least = 256 if isinstance(execution.batch_size, str) else execution.batch_size
         # Rows that are worked on together.
-        self.window = min(_WINDOW_ROWS, max(least, _WINDOW_BYTES // row_bytes))
+        self.window = min(_WINDOW_ROWS, max(least, _WINDOW_BYTES // self.row_bytes))
         self.computed = 0  # images so far
         self.reading: Any = {"memory": store, "threads": decoding_threads()}
 
@@ -461,6 +462,51 @@ class Features:
         return {key: row for key, row in new.items() if key in same}
 
 
+class OnMaps:
+    """What follows a frozen prefix, on rows of its maps, in evaluation mode."""
+
+    def __init__(self, network, halves, execution: Execution, batch_size: int):
+        self.halves, self.execution = halves, execution
+        self.network = place(network, execution.device, execution.module_dtype)
+        self.batch_size = batch_size
+        self._most: int | None = None
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of (b, [n_views,] n_values), on the CPU."""
+        device = self.execution.device
+        outputs = []
+        for part in rows.flatten(0, -2).split(self.batch_size):
+            values, self._most = in_parts(self._part, part, self._most, device, "for")
+            outputs.append(values.cpu())
+        return torch.cat(outputs).unflatten(0, rows.shape[:-1])
+
+    def _part(self, rows: torch.Tensor) -> torch.Tensor:
+        dtype = self.execution.module_dtype
+        maps = self.halves.maps(rows.to(self.execution.device, dtype, copy=True))
+        with torch.inference_mode(), self.execution.autocast():
+            return self.network(maps=maps).to(dtype)
+
+
+def has_room(
+    backbone: Backbone, source: ImageSource, execution, cache: Any, views=None
+) -> bool:
+    """Tell whether a cache has the features of all images, or room for what it lacks.
+
+    Not told, so False, where images have to be read to be looked up.
+    """
+    store = resolve_cache(cache)
+    if store is None or source.digest_reads:
+        return False
+    features, missing = Features(backbone, source, execution, store, views), 0
+    for start in range(0, len(source), features.window):
+        rows = np.arange(start, min(start + features.window, len(source)))
+        keys = features.keys(source.digests(rows, **features.reading))
+        found = store.lookup(keys, features.shape, features.dtype)
+        missing += len(set(keys) - found.keys())
+    kept = store.statistics().bytes + missing * features.row_bytes
+    return missing == 0 or kept <= eviction_target(store.max_bytes, 0)
+
+
 class KeptMaps:
     """The maps of rows from a network's frozen prefix, of which batches are gathered.
 
@@ -487,7 +533,7 @@ class KeptMaps:
         store = resolve_cache(cache) or MemoryStore(MEMORY_BYTES)
         self.rows = np.arange(len(source)) if rows is None else np.asarray(rows)
         self.features = Features(prefix, source, execution, store)
-        self.row_bytes = prefix.n_features * self.features.dtype.itemsize
+        self.row_bytes = self.features.row_bytes
         in_memory = isinstance(store, MemoryStore)
         self.n_held = self._room(store.max_bytes if in_memory else MEMORY_BYTES, beside)
         self.n_stored = self.n_held if in_memory else self._room(store.max_bytes)
@@ -510,6 +556,19 @@ class KeptMaps:
     def n_bytes(self) -> int:
         """Bytes of the maps in memory."""
         return self.n_held * self.row_bytes
+
+    def warn_of_bound(self) -> None:
+        """Warn where the cache has no room for all."""
+        if self.n_stored < len(self):
+            n, size = len(self), self.row_bytes
+            warnings.warn(
+                f"What the frozen stages give for {n:,} images takes "
+                f"{n * size / 2**20:,.0f} MiB, and the cache has room for "
+                f"{self.n_stored:,} of them: the others go through these stages in "
+                "each epoch. cache=FeatureCache(max_bytes=...) or a folder gives room.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def fill(self) -> "KeptMaps":
         """Compute what is kept, where it isn't stored yet."""

@@ -70,6 +70,7 @@ class Kept:
         # By the stages that are trained; or why there are none.
         self.halves: dict[frozenset[str], Halves | str] = {}
         self.rests: dict[tuple, nn.Module] = {}  # by entry, form and training flags
+        self.trained_on: Halves | None = None  # for predictions from the same maps
 
     def __reduce__(self):
         # A copy of the network is another one; from one file all get the same.
@@ -235,6 +236,19 @@ class Backbone(nn.Module):
         prefix.training, prefix._kept = False, Kept(settled=True, shared=True)
         ordered = maps.ndim == 4 and not maps.is_contiguous()
         return Halves(prefix, border.entry, maps.shape[1:], channels_last=ordered)
+
+    @property
+    def trained_on(self) -> "Halves | None":
+        """The halves that the network was trained by, while nobody writes to it.
+
+        Copies, also by pickle, have none.
+        """
+        return self._kept.trained_on
+
+    @trained_on.setter
+    def trained_on(self, halves: "Halves") -> None:
+        if self._kept.settled:
+            self._kept.trained_on = halves
 
     def rest(self, maps: torch.Tensor, entry: str) -> torch.Tensor:
         """Return the features for what enters a layer, the `entry` of its halves."""
