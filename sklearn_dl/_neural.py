@@ -42,7 +42,7 @@ from sklearn_dl._runtime import (
 )
 from sklearn_dl._targets import Targets, ValidationScorer
 from sklearn_dl.augmentation import resolve_augment, resolve_views
-from sklearn_dl.backbones import Backbone, handed_out
+from sklearn_dl.backbones import Backbone, handed_out, place
 from sklearn_dl.training import (
     AugmentedView,
     BackboneWithHead,
@@ -304,12 +304,12 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         if augmenter is not None:
             view = AugmentedView(augmenter, recipe.seed)
         changing = view is not None or mixing is not None
+        if not changing and network.backbone.trains:
+            maps = self._maps(network, frozen, rows, recipe, beside)
         if not changing and (
             recipe.regime.warmup_epochs or not network.backbone.trains
         ):
             features = self._features(frozen, rows, recipe.execution)
-        if not changing and network.backbone.trains:
-            maps = self._maps(network, frozen, rows, recipe, beside)
         if changing or network.backbone.trains:
             device, index = recipe.execution.device, rows.rows
             reader = PixelReader(rows.source, preprocessing, device, index, view)
@@ -503,8 +503,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         if halves is not None and has_room(
             halves.prefix, source, execution, self.cache, views
         ):
-            size = execution.step_size
-            after: Any = OnMaps(network, halves, execution, size)
+            placed = place(network, execution.device, execution.module_dtype)
+            after: Any = OnMaps(placed.on_maps, halves, execution, execution.step_size)
             frozen = halves.prefix
         elif network.backbone.trains:
             return run_network(

@@ -384,6 +384,7 @@ class Features:
         first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
         times = Counter(keys)
         size = self.forward.batch_size(self.source)
+        self._follow_maps(dict(zip(keys, digests, strict=True)), found, owner, bar)
         while missing := [key for key in times if key not in found]:
             with self.forward.reader(self.source, rows) as reader:
                 batches = self._claimed(missing, size, owner)
@@ -401,6 +402,31 @@ class Features:
                     self.store.put(new, owner)
             if left := [key for key in missing if key not in found]:
                 self._take_over(left, found)
+
+    def _follow_maps(self, digests: dict, found: Found, owner: str, bar: Bar) -> None:
+        """Compute what isn't stored of images whose maps are, from these maps."""
+        for halves in self.backbone.known_halves():
+            maps = Features(
+                halves.prefix, self.source, self.execution, self.store, self.views
+            )
+            network = self.forward.network
+            follow = OnMaps(network.rest, halves, self.execution, 32)
+            missing = [key for key in digests if key not in found]
+            window = max(1, _FILLED_BYTES // maps.row_bytes)
+            for start in range(0, len(missing), window):
+                part = missing[start : start + window]
+                of_maps = maps.keys(map(digests.__getitem__, part))
+                rows = self.store.lookup(of_maps, maps.shape, maps.dtype)
+                known = {k: m for k, m in zip(part, of_maps, strict=True) if m in rows}
+                if mine := self.store.claim(list(known), owner):
+                    values = follow(
+                        torch.from_numpy(np.stack([rows[known[key]] for key in mine]))
+                    )
+                    new = dict(zip(mine, values.numpy(), strict=True))
+                    found.update(new)
+                    self.computed += len(new)
+                    self.store.put(new, owner)
+                    bar(len(new))
 
     def _claimed(self, keys, size: int, owner: str) -> Iterator[list[bytes]]:
         """Yield batches of what nobody else computes, claimed one after the other."""
@@ -463,11 +489,13 @@ class Features:
 
 
 class OnMaps:
-    """What follows a frozen prefix, on rows of its maps, in evaluation mode."""
+    """What follows a frozen prefix, on rows of its maps.
 
-    def __init__(self, network, halves, execution: Execution, batch_size: int):
-        self.halves, self.execution = halves, execution
-        self.network = place(network, execution.device, execution.module_dtype)
+    `follow` takes maps and the layer that they enter.
+    """
+
+    def __init__(self, follow, halves, execution: Execution, batch_size: int):
+        self.follow, self.halves, self.execution = follow, halves, execution
         self.batch_size = batch_size
         self._most: int | None = None
 
@@ -484,7 +512,7 @@ class OnMaps:
         dtype = self.execution.module_dtype
         maps = self.halves.maps(rows.to(self.execution.device, dtype, copy=True))
         with torch.inference_mode(), self.execution.autocast():
-            return self.network(maps=maps).to(dtype)
+            return self.follow(maps, self.halves.entry).to(dtype)
 
 
 def has_room(

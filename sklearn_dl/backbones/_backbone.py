@@ -199,6 +199,15 @@ class Backbone(nn.Module):
         prefix = found.prefix.replace_preprocessing(self.preprocessing)
         return replace(found, prefix=prefix)
 
+    def known_halves(self) -> "list[Halves]":
+        """Return the halves that were asked for before, the longest prefix first."""
+        known = [h for h in self._kept.halves.values() if isinstance(h, Halves)]
+        known.sort(key=lambda h: -sum(p.numel() for p in h.prefix.parameters()))
+        return [
+            replace(h, prefix=h.prefix.replace_preprocessing(self.preprocessing))
+            for h in known
+        ]
+
     def _in_two(self, chosen: frozenset[str]) -> "Halves":
         first = next(iter(self.stages), None)
         if not chosen or first in chosen:

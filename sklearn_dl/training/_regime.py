@@ -45,8 +45,8 @@ class BackboneWithHead(nn.Module):
     ) -> torch.Tensor:
         """Return the head's outputs, (b, n_outputs), for one of the three."""
         if maps is not None:
-            features = self.backbone.rest(maps, self.entry)
-        elif features is None:
+            return self.on_maps(maps, self.entry)
+        if features is None:
             assert x is not None
             if self.training and not (self.backbone.trains or x.requires_grad):
                 with torch.no_grad():  # evaluation may want gradients of its maps
@@ -54,6 +54,10 @@ class BackboneWithHead(nn.Module):
             else:
                 features = self.backbone(x)
         return self.head(features)
+
+    def on_maps(self, maps: torch.Tensor, entry: str) -> torch.Tensor:
+        """Return the head's outputs for maps that enter a layer of the backbone."""
+        return self.head(self.backbone.rest(maps, entry))
 
     def as_it_is(self) -> "BackboneWithHead":
         """Return the network around a settled backbone; see `Backbone.as_it_is`."""
