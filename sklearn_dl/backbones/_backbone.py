@@ -17,6 +17,7 @@ from sklearn_dl._runtime import fingerprint_text, package_versions, seeded
 from sklearn_dl.backbones._cut import Layer, pool, run, split_layer, stop_here
 from sklearn_dl.backbones._fold import ONCE, Pairs, foldable, inference_form
 from sklearn_dl.backbones._prefix import (
+    Border,
     NoPrefix,
     find_border,
     flags_of,
@@ -222,17 +223,13 @@ class Backbone(nn.Module):
         copied = copy.deepcopy(self).to("cpu", torch.float32)
         _drop_hooks(copied)  # which aren't there to see noise
         copied.freeze(sorted(chosen))
-        with torch.inference_mode(False), torch.no_grad():
-            for training in (False, True):
-                copied.train(training)
-                with seeded(0):
-                    wanted = copied._row(run(copied.module, x))
-                with seeded(0):
-                    maps = run(border.prefix_of(copied.module), x)
-                    found = copied.rest(maps.clone(), border.entry)
-                if not torch.equal(wanted, found):
-                    mode = "training" if training else "evaluation"
-                    raise NoPrefix(f"its halves differ from it in {mode} mode")
+        for training in (False, True):
+            copied.train(training)
+            try:
+                maps = copied._compare(border, x)
+            except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+                kind = type(error).__name__
+                raise NoPrefix(f"trying its halves ended in {kind}") from error
         prefix = Backbone(
             border.prefix_of(self.module),
             name=self.name,
@@ -245,6 +242,19 @@ class Backbone(nn.Module):
         prefix.training, prefix._kept = False, Kept(settled=True, shared=True)
         ordered = maps.ndim == 4 and not maps.is_contiguous()
         return Halves(prefix, border.entry, maps.shape[1:], channels_last=ordered)
+
+    def _compare(self, border: Border, x: torch.Tensor) -> torch.Tensor:
+        """Return the maps of images, after a comparison of halves and whole."""
+        with torch.inference_mode(False), torch.no_grad():
+            with seeded(0):
+                wanted = self._row(run(self.module, x))
+            with seeded(0):
+                maps = run(border.prefix_of(self.module), x)
+                found = self.rest(maps.clone(), border.entry)
+        if not torch.equal(wanted, found):
+            mode = "training" if self.training else "evaluation"
+            raise NoPrefix(f"its halves differ from it in {mode} mode")
+        return maps
 
     @property
     def trained_on(self) -> "Halves | None":

@@ -144,7 +144,9 @@ def rest_of(network: nn.Module, entry: str) -> nn.Module:
     """
     graph = _Graph(network)
     nodes = graph.nodes_
-    start = next(node for name, node, _ in graph.entries if name == entry)
+    start = {name: node for name, node, _ in graph.entries}.get(entry)
+    if start is None:
+        raise NoPrefix(f"nothing is known to enter {entry!r}")
     behind = set(nodes[nodes.index(start) + 1 :])
     used = {node for later in behind for node in later.all_input_nodes}
     rest = fx.Graph()

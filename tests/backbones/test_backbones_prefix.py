@@ -171,6 +171,17 @@ def test_halves_that_differ_are_not_taken(monkeypatch):
     )
 
 
+def test_halves_that_fail_are_not_taken(monkeypatch):
+    from sklearn_dl.backbones import _backbone
+
+    def fails(network, entry):
+        raise RuntimeError
+
+    monkeypatch.setattr(_backbone, "rest_of", fails)
+    found = load_backbone("squeezenet1_1", None, image_size=32).halves(1)
+    assert found.endswith("runs as a whole: trying its halves ended in RuntimeError.")
+
+
 def test_hooks_in_both_halves_are_called():
     backbone = load_backbone("resnet18", None, image_size=32)
     called = []
