@@ -409,8 +409,8 @@ class Features:
             maps = Features(
                 halves.prefix, self.source, self.execution, self.store, self.views
             )
-            network = self.forward.network
-            follow = OnMaps(network.rest, halves, self.execution, 32)
+            rest, size = self.forward.network.rest, self.forward.batch_size(self.source)
+            follow = OnMaps(rest, halves, self.execution, size)
             missing = [key for key in digests if key not in found]
             window = max(1, _FILLED_BYTES // maps.row_bytes)
             for start in range(0, len(missing), window):
