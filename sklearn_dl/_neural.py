@@ -2,7 +2,7 @@
 
 import copy
 from abc import abstractmethod
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from functools import cache as remembered
 from functools import partial as bound
@@ -18,7 +18,15 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_dl._base import ImageEstimatorMixin, on_cpu, with_callbacks
-from sklearn_dl._extraction import OnFeatures, PixelReader, run_frozen, run_network
+from sklearn_dl._extraction import (
+    KeptMaps,
+    OnFeatures,
+    OnMaps,
+    PixelReader,
+    has_room,
+    run_frozen,
+    run_network,
+)
 from sklearn_dl._parameters import (
     BACKBONE_CONSTRAINTS,
     NETWORK_PARAMETERS,
@@ -37,7 +45,7 @@ from sklearn_dl._runtime import (
 )
 from sklearn_dl._targets import Targets, ValidationScorer
 from sklearn_dl.augmentation import Augment, resolve_augment, resolve_views
-from sklearn_dl.backbones import Backbone, handed_out
+from sklearn_dl.backbones import Backbone, handed_out, place
 from sklearn_dl.training import (
     AugmentedView,
     BackboneWithHead,
@@ -67,8 +75,11 @@ from sklearn_dl.training import (
     resolve_schedule,
     run_fingerprint,
     start_head,
+    takes_maps,
     warn_of_divergence,
 )
+
+_LOADERS = "train", "valid"
 
 
 class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator):
@@ -194,7 +205,9 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             training = read(rows, augmented=True)
             if previous is None:
                 self._start_head(network, frozen, rows, training, recipe, partial)
-            validating = None if held_out is None else read(held_out)
+            validating = None
+            if held_out is not None:
+                validating = read(held_out, beside=training.maps)
             if network.backbone.shared and not all(map(is_ours, self.callbacks or ())):
                 network.backbone = copy.deepcopy(network.backbone)  # to write to
             net = build_net(
@@ -210,6 +223,8 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 net.continue_from(self.history_, getattr(self, "_net", None))
             net.partial_fit(training, None)
             self._finish(net, goes_on)
+            if training.maps is not None:
+                network.backbone.trained_on = training.maps.halves
         if network.backbone.trains:
             release_memory()
         if net.interrupted_:
@@ -284,15 +299,15 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         return BackboneWithHead(backbone, layers)
 
     def _dataset(
-        self, network, frozen, recipe: Recipe, stack, rows, augmented=False
+        self, network, frozen, recipe: Recipe, stack, rows, augmented=False, beside=None
     ) -> TrainingRows:
-        """Return rows of pixels, or of features while the backbone is frozen.
+        """Return rows of pixels, or of what the frozen part of the network gives.
 
-        Such features are the same in every epoch: one pass gives them. So it is with
-        each of the views that come back.
+        That is the same in every epoch: one pass gives it. So it is with each of the
+        views that come back.
         """
         preprocessing, trains = network.backbone.preprocessing, network.backbone.trains
-        augmenter = mixing = view = features = by_epoch = pixels = limit = None
+        augmenter = mixing = view = maps = features = by_epoch = pixels = limit = None
         if augmented and self.augment is not None:
             augmenter, mixing = resolve_augment(self.augment, preprocessing)
             limit = Augment.of(self.augment).views
@@ -305,8 +320,11 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             )
         if augmenter is not None:
             view = AugmentedView(augmenter, recipe.seed, limit)
+        changing = view is not None or mixing is not None
+        if trains and not changing:
+            maps = self._maps(network, frozen, rows, recipe, beside)
         if recipe.regime.warmup_epochs or not trains:
-            if view is None and mixing is None:
+            if not changing:
                 features = self._features(frozen, rows, recipe.execution)
             elif view is not None and limit is not None and mixing is None:
                 by_epoch = self._by_epoch(frozen, rows, recipe.execution, view)
@@ -319,6 +337,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             pixels=pixels,
             features=features,
             by_epoch=by_epoch,
+            maps=maps,
             mixing=mixing,
             pairs=recipe.kind != "continuous",
             seed=recipe.seed,
@@ -370,11 +389,9 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         if view is not None and not (same_seed and view.thread_safe):
             cache = None
         index = np.arange(len(rows)) if rows.rows is None else rows.rows
-        # Others may train meanwhile, unless the items of a dataset are drawn.
-        apart = others_meanwhile if rows.source.thread_safe else nullcontext
 
         def compute(some: np.ndarray) -> np.ndarray:
-            with noted(rows.note), apart():
+            with noted(rows.note), _apart(rows):
                 return run_frozen(
                     backbone,
                     rows.source,
@@ -388,6 +405,37 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         if execution.group is not None:
             return execution.group.gathered(len(rows), compute)
         return compute(np.arange(len(rows)))
+
+    def _maps(
+        self, network, frozen: Backbone, rows: Rows, recipe: Recipe, beside
+    ) -> KeptMaps | None:
+        """Return the maps of rows that enter the first trained stage.
+
+        None where the network runs as a whole.
+        """
+        regime, callbacks = recipe.regime, self.callbacks or ()
+        once = recipe.max_epochs - regime.warmup_epochs < 2  # as for a stream
+        if once or not all(map(takes_maps, callbacks)):
+            return None
+        halves = frozen.halves(regime.trainable)
+        if isinstance(halves, str):
+            return None
+        maps = KeptMaps(
+            halves,
+            rows.source,
+            recipe.execution,
+            self.cache,
+            rows.rows,
+            beside=0 if beside is None else beside.n_bytes,
+        )
+        net_params = self.net_params or {}
+        workers = any(net_params.get(f"iterator_{i}__num_workers") for i in _LOADERS)
+        if workers and maps.n_held < len(maps):  # they have no network
+            return None
+        maps.warn_of_bound()
+        network.entry = halves.entry
+        with noted(rows.note), _apart(rows):
+            return maps.fill()
 
     def _fingerprint(self, rows: Rows, held_out: Rows | None, previous) -> str | None:
         """Return what finds the checkpoints of a fit again."""
@@ -494,7 +542,14 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             return (values if views is None else values.mean(1)).to(outputs)
 
         options: dict[str, Any] = {"description": "predictions", "views": views}
-        if network.backbone.trains:
+        halves = network.backbone.trained_on
+        if halves is not None and has_room(
+            halves.prefix, source, execution, self.cache, views
+        ):
+            placed = place(network, execution.device, execution.module_dtype)
+            after: Any = OnMaps(placed.on_maps, halves, execution, execution.step_size)
+            frozen = halves.prefix
+        elif network.backbone.trains:
             return run_network(
                 network.as_it_is(),
                 source,
@@ -503,12 +558,18 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 combine=finish,
                 **options,
             )
-        head = OnFeatures(network.head, execution)
+        else:
+            after, frozen = OnFeatures(network.head, execution), network.backbone
         return run_frozen(
-            network.backbone,
+            frozen,
             source,
             execution,
             cache=self.cache,
-            combine=lambda features: finish(head(features)),
+            combine=lambda rows: finish(after(rows)),
             **options,
         )
+
+
+def _apart(rows: Rows) -> AbstractContextManager:
+    """Return a block in which others may train, unless a dataset draws its items."""
+    return others_meanwhile() if rows.source.thread_safe else nullcontext()

@@ -3,7 +3,10 @@
 from sklearn_dl._extraction._cache import FeatureCache, resolve_cache
 from sklearn_dl._extraction._pixels import PixelReader, channel_statistics
 from sklearn_dl._extraction._predict import (
+    KeptMaps,
     OnFeatures,
+    OnMaps,
+    has_room,
     progress,
     run_frozen,
     run_network,
@@ -11,9 +14,12 @@ from sklearn_dl._extraction._predict import (
 
 __all__ = [
     "FeatureCache",
+    "KeptMaps",
     "OnFeatures",
+    "OnMaps",
     "PixelReader",
     "channel_statistics",
+    "has_room",
     "progress",
     "resolve_cache",
     "run_frozen",

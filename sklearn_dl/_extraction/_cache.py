@@ -8,7 +8,7 @@ from typing import Any
 from sklearn_dl._extraction._store import CacheStatistics, MemoryStore, Store
 
 _MEMORY = "memory"
-_MEMORY_BYTES = 512 * 2**20
+MEMORY_BYTES = 512 * 2**20
 _DIRECTORY_BYTES = 10 * 2**30
 
 # The stores of this process, by place and name. Making one opens no file, so
@@ -142,7 +142,7 @@ def resolve_cache(cache: object) -> Any:
     store = _STORES.get((location, cache.name))
     if store is None:
         if in_memory:
-            new: Store = MemoryStore(_MEMORY_BYTES)
+            new: Store = MemoryStore(MEMORY_BYTES)
         else:
             from sklearn_dl._extraction._directory import DirectoryStore
 

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import math
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +19,15 @@ import PIL
 import torch
 from tqdm.auto import tqdm
 
-from sklearn_dl._extraction._cache import resolve_cache
+from sklearn_dl._extraction._cache import MEMORY_BYTES, resolve_cache
 from sklearn_dl._extraction._cluster import active_client, spread, task_rows
 from sklearn_dl._extraction._pixels import PixelReader, in_parts, read_together
-from sklearn_dl._extraction._store import Found, new_owner
+from sklearn_dl._extraction._store import (
+    Found,
+    MemoryStore,
+    eviction_target,
+    new_owner,
+)
 from sklearn_dl._images import (
     ImageDecodeError,
     ImageSource,
@@ -45,6 +51,8 @@ from sklearn_dl.backbones import Backbone, Preprocessing, indexed, place
 _KEYS = 4
 # Rows that are looked up together; their features take no more than these bytes.
 _WINDOW_ROWS, _WINDOW_BYTES = 4096, 2**26
+# Of large rows that are kept for a training, fewer are worked on at once.
+_FILLED_BYTES = 2**24
 # Seconds after which a wait for somebody else looks round.
 _PATIENCE = 1.0
 
@@ -355,10 +363,10 @@ class Features:
         self.shape: tuple[int, ...] = (*n_views, backbone.n_features)
         double = execution.dtype == torch.float64
         self.dtype = np.dtype(np.float64 if double else np.float32)
-        row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
+        self.row_bytes = int(np.prod(self.shape)) * self.dtype.itemsize
         least = 256 if isinstance(execution.batch_size, str) else execution.batch_size
         # Rows that are worked on together.
-        self.window = min(_WINDOW_ROWS, max(least, _WINDOW_BYTES // row_bytes))
+        self.window = min(_WINDOW_ROWS, max(least, _WINDOW_BYTES // self.row_bytes))
         self.computed = 0  # images so far
         self.reading: Any = {"memory": store, "threads": decoding_threads()}
 
@@ -413,6 +421,11 @@ class Features:
 
     def get(self, rows: np.ndarray, bar: Bar) -> np.ndarray:
         """Return the features of rows, (n_rows, [n_views,] n_features)."""
+        keys, found = self.find(rows, bar)
+        return np.stack([found[key] for key in keys])
+
+    def find(self, rows: np.ndarray, bar: Bar) -> tuple[list[bytes], Found]:
+        """Return the keys of rows, and their features by key."""
         store, before = self.store, self.computed
         digests: list[bytes] = []
         keys: list[bytes] = []
@@ -433,13 +446,14 @@ class Features:
                 store.release(owner)
         misses = self.computed - before
         store.count(hits=len(rows) - misses, misses=misses)
-        return np.stack([found[key] for key in keys])
+        return keys, found
 
     def _compute_missing(self, rows, digests, keys, found, owner, bar: Bar) -> None:
         """Decode and compute what isn't stored, each key once."""
         first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
         times = Counter(keys)
         size = self.forward.batch_size(self.source)
+        self._follow_maps(dict(zip(keys, digests, strict=True)), found, owner, bar)
         while missing := [key for key in times if key not in found]:
             with self.forward.reader(self.source, rows) as reader:
                 batches = self._claimed(missing, size, owner)
@@ -457,6 +471,31 @@ class Features:
                     self.store.put(new, owner)
             if left := [key for key in missing if key not in found]:
                 self._take_over(left, found)
+
+    def _follow_maps(self, digests: dict, found: Found, owner: str, bar: Bar) -> None:
+        """Compute what isn't stored of images whose maps are, from these maps."""
+        for halves in self.backbone.known_halves():
+            maps = Features(
+                halves.prefix, self.source, self.execution, self.store, self.views
+            )
+            rest, size = self.forward.network.rest, self.forward.batch_size(self.source)
+            follow = OnMaps(rest, halves, self.execution, size)
+            missing = [key for key in digests if key not in found]
+            window = max(1, _FILLED_BYTES // maps.row_bytes)
+            for start in range(0, len(missing), window):
+                part = missing[start : start + window]
+                of_maps = maps.keys(map(digests.__getitem__, part))
+                rows = self.store.lookup(of_maps, maps.shape, maps.dtype)
+                known = {k: m for k, m in zip(part, of_maps, strict=True) if m in rows}
+                if mine := self.store.claim(list(known), owner):
+                    values = follow(
+                        torch.from_numpy(np.stack([rows[known[key]] for key in mine]))
+                    )
+                    new = dict(zip(mine, values.numpy(), strict=True))
+                    found.update(new)
+                    self.computed += len(new)
+                    self.store.put(new, owner)
+                    bar(len(new))
 
     def _claimed(self, keys, size: int, owner: str) -> Iterator[list[bytes]]:
         """Yield batches of what nobody else computes, claimed one after the other."""
@@ -521,6 +560,151 @@ class Features:
         kept = {row: old for row, new, old in triples if new == old}
         same = self.keys(kept.values(), kept)
         return {key: row for key, row in new.items() if key in same}
+
+
+class OnMaps:
+    """What follows a frozen prefix, on rows of its maps.
+
+    `follow` takes maps and the layer that they enter.
+    """
+
+    def __init__(self, follow, halves, execution: Execution, batch_size: int):
+        self.follow, self.halves, self.execution = follow, halves, execution
+        self.batch_size = batch_size
+        self._most: int | None = None
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of (b, [n_views,] n_values), on the CPU."""
+        device = self.execution.device
+        outputs = []
+        for part in rows.flatten(0, -2).split(self.batch_size):
+            values, self._most = in_parts(self._part, part, self._most, device, "for")
+            outputs.append(values.cpu())
+        return torch.cat(outputs).unflatten(0, rows.shape[:-1])
+
+    def _part(self, rows: torch.Tensor) -> torch.Tensor:
+        dtype = self.execution.module_dtype
+        maps = self.halves.maps(rows.to(self.execution.device, dtype, copy=True))
+        with torch.inference_mode(), self.execution.autocast():
+            return self.follow(maps, self.halves.entry).to(dtype)
+
+
+def has_room(
+    backbone: Backbone, source: ImageSource, execution, cache: Any, views=None
+) -> bool:
+    """Tell whether a cache has the features of all images, or room for what it lacks.
+
+    Not told, so False, where images have to be read to be looked up.
+    """
+    store = resolve_cache(cache)
+    if store is None or source.digest_reads:
+        return False
+    features, missing = Features(backbone, source, execution, store, views), 0
+    for start in range(0, len(source), features.window):
+        rows = np.arange(start, min(start + features.window, len(source)))
+        keys = features.keys(source.digests(rows, **features.reading))
+        found = store.lookup(keys, features.shape, features.dtype)
+        missing += len(set(keys) - found.keys())
+    kept = store.statistics().bytes + missing * features.row_bytes
+    return missing == 0 or kept <= eviction_target(store.max_bytes, 0)
+
+
+class KeptMaps:
+    """The maps of rows from a network's frozen prefix, of which batches are gathered.
+
+    Those of the first rows stay in memory, as far as its bound goes: in shuffled epochs
+    a cache that keeps the latest would hardly find any. A folder has the next ones.
+    What it has no room for either is computed whenever it is asked for.
+
+    Parameters
+    ----------
+    halves : Halves
+        The prefix, and the shape of its maps.
+    source : ImageSource
+    execution : Execution
+    cache : object
+        As users give it; with None maps are kept all the same, as long as this is.
+    rows : ndarray of int, shape (n,), default=None
+        Positions in the source; None for all.
+    beside : int, default=0
+        Bytes of the cache's bound that are taken already.
+    """
+
+    def __init__(self, halves, source, execution, cache, rows=None, beside=0):
+        self.halves, prefix = halves, halves.prefix
+        store = resolve_cache(cache) or MemoryStore(MEMORY_BYTES)
+        self.rows = np.arange(len(source)) if rows is None else np.asarray(rows)
+        self.features = Features(prefix, source, execution, store)
+        self.row_bytes = self.features.row_bytes
+        in_memory = isinstance(store, MemoryStore)
+        self.n_held = self._room(store.max_bytes if in_memory else MEMORY_BYTES, beside)
+        self.n_stored = self.n_held if in_memory else self._room(store.max_bytes)
+        self.n_held = min(self.n_held, self.n_stored)
+        self._held: list[np.ndarray] = []
+        self._keys: list[bytes] = []  # of those that are stored, not held
+
+    def _room(self, max_bytes: int, beside: int = 0) -> int:
+        """Return how many rows a store keeps without evicting one for another."""
+        room = max(0, eviction_target(max_bytes, 0) - beside)
+        return min(len(self.rows), room // self.row_bytes)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getstate__(self) -> dict:  # of a loader's worker
+        return {**vars(self), "features": None}
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the maps in memory."""
+        return self.n_held * self.row_bytes
+
+    def warn_of_bound(self) -> None:
+        """Warn where the cache has no room for all."""
+        if self.n_stored < len(self):
+            n, size = len(self), self.row_bytes
+            warnings.warn(
+                f"What the frozen stages give for {n:,} images takes "
+                f"{n * size / 2**20:,.0f} MiB, and the cache has room for "
+                f"{self.n_stored:,} of them: the others go through these stages in "
+                "each epoch. cache=FeatureCache(max_bytes=...) or a folder gives room.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def fill(self) -> "KeptMaps":
+        """Compute what is kept, where it isn't stored yet."""
+        features = self.features
+        window = max(1, min(features.window, _FILLED_BYTES // self.row_bytes))
+        with progress(self.n_stored, "maps", features.execution.verbose) as bar:
+            for start in range(0, self.n_stored, window):
+                stop = min(start + window, self.n_stored)
+                keys, found = features.find(self.rows[start:stop], bar)
+                n = min(max(0, self.n_held - start), len(keys))
+                # The store's own arrays, not those that they were copied from.
+                own = features.store.lookup(keys[:n], features.shape, features.dtype)
+                self._held += [own.get(key, found[key]) for key in keys[:n]]
+                self._keys += keys[n:]
+        if features.computed:
+            release_memory()
+        return self
+
+    def __call__(self, index: np.ndarray) -> torch.Tensor:
+        """Return the maps of some of the rows, (b, *shape), in new memory."""
+        features, n = self.features, self.n_held
+        found = {int(i): self._held[i] for i in index if i < n}
+        stored = {int(i): self._keys[i - n] for i in index if n <= i < self.n_stored}
+        if stored:
+            lookup = features.store.lookup
+            values = lookup(list(stored.values()), features.shape, features.dtype)
+            found |= {i: values[key] for i, key in stored.items() if key in values}
+        if missing := [i for i in dict.fromkeys(index.tolist()) if i not in found]:
+            rows, forward = self.rows[missing], features.forward
+            with forward.reader(features.source, rows) as reader:
+                outputs = forward(reader.read(np.arange(len(rows))))
+            found.update(zip(missing, outputs.numpy(), strict=True))
+        rows = np.stack([found[i] for i in index.tolist()])
+        return self.halves.maps(torch.from_numpy(rows))
 
 
 # ------------------------------------------------------------ workers of a cluster

@@ -2,8 +2,10 @@
 
 import copy
 import hashlib
+import math
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -11,9 +13,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from sklearn_dl._runtime import fingerprint_text, package_versions
+from sklearn_dl._runtime import (
+    fingerprint_text,
+    own_generators,
+    package_versions,
+    seeded,
+)
 from sklearn_dl.backbones._cut import Layer, pool, run, split_layer, stop_here
 from sklearn_dl.backbones._fold import ONCE, Pairs, foldable, inference_form
+from sklearn_dl.backbones._prefix import (
+    Border,
+    NoPrefix,
+    find_border,
+    flags_of,
+    rest_of,
+)
 from sklearn_dl.backbones._preprocessing import CallablePreprocessing, Preprocessing
 from sklearn_dl.backbones._zoo import unknown_name
 
@@ -59,6 +73,10 @@ class Kept:
         self.architecture: str | None = None  # the digest of the modules
         self.identity: str | None = None
         self.forms: dict[tuple, nn.Module] = {}  # by device and dtype
+        # By the stages that are trained; or why there are none.
+        self.halves: dict[frozenset[str], Halves | str] = {}
+        self.rests: dict[tuple, nn.Module] = {}  # by entry, form and training flags
+        self.trained_on: Halves | None = None  # for predictions from the same maps
 
     def __reduce__(self):
         # A copy of the network is another one; from one file all get the same.
@@ -145,7 +163,7 @@ class Backbone(nn.Module):
             _TALLY.images += len(x)
             if self._kept.settled and not torch.is_grad_enabled():
                 network = self._form(x)
-        return pool(run(network, x), self._pooling, self._channels_last)
+        return self._row(run(network, x))
 
     def _form(self, x: torch.Tensor) -> nn.Module:
         """Return the network in the form that computes as autocast is set now."""
@@ -166,6 +184,112 @@ class Backbone(nn.Module):
                 forms[device, dtype] = form
                 self._kept.n_bytes = bytes_of(self.module, *forms.values())
         return forms[device, dtype]
+
+    def halves(self, trainable: Any) -> "Halves | str":
+        """Return the frozen prefix that `freeze` would leave, and where it ends.
+
+        A sentence says why, where the network isn't taken in two. Before it is, the
+        halves were compared with the whole on images of noise: they are equal to the
+        bit, in evaluation and in training mode with one seed.
+        """
+        chosen, known = self.trainable_stages(trainable), self._kept.halves
+        if chosen not in known:
+            with own_generators(), ONCE.lock:  # in this order, everywhere
+                if chosen not in known:
+                    known[chosen] = self._halves_or_reason(chosen)
+        found = known[chosen]
+        if isinstance(found, str):
+            return found
+        prefix = found.prefix.replace_preprocessing(self.preprocessing)
+        return replace(found, prefix=prefix)
+
+    def known_halves(self) -> "list[Halves]":
+        """Return the halves that were asked for before, the longest prefix first."""
+        known = [h for h in self._kept.halves.values() if isinstance(h, Halves)]
+        known.sort(key=lambda h: -sum(p.numel() for p in h.prefix.parameters()))
+        return [
+            replace(h, prefix=h.prefix.replace_preprocessing(self.preprocessing))
+            for h in known
+        ]
+
+    def _halves_or_reason(self, chosen: frozenset[str]) -> "Halves | str":
+        try:
+            return self._in_two(chosen)
+        except NoPrefix as error:
+            return f"{self.name!r} runs as a whole: {error}."
+
+    def _in_two(self, chosen: frozenset[str]) -> "Halves":
+        first = next(iter(self.stages), None)
+        if not chosen or first in chosen:
+            raise NoPrefix("no stage in front of those that are trained is frozen")
+        if not packages_of(self.module) <= _KNOWN_CODE:
+            raise NoPrefix("it has code beyond torch, torchvision and timm")
+        trained = {name for stage in chosen for name in self.stages[stage]}
+        self.eval()
+        border = find_border(self.module, trained)
+        size = self.preprocessing.output_size or (224, 224)
+        x = torch.randn(2, self.preprocessing.n_channels, *size, generator=_noise())
+        copied = copy.deepcopy(self).to("cpu", torch.float32)
+        _drop_hooks(copied)  # which aren't there to see noise
+        copied.freeze(sorted(chosen))
+        for training in (False, True):
+            copied.train(training)
+            try:
+                maps = copied._compare(border, x)
+            except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+                kind = type(error).__name__
+                raise NoPrefix(f"trying its halves ended in {kind}") from error
+        prefix = Backbone(
+            border.prefix_of(self.module),
+            name=self.name,
+            n_features=math.prod(maps.shape[1:]),
+            preprocessing=self.preprocessing,
+            pretrained=self.pretrained,
+            stages={},
+            layer=(border.entry, "flatten"),
+        )
+        prefix.training, prefix._kept = False, Kept(settled=True, shared=True)
+        ordered = maps.ndim == 4 and not maps.is_contiguous()
+        return Halves(prefix, border.entry, maps.shape[1:], channels_last=ordered)
+
+    def _compare(self, border: Border, x: torch.Tensor) -> torch.Tensor:
+        """Return the maps of images, after a comparison of halves and whole."""
+        with torch.inference_mode(False), torch.no_grad():
+            with seeded(0):
+                wanted = self._row(run(self.module, x))
+            with seeded(0):
+                maps = run(border.prefix_of(self.module), x)
+                found = self.rest(maps.clone(), border.entry)
+        if not torch.equal(wanted, found):
+            mode = "training" if self.training else "evaluation"
+            raise NoPrefix(f"its halves differ from it in {mode} mode")
+        return maps
+
+    @property
+    def trained_on(self) -> "Halves | None":
+        """The halves that the network was trained by, while nobody writes to it.
+
+        Copies, also by pickle, have none.
+        """
+        return self._kept.trained_on
+
+    @trained_on.setter
+    def trained_on(self, halves: "Halves") -> None:
+        if self._kept.settled:
+            self._kept.trained_on = halves
+
+    def rest(self, maps: torch.Tensor, entry: str) -> torch.Tensor:
+        """Return the features for what enters a layer, the `entry` of its halves."""
+        network, kept = self.module, self._kept
+        if kept.settled and not torch.is_grad_enabled():
+            network = self._form(maps)
+        asked = entry, id(network), flags_of(network)
+        if asked not in kept.rests:
+            kept.rests[asked] = rest_of(network, entry)
+        return self._row(run(kept.rests[asked], maps))
+
+    def _row(self, x: torch.Tensor) -> torch.Tensor:
+        return pool(x, self._pooling, self._channels_last)
 
     @property
     def settled(self) -> bool:
@@ -380,6 +504,39 @@ class Backbone(nn.Module):
         return f"{self.name!r}, n_features={self.n_features}, stages={[*self.stages]}"
 
 
+@dataclass(frozen=True)
+class Halves:
+    """A frozen prefix of a network, and where the rest of it begins.
+
+    Parameters
+    ----------
+    prefix : Backbone
+        Gives the map of an image as one row.
+    entry : str
+        The layer that the map enters.
+    shape : tuple of int
+        Shape of the map of an image.
+    channels_last : bool
+        Whether the network's maps are in that format.
+    """
+
+    prefix: Backbone
+    entry: str
+    shape: tuple[int, ...]
+    channels_last: bool
+
+    def maps(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the maps, (b, *shape), of their rows."""
+        maps = rows.unflatten(1, self.shape)
+        if self.channels_last:
+            maps = maps.contiguous(memory_format=torch.channels_last)
+        return maps
+
+
+def _noise() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
 def modules_by_stage(
     module: nn.Module, stages: dict[str, list[str]]
 ) -> dict[str, set[str]]:
@@ -433,6 +590,15 @@ def _added(backbone: Backbone) -> nn.Module:
 
 def _hooks(part: nn.Module) -> list[Any]:
     return [*part._forward_pre_hooks.values(), *part._forward_hooks.values()]
+
+
+def _drop_hooks(network: nn.Module) -> None:
+    """Remove all hooks but those where a network is cut."""
+    for part in network.modules():
+        part._forward_pre_hooks.clear()
+        for number, hook in list(part._forward_hooks.items()):
+            if hook is not stop_here:
+                del part._forward_hooks[number]
 
 
 def _is_known(network: nn.Module) -> bool:

@@ -54,7 +54,7 @@ class Tracer(fx.Tracer):
         tracer = cls()
         try:
             with ONCE.lock:
-                return list(tracer.trace(_ToItsEnd(network)).nodes)
+                return list(tracer.trace(ToItsEnd(network)).nodes)
         finally:
             vars(tracer).clear()
 
@@ -62,7 +62,11 @@ class Tracer(fx.Tracer):
         """Record the call of a layer."""
         if threading.get_ident() != self._thread:
             return forward(*args, **kwargs)
+        self.note_call(m, *args, *kwargs.values())
         return super().call_module(m, forward, args, kwargs)
+
+    def note_call(self, m: nn.Module, *given: Any) -> None:
+        """Take note of the call of a layer, or of what holds layers."""
 
     def getattr(self, attr, attr_val, parameter_proxy_cache):
         """Record the use of a parameter."""
@@ -71,7 +75,7 @@ class Tracer(fx.Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
-class _ToItsEnd(nn.Module):
+class ToItsEnd(nn.Module):
     """A network whose forward returns where it is cut."""
 
     def __init__(self, network: nn.Module):
@@ -98,18 +102,18 @@ def foldable(network: nn.Module) -> Pairs:
         nodes = Tracer.nodes(network)
     except Exception:  # control flow that depends on values
         return []
-    calls = Counter(_name(node) for node in nodes if node.op == "call_module")
+    calls = Counter(qualified(node) for node in nodes if node.op == "call_module")
     # Tensors that are used past their layers.
-    used = {_name(n).rpartition(".")[0] for n in nodes if n.op == "get_attr"}
+    used = {qualified(n).rpartition(".")[0] for n in nodes if n.op == "get_attr"}
 
     def once(node: Any, kind: type) -> bool:
         if not isinstance(node, fx.Node) or node.op != "call_module":
             return False
-        name = _name(node)
+        name = qualified(node)
         return calls[name] == 1 and name not in used and _is_bare(parts[name], kind)
 
     return [
-        (_name(node.args[0]), _name(node))
+        (qualified(node.args[0]), qualified(node))
         for node in nodes
         if once(node, nn.BatchNorm2d)
         and once(node.args[0], nn.Conv2d)
@@ -117,7 +121,8 @@ def foldable(network: nn.Module) -> Pairs:
     ]
 
 
-def _name(node: Any) -> str:
+def qualified(node: Any) -> str:
+    """Return the name, in the network, of the layer or tensor that a node takes."""
     return str(node.target).removeprefix("network.")
 
 
@@ -150,7 +155,7 @@ def inference_form(
                 part = _joined(new.get(name, part))
                 bias = None if part.bias is None else part.bias.to(dtype)
                 new[name] = _with_weights(part, part.weight.to(dtype), bias)
-    return _with_parts(network, new)
+    return with_parts(network, new)
 
 
 def _joined(part: Any) -> Any:
@@ -193,7 +198,7 @@ def _with_weights(part: nn.Module, weight: Any, bias: Any) -> nn.Module:
     return new
 
 
-def _with_parts(module: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
+def with_parts(module: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
     """Return a module with other parts in the place of some; the rest is the same."""
     if not new:
         return module
@@ -207,7 +212,7 @@ def _with_parts(module: nn.Module, new: Mapping[str, nn.Module]) -> nn.Module:
     for name, parts in inside.items():
         child = module._modules[name]
         assert child is not None
-        copy._modules[name] = _with_parts(child, parts)
+        copy._modules[name] = with_parts(child, parts)
     return copy
 
 

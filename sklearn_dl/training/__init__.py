@@ -32,6 +32,7 @@ from sklearn_dl.training._net import check_net_params as check_net_params
 from sklearn_dl.training._net import is_checkpoint as is_checkpoint
 from sklearn_dl.training._net import is_ours as is_ours
 from sklearn_dl.training._net import leaves_alone as leaves_alone
+from sklearn_dl.training._net import takes_maps as takes_maps
 from sklearn_dl.training._optimizers import OPTIMIZERS as OPTIMIZERS
 from sklearn_dl.training._optimizers import Optimizer
 from sklearn_dl.training._regime import BackboneWithHead as BackboneWithHead

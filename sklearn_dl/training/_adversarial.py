@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from numbers import Real
+from typing import ClassVar
 
 import torch
 from skorch.callbacks import Callback
@@ -60,6 +61,8 @@ class VirtualAdversarialLoss(Callback):
     epsilon: float | None = None
     xi: float | None = None
     n_power: int = 1
+
+    needs_pixels: ClassVar[bool] = True
 
     def initialize(self) -> "VirtualAdversarialLoss":
         """Check the parameters."""

@@ -12,7 +12,7 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader, Dataset
 
-from sklearn_dl._extraction import PixelReader
+from sklearn_dl._extraction import KeptMaps, PixelReader
 from sklearn_dl._images import ImageSource
 from sklearn_dl._runtime import keyed_generator
 from sklearn_dl.augmentation import Mixing
@@ -106,11 +106,12 @@ class TrainingRows(Dataset):
     pixels : PixelReader, default=None
         Reads the images; its view may be an `AugmentedView`.
     features : ndarray of shape (n, n_features), default=None
-        What a frozen backbone gave for the images; taken in their place until
-        `use_pixels`.
+        What a frozen backbone gave for the images; taken in their place until `thaw`.
     by_epoch : callable, default=None
         Returns such features of the images as they are in an epoch, where they change
         from one to the next.
+    maps : KeptMaps, default=None
+        What a frozen prefix gave for the images; taken in the place of pixels.
     mixing : Mixing, default=None
         How the images of a batch are mixed.
     pairs : bool or None, default=None
@@ -125,6 +126,7 @@ class TrainingRows(Dataset):
         pixels: PixelReader | None = None,
         features: np.ndarray | None = None,
         by_epoch: Callable[[int], np.ndarray] | None = None,
+        maps: KeptMaps | None = None,
         mixing: Mixing | None = None,
         pairs: bool | None = None,
         seed: int = 0,
@@ -135,6 +137,7 @@ class TrainingRows(Dataset):
         self.pixels = pixels
         self.features = None if features is None else torch.from_numpy(features)
         self.by_epoch = by_epoch
+        self.maps = maps
         self.mixing = mixing
         self.pairs = pairs
         self.seed = seed
@@ -151,10 +154,15 @@ class TrainingRows(Dataset):
         view = None if self.pixels is None else self.pixels.view
         return any(part is not None for part in (self.mixing, view, self.by_epoch))
 
-    def use_pixels(self) -> None:
-        """Hand out pixels from now on: the backbone is no longer frozen."""
+    def thaw(self) -> None:
+        """Hand out maps or pixels from now on: the backbone is no longer frozen."""
         if self.pixels is not None:
             self.features = self.by_epoch = None
+
+    @property
+    def _ready(self) -> bool:
+        """Whether no image has to be read."""
+        return self.features is not None or self.maps is not None
 
     def start_epoch(self, epoch: int) -> None:
         """Draw as this epoch does."""
@@ -169,7 +177,7 @@ class TrainingRows(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[dict[str, Any], Any]:
         index = torch.as_tensor(indices)
-        if self.features is not None:
+        if self._ready:
             return self._batch(index, None)
         assert self.pixels is not None
         with noted(self.note):
@@ -184,7 +192,7 @@ class TrainingRows(Dataset):
         self, batches: Iterable[Sequence[int]]
     ) -> Iterator[tuple[dict[str, Any], Any]]:
         """Yield batches of rows; images are decoded while the network works."""
-        pixels = None if self.features is not None else self.pixels
+        pixels = None if self._ready else self.pixels
         if pixels is None or not pixels.source.thread_safe:
             # What a dataset draws at random must not mix with what the steps draw.
             yield from map(self.__getitems__, batches)
@@ -216,10 +224,14 @@ class TrainingRows(Dataset):
     ) -> tuple[dict[str, Any], Any]:
         """Return inputs and targets of some rows, mixed."""
         target, weight = self.target[index], self.weight[index]
-        if pixels is None:
-            assert self.features is not None
+        if self.features is not None:
             features = self.features[self._read(index)]
             return {"features": features, "sample_weight": weight}, target
+        if pixels is None:
+            assert self.maps is not None
+            with noted(self.note):
+                maps = self.maps(self._read(index).numpy())
+            return {"maps": maps, "sample_weight": weight}, target
         if self.mixing is None:
             return {"x": pixels, "sample_weight": weight}, target
         rng = keyed_generator(self.seed, self.epoch, _MIX, int(index[0]))

@@ -223,7 +223,7 @@ class DistributedNet(EstimatorNet):
 def _own(inputs: dict[str, torch.Tensor], own: slice) -> dict[str, torch.Tensor]:
     """Return the own rows of a batch, whose pixels and features are own already."""
     return {
-        name: values if name in ("x", "features") else values[own]
+        name: values if name in ("x", "features", "maps") else values[own]
         for name, values in inputs.items()
     }
 

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 from skorch import NeuralNet
+from skorch.callbacks import LoadInitState, ParamMapper
 from skorch.helper import predefined_split
 from skorch.history import History
 from torch import nn
@@ -259,7 +260,7 @@ class EstimatorNet(NeuralNet):
         for rows in (dataset_train, dataset_valid):
             if rows is not None:
                 if not self.warming_up_ and self.module_.backbone.trains:
-                    rows.use_pixels()
+                    rows.thaw()
                 rows.start_epoch(epoch)
         key = int(keyed_generator(self.recipe.seed, epoch).integers(2**62))
         reseed(key, self.recipe.execution.device)
@@ -351,10 +352,10 @@ class EstimatorNet(NeuralNet):
     def prepared(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return what the module takes for one batch: normalised, on the device."""
         execution = self.recipe.execution
-        name = "features" if "features" in inputs else "x"
+        name = next(name for name in ("features", "maps", "x") if name in inputs)
         values = sent(inputs[name], execution.device)
-        if name == "features":
-            return {name: values.to(execution.module_dtype)}
+        if name != "x":  # a copy: layers may write into a map
+            return {name: values.to(execution.module_dtype, copy=name == "maps")}
         values = self.module_.backbone.preprocessing.normalize(values)
         layout = {"memory_format": torch.channels_last}
         return {name: values.to(dtype=execution.module_dtype, **layout)}
@@ -754,6 +755,15 @@ def is_ours(callback) -> bool:
 def leaves_alone(callback) -> bool:
     """Tell whether a callback has no part of the network once training has ended."""
     return class_of(callback).__module__.startswith(("sklearn_dl.", "skorch."))
+
+
+def takes_maps(callback) -> bool:
+    """Tell whether a callback needs no pixels, and leaves a frozen prefix alone."""
+    writes = issubclass(class_of(callback), LoadInitState | ParamMapper)
+    one = callback[1] if isinstance(callback, tuple) else callback
+    return leaves_alone(callback) and not (
+        writes or getattr(one, "needs_pixels", False)
+    )
 
 
 def is_checkpoint(callback) -> bool:

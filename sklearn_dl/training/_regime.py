@@ -16,8 +16,9 @@ from sklearn_dl.backbones import Backbone
 class BackboneWithHead(nn.Module):
     """A backbone's features through a head.
 
-    The one network serves both ways of training: from pixels, through the
-    backbone, and from features that the frozen backbone gave before.
+    The one network serves all ways of training: from pixels, through the backbone;
+    from features that the frozen backbone gave before; and from the maps of its frozen
+    prefix, which enter the layer `entry`.
 
     Parameters
     ----------
@@ -29,6 +30,7 @@ class BackboneWithHead(nn.Module):
 
     backbone: Backbone
     head: nn.Module
+    entry: str = ""
 
     def __init__(self, backbone: Backbone, head: nn.Module):
         super().__init__()
@@ -36,9 +38,14 @@ class BackboneWithHead(nn.Module):
         self.head = head
 
     def forward(
-        self, x: torch.Tensor | None = None, features: torch.Tensor | None = None
+        self,
+        x: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+        maps: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return the head's outputs, (b, n_outputs), for pixels or for features."""
+        """Return the head's outputs, (b, n_outputs), for one of the three."""
+        if maps is not None:
+            return self.on_maps(maps, self.entry)
         if features is None:
             assert x is not None
             if self.training and not (self.backbone.trains or x.requires_grad):
@@ -47,6 +54,10 @@ class BackboneWithHead(nn.Module):
             else:
                 features = self.backbone(x)
         return self.head(features)
+
+    def on_maps(self, maps: torch.Tensor, entry: str) -> torch.Tensor:
+        """Return the head's outputs for maps that enter a layer of the backbone."""
+        return self.head(self.backbone.rest(maps, entry))
 
     def as_it_is(self) -> "BackboneWithHead":
         """Return the network around a settled backbone; see `Backbone.as_it_is`."""

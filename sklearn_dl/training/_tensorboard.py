@@ -76,6 +76,11 @@ class TensorBoard(Callback):
     histograms: bool = True
     every: int = 1
 
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether images are shown, so that a training isn't on maps."""
+        return self.n_images > 0
+
     def initialize(self):
         """Check the parameters, and that tensorboard is there, before any work."""
         if not isinstance(self.log_dir, str | os.PathLike):

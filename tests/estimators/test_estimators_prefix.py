@@ -1,0 +1,243 @@
+"""Training the last stages on the maps of the frozen ones."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from cache_cases import Counted, two_textures
+from estimator_cases import Recorder, classifier, regressor, state_of
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+
+from sklearn_dl import FeatureCache, ImageClassifier, ImageFeatureExtractor
+from sklearn_dl.backbones import images_seen
+from sklearn_dl.training import Checkpoint, Trainable, TrainingRows, WeightAveraging
+
+
+@pytest.fixture(scope="module")
+def data():
+    return two_textures(24)
+
+
+@pytest.fixture
+def cache():
+    cache = FeatureCache(name="maps")
+    cache.clear()
+    return cache
+
+
+def small(**parameters):
+    """Return a classifier whose frozen stages are pretrained."""
+    given = {"weights": "builtin", "image_size": 32, "random_state": 0, "max_epochs": 3}
+    given |= {"batch_size": 8, "trainable": 1, "lr": 1e-2, **parameters}
+    return ImageClassifier("mobilenet_v3_small", **given)
+
+
+def the_long_way(model):
+    """Give a model a callback that could look at pixels: the whole network runs."""
+    own = model.callbacks or []
+    return model.set_params(callbacks=[*own, Recorder()])
+
+
+def seen_by(work):
+    before = images_seen()
+    work()
+    return images_seen() - before
+
+
+def largest_difference(one, other):
+    states = state_of(one), state_of(other)
+    return max((states[0][n] - t).abs().max().item() for n, t in states[1].items())
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"trainable": ["stage3", "stage4"], "warmup_epochs": 1},
+        {"trainable": 2, "optimizer": "adam", "lr": 1e-3, "backbone_lr": (1e-5, 1e-4)},
+        {"early_stopping": True, "max_epochs": 4},
+        {"callbacks": [WeightAveraging()], "schedule": "cosine"},
+        {"trainable": Trainable(1, freeze_batch_norm=True), "augment": None},
+        {"net_params": {"iterator_train__num_workers": 1}},
+    ],
+    ids=lambda p: "-".join(p) or "plain",
+)
+def test_weights_are_those_of_the_long_way(parameters, data, cache):
+    X, y = data
+    short, long = (small(cache=cache, **parameters) for _ in range(2))
+    passes = seen_by(lambda: short.fit(X, y))
+    assert passes == len(X)
+    assert seen_by(lambda: the_long_way(long).fit(X, y)) >= 2 * len(X)
+    assert largest_difference(short, long) < 1e-4
+    short, long = short.set_params(callbacks=None), long.set_params(callbacks=None)
+    np.testing.assert_array_equal(short.predict(X), long.predict(X))
+    np.testing.assert_allclose(short.predict_proba(X), long.predict_proba(X), atol=1e-4)
+
+
+def test_statistics_that_are_trained_move_as_the_long_way_moves_them(data):
+    X, y = data
+    trainable = Trainable(1, freeze_batch_norm=False)
+    short = small(trainable=trainable).fit(X, y)
+    long = the_long_way(small(trainable=trainable)).fit(X, y)
+    moved = [n for n in state_of(short) if n.endswith("running_var")]
+    before = small(max_epochs=1, trainable="head").fit(X, y)
+    states = [state_of(m) for m in (before, short, long)]
+    last = moved[-1]
+    assert not torch.equal(states[0][last], states[1][last])
+    torch.testing.assert_close(states[1][last], states[2][last], rtol=1e-3, atol=1e-4)
+    assert torch.equal(states[0][moved[0]], states[1][moved[0]])
+
+
+def test_a_regression_too(data):
+    X, _ = data
+    y = X.mean((1, 2, 3))
+    given = {"backbone": "mobilenet_v3_small", "weights": "builtin", "trainable": 1}
+    short = regressor(**given).fit(X, y)
+    long = the_long_way(regressor(**given)).fit(X, y)
+    np.testing.assert_allclose(short.predict(X), long.predict(X), rtol=1e-3)
+
+
+def test_runs_are_equal_to_the_bit(data, cache, tmp_path):
+    X, y = data
+    models = [small(cache=c).fit(X, y) for c in (cache, cache, str(tmp_path), None)]
+    workers = {"iterator_train__num_workers": 2}
+    models.append(small(cache=cache, net_params=workers).fit(X, y))
+    for model in models[1:]:
+        assert largest_difference(models[0], model) == 0
+
+
+def test_a_killed_fit_goes_on_to_the_same_bits(data, tmp_path, monkeypatch):
+    X, y = data
+    given = {"cache": str(tmp_path / "maps"), "max_epochs": 4, "trainable": 2}
+    whole = small(**given).fit(X, y)
+    given["callbacks"] = [Checkpoint(tmp_path / "runs")]
+    start_epoch = TrainingRows.start_epoch
+
+    def fail(rows, epoch):
+        if epoch == 3:
+            raise MemoryError
+        start_epoch(rows, epoch)
+
+    monkeypatch.setattr(TrainingRows, "start_epoch", fail)
+    with pytest.raises(MemoryError):
+        small(**given).fit(X, y)
+    monkeypatch.undo()
+    again = small(**given).fit(X, y)
+    assert again.callbacks[0].resumed_epoch_ == 2
+    assert largest_difference(whole, again) == 0
+
+
+def test_a_search_takes_each_image_through_the_frozen_stages_once(
+    tmp_path, data, cache
+):
+    X, y = data
+    counted = Counted(tmp_path / "seen")
+    model = classifier(backbone=counted, trainable=1, cache=cache, batch_size=8)
+    search = GridSearchCV(model, {"lr": [1e-3, 1e-2]}, cv=3)
+    search.fit(X, y)
+    assert counted.seen == len(X)
+    cross_val_predict(model, X, y, cv=2)
+    assert counted.seen == len(X)
+
+
+def test_features_come_from_maps_that_are_there(data, cache):
+    X, y = data
+    given = {"weights": "builtin", "image_size": 32, "cache": cache}
+    extractor = ImageFeatureExtractor("mobilenet_v3_small", **given)
+    wanted = extractor.set_params(cache=None).fit_transform(X)
+    extractor.set_params(cache=cache)
+    small(cache=cache).fit(X, y)
+    found = []
+    head = small(cache=cache, trainable="head")
+    assert seen_by(lambda: found.append(extractor.fit_transform(X))) == 0
+    assert seen_by(lambda: head.fit(X, y).predict(X)) == 0
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_what_changes_at_random_is_read_in_each_epoch_and_validation_rows_once(data):
+    X, y = data
+    model = small(augment="light", cache=None, max_epochs=3)
+    assert seen_by(lambda: model.fit(X[:16], y[:16], X_val=X[16:], y_val=y[16:])) == 56
+
+
+def test_one_epoch_and_a_stream_run_the_whole_network(data, cache):
+    X, y = data
+    model = small(cache=cache)
+    assert seen_by(lambda: model.partial_fit(X, y)) == 24
+    assert seen_by(lambda: model.partial_fit(X, y)) == 24
+    assert cache.statistics().entries == 0
+
+
+def test_a_warm_start_finds_the_maps_of_the_fit_before(data, cache):
+    X, y = data
+    model = small(cache=cache, warm_start=True).fit(X, y)
+    before = state_of(model)
+    assert seen_by(lambda: model.fit(X, y)) == 0
+    assert len(model.history_) == 6
+    assert any((before[n] != t).any() for n, t in state_of(model).items())
+
+
+def test_new_images_are_kept_only_where_there_is_room(data, cache):
+    X, y = data
+    model = small(cache=cache).fit(X[:16], y[:16])
+    kept = cache.statistics().bytes
+    small_cache = FeatureCache(name="maps", max_bytes=kept * 10 // 9 + kept // 16)
+    model.set_params(cache=small_cache)
+    assert seen_by(lambda: model.predict(X[:16])) == 0
+    assert seen_by(lambda: model.predict(X[16:])) == 8
+    assert cache.statistics().bytes == kept
+    model.set_params(cache=FeatureCache(name="maps", max_bytes=2**29))
+    assert seen_by(lambda: model.predict(X[16:])) == 8
+    assert seen_by(lambda: model.predict(X[16:])) == 0
+    assert cache.statistics().entries == 24
+
+
+def test_a_changed_network_predicts_as_it_is(data, cache):
+    X, y = data
+    model = small(cache=cache).fit(X, y)
+    before = model.predict_proba(X)
+    with torch.no_grad():
+        next(model.module_.backbone.parameters()).mul_(3)
+    assert np.abs(model.predict_proba(X) - before).max() > 1e-3
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_the_bound_has_no_room_for_is_computed_again(folder, data, tmp_path):
+    X, y = data
+    room = {"location": str(tmp_path)} if folder else {"name": "tight"}
+    whole = small().fit(X, y)
+    FeatureCache(**room).clear()
+    tight = FeatureCache(**room, max_bytes=10 * map_bytes(whole))
+    model = small(cache=tight)
+    with pytest.warns(UserWarning, match="has room for 9 of them") as caught:
+        passes = seen_by(lambda: model.fit(X, y))
+    assert len([w for w in caught if "frozen stages" in str(w.message)]) == 1
+    assert passes == 9 + 3 * 15
+    assert tight.statistics().bytes <= tight.max_bytes
+    assert largest_difference(model, whole) < 1e-4
+
+
+def map_bytes(model):
+    halves = model._network.backbone.trained_on
+    return halves.prefix.n_features * 4
+
+
+def test_a_folder_has_what_the_memory_has_no_room_for(data, tmp_path, monkeypatch):
+    from sklearn_dl._extraction import _predict
+
+    X, y = data
+    whole = small().fit(X, y)
+    monkeypatch.setattr(_predict, "MEMORY_BYTES", 10 * map_bytes(whole))
+    model = small(cache=str(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert seen_by(lambda: model.fit(X, y)) == len(X)
+    assert largest_difference(model, whole) == 0
+
+
+def test_the_cache_is_never_written_into(data, cache):
+    X, y = data
+    small(cache=cache, trainable=3).fit(X, y)
+    again = small(cache=cache, trainable=3).fit(X, y)
+    assert largest_difference(again, small(cache=None, trainable=3).fit(X, y)) == 0
