@@ -16,6 +16,7 @@ from sklearn_dl._parameters import (
     NestedParameters,
     refuse_removed,
 )
+from sklearn_dl._plain import PlainParameters
 from sklearn_dl._runtime import draw_seed
 from sklearn_dl.augmentation import resolve_views
 from sklearn_dl.backbones import Backbone, handed_out
@@ -26,6 +27,7 @@ class ImageFeatureExtractor(
     ImageEstimatorMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
+    PlainParameters,
     BaseEstimator,
 ):
     """Features of images from a frozen pretrained backbone.

@@ -24,6 +24,7 @@ from sklearn_dl._parameters import (
     NestedParameters,
     differing,
 )
+from sklearn_dl._plain import PlainParameters
 from sklearn_dl._runtime import (
     Execution,
     draw_seed,
@@ -67,7 +68,9 @@ from sklearn_dl.training import (
 )
 
 
-class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator):
+class NeuralImageEstimator(
+    NestedParameters, ImageEstimatorMixin, PlainParameters, BaseEstimator
+):
     """Base of `ImageClassifier` and `ImageRegressor`."""
 
     _parameter_constraints: ClassVar[dict] = {

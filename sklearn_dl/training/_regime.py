@@ -10,6 +10,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
+from sklearn_dl._plain import PlainParameters
 from sklearn_dl.backbones import Backbone
 
 
@@ -58,7 +59,7 @@ class BackboneWithHead(nn.Module):
         return view
 
 
-class Trainable(BaseEstimator):
+class Trainable(PlainParameters, BaseEstimator):
     """The part of a network that is trained.
 
     A value of the estimators' `trainable` that a grid reaches into, as in
