@@ -168,8 +168,9 @@ def load_backbone(
         name, size, prep, layer, pretrained, shapes_only=pretrained
     )
     if checkpoint is not None:
-        state = prepare_state(checkpoint, known, head)
-        resize_positions(state, loaded.module)
+        needed = set(loaded.module.state_dict())
+        state = prepare_state(checkpoint, needed, known, head)
+        resize_positions(checkpoint, state, loaded.module)
         if prep.n_channels != 3:
             stem = find_stem(loaded.module, size)
             fit_stem(state, loaded.module, stem, prep.rgb)
@@ -221,7 +222,10 @@ def _find_weights(
 
 def _of_size(name: str, checkpoint: Checkpoint, entry: WeightsEnum) -> WeightsEnum:
     """Prefer the entry for the image size that a vision transformer's file shows."""
-    size = vit_image_size(prepare_state(checkpoint, {"class_token"}))
+    names = {"encoder.pos_embedding", "conv_proj.weight"}
+    size = None
+    if name.startswith("vit_"):
+        size = vit_image_size(checkpoint, prepare_state(checkpoint, names, names))
     for other in [entry, *weight_entries(name).values()]:
         if size is not None and entry_preprocessing(other).crop_size == (size, size):
             return other
@@ -398,7 +402,8 @@ def _load_callable(
     size = chosen.output_size or (224, 224)
     loaded = _described(module, stages, tapped, size, facts, devices=("meta", "real"))
     if checkpoint is not None:
-        state = prepare_state(checkpoint, known, *heads)
+        needed = set(module.state_dict())
+        state = prepare_state(checkpoint, needed, known, *heads)
         fit_stem(state, module, stem, chosen.rgb)
         load_state(module, checkpoint, state, name=name, known=known)
     return loaded
