@@ -104,6 +104,13 @@ class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
                 f"X has images of {_said(found)}, but {type(self).__name__} was fitted "
                 f"on images of {_said(channels)}."
             )
+        if source.kind == "pixels" != self._fitted_kind and self.image_shape is None:
+            raise ValueError(
+                f"X of shape {np.shape(X)} is {len(source)} rows of pixels, but "
+                f"{type(self).__name__} was fitted on images of another form. If it is "
+                "one image, give X[None]; rows of pixels need image_shape=(height, "
+                "width[, channels])."
+            )
         rows_of_pixels = source.kind == self._fitted_kind == "pixels"
         if rows_of_pixels or (hasattr(X, "columns") and source.n_features == 1):
             validate_data(self, X, reset=False, skip_check_array=True, ensure_2d=False)

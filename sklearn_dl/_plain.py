@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils._param_validation import validate_parameter_constraints
 
+_LONGEST = 1024  # characters of a text; images in base64 have more
+
 
 def plain(value: Any) -> Any:
     """Return a value with Python's scalars in place of numpy's, also in containers.
@@ -73,8 +75,16 @@ class PlainParameters:
     def _validate_params(self) -> None:
         """Check the parameters as they are held; `Real` holds numpy's, `float` not."""
         held = plain(self.get_params(deep=False))
-        constraints, name = self._parameter_constraints, type(self).__name__
-        validate_parameter_constraints(constraints, held, caller_name=name)
+        for name, value in held.items():
+            if isinstance(value, str) and len(value) > _LONGEST:
+                raise ValueError(
+                    f"{name}={value[:80]!r}... is a text of {len(value)} characters, "
+                    "which is no name and no path."
+                )
+        kind = type(self)
+        validate_parameter_constraints(
+            kind._parameter_constraints, held, caller_name=kind.__name__
+        )
 
     def __getstate__(self):
         """Return the attributes, with Python's scalars."""

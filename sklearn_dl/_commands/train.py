@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--target", metavar="COLUMN", action="append", help=target)
     root = "that the paths in a table start from (default: the table's folder)"
     add("--root", metavar="FOLDER", help=root)
-    add("--backbone", help="torchvision network (default: mobilenet_v2)")
+    add("--backbone", help="torchvision network (default: auto, mobilenet_v2)")
     weights = "names of torchvision's, a file, or builtin (of mobilenet_v3_small)"
     add("--weights", help=weights)
     stages = "head (default), all, the number of the last stages, or names with commas"

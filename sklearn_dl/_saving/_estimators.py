@@ -28,6 +28,7 @@ from sklearn_dl.backbones import (
     input_size,
     load_backbone,
     place,
+    resolve_backbone,
     share,
     shared_backbone,
 )
@@ -142,6 +143,7 @@ def _describe_backbone(
         "trained": trained,
     }
     if isinstance(name, str):
+        name = resolve_backbone(name, weights)
         size = input_size(name, backbone.preprocessing)
         node = {**node, "architecture": name, "size": [*size]}
         again = _empty_backbone(node, backbone.layer, backbone.preprocessing)

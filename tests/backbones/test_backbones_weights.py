@@ -411,8 +411,9 @@ def test_old_names_in_published_files_are_translated(tmp_path):
             {"layer": ("pre_logits", "max")},
             r"layer=\('pooled', 'max'\)",
         ),
-        ("alexnet", {"image_size": 32}, "least 63"),
-        ("swin_t", {"image_size": (224, 100)}, "least 224"),
+        ("alexnet", {"image_size": 32}, "32 x 32 pixels.*least 63"),
+        ("maxvit_t", {"image_size": 256}, "221 to 224"),
+        ("swin_t", {"image_size": (224, 3)}, "224 x 3 pixels.*least 4"),
         ("vit_b_32", {"image_size": 100}, "multiple of 32"),
         (
             "vit_b_32",

@@ -130,7 +130,9 @@ def test_flipped_labels_are_found(images, cv, probability, tmp_path):
 
 def test_cross_validation_is_scikit_learns(images):
     y = halves(40)
-    model = make_feature_classifier(LogisticRegression(), **SMALL, layer="features.2")
+    model = make_feature_classifier(
+        classifier=LogisticRegression(), **SMALL, layer="features.2"
+    )
     found = top_losses(model, images, y, k=None, cv=4, random_state=7)
     folds = StratifiedKFold(4, shuffle=True, random_state=7)
     expected = cross_val_predict(
