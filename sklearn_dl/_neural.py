@@ -78,6 +78,8 @@ class NeuralImageEstimator(
         **BACKBONE_CONSTRAINTS,
         **TRAINING_CONSTRAINTS,
     }
+    # Where a splitter has groups by metadata routing, `fit` has them too.
+    __metadata_request__fit: ClassVar[dict] = {"groups": True}
     _targets: Targets
     _network: BackboneWithHead
     _origin: dict[str, Any]

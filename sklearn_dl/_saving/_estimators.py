@@ -34,8 +34,8 @@ from sklearn_dl.backbones import (
 )
 from sklearn_dl.training import BackboneWithHead, Head, gives_margins
 
-# Attributes that scikit-learn's callbacks leave behind.
-_OF_CALLBACKS = {"_callback_fit_ctx", "_skl_callbacks_to_teardown"}
+# Attributes that scikit-learn's callbacks leave behind; parameters once more.
+_NOT_KEPT = {"_callback_fit_ctx", "_skl_callbacks_to_teardown", "_given"}
 # Attributes that hold a network, or a trainer around it.
 HELD = frozenset({"_network", "_backbone", "_net"})
 # What only training needs: replaced by their defaults where they hold code.
@@ -82,7 +82,7 @@ def describe_estimator(
         part = f"{where}.{name}"
         if name in _NEEDED:
             node["state"][name] = encoder(value, part)
-        elif name not in given and name not in HELD | _OF_CALLBACKS:
+        elif name not in given and name not in HELD | _NOT_KEPT:
             try:
                 node["state"][name] = encoder.plainly(value, part)
             except ModelFileError:

@@ -147,28 +147,29 @@ def test_groups_change_nothing_without_a_held_out_part():
 
 
 @pytest.mark.parametrize("piped", [False, True])
-def test_routing_hands_groups_to_the_splitter_and_to_fit(piped, splits):
+@pytest.mark.parametrize("request_of_fit", [None, True, False])
+def test_routing_hands_groups_to_the_splitter_and_to_fit(piped, request_of_fit, splits):
     groups = np.arange(24) % 8
-    index = np.arange(24)
     with sklearn.config_context(enable_metadata_routing=True):
         model = classifier(**EASY, early_stopping=True, validation_fraction=0.25)
-        model.set_fit_request(groups=True)
+        if request_of_fit is not None:
+            model.set_fit_request(groups=request_of_fit)
         if piped:
             model = make_pipeline(FunctionTransformer(), model)
         found = cross_validate(
-            model,
-            X,
-            Y,
+            *(model, X, Y),
             cv=GroupKFold(4),
             params={"groups": groups},
             return_indices=True,
         )
     assert len(splits.taken) == 4
+    shared = 0
     for train, (trained, held_out) in zip(
         found["indices"]["train"], splits.taken, strict=True
     ):
-        assert not set(groups[train][trained]) & set(groups[train][held_out])
-        assert len(trained) + len(held_out) == len(train) < len(index)
+        shared += len({*groups[train][trained]} & {*groups[train][held_out]})
+        assert len(trained) + len(held_out) == len(train)
+    assert (shared == 0) == (request_of_fit is not False)
 
 
 def test_groups_reach_a_step_of_a_pipeline(splits):
