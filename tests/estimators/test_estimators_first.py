@@ -103,7 +103,7 @@ def test_one_grey_image_is_not_read_as_rows(make, form):
     forms = {"stack": X, "grey": X[..., 0], "list": list(X)}
     model = make().fit(forms[form], Y)
     use = model.predict if make is classifier else model.transform
-    with pytest.raises(ValueError, match=r"\(768, 1024\) is 768 rows.*X\[None\]"):
+    with pytest.raises(ValueError, match=r"\(768, 1024\) would be 768 rows.*X\[None\]"):
         use(np.zeros((768, 1024), "uint8"))
     assert len(use(np.zeros((1, 768, 1024), "uint8"))) == 1
     shaped = make(image_shape=(32, 32, 3)).fit(forms["stack"], Y)
