@@ -1,6 +1,6 @@
 """Parameters as grids make them: what numpy's scalars say, held as Python's."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils._param_validation import validate_parameter_constraints
@@ -42,7 +42,7 @@ class PlainParameters:
     is another one: ``np.uint8(200) + np.uint8(100)`` is 44.
     """
 
-    _parameter_constraints: dict[str, Any]
+    _parameter_constraints: ClassVar[dict]
 
     def __setattr__(self, name: str, value: Any) -> None:
         learned = name.startswith("_") or name.endswith("_")

@@ -395,7 +395,7 @@ def _load_callable(
     stem, chosen = _fit_channels(module, chosen, changes.channels)
     size = chosen.output_size or (224, 224)
     tapped = _cut_callable(module, split_layer(layer)[0], size)
-    facts = {"name": name, "preprocessing": chosen, "layer": layer}
+    facts: dict[str, Any] = {"name": name, "preprocessing": chosen, "layer": layer}
     facts |= {"pretrained": weights is not None}
     stages = find_stages(module, torchvision=False)
     loaded = _described(module, stages, tapped, size, facts, devices=("meta", "real"))
