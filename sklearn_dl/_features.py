@@ -347,11 +347,6 @@ def make_feature_classifier(
 
     from sklearn_dl._linear import FeatureScaler, FeatureSVC
 
-    if hasattr(backbone, "get_params"):
-        raise TypeError(
-            "make_feature_classifier takes the backbone first: write "
-            f"classifier={type(backbone).__name__}(...)."
-        )
     if classifier is None:
         classifier = FeatureSVC()
     if probability:

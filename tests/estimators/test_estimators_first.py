@@ -60,7 +60,9 @@ def test_the_feature_classifier_takes_the_backbone_first():
     model = make_feature_classifier("resnet18", weights=None)
     assert model.named_steps["features"].backbone == "resnet18"
     with pytest.raises(TypeError, match=r"backbone first: write classifier=SVC\("):
-        make_feature_classifier(SVC())
+        make_feature_classifier(SVC(), weights=None)
+    with pytest.raises(TypeError, match=r"backbone first: write classifier=SVC\("):
+        make_feature_classifier(SVC(), backbone="resnet18")
 
 
 @pytest.mark.parametrize("method", ["predict_proba", "predict_log_proba"])
