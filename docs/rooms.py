@@ -48,6 +48,7 @@ PURPOSES = {
     "_doc_link": "links to the reference",
     "_files": "replacing files",
     "_lazy": "names on first use",
+    "_plain": "numpy's parameters",
 }
 WIDTH, HEIGHT, GAP, ROW, MARGIN = 172, 46, 16, 88, 12
 MOST = 5  # boxes side by side

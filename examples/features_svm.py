@@ -42,7 +42,7 @@ def main() -> None:
         if "n_neighbors" in values:  # no more than there are rows to learn from
             values = {"n_neighbors": [k for k in values["n_neighbors"] if k <= n_rows]}
         grid = {f"classifier__{key}": value for key, value in values.items()}
-        model = make_feature_classifier(classifier, **backbone)
+        model = make_feature_classifier(classifier=classifier, **backbone)
         search = GridSearchCV(model, grid, cv=folds).fit(X, y)
         held_out = search.score(X_test, y_test)
         seconds = time.perf_counter() - start

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -25,12 +26,13 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
 
     Parameters
     ----------
-    backbone : str or callable, default="mobilenet_v2"
-        Name of a torchvision classification model (see `list_backbones`), or a
-        callable that returns a ``torch.nn.Module`` from images to features.
+    backbone : str or callable, default="auto"
+        Name of a torchvision classification model (see `list_backbones`); ``"auto"``,
+        which is ``"mobilenet_v2"``, or the one of the built-in weights; or a callable
+        that returns a ``torch.nn.Module`` from images to features.
     weights : str, path, enum member or None, default="DEFAULT"
         ``"DEFAULT"`` or an entry such as ``"IMAGENET1K_V1"``: torchvision's, downloaded
-        on first use. ``"builtin"``: in this package, of ``"mobilenet_v3_small"`` only.
+        on first use. ``"builtin"``: in this package, of ``"mobilenet_v3_small"``.
         A path of a state dict (``.pth``, ``.pt``, ``.safetensors``). None: random ones.
     layer : str or (str, str), default="pre_logits"
         Where the head starts: ``"pre_logits"``, in place of the backbone's last layer;
@@ -198,7 +200,7 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     @refuse_removed
     def __init__(
         self,
-        backbone="mobilenet_v2",
+        backbone="auto",
         *,
         weights="DEFAULT",
         layer="pre_logits",
@@ -265,6 +267,13 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         self.callbacks = callbacks
         self.net_params = net_params
 
+    def __getattr__(self, name):
+        # Also asked where a method isn't there with this loss.
+        hint = ""
+        if name in ("predict_proba", "predict_log_proba"):
+            hint = f" with loss={vars(self).get('loss')!r}: loss='log_loss' has it"
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}.")
+
     def __sklearn_tags__(self):
         """Declare that images may have several labels."""
         tags = super().__sklearn_tags__()
@@ -329,6 +338,28 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
             If `fit` was not called.
         """
         return self._outputs(X)
+
+    @available_if(lambda self: not gives_margins(self.loss))
+    def predict_log_proba(self, X):
+        """Return the logarithm of the probability of each class, or of each label.
+
+        Parameters
+        ----------
+        X : images
+            Any form that `fit` takes.
+
+        Returns
+        -------
+        ndarray of shape (n_images, n_classes)
+            float32, the logarithm of what `predict_proba` gives.
+
+        Raises
+        ------
+        ValueError, ImageDecodeError, NotFittedError
+            As in `predict_proba`.
+        """
+        with np.errstate(divide="ignore"):  # a probability may be 0
+            return np.log(self.predict_proba(X))
 
     @available_if(lambda self: gives_margins(self.loss))
     def decision_function(self, X):

@@ -16,6 +16,7 @@ from sklearn_dl._parameters import (
     NestedParameters,
     refuse_removed,
 )
+from sklearn_dl._plain import PlainParameters
 from sklearn_dl._runtime import draw_seed
 from sklearn_dl.augmentation import resolve_views
 from sklearn_dl.backbones import Backbone, handed_out
@@ -26,6 +27,7 @@ class ImageFeatureExtractor(
     ImageEstimatorMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
+    PlainParameters,
     BaseEstimator,
 ):
     """Features of images from a frozen pretrained backbone.
@@ -35,12 +37,13 @@ class ImageFeatureExtractor(
 
     Parameters
     ----------
-    backbone : str or callable, default="mobilenet_v2"
-        Name of a torchvision classification model (see `list_backbones`), or a
-        callable that returns a ``torch.nn.Module`` from images to features.
+    backbone : str or callable, default="auto"
+        Name of a torchvision classification model (see `list_backbones`); ``"auto"``,
+        which is ``"mobilenet_v2"``, or the one of the built-in weights; or a callable
+        that returns a ``torch.nn.Module`` from images to features.
     weights : str, path, enum member or None, default="DEFAULT"
         ``"DEFAULT"`` or an entry such as ``"IMAGENET1K_V1"``: torchvision's, downloaded
-        on first use. ``"builtin"``: in this package, of ``"mobilenet_v3_small"`` only.
+        on first use. ``"builtin"``: in this package, of ``"mobilenet_v3_small"``.
         A path of a state dict (``.pth``, ``.pt``, ``.safetensors``). None: random ones.
     layer : str or (str, str), default="pre_logits"
         Where features are taken: ``"pre_logits"``, what enters the backbone's last
@@ -126,7 +129,7 @@ class ImageFeatureExtractor(
     @refuse_removed
     def __init__(
         self,
-        backbone="mobilenet_v2",
+        backbone="auto",
         *,
         weights="DEFAULT",
         layer="pre_logits",
@@ -269,9 +272,9 @@ class ImageFeatureExtractor(
 
 @refuse_removed
 def make_feature_classifier(
-    classifier=None,
+    backbone="auto",
     *,
-    backbone="mobilenet_v2",
+    classifier=None,
     weights="DEFAULT",
     layer="pre_logits",
     preprocessing=None,
@@ -294,9 +297,11 @@ def make_feature_classifier(
 
     Parameters
     ----------
+    backbone : str or callable, default="auto"
+        As in `ImageFeatureExtractor`.
     classifier : classifier or None, default=None
         Any scikit-learn classifier. None takes `FeatureSVC`, a linear SVM.
-    backbone, weights, layer, preprocessing, image_size, image_shape : object
+    weights, layer, preprocessing, image_size, image_shape : object
         As in `ImageFeatureExtractor`.
     tta, batch_size, device, precision, cache : object
         As in `ImageFeatureExtractor`.
@@ -316,6 +321,11 @@ def make_feature_classifier(
     sklearn.pipeline.Pipeline
         With steps ``"features"``, ``"scaler"`` (`FeatureScaler`) and ``"classifier"``.
 
+    Raises
+    ------
+    TypeError
+        If a classifier is given in place of the backbone.
+
     References
     ----------
     .. [1] J. Platt, "Probabilistic outputs for support vector machines and comparisons
@@ -328,9 +338,7 @@ def make_feature_classifier(
     >>> rng = np.random.default_rng(0)
     >>> images = rng.integers(0, 128, (8, 32, 32, 3), "uint8")
     >>> images[4:] += 100
-    >>> model = make_feature_classifier(
-    ...     backbone="mobilenet_v3_small", weights="builtin", image_size=32
-    ... )
+    >>> model = make_feature_classifier(weights="builtin", image_size=32)
     >>> model.fit(images, ["dark"] * 4 + ["light"] * 4).predict(images[[0, 7]])
     array(['dark', 'light'], dtype='<U5')
     """

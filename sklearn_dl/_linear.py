@@ -183,6 +183,15 @@ class FeatureSVC(DocLinkMixin, LinearSVC):
             max_iter=max_iter,
         )
 
+    def __getattr__(self, name):
+        if name in ("predict_proba", "predict_log_proba"):
+            raise AttributeError(
+                f"{type(self).__name__} has no attribute {name!r}: probability=True of "
+                "make_feature_classifier, or CalibratedClassifierCV(model, "
+                "ensemble=False), adds probabilities."
+            )
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
     def __sklearn_tags__(self):
         """Declare that features are dense."""
         tags = super().__sklearn_tags__()

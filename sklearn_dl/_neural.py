@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, clone
+from sklearn.utils import column_or_1d
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_consistent_length,
@@ -34,6 +35,7 @@ from sklearn_dl._parameters import (
     NestedParameters,
     differing,
 )
+from sklearn_dl._plain import PlainParameters
 from sklearn_dl._runtime import (
     Execution,
     draw_seed,
@@ -43,7 +45,7 @@ from sklearn_dl._runtime import (
     release_memory,
     seeded,
 )
-from sklearn_dl._targets import Targets, ValidationScorer
+from sklearn_dl._targets import Targets, ValidationScorer, refuse_missing
 from sklearn_dl.augmentation import Augment, resolve_augment, resolve_views
 from sklearn_dl.backbones import Backbone, handed_out, place
 from sklearn_dl.training import (
@@ -82,13 +84,17 @@ from sklearn_dl.training import (
 _LOADERS = "train", "valid"
 
 
-class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator):
+class NeuralImageEstimator(
+    NestedParameters, ImageEstimatorMixin, PlainParameters, BaseEstimator
+):
     """Base of `ImageClassifier` and `ImageRegressor`."""
 
     _parameter_constraints: ClassVar[dict] = {
         **BACKBONE_CONSTRAINTS,
         **TRAINING_CONSTRAINTS,
     }
+    # Where a splitter has groups by metadata routing, `fit` has them too.
+    __metadata_request__fit: ClassVar[dict] = {"groups": True}
     _targets: Targets
     _network: BackboneWithHead
     _origin: dict[str, Any]
@@ -98,7 +104,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         """Return what y holds, for a network that begins with it."""
 
     @with_callbacks
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, groups=None):
         """Train on images.
 
         Parameters
@@ -112,6 +118,10 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             Weights of the rows, in the loss. Rows of weight zero are left out.
         X_val, y_val : images and targets, default=None
             Validation rows, in place of a fraction of the training rows.
+        groups : array-like of shape (n,), default=None
+            The group of each row, such as the patient that an image is of. With
+            `early_stopping`, validation rows are whole groups then, and each class has
+            about `validation_fraction` of its rows among them.
 
         Returns
         -------
@@ -133,7 +143,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val must be given together.")
         validation = None if X_val is None else (X_val, y_val)
-        return self._fit(X, y, sample_weight, validation)
+        return self._fit(X, y, sample_weight, validation, groups=groups)
 
     def _partial_fit(self, X, y, sample_weight=None, classes=None):
         """Train one epoch, going on from what was learned before."""
@@ -143,7 +153,17 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             self._new_source(X)  # of as many pixels as before
         return self._fit(X, y, sample_weight, partial=True, classes=classes)
 
-    def _fit(self, X, y, weight, validation=None, *, partial=False, classes=None):
+    def _fit(
+        self,
+        X,
+        y,
+        weight,
+        validation=None,
+        *,
+        partial=False,
+        classes=None,
+        groups=None,
+    ):
         """Train a new network, or go on from the one before."""
         self._validate_params()
         goes_on = partial or self.warm_start
@@ -157,6 +177,9 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         weighted = {} if weight is None else {"sample_weight": weight}
         with self._fit_task(X, y, max_epochs, **weighted) as task, ExitStack() as stack:
             source = self._fit_source(X, goes_on=previous is not None)
+            if groups is not None:
+                check_consistent_length(source, groups)
+                refuse_missing(groups, "groups")
             rows = self._training_rows(source, y, weight, previous, partial, classes)
             execution, seed = self._execution(), draw_seed(self.random_state)
             if group := joined_group(execution.device):
@@ -165,7 +188,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
                 group.check_same("y and weights", rows.target.numpy(), rows.weight)
             rows, held_out = rows.weighted(), None
             if validation is not None or self.early_stopping:
-                rows, held_out = self._split(rows, validation, seed)
+                rows, held_out = self._split(rows, validation, groups, seed)
             # What is wrong with these is said before images are read.
             targets, net_params = self._targets, self.net_params or {}
             loss = resolve_loss(
@@ -235,6 +258,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
     def _training_rows(self, source, y, weight, previous, partial, classes) -> Rows:
         """Return the rows of a fit, their targets encoded."""
         check_consistent_length(source, y)
+        refuse_missing(y)
         weight = _check_sample_weight(
             weight, np.empty((len(source), 0)), ensure_non_negative=True
         )
@@ -250,7 +274,7 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
         return Rows(source, target, weight * self._targets.row_weight(target))
 
     def _split(
-        self, rows: Rows, validation: tuple[Any, Any] | None, seed: int
+        self, rows: Rows, validation: tuple[Any, Any] | None, groups, seed: int
     ) -> tuple[Rows, Rows]:
         """Return the rows to train on, and the validation rows."""
         if validation is not None:
@@ -258,11 +282,14 @@ class NeuralImageEstimator(NestedParameters, ImageEstimatorMixin, BaseEstimator)
             with noted("This is about X_val and y_val."):
                 source = self._checked_source(X)
                 check_consistent_length(source, y)
+                refuse_missing(y, "y_val")
                 target = self._targets.encode(y, "y_val")
             weight, note = self._targets.row_weight(target), "A row of X_val."
             return rows, Rows(source, target, weight, note=note).weighted()
         strata = self._targets.strata(rows.target)
-        return rows.split(self.validation_fraction, strata, seed)
+        if groups is not None:  # of all rows, also of those of weight zero
+            groups = column_or_1d(groups)[rows.rows]
+        return rows.split(self.validation_fraction, strata, seed, groups)
 
     def _new_network(
         self, rows: Rows, execution: Execution, seed: int, previous

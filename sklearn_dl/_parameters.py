@@ -132,6 +132,11 @@ def refuse_removed(function):
     def checked(*args, **kwargs):
         if said := _removed(kwargs, names):
             raise TypeError(said)
+        if "classifier" in names and args and hasattr(args[0], "get_params"):
+            raise TypeError(  # what it took first before
+                f"{function.__name__} takes the backbone first: write "
+                f"classifier={type(args[0]).__name__}(...)."
+            )
         return function(*args, **kwargs)
 
     return checked

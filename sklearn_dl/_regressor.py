@@ -21,12 +21,13 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
 
     Parameters
     ----------
-    backbone : str or callable, default="mobilenet_v2"
-        Name of a torchvision classification model (see `list_backbones`), or a
-        callable that returns a ``torch.nn.Module`` from images to features.
+    backbone : str or callable, default="auto"
+        Name of a torchvision classification model (see `list_backbones`); ``"auto"``,
+        which is ``"mobilenet_v2"``, or the one of the built-in weights; or a callable
+        that returns a ``torch.nn.Module`` from images to features.
     weights : str, path, enum member or None, default="DEFAULT"
         ``"DEFAULT"`` or an entry such as ``"IMAGENET1K_V1"``: torchvision's, downloaded
-        on first use. ``"builtin"``: in this package, of ``"mobilenet_v3_small"`` only.
+        on first use. ``"builtin"``: in this package, of ``"mobilenet_v3_small"``.
         A path of a state dict (``.pth``, ``.pt``, ``.safetensors``). None: random ones.
     layer : str or (str, str), default="pre_logits"
         Where the head starts: ``"pre_logits"``, in place of the backbone's last layer;
@@ -186,7 +187,7 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
     @refuse_removed
     def __init__(
         self,
-        backbone="mobilenet_v2",
+        backbone="auto",
         *,
         weights="DEFAULT",
         layer="pre_logits",

@@ -1,10 +1,12 @@
 """Targets: classes, labels or numbers, as tensors for the loss and back."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
@@ -278,6 +280,38 @@ def _checked_weights(weights: np.ndarray, class_weight) -> np.ndarray:
     return weights
 
 
+def refuse_missing(y, name: str = "y") -> None:
+    """Raise where y has None, NaN, `pd.NA` or NaT, naming the row."""
+    if issparse(y):
+        return
+    # An array of texts would have "nan" and "None" in their place.
+    values = np.asarray(y) if hasattr(y, "dtype") else np.array(y, dtype=object)
+    missing = np.asarray(pd.isna(y if hasattr(y, "isna") else values))
+    rows = np.flatnonzero(missing.reshape(len(missing), -1).any(axis=1))
+    if len(rows):
+        found = values.reshape(len(missing), -1)[rows[0]]
+        value = next(part for part in found if pd.isna(part))
+        shown = "NaN" if isinstance(value, float | np.floating) else repr(value)
+        more = f" and in {len(rows) - 1} more" if len(rows) > 1 else ""
+        raise ValueError(
+            f"{name} has a missing value ({shown}) in row {rows[0]}{more}: leave "
+            f"these rows out of X and {name}."
+        )
+
+
+def _warn_of_one_hot(y) -> None:
+    """Warn where an indicator matrix looks like classes."""
+    per_row = np.asarray((y if issparse(y) else np.asarray(y)).sum(axis=1))
+    if (per_row == 1).all():
+        warnings.warn(
+            "Every row of y has exactly one 1, so that it looks one-hot, but each "
+            "column is learned as a label by itself. Where each image has one class, "
+            "fit on y.argmax(axis=1), or on the names of the classes.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
 def class_targets(y, classes=None) -> ClassTargets | LabelTargets:
     """Return the kind of classes that y holds.
 
@@ -290,6 +324,7 @@ def class_targets(y, classes=None) -> ClassTargets | LabelTargets:
     check_classification_targets(y)
     if type_of_target(y) == "multilabel-indicator":
         n_labels = y.shape[1] if hasattr(y, "shape") else np.asarray(y).shape[1]
+        _warn_of_one_hot(y)
         return LabelTargets(n_labels)
     y = column_or_1d(y)
     found = LabelEncoder().fit(y if classes is None else column_or_1d(classes))
@@ -371,6 +406,18 @@ class ValidationScorer:
         except ValueError as error:
             raise ValueError(
                 f"scoring={self.scoring!r} can't score the {len(self.y)} validation "
-                f"rows: {error} Choose them with X_val and y_val."
+                f"rows: {error} {self._cure(error)}"
             ) from error
         return {"valid_score": score, **more}
+
+    def _cure(self, error: ValueError) -> str:
+        """Say what would be right."""
+        if "pos_label" not in str(error) or len(self.targets.classes) != 2:
+            return "Choose them with X_val and y_val."
+        metric = getattr(self.scorer, "_score_func", None)
+        name = getattr(metric, "__name__", "metric")
+        positive = self.targets.classes.tolist()[1]
+        return (
+            "Say which class is the positive one: "
+            f"scoring=make_scorer({name}, pos_label={positive!r})."
+        )

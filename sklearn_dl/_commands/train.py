@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     option: Any = {"action": "append", "type": _table_option, "default": []}
     add("--table", metavar="NAME=VALUE", **option, help=table)
-    add("--backbone", help="torchvision network (default: mobilenet_v2)")
+    add("--backbone", help="torchvision network (default: auto, mobilenet_v2)")
     weights = "names of torchvision's, a file, or builtin (of mobilenet_v3_small)"
     add("--weights", help=weights)
     stages = "head (default), all, the number of the last stages, or names with commas"

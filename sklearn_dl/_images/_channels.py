@@ -8,12 +8,14 @@ import numpy as np
 from PIL import Image
 from sklearn.base import BaseEstimator
 
+from sklearn_dl._plain import PlainParameters
+
 # Weights of red, green and blue (ITU-R BT.601), as Pillow converts to grey.
 LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(repr=False, eq=False)
-class Channels(BaseEstimator):
+class Channels(PlainParameters, BaseEstimator):
     """Channels of images, by number or by position.
 
     A value of the estimators' `image_shape`, for images that are no photographs:

@@ -27,6 +27,7 @@ from sklearn_dl._images._arrays import (
     warn_about_range,
 )
 from sklearn_dl._images._channels import Channels, Selection
+from sklearn_dl._images._errors import cut_text
 from sklearn_dl._images._source import (
     ArraySource,
     DatasetItem,
@@ -112,12 +113,13 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     if is_tensor(X):
         return _from_numbers(as_numpy(X), asked, channels_first=True)
     if isinstance(X, str | os.PathLike):
-        raise TypeError(f"X is one path: put it in a list, [{str(X)!r}].")
+        raise TypeError(f"X is one path: put it in a list, [{cut_text(str(X))}].")
     form = _form(X)
     if form in (_BYTES, _PIL, _ITEM):
         raise TypeError(f"X is one {form}: put it in a list, [X].")
     if (objects := _objects_of_polars(X)) is not None:
-        return _from_objects(objects, asked)
+        names = getattr(X, "columns", ())
+        return _from_objects(objects, asked, [f"X[[{name!r}]]" for name in names])
     if _is_stored(X):
         return _from_stored(X, asked)
     if hasattr(X, "__array__"):
@@ -127,6 +129,8 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     hint = ""
     if isinstance(X, dict):
         hint = " Pass its `data`?" if "data" in X else ""
+    elif hasattr(X, "dataset") and hasattr(X, "batch_sampler"):
+        hint = " Of a DataLoader, load_torch_dataset(loader.dataset) gives X."
     elif hasattr(X, "__getitem__"):
         hint = " A dataset goes through sklearn_dl.datasets.load_torch_dataset."
     raise TypeError(f"{_ACCEPTED}; got {type(X).__name__}.{hint}")
@@ -182,7 +186,8 @@ def _from_frame(X: pd.DataFrame, asked: Asked) -> ImageSource:
         if any(pd.api.types.is_extension_array_dtype(dtype) for dtype in X.dtypes):
             X = _without_nullable(X)
         return _from_numbers(check_array(X, ensure_all_finite=False), asked)
-    return _from_objects(X.to_numpy(dtype=object), asked)
+    columns = [f"X[[{name!r}]]" for name in X.columns.tolist()]
+    return _from_objects(X.to_numpy(dtype=object), asked, columns)
 
 
 def _without_nullable(X: pd.DataFrame) -> pd.DataFrame:
@@ -204,7 +209,9 @@ def _from_array(X: np.ndarray, asked: Asked) -> ImageSource:
     return _from_numbers(X, asked)
 
 
-def _from_objects(X: np.ndarray, asked: Asked) -> ImageSource:
+def _from_objects(
+    X: np.ndarray, asked: Asked, columns: Sequence[str] = ()
+) -> ImageSource:
     if X.ndim == 1:
         return _from_sequence(X.tolist(), asked)
     if X.ndim > 2:  # what numpy makes of a list of equal arrays with dtype=object
@@ -220,18 +227,19 @@ def _from_objects(X: np.ndarray, asked: Asked) -> ImageSource:
         numbers_of_X = check_array(X, ensure_all_finite=False)
     except (TypeError, ValueError):
         if X.ndim == 2:
-            _refuse_columns_of_images(X)
+            _refuse_columns_of_images(X, columns)
         raise
     return _from_numbers(numbers_of_X, asked)
 
 
-def _refuse_columns_of_images(X: np.ndarray) -> None:
+def _refuse_columns_of_images(X: np.ndarray, columns: Sequence[str]) -> None:
     for (row, column), value in np.ndenumerate(X):
         form = _form(unpack_cell(value))
         if form in _IMAGES:
             raise ValueError(
                 f"X has {X.shape[1]} columns and a {form} in row {row}, "
-                f"column {column}: images take one column, X[:, [{column}]]."
+                f"column {column}: images take one column, "
+                f"{columns[column] if columns else f'X[:, [{column}]]'}."
             )
 
 

@@ -10,6 +10,7 @@ from sklearn_dl._images._missing import file_meant
 Failure = tuple[int | None, str | None, str]  # row, path, reason
 
 _PRINTED = 10
+_LONGEST = 260  # characters of a path, as Windows has them
 BOMB_ADVICE = "If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS (None: no limit)"
 _TEXT_ADVICE = "If you trust the file, raise PIL.PngImagePlugin."
 # Words in an error of Pillow, in small letters, and what helps.
@@ -121,10 +122,15 @@ class ImageDecodeError(ValueError):
         return cls(sorted(failures, key=lambda f: -1 if f[0] is None else f[0]))
 
 
+def cut_text(text: str) -> str:
+    """Return a text as an error shows it; one too long for a path is cut."""
+    return repr(text) if len(text) <= _LONGEST else f"{text[:80]!r}..."
+
+
 def _line(row: int | None, path: str | None, reason: str) -> str:
     where = [] if row is None else [f"row {row}"]
     if path is not None:
-        where.append(repr(path))
+        where.append(cut_text(path))
     return f"{', '.join(where)}: {reason}" if where else reason
 
 
@@ -162,4 +168,6 @@ def reason_of(error: Exception, path: str | None = None) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow can read"
     text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror  # without the path again
     return text + next((a for words, a in _ADVICE.items() if words in text.lower()), "")

@@ -28,13 +28,14 @@ from sklearn_dl.backbones import (
     input_size,
     load_backbone,
     place,
+    resolve_backbone,
     share,
     shared_backbone,
 )
 from sklearn_dl.training import BackboneWithHead, Head, gives_margins
 
-# Attributes that scikit-learn's callbacks leave behind.
-_OF_CALLBACKS = {"_callback_fit_ctx", "_skl_callbacks_to_teardown"}
+# Attributes that scikit-learn's callbacks leave behind; parameters once more.
+_NOT_KEPT = {"_callback_fit_ctx", "_skl_callbacks_to_teardown", "_given"}
 # Attributes that hold a network, or a trainer around it.
 HELD = frozenset({"_network", "_backbone", "_net"})
 # What only training needs: replaced by their defaults where they hold code.
@@ -81,7 +82,7 @@ def describe_estimator(
         part = f"{where}.{name}"
         if name in _NEEDED:
             node["state"][name] = encoder(value, part)
-        elif name not in given and name not in HELD | _OF_CALLBACKS:
+        elif name not in given and name not in HELD | _NOT_KEPT:
             try:
                 node["state"][name] = encoder.plainly(value, part)
             except ModelFileError:
@@ -142,6 +143,7 @@ def _describe_backbone(
         "trained": trained,
     }
     if isinstance(name, str):
+        name = resolve_backbone(name, weights)
         size = input_size(name, backbone.preprocessing)
         node = {**node, "architecture": name, "size": [*size]}
         again = _empty_backbone(node, backbone.layer, backbone.preprocessing)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
+from sklearn_dl._plain import PlainParameters
 from sklearn_dl.augmentation._augmenter import NAMES, Augmenter, Named
 from sklearn_dl.augmentation._foreign import Foreign
 from sklearn_dl.augmentation._mix import MIXES, Mixing
@@ -32,7 +33,7 @@ _RECIPES |= {f"{name}augment": name for name in _RECIPES}
 
 
 @dataclass(repr=False, eq=False)
-class Augment(BaseEstimator):
+class Augment(PlainParameters, BaseEstimator):
     """Random changes and mixtures of training images, with their strength.
 
     A value of the estimators' `augment` that a grid reaches into, as in

@@ -27,6 +27,7 @@ from sklearn_dl.backbones._preprocessing import resize_strip as resize_strip
 from sklearn_dl.backbones._zoo import backbone_names as backbone_names
 from sklearn_dl.backbones._zoo import build as build
 from sklearn_dl.backbones._zoo import list_backbones
+from sklearn_dl.backbones._zoo import resolve_backbone as resolve_backbone
 
 __all__ = [
     "Backbone",

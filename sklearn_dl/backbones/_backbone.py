@@ -103,8 +103,6 @@ class Backbone(nn.Module):
     stages : dict of str to list of str
         The names of the parameters (as ``module.named_parameters()`` has them) of each
         stage, ordered from input to output; each parameter once.
-    min_size : int
-        The smallest side of an input in pixels, 1 if unknown.
     layer : str or (str, str)
         Where the features are taken, with a pooling where it isn't the network's own.
     trains : bool
@@ -133,7 +131,6 @@ class Backbone(nn.Module):
         preprocessing: Preprocessing | CallablePreprocessing,
         pretrained: bool,
         stages: dict[str, list[str]],
-        min_size: int = 1,
         layer: Layer = "pre_logits",
         channels_last: bool = False,
     ):
@@ -144,7 +141,6 @@ class Backbone(nn.Module):
         self.preprocessing = preprocessing
         self.pretrained = pretrained
         self.stages = stages
-        self.min_size = min_size
         point, self._pooling = split_layer(layer)
         self.layer: Layer = point if self._pooling is None else (point, self._pooling)
         self.trains = bool(stages)

@@ -1,5 +1,6 @@
 """Cuts of a network at a layer, and vectors of what the layer gives."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -84,8 +85,53 @@ def run(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     if several and out and isinstance(out[0], torch.Tensor):
         out = out[0]  # attention layers return (values, weights)
     if not isinstance(out, torch.Tensor):
-        raise TypeError(f"The layer gives {type(out).__name__}, not a tensor.")
+        hint = ""
+        if fields := [*fields_of(out)]:
+            hint = f" Take one of its fields by name: layer={fields[-1]!r}."
+        raise TypeError(f"The layer gives {type(out).__name__}, not a tensor.{hint}")
     return out
+
+
+def fields_of(out: Any) -> dict[str, torch.Tensor]:
+    """Return the tensors of an output that is a dataclass or a dict, by name."""
+    parts = out if isinstance(out, Mapping) else getattr(out, "__dict__", {})
+    return {k: v for k, v in parts.items() if isinstance(v, torch.Tensor)}
+
+
+@dataclass(frozen=True)
+class TakeField:
+    """Takes one tensor out of what a network gives: a hook of its forward."""
+
+    name: str
+
+    def __call__(self, module, inputs, output):
+        """Return the field."""
+        return fields_of(output)[self.name]
+
+
+def tap_field(module: nn.Module, layer: str, size: tuple[int, int]) -> None:
+    """Make a network give one field of its output."""
+    fields: dict[str, torch.Tensor] = {}
+    for device in ("meta", "real"):
+        copied = _copied(module, device)
+        copied.register_forward_hook(
+            lambda *hooked: fields.update(fields_of(hooked[2]))
+        )
+        try:
+            _run_once(copied, (3, *size))
+        except (
+            RuntimeError,
+            AssertionError,
+            NotImplementedError,
+            TypeError,
+            ValueError,
+        ):
+            pass  # what is wrong with the network is said when it is tried
+        if fields:
+            break
+    if layer not in fields:
+        raise ValueError(unknown_name("layer", layer, [*find_layers(module), *fields]))
+    module.register_forward_hook(TakeField(layer))
 
 
 def pool(x: torch.Tensor, pooling: str | None, channels_last: bool) -> torch.Tensor:

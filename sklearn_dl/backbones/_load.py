@@ -37,6 +37,7 @@ from sklearn_dl.backbones._cut import (
     cut,
     drop_unused,
     find_head,
+    find_layers,
     find_stem,
     fit_stem,
     looks_channels_last,
@@ -44,6 +45,7 @@ from sklearn_dl.backbones._cut import (
     split_layer,
     stem_channels,
     tap,
+    tap_field,
     try_network,
 )
 from sklearn_dl.backbones._fold import ONCE
@@ -71,9 +73,10 @@ from sklearn_dl.backbones._zoo import (
     check_backbone_name,
     entry_preprocessing,
     find_entry,
-    min_size,
     packaged,
     reference_entry,
+    resolve_backbone,
+    smallest_side,
     weight_entries,
 )
 
@@ -98,7 +101,8 @@ def load_backbone(
     Parameters
     ----------
     backbone : str or callable
-        The name of a torchvision classification model (see :func:`list_backbones`), or
+        The name of a torchvision classification model (see :func:`list_backbones`);
+        ``"auto"``, which is ``"mobilenet_v2"``, or the one of the built-in weights; or
         a function without arguments that returns a module from images (n, 3, h, w) to
         features or a feature map, such as ``partial(timm.create_model, "resnet26d")``;
         also from images of another number of channels, with timm's ``in_chans=1``.
@@ -112,7 +116,9 @@ def load_backbone(
     layer : str or (str, str), default="pre_logits"
         ``"pre_logits"`` is what enters the last layer, ``"pooled"`` the pooled output
         of the last stage (for a callable, both are what it returns); or the name of any
-        submodule, see :func:`find_layers`. Layers behind it are removed. A map or
+        submodule, see :func:`find_layers`; of a callable whose module gives a dataclass
+        or a dict, as Hugging Face's do, also a field of that, such as
+        ``"pooler_output"``. Layers behind it are removed. A map or
         tokens become one vector per image by the network's own pooling, for other
         layers by the average of a map and the first of the tokens. A pair
         ``("layer4", "max")`` chooses another: ``"avg"`` (also over all tokens),
@@ -162,6 +168,7 @@ def load_backbone(
     torch.Size([2, 1024])
     """
     split_layer(layer)  # what is wrong with it comes first
+    backbone = resolve_backbone(backbone, weights)
     changes = _Changes(image_size, None if channels is None else Selection.of(channels))
     if callable(backbone):
         with own_generators(put_back=False):  # which a function may draw from
@@ -175,8 +182,9 @@ def load_backbone(
             name, size, prep, layer, pretrained, shapes_only=pretrained
         )
     if checkpoint is not None:
-        state = prepare_state(checkpoint, known, head)
-        resize_positions(state, loaded.module)
+        needed = set(loaded.module.state_dict())
+        state = prepare_state(checkpoint, needed, known, head)
+        resize_positions(checkpoint, state, loaded.module)
         if prep.n_channels != 3:
             stem = find_stem(loaded.module, size)
             fit_stem(state, loaded.module, stem, prep.rgb)
@@ -228,7 +236,10 @@ def _find_weights(
 
 def _of_size(name: str, checkpoint: Checkpoint, entry: WeightsEnum) -> WeightsEnum:
     """Prefer the entry for the image size that a vision transformer's file shows."""
-    size = vit_image_size(prepare_state(checkpoint, {"class_token"}))
+    names = {"encoder.pos_embedding", "conv_proj.weight"}
+    size = None
+    if name.startswith("vit_"):
+        size = vit_image_size(checkpoint, prepare_state(checkpoint, names, names))
     for other in [entry, *weight_entries(name).values()]:
         if size is not None and entry_preprocessing(other).crop_size == (size, size):
             return other
@@ -296,8 +307,8 @@ def assemble_torchvision(
     for part in module.modules() if not pretrained else ():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.momentum = part.momentum and max(part.momentum, 0.1)
-    facts: dict[str, Any] = {"name": name, "min_size": _smallest(name, size)}
-    facts |= {"preprocessing": preprocessing, "pretrained": pretrained, "layer": layer}
+    facts: dict[str, Any] = {"name": name, "preprocessing": preprocessing}
+    facts |= {"pretrained": pretrained, "layer": layer}
     return _described(module, stages, tapped, size, facts), known, head
 
 
@@ -311,19 +322,7 @@ def input_size(
     size = preprocessing.output_size
     size = size or entry_preprocessing(entry or reference_entry(name)).crop_size
     assert size is not None
-    smallest = _smallest(name, size)
-    if min(size) < smallest:
-        raise ValueError(
-            f"image_size={size} is too small for {name!r}, which takes images of at "
-            f"least {smallest} pixels."
-        )
     return size
-
-
-def _smallest(name: str, size: tuple[int, int]) -> int:
-    if name.startswith("vit_"):
-        return max(size)  # is built for this size and takes no other
-    return min_size(reference_entry(name))
 
 
 def _described(
@@ -345,9 +344,12 @@ def _described(
             break
         except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
             if device == devices[-1]:
+                name, least = facts["name"], ""
+                if (smallest := smallest_side(name)) > min(size):
+                    least = f" It takes at least {smallest}."
                 raise ValueError(
-                    f"{facts['name']!r} does not take images of {size[0]} x {size[1]} "
-                    f"pixels{_of_channels(n_channels)}: {first_line(error)}"
+                    f"{name!r} does not take images of {size[0]} x {size[1]} pixels"
+                    f"{_of_channels(n_channels)}: {first_line(error)}{least}"
                 ) from error
     if tapped is not None:
         if tapped not in trial.called:
@@ -390,7 +392,7 @@ def _load_callable(
 ) -> Backbone:
     module = _call(backbone)
     known = set(module.state_dict())
-    name, smallest, heads = _timm_facts(module, _callable_name(backbone))
+    name, heads = _timm_facts(module, _callable_name(backbone))
     checkpoint = _read_for_callable(weights)
     own = preprocessing_from_timm(module)
     if checkpoint is not None:
@@ -398,14 +400,15 @@ def _load_callable(
     own = own or entry_preprocessing(reference_entry("resnet18"))
     chosen = _chosen(preprocessing, None, own, changes)
     stem, chosen = _fit_channels(module, chosen, changes.channels)
-    tapped = _cut_callable(module, split_layer(layer)[0])
-    facts = {"name": name, "min_size": smallest, "preprocessing": chosen}
-    facts |= {"pretrained": weights is not None, "layer": layer}
-    stages = find_stages(module, torchvision=False)
     size = chosen.output_size or (224, 224)
+    tapped = _cut_callable(module, split_layer(layer)[0], size)
+    facts: dict[str, Any] = {"name": name, "preprocessing": chosen, "layer": layer}
+    facts |= {"pretrained": weights is not None}
+    stages = find_stages(module, torchvision=False)
     loaded = _described(module, stages, tapped, size, facts, devices=("meta", "real"))
     if checkpoint is not None:
-        state = prepare_state(checkpoint, known, *heads)
+        needed = set(module.state_dict())
+        state = prepare_state(checkpoint, needed, known, *heads)
         fit_stem(state, module, stem, chosen.rgb)
         load_state(module, checkpoint, state, name=name, known=known)
     return loaded
@@ -466,16 +469,12 @@ def _callable_name(backbone: Any) -> str:
     return getattr(backbone, "__name__", type(backbone).__name__)
 
 
-def _timm_facts(module: nn.Module, name: str) -> tuple[str, int, tuple[str, ...]]:
-    """Return name, smallest input and head layers, as far as timm's config tells."""
+def _timm_facts(module: nn.Module, name: str) -> tuple[str, tuple[str, ...]]:
+    """Return name and head layers, as far as timm's config tells."""
     config = timm_config(module)
-    fixed = config.get("fixed_input_size") and config.get("input_size")
     heads = config.get("classifier") or ()
-    return (
-        config.get("architecture") or name,
-        max(fixed[-2:]) if fixed else 1,
-        (heads,) if isinstance(heads, str) else tuple(heads),
-    )
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    return config.get("architecture") or name, heads
 
 
 def _read_for_callable(weights: Any) -> Checkpoint | None:
@@ -489,9 +488,12 @@ def _read_for_callable(weights: Any) -> Checkpoint | None:
     return read_checkpoint(weights)
 
 
-def _cut_callable(module: nn.Module, layer: str) -> str | None:
+def _cut_callable(module: nn.Module, layer: str, size: tuple[int, int]) -> str | None:
     if layer not in ("pre_logits", "pooled"):
-        return tap(module, layer)
+        if layer in find_layers(module):
+            return tap(module, layer)
+        tap_field(module, layer, size)
+        return None
     is_timm = hasattr(module, "reset_classifier") and hasattr(module, "num_features")
     if is_timm and getattr(module, "num_classes", None) != 0:
         module.reset_classifier(0)  # type: ignore[operator]
@@ -520,6 +522,7 @@ def shared_backbone(
     holds them. What was read from a file is read again when the file has changed.
     """
     where = indexed(torch.device(device)), dtype
+    backbone = resolve_backbone(backbone, weights)
     options = {**_DEFAULTS, **options}
     preprocessing, channels = options["preprocessing"], options["channels"]
     asked = None if channels is None else Selection.of(channels)

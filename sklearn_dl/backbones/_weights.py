@@ -1,9 +1,11 @@
 """Checkpoints: files of weights, read without running code, fitted into networks."""
 
 import json
+import math
 import os
 import pickle
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -23,8 +25,10 @@ from sklearn_dl.backbones._preprocessing import Preprocessing
 from sklearn_dl.backbones._zoo import ARCHITECTURE, BUILTIN, backbone_names, build
 
 _SUFFIXES = {".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".tar"}
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+# How torch names a class that it doesn't build.
+_UNKNOWN_CLASS = re.compile(r"GLOBAL ([\w.]{1,80})")
+# What tools that count operations leave in every layer.
+_COUNTERS = (".total_ops", ".total_params")
 
 # Names that torchvision's published DenseNet and ViT files still have, and today's.
 _OLD_NAMES = (
@@ -32,16 +36,17 @@ _OLD_NAMES = (
     (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_1\."), r"\1.0."),
     (re.compile(r"(encoder_layer_\d+\.mlp)\.linear_2\."), r"\1.3."),
 )
-# Branches for training alone, never built here.
-_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
 
 @dataclass
 class Checkpoint:
-    """Tensors by name, and the preprocessing that came with them, if any."""
+    """Tensors by name, and the preprocessing that came with them, if any.
+
+    A file may hold several such tables: each is found by where it is.
+    """
 
     path: Path
-    state: dict[str, torch.Tensor]
+    states: dict[str, dict[str, torch.Tensor]]
     preprocessing: Preprocessing | None = None
 
 
@@ -97,29 +102,26 @@ def read_checkpoint(path: str | os.PathLike) -> Checkpoint:
         raise FileNotFoundError(f"There is no file of weights {str(path)!r}.")
     if path.suffix.lower() == ".safetensors":
         content, preprocessing = _read_safetensors(path)
+        states = {"": content} if content else {}
     else:
-        content, preprocessing = _unwrap(_read_pickle(path))
+        content = _read_pickle(path)
+        states, preprocessing = _states(content)
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path} holds no state dict but {type(content).__name__}.")
-    odd = [
-        key
-        for key, value in content.items()
-        if not (isinstance(key, str) and isinstance(value, torch.Tensor))
-    ]
-    if odd:
-        kind = type(content[odd[0]]).__name__
-        what = f"{odd[0]!r:.100} is a {kind}, not a tensor with a name"
-        raise ValueError(f"{path} holds no state dict: {what} ({len(odd)} such keys).")
+    if not states:
+        key = next(iter(content))
+        what = f"{key!r:.100} is a {type(content[key]).__name__}, not a tensor"
+        raise ValueError(f"{path} holds no state dict: {what} with a name.")
     if preprocessing is not None:
         preprocessing = _read_preprocessing(path, preprocessing)
-    return Checkpoint(path, dict(content), preprocessing)
+    return Checkpoint(path, states, preprocessing)
 
 
 def _read_pickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if found := re.search(r"(?:GLOBAL|global:?) ['`]?([\w.]+)", str(error)):
+        if found := _UNKNOWN_CLASS.search(str(error)):
             raise ValueError(
                 f"{path} holds more than tensors ({found.group(1)}), which could run "
                 "code when read, so it was not. Save torch's state_dict() instead."
@@ -156,16 +158,27 @@ def _damaged(path: Path, error: Exception) -> str:
     )
 
 
-def _unwrap(content: Any) -> tuple[Any, Any]:
-    """Take the state dict out of what a training script wrapped it in."""
-    preprocessing = None
-    while isinstance(content, Mapping):
-        preprocessing = content.get("preprocessing", preprocessing)
-        inner = [content[key] for key in _WRAPPERS if key in content]
-        if not inner or not isinstance(inner[0], Mapping):
-            break
-        content = inner[0]
-    return content, preprocessing
+def _states(content: Any) -> tuple[dict[str, dict[str, torch.Tensor]], Any]:
+    """Return all tensors of a file by where they are, and its preprocessing, if any.
+
+    Training scripts wrap a state dict in others, beside averages of it, the optimiser's
+    state and numbers.
+    """
+    states, preprocessing = {}, None
+    seen, left = set(), [("", content)]
+    while left:
+        where, part = left.pop(0)
+        if not isinstance(part, Mapping) or id(part) in seen:
+            continue
+        seen.add(id(part))
+        named = {key: value for key, value in part.items() if isinstance(key, str)}
+        if preprocessing is None:
+            preprocessing = named.get("preprocessing")
+        tensors = {k: v for k, v in named.items() if isinstance(v, torch.Tensor)}
+        if tensors:
+            states[where] = tensors
+        left += [(f"{where}{key}.", value) for key, value in named.items()]
+    return states, preprocessing
 
 
 def _read_preprocessing(path: Path, value: Any) -> Preprocessing:
@@ -176,42 +189,95 @@ def _read_preprocessing(path: Path, value: Any) -> Preprocessing:
         raise ValueError(f"The preprocessing in {path} is not one: {error}") from error
 
 
-def strip_prefix(state: dict[str, Any], own: set[str]) -> dict[str, Any]:
-    """Remove what wrappers such as DataParallel put before every name."""
-    while not own & state.keys():
-        for prefix in _PREFIXES:
-            if state and all(key.startswith(prefix) for key in state):
-                state = {key[len(prefix) :]: value for key, value in state.items()}
-                break
-        else:
-            break
-    return state
-
-
 def prepare_state(
-    checkpoint: Checkpoint, own: set[str], *heads: str
+    checkpoint: Checkpoint, needed: set[str], known: set[str], *heads: str
 ) -> dict[str, torch.Tensor]:
-    """Return the tensors under the names `own` uses, without the removed heads."""
-    state = strip_prefix(checkpoint.state, own)
-    for old, new in _OLD_NAMES:
-        state = {old.sub(new, key): value for key, value in state.items()}
-    gone = _AUXILIARY if not any(key.startswith(_AUXILIARY) for key in own) else ()
-    gone = (*gone, *(f"{head}." for head in heads))
+    """Return the tensors of a file under a network's names, wherever they are in it.
+
+    `needed` are the names of the cut network, `known` those of the whole one; tensors
+    of removed heads aren't returned, nor what belongs to no part of the network.
+    """
+    needed = {key for key in needed if not key.endswith("num_batches_tracked")}
+    states = {where: _renamed(state) for where, state in checkpoint.states.items()}
+    # The names that are found, by where they are and what is before each.
+    counts = {
+        (where, prefix): count
+        for where, state in states.items()
+        for prefix, count in _prefixes(state, needed).items()
+    }
+    whole = [place for place, count in counts.items() if count == len(needed)]
+    # Where a table has the very names, what is deeper in it is another part.
+    whole = [(w, prefix) for w, prefix in whole if not prefix or (w, "") not in whole]
+    candidates = [_under(states, place) for place in whole]
+    if any(_differ(candidates[0], other, needed) for other in candidates[1:]):
+        shown = [repr((where + prefix)[:80]) for where, prefix in whole[:4]]
+        places = " and ".join(shown)
+        raise ValueError(
+            f"{checkpoint.path} holds several networks that fit, under {places}, and "
+            "none of them was guessed: save the one that you want in a file by itself."
+        )
+    if candidates:
+        tops = {key.split(".")[0] for key in known}
+        state = {
+            key: value
+            for key, value in candidates[0].items()
+            if key.split(".")[0] in tops and not key.endswith(_COUNTERS)
+        }
+    else:  # what is wrong is said of the nearest
+        largest = max(states, key=lambda where: len(states[where])), ""
+        nearest = max(counts, key=counts.__getitem__, default=largest)
+        state = _under(states, nearest)
+    gone = tuple(f"{head}." for head in heads)
     return {key: value for key, value in state.items() if not key.startswith(gone)}
 
 
-def vit_image_size(state: dict[str, torch.Tensor]) -> int | None:
+def _renamed(state: dict[str, Any]) -> dict[str, Any]:
+    for old, new in _OLD_NAMES:
+        state = {old.sub(new, key): value for key, value in state.items()}
+    return state
+
+
+def _prefixes(state: dict[str, Any], names: set[str]) -> Counter[str]:
+    """Count, for each prefix, the names that keys have behind it."""
+    counts: Counter[str] = Counter()
+    for key in state:
+        starts = [0, *(i + 1 for i, letter in enumerate(key[:400]) if letter == ".")]
+        counts.update(key[:start] for start in starts if key[start:] in names)
+    return counts
+
+
+def _under(states: dict[str, dict[str, Any]], place: tuple[str, str]) -> dict[str, Any]:
+    where, prefix = place
+    state = states[where]
+    return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _differ(one: dict[str, Any], other: dict[str, Any], names: set[str]) -> bool:
+    return not all(torch.equal(one[name], other[name]) for name in names)
+
+
+def vit_image_size(checkpoint: Checkpoint, state: dict[str, Any]) -> int | None:
     """Return the side of the images a vision transformer's tensors are for."""
     position = state.get("encoder.pos_embedding")
     patches = state.get("conv_proj.weight")
     if position is None or patches is None or position.ndim != 3:
         return None
-    return round((position.shape[1] - 1) ** 0.5) * patches.shape[-1]
+    n_patches = position.shape[1] - 1
+    side = math.isqrt(max(0, n_patches))
+    if side * side != n_patches:
+        raise ValueError(
+            f"{checkpoint.path} is of a vision transformer with {n_patches} patches, "
+            "so for images that aren't square; here they have to be."
+        )
+    return side * patches.shape[-1]
 
 
-def resize_positions(state: dict[str, torch.Tensor], module: nn.Module) -> None:
+def resize_positions(
+    checkpoint: Checkpoint, state: dict[str, torch.Tensor], module: nn.Module
+) -> None:
     """Interpolate a vision transformer's position embedding to the network's size."""
-    if vit_image_size(state) not in (None, getattr(module, "image_size", None)):
+    own = getattr(module, "image_size", None)
+    if vit_image_size(checkpoint, state) not in (None, own):
         key = "encoder.pos_embedding"
         state[key] = state[key].float()  # halves can't be interpolated everywhere
         interpolate_embeddings(module.image_size, module.patch_size, state)

@@ -18,6 +18,9 @@ from sklearn_dl.backbones._preprocessing import Preprocessing
 
 # The weights that the package itself holds, and the network they are of.
 BUILTIN, ARCHITECTURE = "builtin", "mobilenet_v3_small"
+# The smallest sides of images where the metadata have the size of training.
+_SMALLEST = {"efficientnet_v2": 1, "maxvit": 221, "swin": 4}
+_USUAL = "mobilenet_v2"  # what "auto" stands for with other weights
 _FOLDER = Path(__file__).parent / "weights"
 
 
@@ -32,6 +35,14 @@ def unknown_name(kind: str, value: object, valid: Iterable[str], hint: str = "")
     else:
         rest = f"Valid: {', '.join(map(repr, names[:8]))}, ... ({len(names)} in all)."
     return f"Unknown {kind} {value!r}. {rest}{' ' + hint if hint else ''}"
+
+
+def resolve_backbone(backbone: Any, weights: Any) -> Any:
+    """Return the name that ``backbone="auto"`` stands for, others as they are."""
+    if not isinstance(backbone, str) or backbone != "auto":
+        return backbone
+    builtin = isinstance(weights, str) and weights == BUILTIN
+    return ARCHITECTURE if builtin else _USUAL
 
 
 def packaged(name: str, weights: Any) -> Any:
@@ -116,9 +127,20 @@ def entry_preprocessing(entry: WeightsEnum) -> Preprocessing:
     return Preprocessing.from_transforms(entry.transforms())
 
 
-def min_size(entry: WeightsEnum) -> int:
-    """Return the smallest input side in pixels, 1 if unknown."""
-    return max(entry.meta.get("min_size", (1, 1)))
+@cache
+def smallest_side(name: str) -> int:
+    """Return the smallest side of images, in pixels, that a network runs on.
+
+    Torchvision's metadata have it, but for some; 1 where nothing is known.
+    """
+    if name not in backbone_names():
+        return 1
+    if name.startswith("vit_"):  # one patch
+        return int(name.rsplit("_", 1)[1])
+    for family, side in _SMALLEST.items():
+        if name.startswith(family):
+            return side
+    return max(reference_entry(name).meta.get("min_size", (1, 1)))
 
 
 def list_backbones() -> pd.DataFrame:
@@ -162,7 +184,7 @@ def _describe(name: str) -> dict[str, Any]:
         "n_parameters": default.meta["num_params"],
         "download_mb": default.meta["_file_size"],
         "input_size": default.transforms().crop_size[0],
-        "min_size": min_size(default),
+        "min_size": smallest_side(name),
     }
 
 
@@ -207,8 +229,18 @@ def _build_options(name, size, pretrained) -> dict[str, Any]:
     if size is not None and name.startswith("vit_"):
         return {"image_size": _vit_side(name, size)}
     if size is not None and name.startswith("maxvit"):
+        _check_maxvit_size(name, size)
         return {"input_size": size}
     return {}
+
+
+def _check_maxvit_size(name: str, size: tuple[int, int]) -> None:
+    """Raise where some map would not be whole windows of 7 by 7."""
+    if any(-(-side // step) % 7 for side in size for step in (4, 8, 16, 32)):
+        raise ValueError(
+            f"{name} takes images with sides of 221 to 224 pixels, or of as many below "
+            f"another multiple of 224 (445 to 448); got image_size={size}."
+        )
 
 
 def _vit_side(name: str, size: tuple[int, int]) -> int:

@@ -18,7 +18,7 @@ from sklearn_dl._features import ImageFeatureExtractor, make_feature_classifier
 from sklearn_dl._linear import FeatureScaler
 from sklearn_dl._regressor import ImageRegressor
 from sklearn_dl._runtime import seeded
-from sklearn_dl.backbones import load_backbone
+from sklearn_dl.backbones import load_backbone, resolve_backbone
 from sklearn_dl.training import Optimizer
 
 # What `validate_params` lets through as the estimator that regimes are built from.
@@ -252,6 +252,7 @@ def network(
     """Return a copy with other parameters; its own augmentation goes before others."""
     if estimator.augment is None:
         parameters["augment"] = augment
+    parameters["backbone"] = resolve_backbone(estimator.backbone, estimator.weights)
     settings = hasattr(estimator.trainable, "get_params")  # more than the stages
     parameters["trainable__stages" if settings else "trainable"] = trainable
     return clone(estimator).set_params(**parameters)
@@ -259,7 +260,8 @@ def network(
 
 def earlier_layer(estimator) -> str | tuple[str, str]:
     """Return the layer at the end of the last stage but one, pooled as theirs is."""
-    backbone, given = estimator.backbone, estimator.preprocessing
+    backbone = resolve_backbone(estimator.backbone, estimator.weights)
+    given = estimator.preprocessing
     of_data = isinstance(given, tuple | list) or given == "data"
     options = {"layer": estimator.layer, "preprocessing": None if of_data else given}
     size = estimator.image_size

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import ShuffleSplit, train_test_split
 from torch.utils.data import DataLoader, Dataset
 
 from sklearn_dl._extraction import KeptMaps, PixelReader
@@ -62,17 +62,26 @@ class Rows:
         return replace(chosen, weight=chosen.weight / chosen.weight.mean())
 
     def split(
-        self, fraction: float, strata: np.ndarray | None, seed: int
+        self,
+        fraction: float,
+        strata: np.ndarray | None,
+        seed: int,
+        groups: np.ndarray | None = None,
     ) -> tuple["Rows", "Rows"]:
         """Return rows to train on, and a fraction of the rows for validation.
 
-        `strata` has the classes to keep in proportion, where there are enough of each.
+        `strata` has the classes to keep in proportion, where there are enough of each;
+        rows of one of the `groups` stay together.
         """
         if len(self) < 2:
             raise ValueError(
                 "early_stopping=True takes rows for validation, but there is "
                 "n_samples=1; use early_stopping=False, or give X_val and y_val."
             )
+        if groups is not None:
+            parts = _apart_by_groups(groups, strata, fraction, seed)
+            training, validation = (self.take(part).weighted() for part in parts)
+            return training, validation
         every = np.arange(len(self))
         arguments: dict[str, Any] = {"test_size": fraction, "random_state": seed}
         try:
@@ -90,6 +99,42 @@ class Rows:
             parts = train_test_split(every, **arguments)
         training, validation = (self.take(part).weighted() for part in parts)
         return training, validation
+
+
+def _apart_by_groups(
+    groups: np.ndarray, strata: np.ndarray | None, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions to train on and for validation; no group is in both.
+
+    Of some draws the one that comes nearest to the fraction, of each of the strata.
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(
+            "early_stopping=True takes whole groups for validation, but all rows are "
+            f"of the group {names.tolist()[0]!r}; give X_val and y_val."
+        )
+    stratum = np.zeros_like(group) if strata is None else strata
+    counts = np.zeros((len(names), stratum.max() + 1))
+    np.add.at(counts, (group, stratum), 1)
+    wanted = fraction * counts.sum(axis=0)
+    present = wanted > 0
+
+    def distance(draw: tuple[np.ndarray, np.ndarray]) -> tuple[int, float]:
+        left, taken = (counts[part].sum(axis=0) for part in draw)
+        lost = int((left[present] == 0).sum())  # classes without a row to train on
+        return lost, float(np.abs(taken - wanted).sum())
+
+    draws = ShuffleSplit(100, test_size=fraction, random_state=seed).split(names)
+    best = min(draws, key=distance)
+    if distance(best)[0]:
+        raise ValueError(
+            "early_stopping=True takes whole groups for validation, which leaves no "
+            "rows of some class to train on: it is in too few groups. Give X_val and "
+            "y_val."
+        )
+    validation = np.isin(group, best[1])
+    return np.flatnonzero(~validation), np.flatnonzero(validation)
 
 
 class TrainingRows(Dataset):

@@ -14,6 +14,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from sklearn_dl._plain import PlainParameters
+
 if TYPE_CHECKING:
     from sklearn_dl.training._dataset import Rows
     from sklearn_dl.training._net import Recipe
@@ -55,7 +57,7 @@ _INITS: dict[str, Callable[[torch.Tensor, float], Any]] = {
 
 
 @dataclass(repr=False, eq=False)
-class Head(BaseEstimator):
+class Head(PlainParameters, BaseEstimator):
     """The layers between a backbone's features and the outputs.
 
     A value of the estimators' `head` that a grid reaches into, as in

@@ -10,8 +10,10 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
+from sklearn_dl._plain import PlainParameters
 
-class LogLoss(BaseEstimator):
+
+class LogLoss(PlainParameters, BaseEstimator):
     """Cross-entropy of the classes, or of each label, with smoothed targets.
 
     A value of the estimators' `loss` that a grid reaches into, as in

@@ -10,6 +10,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
+from sklearn_dl._plain import PlainParameters
 from sklearn_dl.backbones import further_kernels
 from sklearn_dl.training._regime import BackboneWithHead
 
@@ -32,7 +33,7 @@ WAYS_OF_THE_STEP = ("fused", "foreach", "differentiable")
 
 
 @dataclass(repr=False, eq=False)
-class Optimizer(BaseEstimator):
+class Optimizer(PlainParameters, BaseEstimator):
     """An optimiser with the settings of its step.
 
     A value of the estimators' `optimizer` that a grid reaches into, as in

@@ -10,6 +10,7 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
+from sklearn_dl._plain import PlainParameters
 from sklearn_dl.backbones import Backbone
 
 
@@ -69,7 +70,7 @@ class BackboneWithHead(nn.Module):
         return view
 
 
-class Trainable(BaseEstimator):
+class Trainable(PlainParameters, BaseEstimator):
     """The part of a network that is trained.
 
     A value of the estimators' `trainable` that a grid reaches into, as in
@@ -186,8 +187,14 @@ class Regime:
         if trains and network.backbone.shared:  # others predict with it
             network.backbone = copy.deepcopy(network.backbone)
         regime.set_phase(network, warming_up=False)
+        if not trains and warmup_epochs:
+            raise ValueError(
+                f"warmup_epochs={warmup_epochs} is for a backbone that trains later "
+                f"than its head, but trainable={stages!r} trains the head alone: leave "
+                "it at 0, or train stages too."
+            )
         if not trains:
-            return replace(regime, warmup_epochs=0, warmup_lr=None)
+            return replace(regime, warmup_lr=None)
         if 0 < warmup_epochs >= max_epochs:
             raise ValueError(
                 f"warmup_epochs={warmup_epochs} must be below max_epochs={max_epochs}, "

@@ -14,11 +14,13 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from skorch.callbacks import Callback
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
+from sklearn_dl._plain import PlainParameters
+
 SCHEDULES = ("constant", "cosine", "exponential", "one_cycle", "plateau", "step")
 
 
 @dataclass(repr=False, eq=False)
-class Schedule(BaseEstimator):
+class Schedule(PlainParameters, BaseEstimator):
     """Change of the learning rates from step to step, or from epoch to epoch.
 
     Every group of parameters has its own rate, ``lr`` or ``backbone_lr``; a schedule

@@ -36,7 +36,7 @@ def small_side(name):
         return SMALL[name]
     if name.startswith("vit_"):
         return 4 * int(name.rsplit("_", 1)[1])
-    return max(64, _zoo.min_size(_zoo.reference_entry(name)))
+    return max(64, _zoo.smallest_side(name))
 
 
 # Those of them that are trained, not only run, in the default tests.

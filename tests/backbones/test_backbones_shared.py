@@ -410,7 +410,7 @@ def test_shared_backbones_equal_those_loaded_alone(name):
     assert same_values(second, copies(own))
     assert first.module is second.module
     assert second.identity() == own.identity() == fresh(second)
-    for attribute in ("name", "n_features", "preprocessing", "stages", "min_size"):
+    for attribute in ("name", "n_features", "preprocessing", "stages"):
         assert getattr(second, attribute) == getattr(own, attribute)
     own.freeze("head")  # or attention would go another way, for its gradients
     assert torch.equal(second(images(side)), own(images(side)))

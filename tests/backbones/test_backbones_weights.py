@@ -1,5 +1,6 @@
 """Where weights come from, and what is said when they do not."""
 
+import argparse
 import json
 import os
 import re
@@ -51,6 +52,33 @@ VARIANTS = {
     "lightning": lambda s: {"state_dict": {f"model.{k}": v for k, v in s.items()}},
     "wrapped": lambda s: {"state_dict": dict(s), "epoch": 3, "optimizer": {"lr": 0.1}},
     "model wrapper": lambda s: {"model": {f"module.{k}": v for k, v in s.items()}},
+    "backbone prefix": lambda s: {f"backbone.{k}": v for k, v in s.items()},
+    "two prefixes": lambda s: {f"module.encoder_q.{k}": v for k, v in s.items()},
+    "a number": lambda s: {f"0.{k}": v for k, v in s.items()},
+    "its own name": lambda s: {f"features.{k}": v for k, v in s.items()},
+    "an averaged model": lambda s: {
+        "n_averaged": torch.tensor(3),
+        **{f"module.{k}": v for k, v in s.items()},
+    },
+    "counted": lambda s: {
+        "total_ops": torch.zeros(1),
+        **{f"{k.rpartition('.')[0]}.total_ops": torch.zeros(1) for k in s},
+        **s,
+    },
+    "beside": lambda s: {
+        "loss.weight": torch.zeros(3),
+        "projector.0.weight": torch.zeros(3, 3),
+        "epoch": 3,
+        **s,
+    },
+    "beside a prefix": lambda s: {
+        **{f"student.{k}": v for k, v in s.items()},
+        "student.projector.weight": torch.zeros(3, 3),
+        "teacher.center": torch.zeros(3),
+    },
+    "an average alone": lambda s: {"state_dict_ema": dict(s), "epoch": 3},
+    "deep": lambda s: {"run": {"ema": {"model": dict(s)}}, "best": torch.tensor(0.5)},
+    "equal twice": lambda s: {"model": dict(s), "model_ema": dict(s)},
     "no head": lambda s: {k: v for k, v in s.items() if not k.startswith(HEAD)},
     "other head": lambda s: {
         k: v[:7].clone() if k.startswith(HEAD) else v for k, v in s.items()
@@ -69,6 +97,59 @@ def test_every_form_of_a_state_dict_is_read(tmp_path, state, variant):
     assert {p.dtype for p in backbone.parameters()} == {torch.float32}
     assert all(p.requires_grad for p in backbone.parameters())
     assert backbone.pretrained
+
+
+TWICE = {
+    "an average": (
+        lambda s, t: {"model": s, "model_ema": t},
+        "'model.' and 'model_ema.'",
+    ),
+    "an average in a wrapper": (
+        lambda s, t: {"model": s, "model_ema": {f"module.{k}": t[k] for k in t}},
+        "'model.' and 'model_ema.module.'",
+    ),
+    "student and teacher": (
+        lambda s, t: {
+            "student": {f"backbone.{k}": v for k, v in s.items()},
+            "teacher": {f"backbone.{k}": v for k, v in t.items()},
+        },
+        "'student.backbone.' and 'teacher.backbone.'",
+    ),
+    "queries and keys": (
+        lambda s, t: {
+            **{f"module.encoder_q.{k}": v for k, v in s.items()},
+            **{f"module.encoder_k.{k}": v for k, v in t.items()},
+        },
+        "'module.encoder_q.' and 'module.encoder_k.'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_of_two_networks_in_a_file_none_is_guessed(tmp_path, state, case):
+    make, places = TWICE[case]
+    other = {key: value + 1 for key, value in state.items()}
+    torch.save(make(dict(state), other), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=f"several networks.*{places}.*none") as caught:
+        load(tmp_path / "w.pth")
+    assert str(tmp_path / "w.pth") in str(caught.value)
+
+
+def test_a_larger_network_of_the_family_does_not_pass_for_a_small_one(tmp_path):
+    network, _ = reference_network("resnet34", 64)
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"unexpected: layer1\.2\.conv1\.weight"):
+        load(tmp_path / "w.pth", "resnet18")
+
+
+def test_a_vision_transformer_that_is_not_square_says_so(tmp_path):
+    network, _ = reference_network("vit_b_32", 64)
+    state = network.state_dict()
+    position = state["encoder.pos_embedding"]
+    state["encoder.pos_embedding"] = position.new_zeros(1, 7, position.shape[-1])
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth is of .* 6 patches.*square"):
+        load(tmp_path / "w.pth", "vit_b_32")
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -180,9 +261,16 @@ def test_code_in_a_file_is_not_run(tmp_path, state):
     torch.save(
         {"state_dict": dict(state), "x": Code(tmp_path / "ran")}, tmp_path / "w.pth"
     )
-    with pytest.raises(ValueError, match="could run code"):
+    with pytest.raises(ValueError, match=r"\(posix\.system\).*could run code"):
         load(tmp_path / "w.pth")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_class_in_a_file_is_named(tmp_path, state):
+    args = argparse.Namespace(lr=0.1)
+    torch.save({"model": dict(state), "args": args}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"more than tensors \(argparse\.Namespace\)"):
+        load(tmp_path / "w.pth")
 
 
 def test_a_whole_module_in_a_file_is_refused(tmp_path, network):
@@ -292,7 +380,8 @@ def test_old_names_in_published_files_are_translated(tmp_path):
         "encoder.layers.encoder_layer_0.mlp.linear_2.bias": "v2",
         "heads.head.bias": "gone",
     }
-    state = prepare_state(Checkpoint(tmp_path, old), {"x"}, "heads.head")
+    checkpoint = Checkpoint(tmp_path, {"": old})
+    state = prepare_state(checkpoint, {"x"}, {"x"}, "heads.head")
     assert state == {
         "features.denseblock1.denselayer1.norm1.weight": "d1",
         "encoder.layers.encoder_layer_0.mlp.0.weight": "v1",
@@ -322,8 +411,9 @@ def test_old_names_in_published_files_are_translated(tmp_path):
             {"layer": ("pre_logits", "max")},
             r"layer=\('pooled', 'max'\)",
         ),
-        ("alexnet", {"image_size": 32}, "least 63"),
-        ("swin_t", {"image_size": (224, 100)}, "least 224"),
+        ("alexnet", {"image_size": 32}, "32 x 32 pixels.*least 63"),
+        ("maxvit_t", {"image_size": 256}, "221 to 224"),
+        ("swin_t", {"image_size": (224, 3)}, "224 x 3 pixels.*least 4"),
         ("vit_b_32", {"image_size": 100}, "multiple of 32"),
         (
             "vit_b_32",

@@ -161,7 +161,7 @@ def test_the_weights_of_boosting_reach_the_net(trainable, kind, forms, y):
 def test_gradient_boosting_on_features(make):
     X, y = two_brightnesses(60)
     X_test, y_test = two_brightnesses(20, seed=1)
-    model = make_feature_classifier(make(), **SMALL).fit(X, y)
+    model = make_feature_classifier(classifier=make(), **SMALL).fit(X, y)
     assert model.score(X_test, y_test) >= 0.9
     extractor = ImageFeatureExtractor(**SMALL)
     F, F_test = extractor.fit_transform(X), extractor.transform(X_test)

@@ -170,7 +170,7 @@ BAD_Y = {
     "None of the regressor": (regressor, None, "requires y"),
     "continuous": (classifier, np.linspace(0, 1, 8), "continuous"),
     "NaN": (classifier, [0, 1, np.nan] * 2 + [0, 1], "NaN"),
-    "NaN targets": (regressor, [0, 1, np.nan] * 2 + [0, 1], "y contains NaN"),
+    "NaN targets": (regressor, [0, 1, np.nan] * 2 + [0, 1], "value .NaN. in row 2"),
     "infinite targets": (regressor, [0, 1, np.inf] * 2 + [0, 1], "y contains inf"),
     "several columns": (classifier, np.arange(16).reshape(8, 2), "1d array"),
     "words": (regressor, ["a"] * 8, "could not convert|dtype"),

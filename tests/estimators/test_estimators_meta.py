@@ -321,7 +321,7 @@ def test_a_pipeline_with_memory(path_column, y, tmp_path):
 
 
 def test_make_feature_classifier_takes_any_classifier(data):
-    model = make_feature_classifier(LogisticRegression(), **SMALL).fit(*data)
+    model = make_feature_classifier(classifier=LogisticRegression(), **SMALL).fit(*data)
     assert model.predict_proba(data[0]).shape == (24, 2)
     assert [name for name, _ in model.steps] == ["features", "scaler", "classifier"]
     F = extractor().fit_transform(data[0])

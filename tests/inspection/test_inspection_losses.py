@@ -114,7 +114,7 @@ def test_flipped_labels_are_found(images, cv, probability, tmp_path):
     for path, image in zip(paths, images, strict=True):
         Image.fromarray(image).save(path)
     last = LogisticRegression() if probability else LinearSVC(C=1e-3)
-    model = make_feature_classifier(last, **SMALL, layer="features.2")
+    model = make_feature_classifier(classifier=last, **SMALL, layer="features.2")
     if cv is None:
         model.fit(images, halves(40))
     found = top_losses(model, paths, y, k=5, cv=cv)
@@ -130,7 +130,9 @@ def test_flipped_labels_are_found(images, cv, probability, tmp_path):
 
 def test_cross_validation_is_scikit_learns(images):
     y = halves(40)
-    model = make_feature_classifier(LogisticRegression(), **SMALL, layer="features.2")
+    model = make_feature_classifier(
+        classifier=LogisticRegression(), **SMALL, layer="features.2"
+    )
     found = top_losses(model, images, y, k=None, cv=4, random_state=7)
     folds = StratifiedKFold(4, shuffle=True, random_state=7)
     expected = cross_val_predict(

@@ -212,7 +212,7 @@ def test_pipelines_and_ensembles_are_estimators_like_others(images, labels, tmp_
     paths = forms(images, tmp_path)["column"]
     shape = {"image_shape": (48, 40, 3)}
     head = ImageClassifier(**SMALL, layer="features.2", max_epochs=2)
-    svc = make_feature_classifier(SVC(), **SMALL, layer="features.2")
+    svc = make_feature_classifier(classifier=SVC(), **SMALL, layer="features.2")
     cases = [
         (svc, list(paths[:, 0])),
         (VotingClassifier([("head", head), ("svc", svc)]), list(paths[:, 0])),

@@ -56,7 +56,7 @@ def share_inside(maps, starts, margin=8):
 def test_the_map_is_brightest_at_the_square_that_decides(name, size):
     X, y, _ = bright_squares(40)
     model = make_feature_classifier(
-        LogisticRegression(C=0.1, max_iter=1000),
+        classifier=LogisticRegression(C=0.1, max_iter=1000),
         backbone=name,
         weights=None,
         image_size=size,
@@ -82,7 +82,7 @@ def test_maps_are_the_same_where_gradients_are_off(fitted, without):
 def test_occlusion_is_largest_at_the_square_that_decides():
     X, y, _ = bright_squares(40)
     model = make_feature_classifier(
-        LogisticRegression(C=0.1),
+        classifier=LogisticRegression(C=0.1),
         backbone="resnet18",
         weights=None,
         image_size=64,
@@ -174,7 +174,7 @@ def test_of_a_linear_pipeline_it_is_the_weighted_map():
     X = photographs(6, size=(40, 40))
     y = np.array(["a", "b"] * 3)
     extractor = ImageFeatureExtractor(averaged, preprocessing=PLAIN)
-    model = make_feature_classifier(LogisticRegression(C=10))
+    model = make_feature_classifier(classifier=LogisticRegression(C=10))
     model.set_params(features=extractor).fit(X, y)
     x = torch.from_numpy(X).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
@@ -187,7 +187,7 @@ def test_of_a_linear_pipeline_it_is_the_weighted_map():
         )[:, 0]
         got = saliency(model, X, target=label)
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
-    numbers = make_feature_classifier(LinearRegression())
+    numbers = make_feature_classifier(classifier=LinearRegression())
     numbers.set_params(features=extractor).fit(X, np.arange(6.0))
     assert (saliency(numbers, X) < 0).any()
 

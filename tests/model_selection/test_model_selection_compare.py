@@ -354,7 +354,7 @@ def test_ones_own_estimators_stand_beside_the_table(data):
         regimes={
             "svm": {"classifier__C": [1e-3, 1e-2]},
             "chance": DummyClassifier(),
-            "kernel": (make_feature_classifier(SVC(), **SMALL), {}),
+            "kernel": (make_feature_classifier(classifier=SVC(), **SMALL), {}),
         },
         cv=2,
     )

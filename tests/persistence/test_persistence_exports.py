@@ -59,7 +59,7 @@ MODELS = {
     "svm": (make_feature_classifier(**SMALL), Y),
     "svm of three": (make_feature_classifier(**SHORT), THREE),
     "calibrated": (make_feature_classifier(probability=True, **SHORT), THREE),
-    "logistic": (make_feature_classifier(LogisticRegression(), **SHORT), Y),
+    "logistic": (make_feature_classifier(classifier=LogisticRegression(), **SHORT), Y),
     "ridge": (
         make_pipeline(extractor(layer="features.2"), StandardScaler(), Ridge()),
         NUMBERS,
@@ -216,14 +216,17 @@ def test_exporting_leaves_the_estimator_alone(model, tmp_path):
 def test_what_has_no_graph_says_so(model, tmp_path):
     cases = [
         (classifier(tta="flip").fit(X, Y), r"tta='flip' can't be exported"),
-        (make_feature_classifier(SVC(), **SMALL).fit(X, Y), "SVC can't be exported"),
+        (
+            make_feature_classifier(classifier=SVC(), **SMALL).fit(X, Y),
+            "SVC can't be exported",
+        ),
         (
             make_pipeline(extractor(), MinMaxScaler(), LinearSVC()).fit(X, Y),
             "MinMaxScaler can't be exported",
         ),
         (
             make_feature_classifier(
-                CalibratedClassifierCV(LinearSVC(), cv=2), **SMALL
+                classifier=CalibratedClassifierCV(LinearSVC(), cv=2), **SMALL
             ).fit(X, Y),
             "ensemble=False",
         ),

@@ -53,6 +53,12 @@ LABELS = np.stack([Y == "dark", np.arange(18) % 2 == 0], axis=1).astype(int)
 
 # Learns two brightnesses within a few epochs of the head.
 EASY = {"layer": "features.2", "optimizer": "adam", "lr": 1e-2, "max_epochs": 10}
+
+
+def with_classifier(model):
+    return make_feature_classifier(classifier=model, **SMALL)
+
+
 MODELS = {
     "classifier": (classifier(), X, Y),
     "all trained": (classifier(trainable="all", backbone="mobilenet_v3_small"), X, Y),
@@ -82,16 +88,30 @@ MODELS = {
     "extractor of 64 bits": (extractor(precision="float64", tta="flip"), X, None),
     "features": (make_feature_classifier(**SMALL), X, Y),
     "calibrated features": (make_feature_classifier(probability=True, **SMALL), X, Y),
-    "svc": (make_feature_classifier(SVC(), **SMALL), X, Y),
-    "logistic": (make_feature_classifier(LogisticRegression(), **SMALL), X, Y),
-    "sgd": (make_feature_classifier(SGDClassifier(), **SMALL), X, Y),
-    "forest": (make_feature_classifier(RandomForestClassifier(3), **SMALL), X, Y),
-    "boosting": (
-        make_feature_classifier(HistGradientBoostingClassifier(max_iter=3), **SMALL),
+    "svc": (with_classifier(SVC()), X, Y),
+    "logistic": (
+        with_classifier(LogisticRegression()),
         X,
         Y,
     ),
-    "neighbours": (make_feature_classifier(KNeighborsClassifier(), **SMALL), X, Y),
+    "sgd": (with_classifier(SGDClassifier()), X, Y),
+    "forest": (
+        with_classifier(RandomForestClassifier(3)),
+        X,
+        Y,
+    ),
+    "boosting": (
+        make_feature_classifier(
+            classifier=HistGradientBoostingClassifier(max_iter=3), **SMALL
+        ),
+        X,
+        Y,
+    ),
+    "neighbours": (
+        with_classifier(KNeighborsClassifier()),
+        X,
+        Y,
+    ),
     "voting": (
         VotingClassifier(
             [

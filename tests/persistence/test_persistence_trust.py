@@ -344,7 +344,7 @@ def test_small_parameters_come_back_as_they_were(tmp_path):
     save(model, tmp_path / "model")
     again = load(tmp_path / "model")
     for name, value in parameters.items():
-        found = getattr(again, name)
+        found = again.get_params(deep=False)[name]
         assert type(found) is type(value), name
         if name == "random_state":
             assert found.randint(10**6) == value.randint(10**6)

@@ -31,7 +31,7 @@ LAYERS = [
     ("backbones", "datasets"),
     ("_images",),
     ("_runtime",),
-    ("_files", "_lazy", "_linear", "_plots"),
+    ("_files", "_lazy", "_linear", "_plain", "_plots"),
     ("_doc_link",),
 ]
 MODULES = shape.modules(PACKAGE)

@@ -8,7 +8,7 @@ from sklearn_dl.training import Trainable
 @pytest.mark.parametrize("stages", ["head", "all", 0, 2, np.int64(1), "layer4", ["a"]])
 def test_a_plain_value_stands_for_its_stages(stages):
     trainable = Trainable.of(stages)
-    assert trainable.stages is stages
+    assert trainable.get_params()["stages"] is stages
     assert trainable.freeze_batch_norm == "auto"
     assert Trainable.of(trainable) is trainable
 
