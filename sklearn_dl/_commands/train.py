@@ -16,13 +16,19 @@ example:
 """
 
 import argparse
-import ast
 import os
 import sys
 import time
 from typing import Any
 
-from sklearn_dl._commands._terminal import checked_output, on_terminal, say, size_of
+from sklearn_dl._commands._terminal import (
+    assignment,
+    checked_output,
+    on_terminal,
+    say,
+    size_of,
+    value,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights = "names of torchvision's, a file, or builtin (of mobilenet_v3_small)"
     add("--weights", help=weights)
     stages = "head (default), all, the number of the last stages, or names with commas"
-    add("--trainable", type=_value, help=stages)
+    add("--trainable", type=value, help=stages)
     changes = "light, standard, strong, trivial, rand, or names such as flip,rotation"
-    add("--augment", type=_value, help=changes)
+    add("--augment", type=value, help=changes)
     add("--epochs", dest="max_epochs", type=int, help="(default: 20)")
     other = "any other parameter, such as device=cpu, tta=flip, head__dropout=0.5"
-    assigned: Any = {"action": "append", "type": _assignment, "default": []}
+    assigned: Any = {"action": "append", "type": assignment, "default": []}
     add("--set", metavar="NAME=VALUE", **assigned, help=other)
     add("--strict", action="store_true", help="stop at images that can't be read")
     add("--quiet", action="store_true", help="no progress")
@@ -97,16 +103,3 @@ def _model(args: argparse.Namespace) -> Any:
     model.set_params(**{"random_state": 0, **given, **dict(args.set)})
     model._validate_params()
     return model
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    name, _, value = text.partition("=")
-    return name, _value(value)
-
-
-def _value(text: str) -> Any:
-    """Return a number or another literal, names with commas as a list, or a word."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text.split(",") if "," in text else text

@@ -70,16 +70,34 @@ def run_network(
     [n_views,] n_outputs), to one row each. None takes the mean over the views.
     """
     forward = Forward(network, preprocessing, execution, views)
-    combine = combine or (_mean if views is not None else torch.Tensor.contiguous)
-    output = None
-    with (
-        forward.reader(source, rows) as reader,
-        progress(len(reader), description, execution.verbose) as bar,
-    ):
+    rows = np.arange(len(source)) if rows is None else rows
+    with progress(len(rows), description, execution.verbose) as bar:
+        parts = _through(forward, source, rows, combine, bar)
+        return _gathered(parts, len(rows))
+
+
+def _through(
+    forward: "Forward", source: ImageSource, rows, combine: Combine | None, bar: "Bar"
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield (place among the rows, what becomes of their outputs), batch by batch."""
+    combine = combine or (
+        _mean if forward.views is not None else torch.Tensor.contiguous
+    )
+    with forward.reader(source, rows) as reader:
         for part, outputs in forward.stream(reader.batches(forward.batch_size(source))):
-            output = _filled(output, len(reader), part, combine(outputs))
+            yield part, combine(outputs)
             bar(part.stop - part.start)
     release_memory()
+
+
+def _gathered(parts: Iterator[tuple[slice, torch.Tensor]], n_rows: int) -> np.ndarray:
+    """Return all parts in one array, which is made when its width is known."""
+    output = None
+    for part, values in parts:
+        if output is None:
+            shape, dtype = (n_rows, *values.shape[1:]), values.numpy().dtype
+            output = np.empty(shape, dtype=dtype)
+        output[part] = values
     assert output is not None  # a source is never empty
     return output
 
@@ -103,8 +121,30 @@ def run_frozen(
     ``joblib.parallel_config("dask")`` many images are spread over the workers of the
     cluster, which take the execution's `requested_device` as they have it.
     """
-    store = resolve_cache(cache)
     rows = np.arange(len(source)) if rows is None else np.asarray(rows)
+    options: Any = {"cache": cache, "rows": rows, "views": views, "combine": combine}
+    with progress(len(rows), description, execution.verbose) as bar:
+        parts = stream_frozen(backbone, source, execution, **options, bar=bar)
+        return _gathered(parts, len(rows))
+
+
+def stream_frozen(
+    backbone: Backbone,
+    source: ImageSource,
+    execution: Execution,
+    *,
+    cache: Any,
+    rows: np.ndarray,
+    views=None,
+    combine: Combine | None = None,
+    bar: "Bar",
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield (place among the rows, what becomes of their features), as `run_frozen`.
+
+    They come in input order; those of a few batches are in memory, or with a cache of a
+    window of rows. On a cluster all rows are one window.
+    """
+    store = resolve_cache(cache)
     client, backbone = active_client(), backbone.as_it_is()
     features = Features(backbone, source, execution, store, views)
     if client is not None:
@@ -112,37 +152,22 @@ def run_frozen(
         if len(rows) <= task_rows(client, len(rows), size):
             client = None  # too little to be spread
     if store is None and client is None:
-        options: dict = {"views": views, "combine": combine, "description": description}
-        return run_network(
-            backbone, source, backbone.preprocessing, execution, rows=rows, **options
-        )
+        yield from _through(features.forward, source, rows, combine, bar)
+        return
     combine = combine or (_mean if views is not None else torch.Tensor.contiguous)
     # Workers wait for the last of no window.
     window = features.window if client is None else len(rows)
-    output = None
-    with progress(len(rows), description, execution.verbose) as bar:
-        for start in range(0, len(rows), window):
-            some = rows[start : start + window]
-            if client is None:
-                values = features.get(some, bar)
-            else:
-                values = _spread_features(features, some, bar, client, cache)
-            for part in torch.from_numpy(values).split(features.window):
-                place = slice(start, start + len(part))
-                output = _filled(output, len(rows), place, combine(part))
-                start += len(part)
+    for start in range(0, len(rows), window):
+        some = rows[start : start + window]
+        if client is None:
+            values = features.get(some, bar)
+        else:
+            values = _spread_features(features, some, bar, client, cache)
+        for part in torch.from_numpy(values).split(features.window):
+            yield slice(start, start + len(part)), combine(part)
+            start += len(part)
     if features.computed:
         release_memory()
-    assert output is not None  # a source is never empty
-    return output
-
-
-def _filled(output, n_rows: int, place: slice, values: torch.Tensor) -> np.ndarray:
-    """Write to the output, which is made when its width is known."""
-    if output is None:
-        output = np.empty((n_rows, *values.shape[1:]), dtype=values.numpy().dtype)
-    output[place] = values
-    return output
 
 
 def _mean(values: torch.Tensor) -> torch.Tensor:
@@ -150,12 +175,17 @@ def _mean(values: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def progress(n_images: int, description: str, verbose: int) -> Iterator[Bar]:
-    """Show progress; the context's value is called with the number of images done."""
+def progress(
+    n_images: int, description: str, verbose: int, done: int = 0
+) -> Iterator[Bar]:
+    """Show progress; the context's value is called with the number of images done.
+
+    So many were done before.
+    """
     if verbose < 1:  # a disabled bar would start tqdm's monitor thread all the same
         yield lambda n: None
         return
-    with tqdm(total=n_images, desc=description, unit="img") as bar:
+    with tqdm(total=n_images, desc=description, unit="img", initial=done) as bar:
         yield bar.update
 
 
