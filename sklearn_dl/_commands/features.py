@@ -18,6 +18,7 @@ example:
 import argparse
 import os
 import sys
+import warnings
 from typing import Any, NamedTuple
 
 from sklearn_dl._commands._terminal import (
@@ -78,9 +79,15 @@ def run(args: argparse.Namespace) -> int:
     images = _images(args)
     extractor.fit(images.paths)
     options = {"split": images.split, "dtype": args.dtype, "shard": args.shard}
-    failed = extractor.transform_to(images.paths, args.out, images.y, **options)
+    with warnings.catch_warnings():  # of what is said here
+        warnings.filterwarnings("ignore", ".* could not be read", UserWarning)
+        failed = extractor.transform_to(images.paths, args.out, images.y, **options)
     for row, path, reason in failed.itertuples(index=False):
         write_error(f"features: row {row}, {path!r}: {reason}")
+    if len(failed):
+        write_error(
+            f"features: of {len(images.paths)} images {len(failed)} could not be read."
+        )
     say(f"written to {args.out} ({size_of(args.out)})")
     return 1 if len(failed) else 0
 

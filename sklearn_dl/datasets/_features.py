@@ -260,7 +260,7 @@ class _File(ABC):
                 if column is not None and len(column) != len(self):
                     message = f"{len(column)} values of {name} for {len(self)} rows"
                     raise ValueError(message)
-        except OSError:
+        except (OSError, ImportError):
             raise
         except Exception as error:  # of json, numpy, pyarrow
             reason = first_line(error)
