@@ -110,6 +110,7 @@ class ImageFeatureExtractor(
     --------
     make_feature_classifier : A pipeline of this, a scaler and an SVM.
     ImageClassifier : A new head trained on the backbone.
+    sklearn_dl.datasets.load_features : Reads what `transform_to` wrote.
 
     References
     ----------
@@ -419,7 +420,9 @@ def make_feature_classifier(
     """Build the pipeline of features, scaler and classifier.
 
     Features of a frozen backbone and a linear SVM are a strong first model where
-    images are few.
+    images are few. Of images whose features don't fit in memory, a few times over,
+    write the features to a file (`ImageFeatureExtractor.transform_to`), and train with
+    ``partial_fit`` on the chunks of `sklearn_dl.datasets.iter_features`.
 
     Parameters
     ----------
