@@ -42,7 +42,7 @@ def write_features(
                             writer.put(left[part], values.numpy())
                             written = part.stop
                 except ImageDecodeError as error:
-                    failed = {row: why for row, _, why in error.failures}
+                    failed = {r: why for r, _, why in error.failures if r is not None}
                     if not {*left[written:].tolist()} & {*failed}:
                         raise  # it isn't said which
                     writer.errors.update(failed)

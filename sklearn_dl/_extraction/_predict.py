@@ -4,7 +4,7 @@ import copy
 import hashlib
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -77,7 +77,7 @@ def run_network(
 
 
 def _through(
-    forward: "Forward", source: ImageSource, rows, combine: Combine | None, bar: "Bar"
+    forward: "Forward", source: ImageSource, rows, combine: Combine | None, bar: Bar
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yield (place among the rows, what becomes of their outputs), batch by batch."""
     combine = combine or (
@@ -137,8 +137,8 @@ def stream_frozen(
     rows: np.ndarray,
     views=None,
     combine: Combine | None = None,
-    bar: "Bar",
-) -> Iterator[tuple[slice, torch.Tensor]]:
+    bar: Bar,
+) -> Generator[tuple[slice, torch.Tensor], None, None]:
     """Yield (place among the rows, what becomes of their features), as `run_frozen`.
 
     They come in input order; those of a few batches are in memory, or with a cache of a

@@ -107,13 +107,15 @@ def load_features(
     readable = np.concatenate([file.readable for file in files])[keep]
     reasons = np.concatenate([file.reasons for file in files])[keep]
     names, labels, bad = columns["path"], columns["label"], np.flatnonzero(~readable)
-    skipped = {"row": bad, "path": None if names is None else names[bad]}
-    skipped = pd.DataFrame({**skipped, "reason": reasons[bad]}, dtype=object)
-    known = labels is not None and labels.ndim == 1 and labels.dtype.kind != "f"
+    failed = {"row": bad, "path": None if names is None else names[bad]}
+    skipped = pd.DataFrame({**failed, "reason": reasons[bad]}, dtype=object)
+    classes = None
+    if labels is not None and labels.ndim == 1 and labels.dtype.kind != "f":
+        classes = np.sort(pd.unique(labels))
     bunch = Bunch(
         data=data,
         target=labels,
-        target_names=np.sort(pd.unique(labels)) if known else None,
+        target_names=classes,
         filenames=names,
         split=columns["split"],
         readable=readable,
@@ -316,10 +318,9 @@ class _Npy(_File):
         for name, values in columns.items():
             self._take(name, values)
         shape = (about["rows"], about["n_features"])
-        if shape[0]:
-            self.array = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        else:  # of nothing there is no map
-            self.array = np.load(self.path, allow_pickle=False)
+        # Of nothing there is no map.
+        mode: Any = "r" if shape[0] else None
+        self.array = np.load(self.path, mmap_mode=mode, allow_pickle=False)
         found = self.array.shape, str(self.array.dtype)
         if found != (shape, about["dtype"]):
             raise ValueError(f"it is {found}, its JSON is of {(shape, about['dtype'])}")
@@ -361,8 +362,8 @@ def _opened(path: Paths, extractor: Any) -> list[Any]:
     files = [_open(one) for one in paths]
     first = files[0]
     for file in files[1:]:
-        names = ("features", "dtype", "n_features", "of_rows")
-        names = names if file.about["shard"] else names[:3]
+        names = ["features", "dtype", "n_features"]
+        names += ["of_rows"] if file.about["shard"] else []
         if other := difference(file.about, first.about, names):
             message = f"{file.path} doesn't belong to {first.path}: its {other}."
             raise ValueError(message)
@@ -411,7 +412,7 @@ def _taken(files: list, split: str | None) -> list[np.ndarray]:
     if split is None:
         return [np.ones(len(file), bool) for file in files]
     splits = _joined(files, "split")
-    known = [] if splits is None else np.unique(splits)
+    known = [] if splits is None else np.unique(splits).tolist()
     if split not in known:
         raise ValueError(f"There is no split {split!r}. {did_you_mean(split, known)}")
     return [

@@ -336,7 +336,9 @@ class FeaturesWriter:
         # Features have few equal values, and hardly become smaller.
         plain: dict[str, Any] = {"compression": "none", "write_statistics": False}
         plain["use_dictionary"] = ["label", "split"]
-        features = np.load(self._part, mmap_mode="r") if len(self.rows) else None
+        # Of nothing there is no map.
+        mode: Any = "r" if len(self.rows) else None
+        features = np.load(self._part, mmap_mode=mode)
         with (
             replacing(self.path) as file,
             parquet.ParquetWriter(file, schema, **plain) as writer,
