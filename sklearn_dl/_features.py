@@ -90,7 +90,7 @@ class ImageFeatureExtractor(
         Seed of random weights (``weights=None``). With None they differ at each fit, so
         that nothing is found in the cache.
     verbose : int, default=0
-        1 shows a progress bar.
+        1 shows a progress bar; 2 writes a line to stderr each half minute, for logs.
 
     Attributes
     ----------

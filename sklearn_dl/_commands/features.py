@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     given = {k: v for k, v in vars(args).items() if k in names and v is not None}
     # Of random weights each shard must draw the same.
     defaults = {"cache": None, "random_state": 0}
-    verbose = int(not args.quiet and on_terminal(sys.stderr))
+    verbose = 0 if args.quiet else 1 if on_terminal(sys.stderr) else 2
     extractor.set_params(**{**defaults, "verbose": verbose, **given, **dict(args.set)})
     images = _images(args)
     extractor.fit(images.paths)

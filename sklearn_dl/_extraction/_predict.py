@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import math
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import numpy as np
 import PIL
 import torch
 from tqdm.auto import tqdm
+from tqdm.std import tqdm as PlainBar
 
 from sklearn_dl._extraction._cache import resolve_cache
 from sklearn_dl._extraction._cluster import active_client, spread, task_rows
@@ -42,6 +44,9 @@ from sklearn_dl.backbones import Backbone, Preprocessing, place
 _KEYS = 4
 # Rows that are looked up together; their features take no more than these bytes.
 _WINDOW_ROWS, _WINDOW_BYTES = 4096, 2**26
+# Seconds between two lines of progress in a log, and what they say.
+_LINE_SECONDS = 30.0
+_LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left"
 # Seconds after which a wait for somebody else looks round.
 _PATIENCE = 1.0
 
@@ -180,13 +185,30 @@ def progress(
 ) -> Iterator[Bar]:
     """Show progress; the context's value is called with the number of images done.
 
-    So many were done before.
+    So many were `done` before. With `verbose` of 2 or more there are lines for a log in
+    place of a bar.
     """
     if verbose < 1:  # a disabled bar would start tqdm's monitor thread all the same
         yield lambda n: None
         return
-    with tqdm(total=n_images, desc=description, unit="img", initial=done) as bar:
+    options: dict[str, Any] = {"desc": description, "unit": "img", "initial": done}
+    if verbose > 1:
+        options |= {"mininterval": _LINE_SECONDS, "delay": _LINE_SECONDS}
+        options |= {"file": _Lines(), "bar_format": _LINE}
+    kind = tqdm if verbose == 1 else PlainBar  # no widget of a notebook
+    with kind(total=n_images, **options) as bar:
         yield bar.update
+
+
+class _Lines:
+    """Writes what a bar shows to stderr, in a line of its own each time."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            sys.stderr.write(f"{line}\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 # ---------------------------------------------------------------- batches of pixels

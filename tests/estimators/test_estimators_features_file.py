@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -435,3 +436,23 @@ def test_an_extractor_is_to_be_fitted(image_files, tmp_path):
 
     with pytest.raises(NotFittedError):
         ImageFeatureExtractor("squeezenet1_1").transform_to(image_files, "f.npy")
+
+
+def test_a_log_has_lines_with_rate_and_time_left(
+    model, image_files, half_written, monkeypatch, capsys
+):
+    from sklearn_dl._extraction import _predict
+
+    monkeypatch.setattr(_predict, "_LINE_SECONDS", 0.0)
+    extractor(image_files, batch_size=4, verbose=2).transform_to(
+        image_files, half_written
+    )
+    printed, errors = capsys.readouterr()
+    assert printed == ""
+    lines = errors.splitlines()
+    pattern = r"features: (\d+) of 24, +(\S+img|s/img|\?img)\S*, \S+ left"
+    assert [bool(re.fullmatch(pattern, line)) for line in lines] == [True] * len(lines)
+    numbers = [int(re.search(r"\d+", line)[0]) for line in lines]
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == 24
+    assert numbers[0] >= 8  # what was done before
