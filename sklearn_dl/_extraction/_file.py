@@ -28,18 +28,21 @@ def write_features(
 
     Images that can't be read are left out, and named in the writer's errors.
     """
-    options: Any = {"cache": cache, "views": views}
+    options: Any = {"cache": cache, "views": views, "bar": lambda n: None}
     rows, done = writer.rows, writer.done
     with progress(len(rows), "features", execution.verbose, done) as bar:
-        for start in range(rows.start + done, rows.stop, _ROWS):
-            left = np.arange(start, min(start + _ROWS, rows.stop))
+        # A run that goes on has the same blocks, and so the same batches.
+        for start in range(rows.start, rows.stop, _ROWS):
+            stop = min(start + _ROWS, rows.stop)
+            left = np.arange(max(start, rows.start + done), stop)
             while len(left):
-                written, given = 0, {**options, "rows": left, "bar": bar}
-                parts = stream_frozen(backbone, source, execution, **given)
+                written = 0
+                parts = stream_frozen(backbone, source, execution, rows=left, **options)
                 try:
                     with closing(parts):
                         for part, values in parts:
                             writer.put(left[part], values.numpy())
+                            bar(part.stop - part.start)
                             written = part.stop
                 except ImageDecodeError as error:
                     failed = {r: why for r, _, why in error.failures if r is not None}

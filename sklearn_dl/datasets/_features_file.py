@@ -14,12 +14,16 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from sklearn_dl._files import check_target, replacing, writing
-from sklearn_dl._images import ImageSource
+from sklearn_dl._images import ImageDecodeError, ImageSource
 
 FORMAT = "sklearn_dl features"
 VERSION = 1
 SUFFIXES = (".npy", ".parquet")
 _DTYPES = ("float16", "float32")
+# What must be the same for a half-written file to be taken up.
+_SAME = ("features", "dtype", "n_features", "shard", "rows", "of_rows", "images_digest")
+# Images whose content is looked at to tell them from others, where they have no path.
+_SAMPLE = 16
 # Rows that are worked on together where a whole file is gone through.
 _CHUNK = 4096
 # Shards begin at multiples of these rows: batches are those of one run.
@@ -100,10 +104,16 @@ class FeaturesTable:
         return None if array is None else array[rows.start : rows.stop].tolist()
 
     def digest(self, rows: range) -> str:
-        """Return a digest of the paths of some rows."""
-        digest = hashlib.sha256()
-        for name in self.column("path", rows) or ():
+        """Return a digest of the paths of some rows, or of a sample of their images."""
+        digest, source = hashlib.sha256(), self._source
+        names = self.column("path", rows)
+        for name in names or ():
             digest.update(name.encode("utf-8", "surrogateescape") + b"\n")
+        if names is None and rows and not source.digest_reads:
+            sample = np.linspace(rows.start, rows.stop - 1, _SAMPLE).astype(int)
+            for row in np.unique(sample):
+                with suppress(ImageDecodeError):  # which is found again
+                    digest.update(source.digests([row])[0])
         return digest.hexdigest()
 
 
@@ -115,14 +125,16 @@ def _checked(name: str, values: Any, n_rows: int, kinds: str, axes: tuple) -> An
     if column.dtype == object and len(set(map(type, column.ravel()))) == 1:
         column = np.array(column.tolist())
     if column.ndim not in axes or len(column) != n_rows:
-        shape = f"has the shape {column.shape}, X has {n_rows} rows"
+        reason = f"has the shape {column.shape}, X has {n_rows} rows"
     elif column.dtype.kind not in kinds:
-        shape = f"of dtype {column.dtype} has no {'text' if kinds == 'U' else 'labels'}"
+        reason = (
+            f"of dtype {column.dtype} has no {'text' if kinds == 'U' else 'labels'}"
+        )
     elif column.dtype.kind == "f" and np.isnan(column).any():
-        shape = f"has no value in row {np.argwhere(np.isnan(column))[0][0]}"
+        reason = f"has no value in row {np.argwhere(np.isnan(column))[0][0]}"
     else:
         return column
-    raise ValueError(f"{name} {shape}.")
+    raise ValueError(f"{name} {reason}.")
 
 
 class FeaturesWriter:
@@ -160,7 +172,7 @@ class FeaturesWriter:
         self.shape = (len(rows), about["n_features"])
         self.done = 0  # rows that are written
         self.errors: dict[int, str] = {}  # by row of the table
-        shape = {"rows": len(rows), "paths_digest": table.digest(rows)}
+        shape = {"rows": len(rows), "images_digest": table.digest(rows)}
         self._about = {"format": FORMAT, "version": VERSION, **about, **shape}
         self._part = path.with_name(f"{path.name}.part")
         self._state = beside(self._part)
@@ -191,10 +203,10 @@ class FeaturesWriter:
         times = 2 if self.path.suffix == ".parquet" else 1  # it is made of the part
         free = shutil.disk_usage(self.path.parent).free
         if needed * times > free:
-            sizes = (
-                f"{needed * times / 1e9:.2f} GB are needed, {free / 1e9:.2f} are free"
+            gigabytes = (
+                f"{needed * times / 1e9:.2f} GB are needed, {free / 1e9:.2f} free"
             )
-            message = f"The disk is full: {sizes}"
+            message = f"The disk is full: {gigabytes}"
             raise OSError(errno.ENOSPC, message, str(self.path))
         with writing(self.path):
             with self._part.open("wb") as file:
@@ -215,16 +227,7 @@ class FeaturesWriter:
         hint = f"Give another path, or delete it and {self._state.name}."
         if not isinstance(left, dict) or left.get("format") != FORMAT:
             raise ValueError(f"{self._state} is damaged or foreign. {hint}")
-        names = (
-            "features",
-            "dtype",
-            "n_features",
-            "shard",
-            "rows",
-            "of_rows",
-            "paths_digest",
-        )
-        other = difference(left, self._about, names)
+        other = difference(left, self._about, _SAME)
         if other is not None:
             what = f"is a half-written file of other features: {other}"
             raise ValueError(f"{self._part} {what}. {hint}")

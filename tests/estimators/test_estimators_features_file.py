@@ -271,8 +271,26 @@ def test_a_half_written_file_of_other_features_is_kept(
 
 
 def test_other_images_are_not_gone_on_with(model, image_files, half_written):
-    with pytest.raises(ValueError, match="paths_digest is"):
+    with pytest.raises(ValueError, match="images_digest is"):
         model.transform_to(image_files[::-1], half_written)
+
+
+def test_other_arrays_are_not_gone_on_with(data, tmp_path, monkeypatch):
+    X, put = data[0], _features_file.FeaturesWriter.put
+
+    def stop(self, rows, values):
+        put(self, rows, values)
+        raise Stopped
+
+    model = extractor(X, batch_size=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(_features_file.FeaturesWriter, "put", stop)
+        with pytest.raises(Stopped):
+            model.transform_to(X, tmp_path / "f.npy")
+    with pytest.raises(ValueError, match="images_digest is"):
+        model.transform_to(255 - X, tmp_path / "f.npy")
+    model.transform_to(X, tmp_path / "f.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "f.npy"), model.transform(X))
 
 
 def test_a_damaged_state_is_named(model, image_files, half_written):
