@@ -18,6 +18,7 @@ from sklearn_dl._images._geometry import resized_size as resized_size
 from sklearn_dl._images._geometry import strip_part as strip_part
 from sklearn_dl._images._numbers import FILTERS as FILTERS
 from sklearn_dl._images._numbers import check_preprocessing as check_preprocessing
+from sklearn_dl._images._remote import is_url as is_url
 from sklearn_dl._images._source import DatasetItem as DatasetItem
 from sklearn_dl._images._source import ImageSource as ImageSource
 from sklearn_dl._images._verify import failed_images as failed_images

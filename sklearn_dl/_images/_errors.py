@@ -147,8 +147,7 @@ def reason_of(error: Exception, path: str | None = None) -> str:
     if isinstance(error, ImageDecodeError) and len(error.failures) == 1:
         return error.failures[0][2]
     if isinstance(error, FileNotFoundError):
-        url = path is not None and "://" in path
-        return "no such file" + (" (a URL: download it first)" if url else "")
+        return "no such file"
     if isinstance(error, IsADirectoryError):
         return "a directory, not an image file"
     if isinstance(error, PermissionError):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
+from sklearn_dl._images import is_url
 from sklearn_dl.datasets._common import (
     Verify,
     check_verify,
@@ -123,6 +124,9 @@ def _files(
                 f"Column {name!r} is to hold paths, row {row} is {value!r} "
                 f"({type(value).__name__})."
             )
+        if is_url(value):
+            files.append(value)
+            continue
         # join leaves an absolute path as it is
         files.append(os.path.join(folder, os.path.expanduser(os.fspath(value))))
     return files
