@@ -2,7 +2,6 @@
 
 import re
 import time
-from itertools import count
 from typing import Any
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::|://)")
@@ -40,7 +39,9 @@ def fetch(url: str) -> bytes:
         message = f'{error}: pip install "sklearn_dl[remote]" reads URLs'
         raise ImportError(message) from error
     system, name = url_to_fs(url)  # kept by fsspec, for each process
-    for attempt in count(1):
+    attempt = 0
+    while True:
+        attempt += 1
         try:
             return system.cat_file(name)
         except _FINAL:

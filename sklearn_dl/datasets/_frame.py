@@ -125,7 +125,7 @@ def _files(
                 f"({type(value).__name__})."
             )
         if is_url(value):
-            files.append(value)
+            files.append(str(value))
             continue
         # join leaves an absolute path as it is
         files.append(os.path.join(folder, os.path.expanduser(os.fspath(value))))
