@@ -18,12 +18,14 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "sklearn_dl.datasets": (
-        "Loaders of images and targets, and decoding.",
+        "Loaders of images, targets and features, and decoding.",
         [
             "load_image_folder",
             "load_image_frame",
             "load_image_csv",
             "load_torch_dataset",
+            "load_features",
+            "iter_features",
             "Channels",
             "verify_images",
             "decode_image",

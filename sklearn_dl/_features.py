@@ -2,6 +2,7 @@
 
 import warnings
 
+import pandas as pd
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -10,16 +11,23 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dl._base import ImageEstimatorMixin, on_cpu, with_callbacks
-from sklearn_dl._extraction import run_frozen
+from sklearn_dl._extraction import run_frozen, write_features
 from sklearn_dl._parameters import (
     BACKBONE_CONSTRAINTS,
     NestedParameters,
     refuse_removed,
 )
 from sklearn_dl._plain import PlainParameters
-from sklearn_dl._runtime import draw_seed
+from sklearn_dl._runtime import draw_seed, fingerprint_text
 from sklearn_dl.augmentation import resolve_views
-from sklearn_dl.backbones import Backbone, handed_out
+from sklearn_dl.backbones import Backbone, Preprocessing, digest_weights, handed_out
+from sklearn_dl.datasets import (
+    FeaturesTable,
+    FeaturesWriter,
+    check_features_path,
+    check_shard,
+    shard_rows,
+)
 
 
 class ImageFeatureExtractor(
@@ -86,7 +94,7 @@ class ImageFeatureExtractor(
         Seed of random weights (``weights=None``). With None they differ at each fit, so
         that nothing is found in the cache.
     verbose : int, default=0
-        1 shows a progress bar.
+        1 shows a progress bar; 2 writes a line to stderr each half minute, for logs.
 
     Attributes
     ----------
@@ -106,6 +114,7 @@ class ImageFeatureExtractor(
     --------
     make_feature_classifier : A pipeline of this, a scaler and an SVM.
     ImageClassifier : A new head trained on the backbone.
+    sklearn_dl.datasets.load_features : Reads what `transform_to` wrote.
 
     References
     ----------
@@ -259,6 +268,128 @@ class ImageFeatureExtractor(
             description="features",
         )
 
+    def transform_to(self, X, path, y=None, *, split=None, dtype="float32", shard=None):
+        """Write the features of images to a file, with memory for a few batches.
+
+        What a process left that was killed is taken up where it ended, when the same
+        call is made again: until all is there, the features stand in ``NAME.part``, and
+        what is done in ``NAME.part.json``. `sklearn_dl.datasets.load_features` and
+        `~sklearn_dl.datasets.iter_features` read the file.
+
+        Parameters
+        ----------
+        X : images
+            Any form that `fit` takes.
+        path : str or Path
+            The file, replaced as a whole. ``.npy`` has a JSON beside it, ``NAME.json``,
+            with paths, labels and what the features depend on; ``.parquet`` has all in
+            it, in the columns ``path``, ``label``, ``split``, ``error`` and
+            ``features`` (lists of one length), and needs pyarrow.
+        y : array-like of shape (n_images,) or (n_images, n_targets), default=None
+            Labels or targets, kept beside the features.
+        split : array-like of str of shape (n_images,), default=None
+            The part of the data of each image, such as "train", kept beside them.
+        dtype : {"float32", "float16"}, default="float32"
+            Type of the numbers in the file. float16 takes half of the space, and has
+            three digits, up to 65,504.
+        shard : (int, int) or str, default=None
+            ``(3, 16)`` or ``"3/16"`` writes the third of 16 parts of the rows. They
+            begin at multiples of 32 rows, and may be empty where images are few;
+            `load_features` takes the files of all.
+
+        Returns
+        -------
+        DataFrame with columns "row", "path" and "reason"
+            The images that couldn't be read, whose features are NaN; a warning says
+            how many they are.
+
+        Raises
+        ------
+        ValueError
+            If X, `y`, `split` or `shard` is not valid, a feature is beyond float16, or
+            the unfinished file is of other features, as of another backbone.
+        OSError
+            If the file can't be written; after a full disk what is done is kept.
+        NotFittedError
+            If `fit` was not called.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from sklearn_dl import ImageFeatureExtractor
+        >>> images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), "uint8")
+        >>> extractor = ImageFeatureExtractor(
+        ...     "mobilenet_v3_small", weights="builtin", image_size=32
+        ... ).fit(images)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     failed = extractor.transform_to(images, f"{folder}/features.npy")
+        ...     np.load(f"{folder}/features.npy").shape
+        (4, 1024)
+        """
+        from sklearn_dl._saving import versions  # that few need
+
+        source = self._new_source(X)
+        part, target = check_shard(shard), check_features_path(path)
+        table = FeaturesTable(source, y, split)
+        about = {
+            "features": self.describe_features(),
+            "dtype": dtype,
+            "n_features": self.n_features_out_,
+            "shard": part,
+            "of_rows": len(source),
+            "versions": versions(),
+        }
+        rows = shard_rows(len(source), part)
+        with FeaturesWriter(target, table, rows, about) as writer:
+            write_features(
+                writer,
+                self._backbone,
+                source,
+                self._execution(fall_back=True),
+                cache=self.cache,
+                views=resolve_views(self.tta, self.preprocessing_),
+            )
+            writer.finish()
+        failed = [(row, source.path(row), why) for row, why in writer.errors.items()]
+        if failed:
+            warnings.warn(
+                f"{len(failed)} of {len(rows)} images could not be read: their rows in "
+                f"{path} are NaN.",
+                UserWarning,
+                stacklevel=2,
+            )
+        columns = ["row", "path", "reason"]
+        return pd.DataFrame(failed, columns=columns, dtype=object).astype({"row": int})
+
+    def describe_features(self):
+        """Say what the features depend on, the images aside.
+
+        Files of features hold it, so that those of another backbone are told apart.
+
+        Returns
+        -------
+        dict
+            The name of the ``backbone``, the digest (SHA-256) of its ``weights``, the
+            ``layer``, the ``preprocessing`` and the views of ``tta``.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` was not called.
+        """
+        check_is_fitted(self)
+        backbone, views = self._backbone, resolve_views(self.tta, self.preprocessing_)
+        layer, seen = backbone.layer, backbone.preprocessing
+        plain = isinstance(seen, Preprocessing)
+        return {
+            "backbone": backbone.name,
+            "weights": digest_weights(backbone.module),
+            "layer": layer if isinstance(layer, str) else list(layer),
+            "preprocessing": repr(seen) if plain else fingerprint_text(seen),
+            "tta": None if views is None else fingerprint_text(views),
+        }
+
     @property
     def _n_features_out(self):
         return self.n_features_out_
@@ -293,7 +424,9 @@ def make_feature_classifier(
     """Build the pipeline of features, scaler and classifier.
 
     Features of a frozen backbone and a linear SVM are a strong first model where
-    images are few.
+    images are few. Of images whose features don't fit in memory, a few times over,
+    write the features to a file (`ImageFeatureExtractor.transform_to`), and train with
+    ``partial_fit`` on the chunks of `sklearn_dl.datasets.iter_features`.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """What the commands share: arguments, messages, outputs."""
 
 import argparse
+import ast
 import os
 import sys
 import tempfile
@@ -20,6 +21,26 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong with the arguments."""
         raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """Return the name and the value of ``NAME=VALUE``."""
+    name, _, given = text.partition("=")
+    return name, value(given)
+
+
+def value(text: str) -> Any:
+    """Return a number or another literal, names with commas as a list, or a word."""
+    found = literal(text)
+    return text.split(",") if found is text and "," in text else found
+
+
+def literal(text: str) -> Any:
+    """Return a literal of Python, or the text where it is none."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def one_line(error: object) -> str:

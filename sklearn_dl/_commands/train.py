@@ -17,13 +17,20 @@ example:
 """
 
 import argparse
-import ast
 import os
 import sys
 import time
 from typing import Any
 
-from sklearn_dl._commands._terminal import checked_output, on_terminal, say, size_of
+from sklearn_dl._commands._terminal import (
+    assignment,
+    checked_output,
+    literal,
+    on_terminal,
+    say,
+    size_of,
+    value,
+)
 
 _TABLE = ("header", "sep", "encoding", "decimal", "suffix")
 
@@ -54,12 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights = "names of torchvision's, a file, or builtin (of mobilenet_v3_small)"
     add("--weights", help=weights)
     stages = "head (default), all, the number of the last stages, or names with commas"
-    add("--trainable", type=_value, help=stages)
+    add("--trainable", type=value, help=stages)
     changes = "light, standard, strong, trivial, rand, or names such as flip,rotation"
-    add("--augment", type=_value, help=changes)
+    add("--augment", type=value, help=changes)
     add("--epochs", dest="max_epochs", type=int, help="(default: 20)")
     other = "any other parameter, such as device=cpu, tta=flip, head__dropout=0.5"
-    add("--set", metavar="NAME=VALUE", **{**option, "type": _assignment}, help=other)
+    add("--set", metavar="NAME=VALUE", **{**option, "type": assignment}, help=other)
     add("--strict", action="store_true", help="stop at images that can't be read")
     add("--quiet", action="store_true", help="no progress")
 
@@ -107,27 +114,9 @@ def _model(args: argparse.Namespace) -> Any:
     return model
 
 
-def _assignment(text: str) -> tuple[str, Any]:
-    name, _, value = text.partition("=")
-    return name, _value(value)
-
-
 def _table_option(text: str) -> tuple[str, Any]:
-    name, _, value = text.partition("=")
+    name, _, given = text.partition("=")
     if name not in _TABLE:
         known = ", ".join(_TABLE)
         raise argparse.ArgumentTypeError(f"{name!r} is none of {known}")
-    return name, _literal(value) if name == "header" else value
-
-
-def _value(text: str) -> Any:
-    """Return a number or another literal, names with commas as a list, or a word."""
-    value = _literal(text)
-    return value.split(",") if value is text and "," in text else value
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return name, literal(given) if name == "header" else given

@@ -1,6 +1,7 @@
 """From images to the outputs of a network: one path for features and predictions."""
 
 from sklearn_dl._extraction._cache import FeatureCache, resolve_cache
+from sklearn_dl._extraction._file import write_features
 from sklearn_dl._extraction._pixels import PixelReader, channel_statistics
 from sklearn_dl._extraction._predict import (
     KeptMaps,
@@ -24,4 +25,5 @@ __all__ = [
     "resolve_cache",
     "run_frozen",
     "run_network",
+    "write_features",
 ]

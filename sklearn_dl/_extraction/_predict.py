@@ -3,9 +3,10 @@
 import copy
 import hashlib
 import math
+import sys
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ import numpy as np
 import PIL
 import torch
 from tqdm.auto import tqdm
+from tqdm.std import tqdm as PlainBar
 
 from sklearn_dl._extraction._cache import MEMORY_BYTES, resolve_cache
 from sklearn_dl._extraction._cluster import active_client, spread, task_rows
@@ -53,6 +55,9 @@ _KEYS = 4
 _WINDOW_ROWS, _WINDOW_BYTES = 4096, 2**26
 # Of large rows that are kept for a training, fewer are worked on at once.
 _FILLED_BYTES = 2**24
+# Seconds between two lines of progress in a log, and what they say.
+_LINE_SECONDS = 30.0
+_LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left"
 # Seconds after which a wait for somebody else looks round.
 _PATIENCE = 1.0
 
@@ -81,16 +86,32 @@ def run_network(
     [n_views,] n_outputs), to one row each. None takes the mean over the views.
     """
     forward = Forward(network, preprocessing, execution, views)
-    combine = combine or _one_row(views)
-    output = None
-    with (
-        forward.reader(source, rows) as reader,
-        progress(len(reader), description, execution.verbose) as bar,
-    ):
+    rows = np.arange(len(source)) if rows is None else rows
+    with progress(len(rows), description, execution.verbose) as bar:
+        parts = _through(forward, source, rows, combine, bar)
+        return _gathered(parts, len(rows))
+
+
+def _through(
+    forward: "Forward", source: ImageSource, rows, combine: Combine | None, bar: Bar
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield (place among the rows, what becomes of their outputs), batch by batch."""
+    combine = combine or _one_row(forward.views)
+    with forward.reader(source, rows) as reader:
         for part, outputs in forward.stream(reader.batches(forward.batch_size(source))):
-            output = _filled(output, len(reader), part, combine(outputs))
+            yield part, combine(outputs)
             bar(part.stop - part.start)
     release_memory()
+
+
+def _gathered(parts: Iterator[tuple[slice, torch.Tensor]], n_rows: int) -> np.ndarray:
+    """Return all parts in one array, which is made when its width is known."""
+    output = None
+    for part, values in parts:
+        if output is None:
+            shape, dtype = (n_rows, *values.shape[1:]), values.numpy().dtype
+            output = np.empty(shape, dtype=dtype)
+        output[part] = values
     assert output is not None  # a source is never empty
     return output
 
@@ -115,8 +136,30 @@ def run_frozen(
     ``joblib.parallel_config("dask")`` many images are spread over the workers of the
     cluster, which take the execution's `requested_device` as they have it.
     """
-    store = resolve_cache(cache)
     rows = np.arange(len(source)) if rows is None else np.asarray(rows)
+    options: Any = {"cache": cache, "rows": rows, "views": views, "combine": combine}
+    with progress(len(rows), description, execution.verbose) as bar:
+        parts = stream_frozen(backbone, source, execution, **options, bar=bar)
+        return _gathered(parts, len(rows))
+
+
+def stream_frozen(
+    backbone: Backbone,
+    source: ImageSource,
+    execution: Execution,
+    *,
+    cache: Any,
+    rows: np.ndarray,
+    views=None,
+    combine: Combine | None = None,
+    bar: Bar,
+) -> Generator[tuple[slice, torch.Tensor], None, None]:
+    """Yield (place among the rows, what becomes of their features), as `run_frozen`.
+
+    They come in input order; those of a few batches are in memory, or with a cache of a
+    window of rows. On a cluster all rows are one window.
+    """
+    store = resolve_cache(cache)
     client, backbone = active_client(), backbone.as_it_is()
     features = Features(backbone, source, execution, store, views)
     if client is not None:
@@ -125,37 +168,22 @@ def run_frozen(
         if few or features.by_row:  # a worker's rows have other numbers
             client = None
     if store is None and client is None:
-        options: dict = {"views": views, "combine": combine, "description": description}
-        return run_network(
-            backbone, source, backbone.preprocessing, execution, rows=rows, **options
-        )
+        yield from _through(features.forward, source, rows, combine, bar)
+        return
     combine = combine or _one_row(views)
     # Workers wait for the last of no window.
     window = features.window if client is None else len(rows)
-    output = None
-    with progress(len(rows), description, execution.verbose) as bar:
-        for start in range(0, len(rows), window):
-            some = rows[start : start + window]
-            if client is None:
-                values = features.get(some, bar)
-            else:
-                values = _spread_features(features, some, bar, client, cache)
-            for part in torch.from_numpy(values).split(features.window):
-                place = slice(start, start + len(part))
-                output = _filled(output, len(rows), place, combine(part))
-                start += len(part)
+    for start in range(0, len(rows), window):
+        some = rows[start : start + window]
+        if client is None:
+            values = features.get(some, bar)
+        else:
+            values = _spread_features(features, some, bar, client, cache)
+        for part in torch.from_numpy(values).split(features.window):
+            yield slice(start, start + len(part)), combine(part)
+            start += len(part)
     if features.computed:
         release_memory()
-    assert output is not None  # a source is never empty
-    return output
-
-
-def _filled(output, n_rows: int, place: slice, values: torch.Tensor) -> np.ndarray:
-    """Write to the output, which is made when its width is known."""
-    if output is None:
-        output = np.empty((n_rows, *values.shape[1:]), dtype=values.numpy().dtype)
-    output[place] = values
-    return output
 
 
 def _one_row(views) -> Combine:
@@ -166,13 +194,35 @@ def _one_row(views) -> Combine:
 
 
 @contextmanager
-def progress(n_images: int, description: str, verbose: int) -> Iterator[Bar]:
-    """Show progress; the context's value is called with the number of images done."""
+def progress(
+    n_images: int, description: str, verbose: int, done: int = 0
+) -> Iterator[Bar]:
+    """Show progress; the context's value is called with the number of images done.
+
+    So many were `done` before. With `verbose` of 2 or more there are lines for a log in
+    place of a bar.
+    """
     if verbose < 1:  # a disabled bar would start tqdm's monitor thread all the same
         yield lambda n: None
         return
-    with tqdm(total=n_images, desc=description, unit="img") as bar:
+    options: dict[str, Any] = {"desc": description, "unit": "img", "initial": done}
+    if verbose > 1:
+        options |= {"mininterval": _LINE_SECONDS, "delay": _LINE_SECONDS}
+        options |= {"file": _Lines(), "bar_format": _LINE}
+    kind = tqdm if verbose == 1 else PlainBar  # no widget of a notebook
+    with kind(total=n_images, **options) as bar:
         yield bar.update
+
+
+class _Lines:
+    """Writes what a bar shows to stderr, in a line of its own each time."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            sys.stderr.write(f"{line}\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 # ---------------------------------------------------------------- batches of pixels

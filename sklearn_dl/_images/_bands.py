@@ -11,6 +11,7 @@ from sklearn_dl._images._arrays import image_array, is_tensor
 from sklearn_dl._images._channels import Selection
 from sklearn_dl._images._decode import check_file, ignore, read_image
 from sklearn_dl._images._formats import Note
+from sklearn_dl._images._remote import fetch, is_url
 from sklearn_dl._images._samples import note_range
 
 _NPY = b"\x93NUMPY"
@@ -25,6 +26,8 @@ def load_image(
     """
     if isinstance(image, np.ndarray) or is_tensor(image):
         return image_array(image, channels)
+    if is_url(image):
+        image = fetch(image)
     if _is_npy(image):
         array = _read_npy(image)
         note_range(array, note)

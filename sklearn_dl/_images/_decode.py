@@ -21,6 +21,7 @@ from sklearn_dl._images._errors import (
     reason_of,
 )
 from sklearn_dl._images._formats import FORMATS, PLAIN, Meaning, Note, check_size
+from sklearn_dl._images._remote import fetch, is_url
 from sklearn_dl._images._samples import as_image, pixels_of, pixels_of_layers
 from sklearn_dl._images._tiff import (
     MAGIC,
@@ -141,6 +142,8 @@ def read_image(
     files hold. `note` hears what is odd about the image: a kind and a text. Errors are
     those of Pillow and the system.
     """
+    if is_url(image):
+        image = fetch(image)
     if isinstance(image, str | os.PathLike):
         path = os.path.expanduser(os.fspath(image))
         status = os.stat(path)

@@ -155,8 +155,6 @@ def reason_of(error: Exception, path: str | None = None) -> str:
     if isinstance(error, ImageDecodeError) and len(error.failures) == 1:
         return error.failures[0][2]
     if isinstance(error, FileNotFoundError):
-        if path is not None and "://" in path:
-            return "no such file (a URL: download it first)"
         meant = "" if path is None else file_meant(os.path.expanduser(path))
         return f"no such file, but {meant}" if meant else "no such file"
     if isinstance(error, IsADirectoryError):

@@ -30,6 +30,7 @@ from sklearn_dl._images._digests import (
     digest_image,
 )
 from sklearn_dl._images._errors import ImageDecodeError, reason_of
+from sklearn_dl._images._remote import is_url
 
 _BLOCK_VALUES = 1 << 22  # pixels digested together
 _OTHERS = "Others may be alike: this is said once."
@@ -52,7 +53,7 @@ class ImageSource(ABC):
     # Whether several threads can read at once: a dataset is what its author made it.
     thread_safe: bool = True
     # Whether a digest needs the image to be read each time: items of a dataset may be
-    # another image each time, as random transforms make them.
+    # another image each time, as random transforms make them, and URLs lead far away.
     digest_reads: bool = False
     image_shape: tuple[int, int, int] | None = None  # of every row, where `stackable`
     uint8: bool = False  # whether the rows of what is `stackable` are
@@ -310,6 +311,8 @@ class PathSource(ImageSource):
         self.n_features = n_features
         self.channels = channels
         self.on_note = WarnOnce()
+        # What is behind a URL is read once, not once more for its digest.
+        self.digest_reads = any(map(is_url, paths))
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -324,6 +327,8 @@ class PathSource(ImageSource):
         self._paths = [self._paths[row] for row in rows]
 
     def _digests(self, rows: list[int], memory: Any, threads: int) -> list[Any]:
+        if self.digest_reads:
+            return super()._digests(rows, memory, threads)
         found = digest_files([self._paths[row] for row in rows], memory, threads)
         return [_of_channels(digest, self.channels) for digest in found]
 

@@ -1,4 +1,4 @@
-"""Loaders of images and targets: folders, tables, sheets of pixels, torch datasets."""
+"""Loaders of images, targets and features, from folders, tables, files, datasets."""
 
 from sklearn_dl._images import (
     Channels,
@@ -7,6 +7,14 @@ from sklearn_dl._images import (
     verify_images,
 )
 from sklearn_dl.datasets._csv import load_image_csv
+from sklearn_dl.datasets._features import iter_features, load_features
+from sklearn_dl.datasets._features_file import FeaturesTable as FeaturesTable
+from sklearn_dl.datasets._features_file import FeaturesWriter as FeaturesWriter
+from sklearn_dl.datasets._features_file import (
+    check_features_path as check_features_path,
+)
+from sklearn_dl.datasets._features_file import check_shard as check_shard
+from sklearn_dl.datasets._features_file import shard_rows as shard_rows
 from sklearn_dl.datasets._folder import images_below as images_below
 from sklearn_dl.datasets._folder import load_image_folder
 from sklearn_dl.datasets._frame import load_image_frame
@@ -16,6 +24,8 @@ __all__ = [
     "Channels",
     "ImageDecodeError",
     "decode_image",
+    "iter_features",
+    "load_features",
     "load_image_csv",
     "load_image_folder",
     "load_image_frame",

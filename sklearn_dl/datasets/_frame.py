@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils import Bunch
 
-from sklearn_dl._images import file_meant
+from sklearn_dl._images import file_meant, is_url
 from sklearn_dl.datasets._common import (
     Verify,
     check_verify,
@@ -216,7 +216,7 @@ def _images(
 def _located(path: str, folder: str, suffix: str) -> str:
     if path.startswith("~"):
         path = os.path.expanduser(path)
-    if folder:  # join leaves an absolute path as it is
+    if folder and not is_url(path):  # join leaves an absolute path as it is
         path = os.path.join(folder, path)
     return path if path.endswith(suffix) else path + suffix
 
@@ -225,7 +225,8 @@ def _look_for_files(images: Sequence[str | bytes]) -> None:
     """Warn of files that are there under another name, from a look at a few."""
     rows = np.linspace(0, len(images) - 1, min(_LOOKED_AT, len(images))).astype(int)
     for row, image in ((row, images[row]) for row in rows):
-        if isinstance(image, str) and not os.path.exists(image):
+        there = not isinstance(image, str) or is_url(image) or os.path.exists(image)
+        if not there:
             if meant := file_meant(image):
                 text = f"No such file: {image!r} (row {row}), but {meant}."
                 warnings.warn(text, UserWarning, stacklevel=3)

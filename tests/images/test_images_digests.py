@@ -376,7 +376,7 @@ def test_all_files_that_can_not_be_read_are_named_as_reading_names_them(tmp_path
         str(tmp_path),
         write(tmp_path / "empty.png", b""),
         good,
-        "https://example.org/x.png",
+        str(tmp_path / "missing, too.png"),
         "a\0b",
     ]
     source = as_source(X)

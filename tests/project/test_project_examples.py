@@ -82,6 +82,21 @@ def test_features_and_svm(run, tmp_path):
     assert FeatureCache(tmp_path).statistics().misses == N_TRAIN + N_VAL
 
 
+def test_features_on_disk(run, tmp_path):
+    printed = run("features_on_disk", "--out", tmp_path / "out", "--rows", 6)
+    epochs = re.findall(r"^ +(\d+)  (\d\.\d{3})$", printed, re.M)
+    assert [int(number) for number, _ in epochs] == [*range(1, len(epochs) + 1)]
+    scores = [float(score) for _, score in epochs]
+    assert len(scores) == scores.index(max(scores)) + 6  # five more without gain
+    (held_out,) = re.findall(r"^on 8 held-out images: (\S+)$", printed, re.M)
+    (direct,) = re.findall(r"^from the images themselves: (\S+)$", printed, re.M)
+    assert held_out == direct == "1.000"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "features.npy",
+        "features.npy.json",
+    ]
+
+
 def test_a_grid_search_across_regimes(run, tmp_path):
     options = ["--regimes", "svm", "head", "all", "--max-epochs", 1]
     printed = run("grid_search", *options, "--cache", tmp_path, backbone=SMALLER)

@@ -1,0 +1,320 @@
+"""Files of features are read back, whole and in chunks."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklearn_dl._images import as_source
+from sklearn_dl.datasets import (
+    FeaturesTable,
+    FeaturesWriter,
+    iter_features,
+    load_features,
+    shard_rows,
+)
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((1000, 8), dtype=np.float32)
+Y = np.repeat(["a", "b", "c", "d"], 250)
+SPLIT = np.where(np.arange(1000) % 5 == 0, "val", "train")
+DESCRIPTION = {"backbone": "made_up", "weights": "0123", "layer": "pre_logits"}
+
+
+class Extractor:
+    """Stands for an extractor, of which only what its features depend on is asked."""
+
+    def __init__(self, **changed):
+        self.changed = changed
+
+    def describe_features(self):
+        return {**DESCRIPTION, **self.changed}
+
+
+def write(path, *, bad=(), shard=None, dtype="float16", y=Y, split=SPLIT, **changed):
+    source = as_source([f"{k}.jpg" for k in range(len(X))])
+    rows = shard_rows(len(X), shard)
+    about = {"features": {**DESCRIPTION, **changed}, "dtype": dtype}
+    about |= {"n_features": 8, "shard": shard, "of_rows": len(X), "versions": {}}
+    table = FeaturesTable(source, y, split)
+    with FeaturesWriter(path, table, rows, about) as writer:
+        keep = np.setdiff1d(rows, bad)
+        if len(keep):
+            writer.put(keep, X[keep])
+        writer.errors.update({row: "damaged" for row in bad if row in rows})
+        writer.finish()
+    return path
+
+
+@pytest.fixture(params=[".npy", ".parquet"])
+def file(request, tmp_path):
+    return write(tmp_path / f"f{request.param}", bad=[3, 999])
+
+
+def test_all_comes_back(file):
+    found = load_features(file)
+    keep = np.setdiff1d(np.arange(1000), [3, 999])
+    np.testing.assert_array_equal(found.data[keep], X[keep].astype("float16"))
+    assert np.isnan(found.data[[3, 999]]).all()
+    assert found.target.tolist() == Y.tolist()
+    assert found.target_names.tolist() == ["a", "b", "c", "d"]
+    assert found.filenames[7] == "7.jpg"
+    assert found.split.tolist() == SPLIT.tolist()
+    assert found.metadata["features"] == DESCRIPTION
+    expected = {
+        "row": [3, 999],
+        "path": ["3.jpg", "999.jpg"],
+        "reason": ["damaged"] * 2,
+    }
+    pd.testing.assert_frame_equal(
+        found.skipped, pd.DataFrame(expected), check_dtype=False
+    )
+    data, target = load_features(file, return_X_y=True)
+    assert data.shape == (1000, 8)
+    assert len(target) == 1000
+
+
+def test_npy_is_mapped_and_read_only(tmp_path):
+    data = load_features(write(tmp_path / "f.npy")).data
+    assert isinstance(data, np.memmap)
+    assert not data.flags.writeable
+
+
+def test_a_split(file):
+    found = load_features(file, split="val")
+    of_val = np.flatnonzero(SPLIT == "val")
+    assert found.filenames.tolist() == [f"{k}.jpg" for k in of_val]
+    np.testing.assert_array_equal(found.data, X[of_val].astype("float16"))
+    assert found.skipped.empty
+    train = load_features(file, split="train")
+    assert train.skipped["path"].tolist() == ["3.jpg", "999.jpg"]
+    assert train.filenames[train.skipped["row"]].tolist() == ["3.jpg", "999.jpg"]
+    with pytest.raises(ValueError, match=r"no split 'vall'\. Did you mean 'val'"):
+        load_features(file, split="vall")
+
+
+@pytest.mark.parametrize(
+    ("kind", "y"), [("i", range(1000)), ("f", X[:, 0]), ("b", Y == "a")]
+)
+def test_labels_keep_their_kind(tmp_path, kind, y):
+    for name in ("f.npy", "f.parquet"):
+        found = load_features(write(tmp_path / name, y=np.asarray(y), split=None))
+        assert found.target.dtype.kind == kind
+        assert found.target.tolist() == np.asarray(y).tolist()
+        assert (found.target_names is None) == (kind == "f")
+        assert found.split is None
+
+
+def test_chunks_are_float32_without_what_could_not_be_read(file):
+    chunks = list(iter_features(file, rows=300))
+    assert [len(part) for part, _ in chunks] == [299, 300, 300, 99]
+    keep = np.setdiff1d(np.arange(1000), [3, 999])
+    features = np.concatenate([part for part, _ in chunks])
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(features, X[keep].astype("float16").astype("float32"))
+    assert np.concatenate([y for _, y in chunks]).tolist() == Y[keep].tolist()
+
+
+def test_chunks_of_a_split_without_labels(tmp_path):
+    path = write(tmp_path / "f.npy", y=None)
+    chunks = list(iter_features(path, rows=400, split="val"))
+    assert [len(part) for part, _ in chunks] == [80, 80, 40]
+    assert all(y is None for _, y in chunks)
+
+
+@pytest.mark.parametrize("rows", [1, 50, 200, 5000])
+def test_shuffled_chunks_hold_each_row_once(tmp_path, rows):
+    path = write(tmp_path / "f.npy", bad=[3, 999], dtype="float32", y=np.arange(1000))
+    chunks = list(iter_features(path, rows, shuffle=True, random_state=0))
+    assert max(len(part) for part, _ in chunks) <= rows
+    order = np.concatenate([y for _, y in chunks])
+    assert sorted(order) == sorted({*range(1000)} - {3, 999})
+    np.testing.assert_array_equal(
+        np.concatenate([part for part, _ in chunks]), X[order]
+    )
+    again = np.concatenate(
+        [y for _, y in iter_features(path, rows, shuffle=True, random_state=0)]
+    )
+    assert again.tolist() == order.tolist()
+    other = [y for _, y in iter_features(path, rows, shuffle=True, random_state=1)]
+    assert np.concatenate(other).tolist() != order.tolist()
+
+
+def test_a_shuffled_chunk_has_rows_from_all_over_the_file(tmp_path):
+    path = write(tmp_path / "f.npy")
+    part, labels = next(iter_features(path, 512, shuffle=True, random_state=0))
+    assert len(part) == len(labels) == 512
+    assert set(labels) == {"a", "b", "c", "d"}
+    changes = np.count_nonzero(labels[1:] != labels[:-1])
+    assert changes > 200  # of 512 by chance 384, of whole runs 8
+
+
+def test_parquet_is_not_shuffled(tmp_path):
+    path = write(tmp_path / "f.parquet")
+    with pytest.raises(ValueError, match=r"shuffle=True needs \.npy"):
+        iter_features(path, shuffle=True)
+
+
+@pytest.mark.parametrize("rows", [0, -1, 2.5, True])
+def test_chunks_have_rows(file, rows):
+    with pytest.raises(ValueError, match="must be an int, 1 or more"):
+        iter_features(file, rows)
+
+
+def shards(folder, n=3, **options):
+    return [
+        write(folder / f"{k}-of-{n}.npy", shard=(k, n), **options)
+        for k in range(1, n + 1)
+    ]
+
+
+def test_shards_in_any_order_are_the_whole(tmp_path):
+    files = shards(tmp_path, bad=[3, 999])
+    whole = load_features(write(tmp_path / "whole.npy", bad=[3, 999]))
+    joined = load_features(files[::-1])
+    np.testing.assert_array_equal(joined.data, whole.data)
+    for name in ("target", "filenames", "split", "readable"):
+        assert joined[name].tolist() == whole[name].tolist()
+    assert joined.skipped.equals(whole.skipped)
+    chunks = iter_features(files[::-1], 128)
+    assert np.concatenate([y for _, y in chunks]).tolist() == [
+        y for k, y in enumerate(Y) if k not in (3, 999)
+    ]
+    mixed = iter_features(files, 128, shuffle=True, random_state=0)
+    assert sum(len(part) for part, _ in mixed) == 998
+
+
+def test_other_files_are_joined_as_they_come(tmp_path):
+    files = [write(tmp_path / "one.npy"), write(tmp_path / "two.parquet", bad=[0])]
+    found = load_features(files)
+    assert len(found.data) == 2000
+    assert found.skipped["row"].tolist() == [1000]
+
+
+def test_what_is_no_whole_is_refused(tmp_path):
+    files = shards(tmp_path)
+    for some, text in (
+        (files[:2], "2 shards of 3 are no whole: 3 not there"),
+        ([files[0], files[0], files[1], files[2]], "is there twice"),
+        ([*files, write(tmp_path / "w.npy")], "that is none"),
+        ([], "empty list"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            load_features(some)
+
+
+def test_files_of_other_features_are_not_joined(tmp_path):
+    one, two = write(tmp_path / "1.npy"), write(tmp_path / "2.npy", weights="4567")
+    with pytest.raises(
+        ValueError, match=r"2\.npy doesn't belong to .*1\.npy: its weig"
+    ):
+        load_features([one, two])
+    three = write(tmp_path / "3.npy", dtype="float32")
+    with pytest.raises(ValueError, match="dtype is 'float32', not 'float16'"):
+        list(iter_features([one, three]))
+    four = write(tmp_path / "4.npy", split=None)
+    with pytest.raises(ValueError, match="have a column 'split', others have none"):
+        load_features([one, four])
+
+
+def test_another_extractor_is_an_error(file):
+    load_features(file, extractor=Extractor())
+    for read in (load_features, iter_features):
+        with pytest.raises(
+            ValueError, match="other features than this Extractor gives"
+        ):
+            read(file, extractor=Extractor(backbone="another"))
+        with pytest.raises(ValueError, match="its weights is '0123', not '4567'"):
+            read(file, extractor=Extractor(weights="4567"))
+        with pytest.raises(ValueError, match="its tta is None, not 'flip'"):
+            read(file, extractor=Extractor(tta="flip"))
+
+
+def test_damaged_files_are_named(file):
+    content = file.read_bytes()
+    for part in (content[:-100], content[:50], b""):
+        file.write_bytes(part)
+        with pytest.raises(
+            ValueError, match=f"{file.name} is no whole file of features"
+        ):
+            load_features(file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda known: {**known, "rows": 999},
+        lambda known: {**known, "dtype": "float32"},
+        lambda known: {**known, "label": known["label"][:-1]},
+        lambda known: {**known, "format": "another"},
+        lambda known: {**known, "version": 2},
+        lambda known: {k: v for k, v in known.items() if k != "errors"},
+        lambda known: [],
+    ],
+)
+def test_a_json_that_does_not_fit_is_refused(tmp_path, change):
+    file = write(tmp_path / "f.npy")
+    beside = tmp_path / "f.npy.json"
+    beside.write_text(json.dumps(change(json.loads(beside.read_text()))))
+    with pytest.raises(ValueError, match=r"f\.npy is no whole file of features"):
+        load_features(file)
+
+
+def test_foreign_files_are_refused(tmp_path):
+    np.save(tmp_path / "plain.npy", X)
+    with pytest.raises(FileNotFoundError, match=r"plain array is read by numpy\.load"):
+        load_features(tmp_path / "plain.npy")
+    pd.DataFrame({"path": ["a"]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="its metadata are of something else"):
+        load_features(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"must end in \.npy or \.parquet"):
+        load_features(tmp_path / "f.csv")
+    with pytest.raises(FileNotFoundError, match="No such file"):
+        load_features(tmp_path / "no.npy")
+    with pytest.raises(IsADirectoryError):
+        load_features(tmp_path)
+
+
+def test_reading_needs_no_torch(tmp_path):
+    path = write(tmp_path / "f.npy")
+    code = (
+        "import sys\nfrom sklearn_dl.datasets import iter_features, load_features\n"
+        f"load_features({str(path)!r}), list(iter_features({str(path)!r}))\n"
+        "print({'torch', 'skorch'} & {*sys.modules})"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, env=environment) == b"set()\n"
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
+    path = write(tmp_path / "f.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r'pip install "sklearn_dl\[tables\]"'):
+        load_features(path)
+
+
+def test_sgd_learns_from_chunks_as_from_the_whole(tmp_path):
+    from sklearn.linear_model import SGDClassifier
+
+    features = X + (Y[:, None] == ["a", "b", "c", "d", "", "", "", ""]) * 6
+    path = tmp_path / "f.npy"
+    source = as_source([f"{k}.jpg" for k in range(len(X))])
+    about = {"features": {}, "dtype": "float16", "n_features": 8}
+    about |= {"shard": None, "of_rows": len(X), "versions": {}}
+    table = FeaturesTable(source, Y)
+    with FeaturesWriter(path, table, range(1000), about) as writer:
+        writer.put(np.arange(1000), features)
+        writer.finish()
+    model = SGDClassifier(random_state=0)
+    classes = load_features(path).target_names
+    for epoch in range(3):
+        for part, y in iter_features(path, 256, shuffle=True, random_state=epoch):
+            model.partial_fit(part, y, classes=classes)
+    whole = SGDClassifier(random_state=0).fit(features, Y)
+    assert model.score(features, Y) > 0.95
+    assert abs(model.score(features, Y) - whole.score(features, Y)) < 0.05
