@@ -24,6 +24,7 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
             "load_image_frame",
             "load_image_csv",
             "load_torch_dataset",
+            "apply_corrections",
             "Channels",
             "verify_images",
             "decode_image",
@@ -93,6 +94,8 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
     "sklearn_dl.inspection": (
         "Where a model fails, what answers it, and what a network is made of.",
         [
+            "write_report",
+            "ReportOptions",
             "top_losses",
             "label_errors",
             "most_confused",

@@ -18,6 +18,7 @@ from sklearn_dl.datasets._common import (
     readable,
     result,
 )
+from sklearn_dl.datasets._corrections import apply_corrections
 
 # Of all that Pillow registers: no documents, films or scientific containers.
 _FORMATS = frozenset(
@@ -33,6 +34,7 @@ def load_image_folder(
     extensions: Iterable[str] | None = None,
     verify: Verify = False,
     image_shape: Any = None,
+    corrections: Any = None,
     return_X_y: bool = False,
 ) -> Any:
     """Load the paths of images from a folder with one subfolder per class.
@@ -55,6 +57,9 @@ def load_image_folder(
     image_shape : Channels or None, default=None
         As the estimators have it, for `verify`: ``Channels(13)`` decodes files of 13
         bands.
+    corrections : path or DataFrame, default=None
+        Labels that were corrected and images that were dropped in a report, see
+        `apply_corrections`; ``corrections`` of the bunch says what was done.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of the bunch.
 
@@ -117,6 +122,8 @@ def load_image_folder(
         filenames=kept.astype(str),
         skipped=pd.DataFrame(skipped, columns=["path", "reason"], dtype=object),
     )
+    if corrections is not None:
+        bunch = apply_corrections(bunch, corrections)
     return result(bunch, return_X_y)
 
 
