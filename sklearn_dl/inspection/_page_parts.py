@@ -19,6 +19,7 @@ from sklearn_dl.inspection._losses import label_errors, top_losses
 from sklearn_dl.inspection._report import RobustnessReport, code_of
 from sklearn_dl.inspection._scores import (
     Scoring,
+    as_column,
     bootstrap,
     interval,
     recalls_of_rows,
@@ -204,7 +205,7 @@ def classes(judged: Judged) -> list[dict[str, Any]]:
             )
         return sorted(found, key=lambda row: -row["wrong"])
     codes, names = pd.factorize(judged.truth, sort=True)
-    predicted = pd.Series(judged.predicted).value_counts()
+    predicted = as_column(judged.predicted).value_counts()
     # By numbers as text: names may be of any type.
     own = slice_scores(judged.truth, judged.predicted, slices=codes.astype(str))
     return [
@@ -321,7 +322,8 @@ def _number_cards(judged: Judged) -> tuple[dict[int, dict[str, Any]], list[int]]
 
 def _losses(judged: Judged) -> np.ndarray:
     """Return the log loss of each image."""
-    columns = pd.Index(judged.answers.classes_).get_indexer(judged.truth)
+    place = {label: c for c, label in enumerate(judged.answers.classes_.tolist())}
+    columns = [place[label] for label in judged.truth.tolist()]
     own = judged.values[judged.positions, columns]
     return -np.log(np.maximum(own, np.finfo(np.float32).tiny))
 
