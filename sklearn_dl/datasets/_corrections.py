@@ -277,7 +277,7 @@ def _warn(table: pd.DataFrame) -> None:
         return
     shown = [f"{r.path!r}: {r.outcome}" for r in odd.head(5).itertuples()]
     shown += [f"and {len(odd) - 5} more"] if len(odd) > 5 else []
-    done = table["outcome"].value_counts()
+    done = table["outcome"].str.split(n=1).str[0].value_counts()
     counts = ", ".join(f"{done.get(word, 0)} {word}" for word in _DONE.values())
     warnings.warn(
         f"Of {len(table)} corrections {counts}. Look at {'; '.join(shown)}.",

@@ -201,6 +201,7 @@ def write_report(
         "kind": judged.kind,
         "n_images": len(judged.rows),
         "n_doubted": len(doubted),
+        "n_likely": sum("suggestion" in card for card in found.values()),
         "n_folds": judged.n_folds,
         "names": parts.label_names(judged),
         "scores": parts.scores(judged),

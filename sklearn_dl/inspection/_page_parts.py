@@ -29,6 +29,7 @@ from sklearn_dl.inspection._slices import slice_scores
 _CANDIDATES = 9  # classes of an image that have a key
 _PACKAGES = ("sklearn_dl", "torch", "torchvision", "scikit-learn", "numpy", "pillow")
 _CONFUSED, _EXAMPLES = 12, 4
+_DOUBTED = 20  # labels to look at, where there are as many mistakes
 _BINS = 10
 _RESAMPLED = 5_000_000  # values that the bootstrap looks at
 
@@ -235,12 +236,16 @@ def cards(judged: Judged) -> tuple[dict[int, dict[str, Any]], list[int], list[in
     """Return what is known of each image, and two orders of them.
 
     The first is by falling loss; the second are the images whose label is likely wrong,
-    the likeliest first. Images are positions in what was judged.
+    the likeliest first, and where they are few other mistakes, by falling loss. Images
+    are positions in what was judged.
     """
     rules = {"classes": _class_cards, "labels": _label_cards, "numbers": _number_cards}
     found, doubted = rules[judged.kind](judged)
     loss = np.array([found[position]["loss"] for position in judged.positions])
     worst = np.argsort(-loss, kind="stable").tolist()
+    if judged.kind == "classes":
+        others = [p for p in worst if found[p]["wrong"] and p not in {*doubted}]
+        doubted = doubted + others[: max(0, _DOUBTED - len(doubted))]
     for position, card in found.items():
         row = int(judged.rows[position])
         card |= {"row": row, "path": judged.path(row)}

@@ -90,8 +90,10 @@ def test_its_galleries_have_the_rows_of_the_tables(tmp_path):
     X = saved(numbered(60), tmp_path)
     page = written(tmp_path, model, X, y, options=ReportOptions(n_images=60))
     losses, errors = top_losses(model, X, y, k=None), label_errors(model, X, y)
-    assert page.data["doubted"] == errors["row"].tolist()
-    assert len(errors) > 0
+    mistakes = losses.loc[losses["truth"] != losses["prediction"], "row"]
+    others = [row for row in mistakes if row not in {*errors["row"]}]
+    assert page.data["doubted"] == [*errors["row"], *others[: 20 - len(errors)]]
+    assert 0 < len(errors) < 20
     by_loss = [page.cards[row]["loss"] for row in page.data["worst"]]
     np.testing.assert_allclose(by_loss, losses["loss"], rtol=1e-6)
     names = page.data["names"]
@@ -242,7 +244,7 @@ def test_folds_judge_each_image_without_it(tmp_path):
     assert "4 folds" in page.text
     assert not hasattr(model[-1], "classes_")  # nor is it fitted now
     expected = label_errors(model, X, y, cv=4)
-    assert page.data["doubted"] == expected["row"].tolist()
+    assert page.data["doubted"][: len(expected)] == expected["row"].tolist()
 
 
 @pytest.mark.parametrize(("cache", "trainable"), [(None, "head"), ("memory", 1)])

@@ -142,7 +142,7 @@
 
   function relabel(row, target) {
     const made = marks[row];
-    const same = made && made.action === "relabel" && made.new === target;
+    const same = made && made.action !== "drop" && made.new === target;
     if (same || (kind === "labels" && target === cards[row].old)) mark(row, null);
     else if (target === cards[row].old) mark(row, "keep", target);
     else mark(row, "relabel", target);
