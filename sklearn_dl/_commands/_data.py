@@ -107,6 +107,8 @@ def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray
         root = args.root or os.path.dirname(os.path.abspath(data))
         columns = {"path": args.path, "target": target}
         bunch = load_image_frame(data, **columns, root=root, verify=verify)
+    if args.corrections is not None:
+        bunch = args.corrections(bunch)
     failed = bunch.skipped[~bunch.skipped["reason"].isin(_NO_IMAGES)]
     for path, reason in zip(failed["path"], failed["reason"], strict=True):
         write_error(f"train: left out {path!r}: {reason}")
