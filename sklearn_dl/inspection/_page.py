@@ -39,7 +39,7 @@ class ReportOptions:
     n_images : int, default=300
         Pictures in the galleries at most: images with doubtful labels, then the others
         by falling loss.
-    n_saliency : int, default=20
+    n_saliency : int, default=12
         For how many images, those of the highest losses, a map is made of what in it
         counts (Grad-CAM). Models without a network that can be looked into have none.
     robustness : RobustnessReport, default=None
@@ -64,7 +64,7 @@ class ReportOptions:
     """
 
     n_images: int = 300
-    n_saliency: int = 20
+    n_saliency: int = 12
     robustness: RobustnessReport | None = None
     title: str | None = None
     max_bytes: int = 5_000_000

@@ -10,7 +10,7 @@ from PIL import Image, features
 from sklearn_dl.inspection._pictures import SIDE
 
 _FORMAT = "WEBP" if features.check("webp") else "JPEG"
-_QUALITY, _METHOD = 55, 2
+_QUALITY, _METHOD = 55, 1
 _SMALLEST = 32  # pixels of the longer side
 # Bytes of a photograph are about so many times the square of its longer side.
 _DENSITY = 0.08
@@ -30,7 +30,7 @@ def encoded(picture: np.ndarray, max_bytes: int) -> str:
         image.save(file, _FORMAT, quality=_QUALITY, method=_METHOD)
         if file.tell() <= most or side == _SMALLEST:
             break
-        side = max(_SMALLEST, int(0.85 * side))
+        side = max(_SMALLEST, int(0.95 * side * (most / file.tell()) ** 0.5))
     text = base64.b64encode(file.getvalue()).decode()
     return f"data:image/{_FORMAT.lower()};base64,{text}"
 
