@@ -90,49 +90,61 @@ def apply_corrections(
     """
     rows = _read(corrections)
     if isinstance(data, pd.DataFrame):
-        for name in (path, target):
-            if name not in data:
-                hint = did_you_mean(name, data.columns)
-                raise ValueError(f"The table has no column {name!r}. {hint}")
-        files, y = data[path].tolist(), data[target].to_numpy()
-        y, keep, table = _corrected(rows, [os.fspath(file) for file in files], y)
-        found: Any = data[keep].copy()
-        dtype = data[target].dtype
-        if isinstance(dtype, pd.CategoricalDtype):
-            known = dtype.categories
-            new = [label for label in pd.unique(y[keep]) if label not in known]
-            dtype = pd.CategoricalDtype([*known, *new], dtype.ordered)
-        found[target] = pd.Series(y[keep], index=found.index).astype(dtype)
+        found, table = _of_frame(data, rows, path, target)
     elif isinstance(data, Bunch):
-        files = data.get("filenames")
-        y, keep, table = _corrected(rows, files, data.target)
-        found = copy.copy(data)
-        found.data, found.target = _safe_indexing(data.data, keep), y[keep]
-        if files is not None:
-            found.filenames = files[keep]
-        if isinstance(data.get("frame"), pd.DataFrame):
-            found.frame = data.frame[keep]
-            if target in found.frame:
-                labels = pd.Series(found.target.tolist(), index=found.frame.index)
-                found.frame = found.frame.assign(**{target: labels})
-        known = class_names(found.target)
-        if known is not None and data.get("target_names") is not None:
-            found.target_names = np.sort(known)
-        found.corrections = table
+        found, table = _of_bunch(data, rows, target)
     elif isinstance(data, tuple) and len(data) == 2:
-        X, y = data
-        source = as_source(X)
-        check_consistent_length(source, y)
-        named = source.kind in ("paths", "objects")
-        files = [source.path(row) for row in range(len(source))] if named else None
-        y, keep, table = _corrected(rows, files, np.asarray(y))
-        found = _safe_indexing(X, np.flatnonzero(keep)), y[keep]
+        found, table = _of_pair(*data, rows)
     else:
         raise TypeError(
             "data must be a Bunch of a loader, a tuple (X, y) or a DataFrame, got "
             f"{type(data).__name__}."
         )
     return (found, table) if return_table else found
+
+
+def _of_frame(data: pd.DataFrame, rows: list, path: str, target: str) -> tuple:
+    for name in (path, target):
+        if name not in data:
+            hint = did_you_mean(name, data.columns)
+            raise ValueError(f"The table has no column {name!r}. {hint}")
+    files = [os.fspath(file) for file in data[path]]
+    y, keep, table = _corrected(rows, files, data[target].to_numpy())
+    found, dtype = data[keep].copy(), data[target].dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        known = dtype.categories
+        new = [label for label in pd.unique(y[keep]) if label not in known]
+        dtype = pd.CategoricalDtype([*known, *new], dtype.ordered)
+    found[target] = pd.Series(y[keep], index=found.index).astype(dtype)
+    return found, table
+
+
+def _of_bunch(data: Bunch, rows: list, target: str) -> tuple:
+    files = data.get("filenames")
+    y, keep, table = _corrected(rows, files, data.target)
+    found = copy.copy(data)
+    found.data, found.target = _safe_indexing(data.data, keep), y[keep]
+    if files is not None:
+        found.filenames = files[keep]
+    if isinstance(data.get("frame"), pd.DataFrame):
+        found.frame = data.frame[keep]
+        if target in found.frame:
+            labels = pd.Series(found.target.tolist(), index=found.frame.index)
+            found.frame = found.frame.assign(**{target: labels})
+    names = class_names(found.target)
+    if names is not None and data.get("target_names") is not None:
+        found.target_names = np.sort(names)
+    found.corrections = table
+    return found, table
+
+
+def _of_pair(X: Any, y: Any, rows: list) -> tuple:
+    source = as_source(X)
+    check_consistent_length(source, y)
+    named = source.kind in ("paths", "objects")
+    files = [source.path(row) for row in range(len(source))] if named else None
+    y, keep, table = _corrected(rows, files, np.asarray(y))
+    return (_safe_indexing(X, np.flatnonzero(keep)), y[keep]), table
 
 
 def target_text(target: Any) -> str:
@@ -147,6 +159,7 @@ def target_text(target: Any) -> str:
 
 def _read(corrections: Any) -> list[dict[str, str]]:
     """Return the rows of corrections, each with where it stands."""
+    numbered: Any
     if isinstance(corrections, pd.DataFrame):
         head, where = [str(name) for name in corrections], "row {}".format
         lines: Any = [[*map(str, row)] for row in corrections.to_numpy(object)]

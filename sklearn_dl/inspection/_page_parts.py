@@ -206,14 +206,14 @@ def classes(judged: Judged) -> list[dict[str, Any]]:
             )
         return sorted(found, key=lambda row: -row["wrong"])
     codes, names = pd.factorize(judged.truth, sort=True)
-    predicted = as_column(judged.predicted).value_counts()
+    counts = as_column(judged.predicted).value_counts()
     # By numbers as text: names may be of any type.
     own = slice_scores(judged.truth, judged.predicted, slices=codes.astype(str))
     return [
         {
             "name": target_text(names[int(row.value)]),
             "n": int(row.n),
-            "predicted": int(predicted.get(names[int(row.value)], 0)),
+            "predicted": int(counts.get(names[int(row.value)], 0)),
             "recall": float(row.score),
             "low": float(row.low),
             "high": float(row.high),
@@ -504,7 +504,8 @@ def duplicates(judged: Judged, reference: Any) -> list[dict[str, Any]]:
     if judged.features is None:
         return []
     found = []
-    for pair in near_duplicates(judged.features).itertuples():
+    own: Any = near_duplicates(judged.features)
+    for pair in own.itertuples():
         one, two = judged.truth[pair.row], judged.truth[pair.other]
         found.append(
             {
@@ -517,7 +518,8 @@ def duplicates(judged: Judged, reference: Any) -> list[dict[str, Any]]:
     if reference is not None:
         source, features = reference
         named = source.kind in ("paths", "objects")
-        for pair in near_duplicates(judged.features, features).itertuples():
+        across: Any = near_duplicates(judged.features, features)
+        for pair in across.itertuples():
             found.append(
                 {
                     "kind": "also in the reference",
