@@ -39,7 +39,7 @@ def test_folds_reference_and_slices_reach_it(model, folder, tmp_path):
     assert command("report", model, "table.csv", "--folds", 2, *more) == 0
     page = (tmp_path / "page.html").read_text()
     assert "clones fitted without the image, 2 folds" in page
-    assert "Also among the training images" in page
+    assert "Also among the reference images" in page
     assert "<bdi>camera</bdi>" in page
 
 

@@ -373,8 +373,8 @@ def test_copies_across_classes_and_in_the_training_images_are_paired(tmp_path):
     assert page.source.count("In two classes") == 2
     assert "row 0: <bdi>dark</bdi>" in page.source
     assert "row 15: <bdi>light</bdi>" in page.source
-    assert "Also among the training images" in page.text
-    assert "training row 6" in page.text
+    assert "Also among the reference images" in page.text
+    assert "reference row 6" in page.text
     assert "reference 6" in page.pictures
     assert "has the pixels of row 15" in page.text
 
