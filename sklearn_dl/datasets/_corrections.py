@@ -150,11 +150,21 @@ def _of_pair(X: Any, y: Any, rows: list) -> tuple:
 def target_text(target: Any) -> str:
     """Return a target as it stands in a file of corrections.
 
-    A label is its text; of several labels or numbers each, with semicolons.
+    A label is its text; of several labels or numbers each, with semicolons. Whole
+    numbers have no decimals.
     """
     values = np.asarray(target, dtype=object).ravel().tolist()
-    plain = (v.item() if isinstance(v, np.generic) else v for v in values)
-    return ";".join(map(str, plain))
+    return ";".join(_text(value, several=len(values) > 1) for value in values)
+
+
+def _text(value: Any, several: bool) -> str:
+    value = value.item() if isinstance(value, np.generic) else value
+    # Indicators and whole numbers are the same in any type.
+    if isinstance(value, bool) and several:
+        value = int(value)
+    elif isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    return str(value)
 
 
 def _read(corrections: Any) -> list[dict[str, str]]:
@@ -295,5 +305,5 @@ def _warn(table: pd.DataFrame) -> None:
     warnings.warn(
         f"Of {len(table)} corrections {counts}. Look at {'; '.join(shown)}.",
         UserWarning,
-        stacklevel=4,
+        stacklevel=5,
     )

@@ -118,6 +118,9 @@ def judge(model: Any, X: Any, y: Any, cv: Any = None, random_state: Any = 0) -> 
     kind = "numbers" if task == "regression" else "classes"
     if kind == "classes" and truth.ndim == 2:
         kind = "labels"
+        if not np.isin(truth, (0, 1)).all():
+            raise ValueError("y must hold 0 and 1 only where it marks several labels.")
+        truth = truth.astype(int)
     rows = np.arange(len(source))
     try:
         found = _asked(model, X, truth, kind, cv, random_state)
@@ -182,7 +185,7 @@ def _answers(asked, images, y, kind: str, cv, random_state) -> Any:
     if kind == "numbers":
         answers = _Numbers()
         values = answers_under(asked, images, y, cv, random_state, "predict")
-        answers.values = values.reshape(y.shape)
+        answers.values = _finite(values.reshape(y.shape), "predict")
         return answers
     if not hasattr(asked, "predict_proba"):
         raise TypeError(
@@ -197,8 +200,16 @@ def _answers(asked, images, y, kind: str, cv, random_state) -> Any:
             f"predict_proba has the shape {values.shape}, not that of y, {y.shape}."
         )
     answers = _Probabilities()
-    answers.values, answers.classes_ = values, np.arange(y.shape[1])
+    answers.values = _finite(values, "predict_proba")
+    answers.classes_ = np.arange(y.shape[1])
     return answers
+
+
+def _finite(values: np.ndarray, method: str) -> np.ndarray:
+    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{method} is not finite in row {bad[0]}: {values[bad[0]]}.")
+    return values
 
 
 def _given(network: Any, values: np.ndarray) -> Any:

@@ -127,7 +127,7 @@ def write_report(
         for the images that the model was fitted on: it hides their wrong labels.
     reference : images, default=None
         The images that the model was fitted on, where X are others: near-duplicates of
-        them are listed.
+        them are listed, if there is a backbone to compare by.
     slices : DataFrame, Series, dict or array-like of shape (n,), default=None
         What is known of the images: their scores by it, as of `slice_scores`.
     options : ReportOptions, default=None

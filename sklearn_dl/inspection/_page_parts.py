@@ -19,7 +19,6 @@ from sklearn_dl.inspection._losses import label_errors, top_losses
 from sklearn_dl.inspection._report import RobustnessReport, code_of
 from sklearn_dl.inspection._scores import (
     Scoring,
-    as_column,
     bootstrap,
     interval,
     recalls_of_rows,
@@ -205,21 +204,29 @@ def classes(judged: Judged) -> list[dict[str, Any]]:
                 }
             )
         return sorted(found, key=lambda row: -row["wrong"])
-    codes, names = pd.factorize(judged.truth, sort=True)
-    counts = as_column(judged.predicted).value_counts()
-    # By numbers as text: names may be of any type.
-    own = slice_scores(judged.truth, judged.predicted, slices=codes.astype(str))
+    names = label_names(judged)
+    truth, predicted = columns(judged)
+    counts = np.bincount(predicted, minlength=len(names))
+    # Columns as text are slices as they are.
+    own = slice_scores(truth, predicted, slices=truth.astype(str))
     return [
         {
-            "name": target_text(names[int(row.value)]),
+            "name": names[int(row.value)],
             "n": int(row.n),
-            "predicted": int(counts.get(names[int(row.value)], 0)),
+            "predicted": int(counts[int(row.value)]),
             "recall": float(row.score),
             "low": float(row.low),
             "high": float(row.high),
         }
         for row in own.itertuples()
     ]
+
+
+def columns(judged: Judged) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns of the labels and of the predicted classes, (n,) each."""
+    place = {label: c for c, label in enumerate(judged.answers.classes_.tolist())}
+    truth = np.array([place[label] for label in judged.truth.tolist()])
+    return truth, judged.values.argmax(axis=1)
 
 
 def label_names(judged: Judged) -> list[str]:
@@ -327,9 +334,7 @@ def _number_cards(judged: Judged) -> tuple[dict[int, dict[str, Any]], list[int]]
 
 def _losses(judged: Judged) -> np.ndarray:
     """Return the log loss of each image."""
-    place = {label: c for c, label in enumerate(judged.answers.classes_.tolist())}
-    columns = [place[label] for label in judged.truth.tolist()]
-    own = judged.values[judged.positions, columns]
+    own = judged.values[judged.positions, columns(judged)[0]]
     return -np.log(np.maximum(own, np.finfo(np.float32).tiny))
 
 
@@ -432,7 +437,9 @@ def slices_of(judged: Judged, slices: Any, n_given: int) -> list[dict[str, Any]]
         message = f"slices has {len(table)} rows, but there are {n_given} images."
         raise ValueError(message)
     table = table.iloc[judged.rows]
-    found = slice_scores(judged.truth, judged.predicted, slices=table)
+    numbers = judged.kind == "numbers"
+    pair = (judged.truth, judged.predicted) if numbers else columns(judged)
+    found = slice_scores(*pair, slices=table)
     return found.to_dict("records")
 
 

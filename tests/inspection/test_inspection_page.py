@@ -28,6 +28,7 @@ from sklearn.model_selection import GridSearchCV
 
 from sklearn_dl import ImageClassifier, ImageRegressor, make_feature_classifier
 from sklearn_dl.backbones._backbone import images_seen
+from sklearn_dl.datasets import apply_corrections
 from sklearn_dl.inspection import (
     ReportOptions,
     RobustnessReport,
@@ -336,6 +337,30 @@ def test_several_labels_have_their_errors_each(tmp_path):
     assert score == pytest.approx(((p > 0.5) == y).mean(), abs=5e-4)
 
 
+@pytest.mark.parametrize("dtype", [bool, float, np.uint8])
+def test_indicators_of_any_type_go_there_and_back(tmp_path, dtype):
+    y = np.random.default_rng(1).integers(0, 2, (20, 3)).astype(dtype)
+    p = np.clip(0.1 + 0.8 * (1 - y.astype(float)), 0, 1)
+    X = saved(numbered(20), tmp_path)
+    card = written(tmp_path, ToldLabels(p), X, y).cards[4]
+    new = ";".join("10"[int(bit)] for bit in card["old"].split(";"))
+    rows = [(card["path"], card["old"], new, "relabel")]
+    marks = pd.DataFrame(rows, columns=["path", "old", "new", "action"])
+    _, found = apply_corrections((X, y), marks)
+    assert found.dtype == y.dtype
+    assert found[4].tolist() == (1 - y[4].astype(int)).tolist()
+    assert (np.delete(found, 4, 0) == np.delete(y, 4, 0)).all()
+
+
+def test_classes_may_be_floats(tmp_path):
+    model, y = told(40, classes=(0.0, 1.0, 2.5))
+    page = written(tmp_path, model, numbered(40), y, slices=np.arange(40) % 2)
+    assert page.data["names"] == ["0", "1", "2.5"]
+    predicted = model.classes_[np.argmax(model.values, axis=1)]
+    expected = (predicted == y).mean()
+    assert scores_of(page)["Accuracy"][0] == pytest.approx(expected, abs=5e-4)
+
+
 def test_a_multilabel_network_is_judged_by_folds(tmp_path):
     X, y = photographs(16), np.repeat([[1, 0, 1], [0, 1, 1]], 8, axis=0)
     page = written(tmp_path, ImageClassifier(**SMALL, max_epochs=2), X, y, cv=2)
@@ -437,6 +462,8 @@ def test_what_is_wrong_is_said_and_no_file_is_left(tmp_path):
         ("slices has 3 rows, but there are 20", (model, X, y), {"slices": [1, 2, 3]}),
         ("no images that can be shown", (model, [{}] * 20, y), {}),
         ("label 'd', which the estimator", (model, X, [*y[:-1], "d"]), {}),
+        ("0 and 1 only", (ToldLabels(np.ones((20, 2))), X, np.full((20, 2), 2)), {}),
+        ("not finite in row 0", (ToldNumbers([np.nan] * 20), X, np.ones(20)), {}),
     ):
         with pytest.raises(ValueError, match=message):
             written(tmp_path, *given, **options)
