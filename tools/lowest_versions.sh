@@ -17,7 +17,7 @@ folder=build/lowest
 import re
 import tomllib
 
-extras = ["dask", "examples", "tables", "tensorboard", "tiff"]
+extras = ["dask", "examples", "report", "tables", "tensorboard", "tiff"]
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)["project"]
 optional = project["optional-dependencies"]
