@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_dl._extraction import FeatureCache
 from sklearn_dl._images import ImageDecodeError, ImageSource, as_source, failed_images
 from sklearn_dl._neural import NeuralImageEstimator
+from sklearn_dl.datasets import target_text
 from sklearn_dl.inspection._embedding import (
     answers_to_features,
     backbone_features,
@@ -95,6 +96,20 @@ class Judged:
         if self.kind == "labels":
             return (self.values > 0.5).astype(int)
         return self.answers.predict(self.positions)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the classes or labels, in the order of the columns."""
+        if self.kind == "numbers":
+            return []
+        return [target_text(label) for label in self.answers.classes_.tolist()]
+
+    @cached_property
+    def columns(self) -> tuple[np.ndarray, np.ndarray]:
+        """Columns of the labels and of the predicted classes, (n,) each."""
+        place = {label: c for c, label in enumerate(self.answers.classes_.tolist())}
+        truth = np.array([place[label] for label in self.truth.tolist()])
+        return truth, self.values.argmax(axis=1)
 
     def path(self, row: int) -> str | None:
         """Return the path of a row of the source, None where it has none."""

@@ -9,16 +9,24 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 
 from sklearn_dl._files import check_target, replacing
-from sklearn_dl._images import ImageDecodeError, as_source, look_at_images
+from sklearn_dl._images import (
+    ImageDecodeError,
+    ImageSource,
+    as_source,
+    look_at_images,
+)
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.datasets import target_text
 from sklearn_dl.inspection import _page_parts as parts
+from sklearn_dl.inspection import _page_scores as scores
 from sklearn_dl.inspection._embedding import backbone_features
 from sklearn_dl.inspection._judged import KEPT, Judged, judge
+from sklearn_dl.inspection._page_cards import cards
 from sklearn_dl.inspection._pictures import reduced, thumbnail
 from sklearn_dl.inspection._report import RobustnessReport
 from sklearn_dl.inspection._saliency import placed, saliency
@@ -190,73 +198,89 @@ def write_report(
             others = source, backbone_features(judged.network, reference)
     finally:
         KEPT.clear()
-    found, worst, doubted = parts.cards(judged)
+    found, worst, doubted = cards(judged)
     shown = [*dict.fromkeys([*doubted, *worst])][: options.n_images]
-    pairs = parts.duplicates(judged, others)
-    confused = parts.confusions(judged)
-    page: dict[str, Any] = {
-        "title": options.title or f"Report of {type(judged.model).__name__}",
-        "facts": parts.facts(judged),
+    page = _values(judged, slices, options)
+    page |= {
         "parameters": repr(model),
-        "kind": judged.kind,
-        "n_images": len(judged.rows),
+        "pairs": parts.duplicates(judged, others),
         "n_doubted": len(doubted),
         "n_likely": sum("suggestion" in card for card in found.values()),
-        "n_folds": judged.n_folds,
-        "names": parts.label_names(judged),
-        "scores": parts.scores(judged),
-        "classes": parts.classes(judged),
-        "confusions": confused,
-        "calibration": parts.calibration(judged),
-        "residuals": parts.residuals(judged),
-        "slices": parts.slices_of(judged, slices, len(judged.source)),
-        "robustness": parts.robustness(options.robustness),
-        "history": parts.history(judged.network),
-        "pairs": pairs,
-        "odd": [],
         "data": _data(judged, found, shown, worst, doubted),
-        "pictures": {},
     }
-    wanted = {int(judged.rows[position]) for position in shown}
-    for pair in confused:
-        wanted |= {*pair["examples"], pair["typical"]} - {None}
-    wanted |= {row for pair in pairs for row in pair["rows"]}
-    strangers = {pair["other"] for pair in pairs if "other" in pair}
+    wanted = {*judged.rows[shown].tolist()} | _rows_of(page)
+    strangers = {pair["other"] for pair in page["pairs"] if "other" in pair}
     n_pictures = len(wanted) + len(strangers) + options.n_saliency + _ODD
     room = options.max_bytes - _SPARE - len(render(page))
     most = max(_LEAST, int(room / n_pictures))
-    pictures: dict[str, str] = {}
-
-    def on_image(row: int, image: Any) -> None:
-        if row in wanted:
-            small = reduced(image, judged.source.channels)
-            pictures[str(row)] = encoded(small, most)
-
-    findings = look_at_images(judged.source, y, on_image)
-    page["odd"] = findings.head(_ODD).to_dict("records")
-    page["n_odd"] = len(findings)
-    for row in {*findings["row"].head(_ODD)} - {*map(int, pictures)}:
-        try:
-            pictures[str(row)] = encoded(thumbnail(judged.source, row), most)
-        except ImageDecodeError:  # which is what is odd
-            continue
+    pictures, findings = _looked_at(judged.source, y, wanted, most)
     for row in strangers:
         assert others is not None
         pictures[f"reference {row}"] = encoded(thumbnail(others[0], row), most)
     seen = [position for position in worst if position in {*shown}]
     for position, picture in _maps(judged, seen[: options.n_saliency]).items():
         pictures[f"map {judged.rows[position]}"] = encoded(picture, most)
-    page["pictures"] = pictures
-    html = render(page)
+    page |= {"odd": findings.head(_ODD).to_dict("records"), "n_odd": len(findings)}
+    html = render(page | {"pictures": pictures})
     with replacing(path) as file:
         file.write(html)
     return Path(path)
 
 
+def _values(judged: Judged, slices: Any, options: ReportOptions) -> dict[str, Any]:
+    """Return what the template lays out, as far as it has no pictures."""
+    return {
+        "title": options.title or f"Report of {type(judged.model).__name__}",
+        "facts": scores.facts(judged),
+        "kind": judged.kind,
+        "n_images": len(judged.rows),
+        "n_folds": judged.n_folds,
+        "names": judged.names,
+        "scores": scores.scores(judged),
+        "classes": scores.classes(judged),
+        "confusions": parts.confusions(judged),
+        "calibration": parts.calibration(judged),
+        "residuals": parts.residuals(judged),
+        "slices": parts.slices_of(judged, slices, len(judged.source)),
+        "robustness": parts.robustness(options.robustness),
+        "history": parts.history(judged.network),
+        "odd": [],
+        "n_odd": 0,
+        "pictures": {},
+    }
+
+
+def _rows_of(page: dict[str, Any]) -> set[int]:
+    """Return the rows that are shown beside the galleries."""
+    rows = {row for pair in page["pairs"] for row in pair["rows"]}
+    for pair in page["confusions"]:
+        rows |= {*pair["examples"], pair["typical"]} - {None}
+    return rows
+
+
+def _looked_at(
+    source: ImageSource, y: Any, wanted: set[int], most: int
+) -> tuple[dict[str, str], pd.DataFrame]:
+    """Return pictures of rows, and what is odd; each image is decoded once for both."""
+    pictures: dict[str, str] = {}
+
+    def on_image(row: int, image: Any) -> None:
+        if row in wanted:
+            pictures[str(row)] = encoded(reduced(image, source.channels), most)
+
+    findings = look_at_images(source, y, on_image)
+    for row in {*findings["row"].head(_ODD)} - {*map(int, pictures)}:
+        try:
+            pictures[str(row)] = encoded(thumbnail(source, row), most)
+        except ImageDecodeError:  # which is what is odd
+            continue
+    return pictures, findings
+
+
 def _data(judged: Judged, found, shown, worst, doubted) -> dict[str, Any]:
     """Return what the page's script knows of the images."""
     rows, chosen = judged.rows, {*shown}
-    names = parts.label_names(judged)
+    names = judged.names
     said = [names, [(card["path"], card["old"]) for card in found.values()]]
     return {
         # Of the images and labels alone: marks outlive a page that is written anew.
