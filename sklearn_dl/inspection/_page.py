@@ -21,7 +21,6 @@ from sklearn_dl._images import (
     look_at_images,
 )
 from sklearn_dl.backbones import Preprocessing
-from sklearn_dl.datasets import target_text
 from sklearn_dl.inspection import _page_parts as parts
 from sklearn_dl.inspection import _page_scores as scores
 from sklearn_dl.inspection._embedding import backbone_features
@@ -217,7 +216,8 @@ def write_report(
     for row in strangers:
         assert others is not None
         pictures[f"reference {row}"] = encoded(thumbnail(others[0], row), most)
-    seen = [position for position in worst if position in {*shown}]
+    chosen = {*shown}
+    seen = [position for position in worst if position in chosen]
     for position, picture in _maps(judged, seen[: options.n_saliency]).items():
         pictures[f"map {judged.rows[position]}"] = encoded(picture, most)
     page |= {"odd": findings.head(_ODD).to_dict("records"), "n_odd": len(findings)}
@@ -281,7 +281,10 @@ def _data(judged: Judged, found, shown, worst, doubted) -> dict[str, Any]:
     """Return what the page's script knows of the images."""
     rows, chosen = judged.rows, {*shown}
     names = judged.names
-    said = [names, [(card["path"], card["old"]) for card in found.values()]]
+    known = [found[position] for position in judged.positions]
+    said: list[Any] = [names, [(card["path"], card["old"]) for card in known]]
+    if judged.source.stackable:  # what has no paths is known by its pixels
+        said.append(judged.source.digests(rows))
     return {
         # Of the images and labels alone: marks outlive a page that is written anew.
         "id": hashlib.sha256(repr(said).encode("utf-8", "replace")).hexdigest()[:16],
@@ -334,7 +337,6 @@ def _renderer() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["text"] = target_text
     template = environment.get_template("report.html.jinja")
     own: dict[str, Any] = {}
     for name, file in (("style", "report.css"), ("script", "report.js")):

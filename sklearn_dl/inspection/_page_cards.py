@@ -24,7 +24,8 @@ def cards(judged: Judged) -> tuple[dict[int, dict[str, Any]], list[int], list[in
     loss = np.array([found[position]["loss"] for position in judged.positions])
     worst = np.argsort(-loss, kind="stable").tolist()
     if judged.kind == "classes":
-        others = [p for p in worst if found[p]["wrong"] and p not in {*doubted}]
+        likely = {*doubted}
+        others = [p for p in worst if found[p]["wrong"] and p not in likely]
         doubted = doubted + others[: max(0, _DOUBTED - len(doubted))]
     for position, card in found.items():
         row = int(judged.rows[position])

@@ -447,6 +447,12 @@ def test_marks_outlive_a_page_that_is_written_anew(tmp_path):
     one = written(tmp_path, model, X, y).data["id"]
     few = ReportOptions(n_images=5, title="x")
     assert written(tmp_path, model, X, y, options=few).data["id"] == one
+    better, _ = told(30, seed=1)
+    assert written(tmp_path, better, X, y).data["id"] == one
+    assert written(tmp_path, model, X[::-1], y[::-1]).data["id"] != one
+    darker = X.copy()
+    darker[..., 1] //= 2
+    assert written(tmp_path, model, darker, y).data["id"] != one
     other = np.where(y == "a", "b", y)
     assert written(tmp_path, model, X, other).data["id"] != one
 
