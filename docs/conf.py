@@ -45,6 +45,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "sklearn_dl"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
+html_extra_path = [str(examples_gallery.REPORT.parent)]
 html_show_sourcelink = False
 html_sidebars = {"*": []}  # pages without others beside them
 html_theme_options = {

@@ -26,6 +26,7 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
             "load_torch_dataset",
             "load_features",
             "iter_features",
+            "apply_corrections",
             "Channels",
             "verify_images",
             "decode_image",
@@ -95,6 +96,8 @@ ROOMS: dict[str, tuple[str, list[str]]] = {
     "sklearn_dl.inspection": (
         "Where a model fails, what answers it, and what a network is made of.",
         [
+            "write_report",
+            "ReportOptions",
             "top_losses",
             "label_errors",
             "most_confused",

@@ -23,7 +23,7 @@ import shape  # noqa: E402
 # What the reader knows each room by; a room without a line here is drawn by its name.
 PURPOSES = {
     "__main__": "the command line",
-    "_commands": "train, predict, features, ...",
+    "_commands": "train, predict, report, ...",
     "persistence": "save, load, export",
     "inspection": "where a model fails",
     "model_selection": "regimes, rates, experiments",

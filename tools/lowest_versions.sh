@@ -17,7 +17,7 @@ folder=build/lowest
 import re
 import tomllib
 
-extras = ["dask", "examples", "remote", "tables", "tensorboard", "tiff"]
+extras = ["dask", "examples", "remote", "report", "tables", "tensorboard", "tiff"]
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)["project"]
 optional = project["optional-dependencies"]

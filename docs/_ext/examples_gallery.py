@@ -20,7 +20,10 @@ PHOTOS = HERE / "_build" / "patches"
 OUTPUT = HERE / "_build" / "outputs"
 BUILTIN = ["--backbone", "mobilenet_v3_small", "--weights", "builtin"]
 FOLDER = ["--data", str(PHOTOS), *BUILTIN]
+# What is published beside the pages.
+REPORT = HERE / "_build" / "report" / "error_report.html"
 ARGUMENTS = {
+    "error_report": [*FOLDER, "--flips", "4", "--output", str(REPORT)],
     "quickstart": ["--output", str(OUTPUT / "predictions.png")],
     "features_svm": FOLDER,
     "grid_search": [*FOLDER, "--regimes", "svm", "head"],
@@ -41,6 +44,7 @@ def copy_scripts() -> None:
     """Copy the examples, each with a title, and write the images they run on."""
     SCRIPTS.mkdir(exist_ok=True)
     OUTPUT.mkdir(parents=True, exist_ok=True)
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
     (SCRIPTS / "GALLERY_HEADER.rst").write_text(HEADER, encoding="utf-8")
     sources = {path.name: path for path in EXAMPLES.glob("*.py")}
     for old in SCRIPTS.glob("*.py"):

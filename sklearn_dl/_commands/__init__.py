@@ -2,6 +2,7 @@
 
     python -m sklearn_dl train photos --out ants_bees.model
     python -m sklearn_dl predict ants_bees.model new/ --output new.csv
+    python -m sklearn_dl report ants_bees.model photos --folds 5 --out report.html
     python -m sklearn_dl export ants_bees.model ants_bees.onnx
     python -m sklearn_dl info ants_bees.model
     python -m sklearn_dl features photos --out photos.npy
@@ -24,7 +25,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from sklearn_dl._commands import export, features, info, predict, train
+from sklearn_dl._commands import export, features, info, predict, report, train
 from sklearn_dl._commands._terminal import Parser, one_line, settle, write_error
 
 
@@ -69,7 +70,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", title="commands"
     )
-    for command in (train, predict, export, info, features):
+    for command in (train, predict, report, features, export, info):
         name, text = command.__name__.rpartition(".")[2], command.__doc__ or ""
         sub = commands.add_parser(name, help=text.splitlines()[0], description=text)
         command.add_arguments(sub)

@@ -110,6 +110,8 @@ def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray
         root = args.root or os.path.dirname(os.path.abspath(data))
         columns = {"path": path, "target": target}
         bunch = load_image_frame(data, **columns, root=root, verify=verify, **how)
+    if args.corrections is not None:
+        bunch = args.corrections(bunch)
     failed = bunch.skipped[~bunch.skipped["reason"].isin(_NO_IMAGES)]
     for place, reason in zip(_places(failed), failed["reason"], strict=True):
         write_error(f"train: left out {place}: {reason}")

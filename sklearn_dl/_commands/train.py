@@ -22,6 +22,7 @@ import sys
 import time
 from typing import Any
 
+from sklearn_dl._commands._corrections import Corrections
 from sklearn_dl._commands._terminal import (
     assignment,
     checked_output,
@@ -57,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     option: Any = {"action": "append", "type": _table_option, "default": []}
     add("--table", metavar="NAME=VALUE", **option, help=table)
+    made = "labels that were corrected in the page of the command report"
+    add("--corrections", metavar="FILE", type=Corrections, help=made)
     add("--backbone", help="torchvision network (default: auto, mobilenet_v2)")
     weights = "names of torchvision's, a file, or builtin (of mobilenet_v3_small)"
     add("--weights", help=weights)
@@ -84,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
     # What is wrong with them is said before the images are read.
     load_backbone(model.backbone, model.weights, image_size=model.image_size)
     parts = load_data(args, model.random_state)
+    if args.corrections is not None:
+        args.corrections.describe()
     say(parts.description)
     began = time.perf_counter()
     if not args.quiet:

@@ -25,4 +25,5 @@ from sklearn_dl._images._source import DatasetItem as DatasetItem
 from sklearn_dl._images._source import ImageSource as ImageSource
 from sklearn_dl._images._source import unpack_cell as unpack_cell
 from sklearn_dl._images._verify import failed_images as failed_images
+from sklearn_dl._images._verify import look_at_images as look_at_images
 from sklearn_dl._images._verify import verify_images as verify_images

@@ -54,7 +54,19 @@ def verify_images(X: Any, y: Any = None, *, image_shape: Any = None) -> pd.DataF
     >>> verify_images(np.zeros((1, 8, 8, 3), "uint8"))["reason"][0]
     'is of one colour, (0, 0, 0)'
     """
-    source = copy.copy(as_source(X, image_shape=image_shape))
+    return look_at_images(as_source(X, image_shape=image_shape), y)
+
+
+def look_at_images(
+    source: ImageSource,
+    y: Any = None,
+    on_image: Callable[[int, Any], object] | None = None,
+) -> pd.DataFrame:
+    """Return what `verify_images` does, while others see each decoded image too.
+
+    `on_image` is called with rows and images, in several threads at once.
+    """
+    source = copy.copy(source)
     if y is not None:
         y = [
             None if pd.isna(label) is True else label
@@ -78,6 +90,8 @@ def verify_images(X: Any, y: Any = None, *, image_shape: Any = None) -> pd.DataF
             found.append((row, source.path(row), text, "scale"))
         if y is not None:
             digests[row] = digest_image(image)
+        if on_image is not None:
+            on_image(row, image)
 
     _for_each(look, source)
     if y is not None:

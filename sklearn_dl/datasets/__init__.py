@@ -6,6 +6,8 @@ from sklearn_dl._images import (
     decode_image,
     verify_images,
 )
+from sklearn_dl.datasets._corrections import apply_corrections
+from sklearn_dl.datasets._corrections import target_text as target_text
 from sklearn_dl.datasets._csv import load_image_csv
 from sklearn_dl.datasets._features import iter_features, load_features
 from sklearn_dl.datasets._features_file import FeaturesTable as FeaturesTable
@@ -23,6 +25,7 @@ from sklearn_dl.datasets._torch import load_torch_dataset
 __all__ = [
     "Channels",
     "ImageDecodeError",
+    "apply_corrections",
     "decode_image",
     "iter_features",
     "load_features",

@@ -16,6 +16,7 @@ from sklearn_dl.datasets._common import (
     readable,
     result,
 )
+from sklearn_dl.datasets._corrections import apply_corrections
 from sklearn_dl.datasets._splits import is_hidden, refuse_splits
 from sklearn_dl.datasets._suffixes import (
     advice_on,
@@ -36,6 +37,7 @@ def load_image_folder(
     extensions: Iterable[str] | None = None,
     verify: Verify = False,
     image_shape: Any = None,
+    corrections: Any = None,
     return_X_y: bool = False,
 ) -> Any:
     """Load the paths of images from a folder with one subfolder per class.
@@ -61,6 +63,9 @@ def load_image_folder(
     image_shape : Channels or None, default=None
         As the estimators have it, for `verify`: ``Channels(13)`` decodes files of 13
         bands.
+    corrections : path or DataFrame, default=None
+        Labels that were corrected and images that were dropped in a report, see
+        `apply_corrections`; ``corrections`` of the bunch says what was done.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of the bunch.
 
@@ -131,6 +136,8 @@ def load_image_folder(
         filenames=kept.astype(str),
         skipped=pd.DataFrame(skipped, columns=["path", "reason"], dtype=object),
     )
+    if corrections is not None:
+        bunch = apply_corrections(bunch, corrections)
     return result(bunch, return_X_y)
 
 

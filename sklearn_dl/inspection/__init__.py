@@ -8,6 +8,7 @@ from sklearn_dl.inspection._features_display import EmbeddingDisplay
 from sklearn_dl.inspection._gallery import TopLossesDisplay
 from sklearn_dl.inspection._history_display import TrainingHistoryDisplay
 from sklearn_dl.inspection._losses import label_errors, top_losses
+from sklearn_dl.inspection._page import ReportOptions, write_report
 from sklearn_dl.inspection._report import RobustnessReport
 from sklearn_dl.inspection._robustness import RobustnessOptions, robustness_report
 from sklearn_dl.inspection._robustness_display import RobustnessDisplay
@@ -22,6 +23,7 @@ __all__ = [
     "EmbeddingDisplay",
     "ModelSummary",
     "MostConfusedDisplay",
+    "ReportOptions",
     "RobustnessDisplay",
     "RobustnessOptions",
     "RobustnessReport",
@@ -38,4 +40,5 @@ __all__ = [
     "saliency",
     "slice_scores",
     "top_losses",
+    "write_report",
 ]

@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_dl._extraction import run_frozen, run_network
+from sklearn_dl._base import ImageEstimatorMixin, estimators_within, network_of
+from sklearn_dl._extraction import OnFeatures, run_frozen, run_network
 from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl.augmentation import resolve_views
 
@@ -52,6 +54,38 @@ def _before_the_head(estimator: NeuralImageEstimator, X: Any) -> np.ndarray:
         network = backbone.as_it_is()
         return run_network(network, source, preprocessing, execution, **options)
     return run_frozen(backbone, source, execution, cache=estimator.cache, **options)
+
+
+def network_within(model: Any) -> Any:
+    """Return the first fitted estimator with a backbone in a model, None without one.
+
+    Its parameters come before what was made in `fit`.
+    """
+    inside = estimators_within(model)
+    fitted = (e for e in inside if isinstance(e, ImageEstimatorMixin) and network_of(e))
+    return next(fitted, None)
+
+
+def backbone_features(estimator: Any, X: Any) -> np.ndarray:
+    """Return the features of an estimator with a backbone, before head and scaler."""
+    if isinstance(estimator, NeuralImageEstimator):
+        return _before_the_head(estimator, X)
+    return estimator.transform(X)
+
+
+def answers_to_features(estimator: Any, features: np.ndarray) -> np.ndarray:
+    """Return what a fitted classifier or regressor says of features, without views.
+
+    Probabilities or scores of the classes; predictions of a regressor.
+    """
+    network, targets = estimator._network, estimator._targets
+    head = OnFeatures(network.head, estimator._execution(fall_back=True))
+    outputs = head(torch.from_numpy(features))
+    if not hasattr(estimator, "classes_"):
+        return targets.predictions(targets.activate(outputs).to(outputs).numpy())
+    if hasattr(estimator, "predict_proba"):
+        return targets.activate(outputs).to(outputs).numpy()
+    return targets.margins(outputs.double().to(outputs).numpy())
 
 
 def embedded(

@@ -23,7 +23,7 @@ _PARAMETERS = {
 
 
 @dataclass(frozen=True)
-class _Confidence:
+class Confidence:
     """Scores of the classes, one row per image, and the labels."""
 
     scores: np.ndarray  # (n, n_classes): probabilities, or of a `decision_function`
@@ -109,7 +109,7 @@ def top_losses(estimator, X, y, k=20, *, cv=None, random_state=0) -> pd.DataFram
     """
     if is_regressor(estimator):
         return _largest_errors(estimator, X, y, k, cv, random_state)
-    found = _confidence(estimator, X, y, cv, random_state)
+    found = confidence_of(estimator, X, y, cv, random_state)
     loss = -found.margin
     if found.probabilities:
         tiny = np.finfo(np.float32).tiny
@@ -190,7 +190,7 @@ def label_errors(estimator, X, y, *, k=None, cv=None, random_state=0) -> pd.Data
             f"{type(estimator).__name__} is a regressor; label_errors takes a "
             "classifier. Its largest errors are top_losses."
         )
-    found = _confidence(estimator, X, y, cv, random_state)
+    found = confidence_of(estimator, X, y, cv, random_state)
     counted, wrong = _likely_wrong(found)
     rows = np.flatnonzero(wrong)
     order = rows[np.argsort(found.margin[rows], kind="stable")][:k]
@@ -200,7 +200,7 @@ def label_errors(estimator, X, y, *, k=None, cv=None, random_state=0) -> pd.Data
     return table
 
 
-def _described(found: _Confidence, X, rows: np.ndarray) -> pd.DataFrame:
+def _described(found: Confidence, X, rows: np.ndarray) -> pd.DataFrame:
     predicted = found.scores.argmax(axis=1)[rows]
     known = found.probabilities
     return pd.DataFrame(
@@ -215,7 +215,7 @@ def _described(found: _Confidence, X, rows: np.ndarray) -> pd.DataFrame:
     )
 
 
-def _likely_wrong(found: _Confidence) -> tuple[np.ndarray, np.ndarray]:
+def _likely_wrong(found: Confidence) -> tuple[np.ndarray, np.ndarray]:
     """Return the class for which each image counts, -1 for none, and if it is wrong."""
     thresholds = np.full(len(found.classes), np.inf)  # for a class without images
     means = pd.Series(found.of_truth).groupby(found.truth).mean()
@@ -229,7 +229,7 @@ def _likely_wrong(found: _Confidence) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _largest_errors(estimator, X, y, k, cv, random_state) -> pd.DataFrame:
-    predicted = _answers(estimator, X, y, cv, random_state, "predict")
+    predicted = answers_under(estimator, X, y, cv, random_state, "predict")
     truth = check_targets(y, "regression", len(predicted))
     if predicted.ndim == 2 and truth.ndim == 1:
         predicted = predicted[:, 0]
@@ -245,7 +245,7 @@ def _largest_errors(estimator, X, y, k, cv, random_state) -> pd.DataFrame:
     return table
 
 
-def _answers(estimator, X, y, cv, random_state, method: str) -> np.ndarray:
+def answers_under(estimator, X, y, cv, random_state, method: str) -> np.ndarray:
     """Return what an estimator answers, fitted or cross-validated."""
     if cv is None:
         check_is_fitted(estimator)
@@ -258,11 +258,11 @@ def _answers(estimator, X, y, cv, random_state, method: str) -> np.ndarray:
     return np.asarray(found, dtype=float)
 
 
-def _confidence(estimator, X, y, cv, random_state) -> _Confidence:
+def confidence_of(estimator, X, y, cv, random_state) -> Confidence:
     """Return how sure a classifier is."""
     y = check_labels(y, len(y))
     method = _method(estimator)
-    scores = _answers(estimator, X, y, cv, random_state, method)
+    scores = answers_under(estimator, X, y, cv, random_state, method)
     classes = estimator.classes_ if cv is None else np.unique(y)
     if len(scores) != len(y):
         raise ValueError(f"X has {len(scores)} images, but y has {len(y)} labels.")
@@ -276,7 +276,7 @@ def _confidence(estimator, X, y, cv, random_state) -> _Confidence:
             f"know: its classes are {classes.tolist()!r:.200}."
         )
     truth = np.array([column[label] for label in labels])
-    return _Confidence(scores, classes, truth, method == "predict_proba")
+    return Confidence(scores, classes, truth, method == "predict_proba")
 
 
 def _method(estimator) -> str:

@@ -26,12 +26,16 @@ def check_count(**counts: Any) -> None:
 
 def thumbnail(source: ImageSource, row: int, side: int = SIDE) -> np.ndarray:
     """Return an image as uint8 (h, w, 3), its longer side at most `side` pixels."""
-    image = source[row]
+    return reduced(source[row], source.channels, side)
+
+
+def reduced(image: Any, channels: Selection | None, side: int = SIDE) -> np.ndarray:
+    """Return a decoded image as `thumbnail` does."""
     if isinstance(image, np.ndarray):
         pixels = image
         if pixels.dtype != np.uint8:
             pixels = np.clip(255 * pixels + 0.5, 0, 255).astype(np.uint8)
-        pixels = as_picture(pixels, source.channels)
+        pixels = as_picture(pixels, channels)
         image = Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)).copy())
     image = image.convert("RGB")
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)

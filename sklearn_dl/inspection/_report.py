@@ -187,7 +187,7 @@ class RobustnessReport:
             names = [name for name in CORRUPTIONS if name in set(rows["corruption"])]
             if names:
                 found = f"{mark} Beyond {margin}: {', '.join(names)}."
-                lines.append(f"{found} augment={_code(answer)}")
+                lines.append(f"{found} augment={code_of(answer)}")
         if self.shifts is not None:
             shifts = [
                 f"{row.direction} (effect {row.effect:+.2f}, {row.augmentation})"
@@ -198,7 +198,7 @@ class RobustnessReport:
         return lines
 
 
-def _code(augment: Any) -> str:
+def code_of(augment: Any) -> str:
     """Return what one would write; scikit-learn's repr breaks lines."""
     if isinstance(augment, Augment):
         strength = augment.strength

@@ -33,18 +33,23 @@ def image_shape_of(estimator: Any) -> Any:
     return next((shape for shape in shapes if shape is not None), None)
 
 
-def quiet_copy(estimator: Any) -> Any:
-    """Return a fitted estimator that leaves its cache alone and shows no bars.
+def without_its_cache(cache: Any) -> Any:
+    """Return the cache of corrupted images, for an estimator that has one."""
+    return cache and _CACHE
 
-    Its networks are shared. What in it looks at the same image through one backbone
-    still shares its features, for a while.
+
+def quiet_copy(estimator: Any, cache_for: Callable = without_its_cache) -> Any:
+    """Return an estimator that shows no bars, with another cache.
+
+    Its networks are shared. `cache_for` returns the cache in place of its own: by
+    default one in which the members of an ensemble share features for a while.
     """
     copies = {}
     for one in estimators_within(estimator):
         if isinstance(one, ImageEstimatorMixin):
             copies[id(one)] = new = copy.copy(one)
             # All of it as it is, where `copy` may have moved tensors to the CPU.
-            new.__dict__.update(vars(one), verbose=0, cache=one.cache and _CACHE)
+            new.__dict__.update(vars(one), verbose=0, cache=cache_for(one.cache))
     return copy.deepcopy(estimator, copies) if copies else estimator
 
 

@@ -29,7 +29,7 @@ PAGES = [
 ]
 NAMES = [path.relative_to(ROOT).as_posix() for path in PAGES]
 # Fences of what is no Python of ours; "" is a command line.
-OTHERS = {"", "bash", "bibtex", "text", "{toctree}", "{include}"}
+OTHERS = {"", "bash", "bibtex", "text", "{toctree}", "{include}", "{raw}"}
 EXPORTS = all(map(find_spec, ("onnx", "onnxscript", "onnxruntime")))
 # Blocks of Python that are not run, by the reason that stands above each.
 NOT_RUN = {"needs fastai": 1, "needs Keras": 1, "needs skops": 1, "needs MLflow": 1}

@@ -157,6 +157,21 @@ def test_votes_and_bagging(run, tmp_path):
         assert len(np.unique(np.asarray(drawn.convert("L")))) > 20
 
 
+def test_an_error_report(run, tmp_path):
+    printed = run("error_report", "--flips", 2, "--output", tmp_path / "page.html")
+    found = re.search(
+        r"^Of 2 wrong labels (\d) are among the first \d+\.$", printed, re.M
+    )
+    before, after, true = (
+        float(value) for value in re.findall(r"^[a-z]+ labels +(\S+)$", printed, re.M)
+    )
+    assert int(found[1]) >= 1
+    assert before < after <= true == 1
+    rows = pd.read_csv(tmp_path / "page.csv")
+    assert (rows["action"] == "relabel").sum() == int(found[1])
+    assert "Photographs, some labels" in (tmp_path / "page.html").read_text()
+
+
 def test_regimes_side_by_side(run, tmp_path):
     options = ["--seeds", 1, "--epochs", 2, "--warmup", 1, "--stages", 2]
     printed = run("regimes", *options, "--csv", tmp_path / "runs.csv", backbone=SMALLER)

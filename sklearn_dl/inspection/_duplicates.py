@@ -1,0 +1,69 @@
+"""Pairs of images that look nearly alike to a backbone."""
+
+import numpy as np
+import pandas as pd
+
+_ROWS = 512  # compared with all others at once
+# A pair is near where it is so much nearer than images usually are to their nearest.
+_SHARE = 0.4
+# What rounding makes of equal features.
+_EQUAL = 1e-5
+_SAMPLE = 1024  # images whose nearest are looked for
+
+
+def near_duplicates(
+    features: np.ndarray, others: np.ndarray | None = None, *, k: int = 60
+) -> pd.DataFrame:
+    """Return pairs of images whose features nearly point in one direction.
+
+    The scale is that of the images: a pair is listed where its distance, 1 minus the
+    cosine of its features, is at most 0.4 times the median distance of an image to
+    its nearest other. (Of photographs, copies that were halved, compressed, mirrored
+    or cropped by a tenth; of images that are all alike, such as digits, few pairs.)
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, n_features)
+    others : ndarray of shape (m, n_features), default=None
+        Features of other images; None compares images with one another.
+    k : int, default=60
+        How many pairs at most.
+
+    Returns
+    -------
+    DataFrame
+        By falling ``similarity``, the cosine: ``row`` of `features` and ``other``, a
+        row of `others`, or of `features`, then above `row`.
+    """
+    one = _normalised(features)
+    limit = _limit(one)
+    two = one if others is None else _normalised(others)
+    found = [np.empty((0, 3))]
+    for start in range(0, len(one), _ROWS):
+        distances = 1 - one[start : start + _ROWS] @ two.T
+        row, other = np.nonzero(distances <= limit)
+        pairs = np.column_stack([start + row, other, distances[row, other]])
+        if others is None:
+            pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+        found.append(pairs)
+    every = np.concatenate(found)
+    every = every[np.argsort(every[:, 2], kind="stable")][:k]
+    table = pd.DataFrame(every[:, :2].astype(int), columns=["row", "other"])
+    table["similarity"] = 1 - every[:, 2]
+    return table
+
+
+def _limit(features: np.ndarray) -> float:
+    """Return the distance up to which a pair is near, from some of the images."""
+    if len(features) < 3:
+        return _EQUAL
+    rows = np.linspace(0, len(features) - 1, min(len(features), _SAMPLE)).astype(int)
+    distances = 1 - features[rows] @ features.T
+    distances[np.arange(len(rows)), rows] = np.inf
+    return max(_EQUAL, _SHARE * float(np.median(distances.min(axis=1))))
+
+
+def _normalised(features: np.ndarray) -> np.ndarray:
+    features = features.reshape(len(features), -1).astype(np.float32)
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.maximum(length, np.finfo(np.float32).tiny)

@@ -1,0 +1,238 @@
+"""What a model says of images: each is looked at once, for all parts of a report."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import KFold
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_dl._extraction import FeatureCache
+from sklearn_dl._images import ImageDecodeError, ImageSource, as_source, failed_images
+from sklearn_dl._neural import NeuralImageEstimator
+from sklearn_dl.datasets import target_text
+from sklearn_dl.inspection._embedding import (
+    answers_to_features,
+    backbone_features,
+    network_within,
+)
+from sklearn_dl.inspection._losses import answers_under, confidence_of
+from sklearn_dl.inspection._scores import (
+    GivenClasses,
+    GivenNumbers,
+    check_targets,
+    task_of,
+)
+from sklearn_dl.inspection._stream import image_shape_of, quiet_copy
+
+# For estimators without a cache: features serve predictions and duplicates.
+KEPT = FeatureCache("memory", name="report", max_bytes=2**27)
+
+
+class _Probabilities(GivenClasses):
+    """Answers with probabilities; its X are rows of them."""
+
+    def predict_proba(self, X):
+        return self.values[np.asarray(X)]
+
+    def predict(self, X):
+        return self.classes_[self.values[np.asarray(X)].argmax(axis=1)]
+
+
+class _Scores(GivenClasses):
+    """Answers with values of a `decision_function`; its X are rows of them."""
+
+    def decision_function(self, X):
+        return self.values[np.asarray(X)]
+
+    def predict(self, X):
+        return self.classes_[self.values[np.asarray(X)].argmax(axis=1)]
+
+
+class _Numbers(GivenNumbers):
+    """Answers with numbers; its X are rows of them."""
+
+    def predict(self, X):
+        return self.values[np.asarray(X)]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Images, their targets, and what a fitted model says of them."""
+
+    model: Any  # fitted
+    network: Any  # the estimator with a backbone in it, or None
+    X: Any  # images that can be read
+    source: ImageSource  # all images, the others too
+    rows: np.ndarray  # (n,) of the source, those of X
+    kind: str  # "classes", "labels" (several of each image) or "numbers"
+    truth: np.ndarray  # (n,) or (n, n_outputs)
+    answers: Any  # an estimator whose X are positions from 0 to n - 1
+    features: np.ndarray | None  # (n, n_features) of the backbone
+    n_folds: int | None  # None where the fitted model judged
+
+    @property
+    def positions(self) -> np.ndarray:
+        """X of the answers, (n,)."""
+        return np.arange(len(self.rows))
+
+    @property
+    def values(self) -> np.ndarray:
+        """Probabilities or scores, (n, n_classes); or numbers, shaped as truth."""
+        return self.answers.values
+
+    @property
+    def has_probabilities(self) -> bool:
+        return hasattr(self.answers, "predict_proba")
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """Classes, indicators of labels, or numbers, in the shape of truth."""
+        if self.kind == "labels":
+            return (self.values > 0.5).astype(int)
+        return self.answers.predict(self.positions)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the classes or labels, in the order of the columns."""
+        if self.kind == "numbers":
+            return []
+        return [target_text(label) for label in self.answers.classes_.tolist()]
+
+    @cached_property
+    def columns(self) -> tuple[np.ndarray, np.ndarray]:
+        """Columns of the labels and of the predicted classes, (n,) each."""
+        place = {label: c for c, label in enumerate(self.answers.classes_.tolist())}
+        truth = np.array([place[label] for label in self.truth.tolist()])
+        return truth, self.values.argmax(axis=1)
+
+    def path(self, row: int) -> str | None:
+        """Return the path of a row of the source, None where it has none."""
+        named = self.source.kind in ("paths", "objects")
+        return self.source.path(int(row)) if named else None
+
+
+def judge(model: Any, X: Any, y: Any, cv: Any = None, random_state: Any = 0) -> Judged:
+    """Ask a model about images; what can't be read is left out.
+
+    With `cv` each image is judged by a clone that was fitted without it; where the
+    model isn't fitted, another clone is, to all of them.
+    """
+    task = task_of(model)
+    model = quiet_copy(model, lambda cache: KEPT if cache is None else cache)
+    try:
+        source = as_source(X, image_shape=image_shape_of(model))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"X holds no images that can be shown: {error}") from error
+    truth = check_targets(y, task, len(source))
+    kind = "numbers" if task == "regression" else "classes"
+    if kind == "classes" and truth.ndim == 2:
+        kind = "labels"
+        if not np.isin(truth, (0, 1)).all():
+            raise ValueError("y must hold 0 and 1 only where it marks several labels.")
+        truth = truth.astype(int)
+    rows = np.arange(len(source))
+    try:
+        found = _asked(model, X, truth, kind, cv, random_state)
+    except ImageDecodeError:
+        failed = {row for row, *_ in failed_images(source)}
+        rows = np.array([row for row in rows if row not in failed], dtype=int)
+        if not failed or not len(rows):
+            raise
+        X, truth = _safe_indexing(X, rows), truth[rows]
+        found = _asked(model, X, truth, kind, cv, random_state)
+    fitted, answers, features, n_folds = found
+    network = network_within(fitted)
+    return Judged(
+        fitted, network, X, source, rows, kind, truth, answers, features, n_folds
+    )
+
+
+def _asked(model, X, y, kind: str, cv, random_state) -> tuple[Any, ...]:
+    """Return the fitted model, its answers, features, and the number of folds."""
+    n_folds = None
+    if cv is None:
+        check_is_fitted(model)
+    else:
+        cv, n_folds = _splitter(cv, X, y, kind, random_state)
+        try:
+            check_is_fitted(model)
+        except NotFittedError:
+            model = clone(model).fit(X, y)
+    network, features = network_within(model), None
+    asked, images = model, X
+    alone = isinstance(network, NeuralImageEstimator) and network is model
+    if cv is None and alone and network.tta is None:
+        # No cache has those of a backbone that was trained: one pass for both.
+        features = backbone_features(network, X)
+        values = answers_to_features(network, features)
+        asked, images = _given(network, values), np.arange(len(y))
+    answers = _answers(asked, images, y, kind, cv, random_state)
+    if network is not None and features is None:
+        features = backbone_features(network, X)
+    return model, answers, features, n_folds
+
+
+def _splitter(cv, X, y, kind: str, random_state) -> tuple[Any, int]:
+    """Return what splits X, and into how many folds."""
+    if isinstance(cv, Integral):
+        if kind == "labels":  # of which there are no strata
+            return KFold(int(cv), shuffle=True, random_state=random_state), int(cv)
+        return cv, int(cv)
+    if hasattr(cv, "split"):
+        return cv, cv.get_n_splits(X, y)
+    cv = [*cv]
+    return cv, len(cv)
+
+
+def _answers(asked, images, y, kind: str, cv, random_state) -> Any:
+    """Return what answers as an estimator does, for positions in place of images."""
+    if kind == "classes":
+        found = confidence_of(asked, images, y, cv, random_state)
+        answers: Any = _Probabilities() if found.probabilities else _Scores()
+        answers.values, answers.classes_ = found.scores, found.classes
+        return answers
+    if kind == "numbers":
+        answers = _Numbers()
+        values = answers_under(asked, images, y, cv, random_state, "predict")
+        answers.values = _finite(values.reshape(y.shape), "predict")
+        return answers
+    if not hasattr(asked, "predict_proba"):
+        raise TypeError(
+            f"{type(asked).__name__} has no predict_proba, which the report needs of "
+            "several labels per image."
+        )
+    values = answers_under(asked, images, y, cv, random_state, "predict_proba")
+    if values.ndim == 3:  # scikit-learn's own: for each label two columns
+        values = values[:, :, 1].T
+    if values.shape != y.shape:
+        raise ValueError(
+            f"predict_proba has the shape {values.shape}, not that of y, {y.shape}."
+        )
+    answers = _Probabilities()
+    answers.values = _finite(values, "predict_proba")
+    answers.classes_ = np.arange(y.shape[1])
+    return answers
+
+
+def _finite(values: np.ndarray, method: str) -> np.ndarray:
+    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{method} is not finite in row {bad[0]}: {values[bad[0]]}.")
+    return values
+
+
+def _given(network: Any, values: np.ndarray) -> Any:
+    """Return an estimator that answers with values for positions."""
+    if not hasattr(network, "classes_"):
+        given: Any = _Numbers()
+    else:
+        given = _Probabilities() if hasattr(network, "predict_proba") else _Scores()
+        given.classes_ = network.classes_
+    given.values = values
+    return given

@@ -1,0 +1,216 @@
+"""What was fitted, and how well it does: facts, scores and baselines of a report."""
+
+import platform
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.pipeline import Pipeline
+
+from sklearn_dl._base import ImageEstimatorMixin, estimators_within, network_of
+from sklearn_dl.datasets import target_text
+from sklearn_dl.inspection._judged import Judged
+from sklearn_dl.inspection._scores import (
+    Scoring,
+    bootstrap,
+    interval,
+    recalls_of_rows,
+)
+from sklearn_dl.inspection._slices import slice_scores
+
+_PACKAGES = ("sklearn_dl", "torch", "torchvision", "scikit-learn", "numpy", "pillow")
+_RESAMPLED = 5_000_000  # values that the bootstrap looks at
+
+
+def facts(judged: Judged) -> list[tuple[str, str]]:
+    """Return what was fitted, and who judged, as pairs of a name and a text."""
+    model = judged.model
+    found = [("Model", type(model).__name__)]
+    if isinstance(model, Pipeline):
+        names = " → ".join(type(step).__name__ for _, step in model.steps)
+        found.append(("Steps", names))
+    seen: set[str] = set()
+    for estimator in estimators_within(model):
+        network = _backbone_of(estimator)
+        if network is None or network.identity() in seen:
+            continue
+        seen.add(network.identity())
+        name = estimator.backbone
+        found += [
+            ("Backbone", name if isinstance(name, str) else repr(name)),
+            ("Weights", f"{estimator.weights}, digest {network.identity()[:16]}"),
+            ("Preprocessing", str(estimator.preprocessing_)),
+        ]
+        trainable = getattr(estimator, "trainable", None)
+        regime = "frozen: features" if trainable is None else f"trains {trainable}"
+        found.append(("Regime", regime))
+    if judged.n_folds is None:
+        found.append(("Judged by", "the model as it was fitted"))
+    else:
+        text = f"clones fitted without the image, {judged.n_folds} folds"
+        found.append(("Judged by", text))
+    versions = [f"Python {platform.python_version()}", *map(_versioned, _PACKAGES)]
+    return [*found, ("Versions", ", ".join(versions)), ("Written", f"{date.today()}")]
+
+
+def _backbone_of(estimator: Any) -> Any:
+    network = None
+    if isinstance(estimator, ImageEstimatorMixin):
+        network = network_of(estimator)
+    return getattr(network, "backbone", network)
+
+
+def _versioned(name: str) -> str:
+    try:
+        return f"{name} {version(name)}"
+    except PackageNotFoundError:
+        return name
+
+
+def scores(judged: Judged) -> list[dict[str, Any]]:
+    """Return scores with intervals, each with that of a baseline beside it."""
+    rules = {"classes": _of_classes, "labels": _of_labels, "numbers": _of_numbers}
+    return rules[judged.kind](judged)
+
+
+def _of_classes(judged: Judged) -> list[dict[str, Any]]:
+    truth, right = judged.truth, judged.predicted == judged.truth
+    codes, names = pd.factorize(truth, sort=True)
+    shares = np.bincount(codes) / len(truth)
+    usual = target_text(names[shares.argmax()])
+    recalls = recalls_of_rows(right[:, None].astype(float), codes)
+
+    def balanced(rows: np.ndarray) -> np.ndarray:
+        return np.nanmean(recalls(rows), axis=1)
+
+    found = [
+        _accuracy("Accuracy", right, f"always {usual}", float(shares.max())),
+        {
+            "name": "Mean recall of the classes",
+            "score": float(balanced(np.arange(len(truth)))[0]),
+            "baseline_name": f"always {usual}",
+            "baseline": 1 / len(names),
+        }
+        | _bounds(balanced, len(truth)),
+    ]
+    if judged.has_probabilities:
+        loss = _losses(judged)
+        entropy = -float((shares * np.log(shares)).sum())
+        found.append(
+            {
+                "name": "Log loss (lower is better)",
+                "score": float(loss.mean()),
+                "baseline_name": "the shares of the classes",
+                "baseline": entropy,
+            }
+            | _bounds(lambda rows: loss[rows].mean(keepdims=True), len(truth))
+        )
+    return found
+
+
+def _of_labels(judged: Judged) -> list[dict[str, Any]]:
+    right = judged.predicted == judged.truth
+    each = right.mean(axis=1)
+    share = judged.truth.mean(axis=0)
+    usual = (share > 0.5).astype(int)
+    baseline = float((judged.truth == usual).mean())
+    all_right = float((judged.truth == usual).all(axis=1).mean())
+    name = "the more frequent state of each label"
+    return [
+        {
+            "name": "Labels that are right",
+            "score": float(each.mean()),
+            "baseline_name": name,
+            "baseline": baseline,
+        }
+        | _bounds(lambda rows: each[rows].mean(keepdims=True), len(each)),
+        _accuracy("Images with all labels right", right.all(axis=1), name, all_right),
+    ]
+
+
+def _of_numbers(judged: Judged) -> list[dict[str, Any]]:
+    truth, found = judged.truth, []
+    mean = np.broadcast_to(truth.mean(axis=0), truth.shape)
+    for name, scoring in (
+        ("Mean absolute error (lower is better)", "neg_mean_absolute_error"),
+        ("R²", "r2"),
+    ):
+        rule = Scoring(scoring, "regression", truth)
+        sign = -1 if scoring.startswith("neg") else 1
+        of_rows = rule.of_rows([judged.predicted])
+        found.append(
+            {
+                "name": name,
+                "score": sign * rule(judged.predicted),
+                "baseline_name": "always the mean",
+                "baseline": sign * rule(mean),
+            }
+            | _bounds(lambda rows, of=of_rows, s=sign: s * of(rows), len(truth))
+        )
+    return found
+
+
+def _accuracy(name: str, right: np.ndarray, baseline_name: str, baseline: float):
+    """Return a share of images with Wilson's interval."""
+    whole = slice_scores(
+        np.ones(len(right), int), right.astype(int), slices=np.zeros(len(right), int)
+    ).iloc[0]
+    return {
+        "name": name,
+        "score": float(whole["score"]),
+        "low": float(whole["low"]),
+        "high": float(whole["high"]),
+        "baseline_name": baseline_name,
+        "baseline": baseline,
+    }
+
+
+def _bounds(of_rows: Any, n: int) -> dict[str, float]:
+    times = int(np.clip(_RESAMPLED // max(n, 1), 100, 1000))
+    low, high = np.ravel(interval(bootstrap(of_rows, n, times, seed=0), 0.95))
+    return {"low": float(low), "high": float(high)}
+
+
+def classes(judged: Judged) -> list[dict[str, Any]]:
+    """Return the classes or labels with their counts and recalls, worst first."""
+    if judged.kind == "numbers":
+        return []
+    if judged.kind == "labels":
+        found = []
+        for column, name in enumerate(judged.names):
+            truth, predicted = judged.truth[:, column], judged.predicted[:, column]
+            both = int((truth & predicted).sum())
+            found.append(
+                {
+                    "name": name,
+                    "n": int(truth.sum()),
+                    "predicted": int(predicted.sum()),
+                    "recall": both / truth.sum() if truth.any() else None,
+                    "wrong": int((truth != predicted).sum()),
+                }
+            )
+        return sorted(found, key=lambda row: -row["wrong"])
+    names = judged.names
+    truth, predicted = judged.columns
+    counts = np.bincount(predicted, minlength=len(names))
+    # Columns as text are slices as they are.
+    own = slice_scores(truth, predicted, slices=truth.astype(str))
+    return [
+        {
+            "name": names[int(row.value)],
+            "n": int(row.n),
+            "predicted": int(counts[int(row.value)]),
+            "recall": float(row.score),
+            "low": float(row.low),
+            "high": float(row.high),
+        }
+        for row in own.itertuples()
+    ]
+
+
+def _losses(judged: Judged) -> np.ndarray:
+    """Return the log loss of each image."""
+    own = judged.values[judged.positions, judged.columns[0]]
+    return -np.log(np.maximum(own, np.finfo(np.float32).tiny))
