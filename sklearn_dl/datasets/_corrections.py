@@ -15,7 +15,7 @@ from sklearn.utils import Bunch, _safe_indexing, check_consistent_length
 
 from sklearn_dl._images import as_source
 from sklearn_dl.datasets._common import class_names, did_you_mean
-from sklearn_dl.datasets._tables import existing, separator
+from sklearn_dl.datasets._tables import existing
 
 _COLUMNS = ["path", "old", "new", "action"]
 _ACTIONS = ("keep", "relabel", "drop")
@@ -179,8 +179,8 @@ def _read(corrections: Any) -> list[dict[str, str]]:
         file = existing(corrections)
         # Names that are no UTF-8 stay as they are.
         raw = Path(file).read_bytes().decode("utf-8-sig", "surrogateescape")
-        first = raw.partition("\n")[0]
-        reader = csv.reader(io.StringIO(raw, newline=""), delimiter=separator(first))
+        sep = max(",;\t", key=raw.partition("\n")[0].count)
+        reader = csv.reader(io.StringIO(raw, newline=""), delimiter=sep)
         head, where, name = next(reader, []), "line {}".format, repr(file)
         numbered = ((reader.line_num, row) for row in reader if row)
     if missing := [column for column in _COLUMNS if column not in head]:
