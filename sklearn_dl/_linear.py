@@ -190,7 +190,7 @@ class FeatureSVC(DocLinkMixin, LinearSVC):
                 "make_feature_classifier, or CalibratedClassifierCV(model, "
                 "ensemble=False), adds probabilities."
             )
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return super().__getattribute__(name)  # which says what is missing
 
     def __sklearn_tags__(self):
         """Declare that features are dense."""

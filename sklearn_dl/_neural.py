@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -299,7 +299,7 @@ class NeuralImageEstimator(
         A backbone that stays frozen is the one that all estimators share.
         """
         origin = {name: getattr(self, name) for name in NETWORK_PARAMETERS}
-        origin["head"] = clone(self.head, safe=False)  # set_params reaches inside it
+        origin["head"] = copy.deepcopy(self.head)  # set_params reaches inside it
         if previous is not None:
             if changed := differing(origin, self._origin):
                 raise ValueError(

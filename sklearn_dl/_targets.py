@@ -406,7 +406,7 @@ class ValidationScorer:
         except ValueError as error:
             raise ValueError(
                 f"scoring={self.scoring!r} can't score the {len(self.y)} validation "
-                f"rows: {error} {self._cure(error)}"
+                f"rows: {str(error).rstrip('.')}. {self._cure(error)}"
             ) from error
         return {"valid_score": score, **more}
 
@@ -414,10 +414,19 @@ class ValidationScorer:
         """Say what would be right."""
         if "pos_label" not in str(error) or len(self.targets.classes) != 2:
             return "Choose them with X_val and y_val."
-        metric = getattr(self.scorer, "_score_func", None)
+        scorer: Any = self.scorer
+        metric = getattr(scorer, "_score_func", None)
+        given: dict[str, Any] = {}
+        if metric is not None:
+            given |= scorer._kwargs
+            if scorer._sign < 0:
+                given["greater_is_better"] = False
+            if scorer._response_method != "predict":
+                given["response_method"] = scorer._response_method
+        given["pos_label"] = self.targets.classes.tolist()[1]
+        options = ", ".join(f"{name}={value!r}" for name, value in given.items())
         name = getattr(metric, "__name__", "metric")
-        positive = self.targets.classes.tolist()[1]
         return (
             "Say which class is the positive one: "
-            f"scoring=make_scorer({name}, pos_label={positive!r})."
+            f"scoring=make_scorer({name}, {options})."
         )
