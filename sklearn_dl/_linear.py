@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_dl._doc_link import DocLinkMixin
+from sklearn_dl._labels import refuse_missing
 
 _ROWS = 4096  # of one chunk
 
@@ -218,9 +219,11 @@ class FeatureSVC(DocLinkMixin, LinearSVC):
         Raises
         ------
         ValueError
-            If X isn't a table of numbers, or y has but one class.
+            If X isn't a table of numbers, or y lacks a label or has but one class.
         """
         self._validate_params()
+        if y is not None:
+            refuse_missing(y)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)

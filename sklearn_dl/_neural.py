@@ -28,6 +28,7 @@ from sklearn_dl._extraction import (
     run_frozen,
     run_network,
 )
+from sklearn_dl._labels import refuse_missing
 from sklearn_dl._parameters import (
     BACKBONE_CONSTRAINTS,
     NETWORK_PARAMETERS,
@@ -45,7 +46,7 @@ from sklearn_dl._runtime import (
     release_memory,
     seeded,
 )
-from sklearn_dl._targets import Targets, ValidationScorer, refuse_missing
+from sklearn_dl._targets import Targets, ValidationScorer
 from sklearn_dl.augmentation import Augment, resolve_augment, resolve_views
 from sklearn_dl.backbones import Backbone, handed_out, place
 from sklearn_dl.training import (

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
@@ -278,25 +277,6 @@ def _checked_weights(weights: np.ndarray, class_weight) -> np.ndarray:
             f"class_weight={class_weight!r} must hold finite weights of at least 0."
         )
     return weights
-
-
-def refuse_missing(y, name: str = "y") -> None:
-    """Raise where y has None, NaN, `pd.NA` or NaT, naming the row."""
-    if issparse(y):
-        return
-    # An array of texts would have "nan" and "None" in their place.
-    values = np.asarray(y) if hasattr(y, "dtype") else np.array(y, dtype=object)
-    missing = np.asarray(pd.isna(y if hasattr(y, "isna") else values))
-    rows = np.flatnonzero(missing.reshape(len(missing), -1).any(axis=1))
-    if len(rows):
-        found = values.reshape(len(missing), -1)[rows[0]]
-        value = next(part for part in found if pd.isna(part))
-        shown = "NaN" if isinstance(value, float | np.floating) else repr(value)
-        more = f" and in {len(rows) - 1} more" if len(rows) > 1 else ""
-        raise ValueError(
-            f"{name} has a missing value ({shown}) in row {rows[0]}{more}: leave "
-            f"these rows out of X and {name}."
-        )
 
 
 def _warn_of_one_hot(y) -> None:

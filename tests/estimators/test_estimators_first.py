@@ -63,6 +63,8 @@ def test_the_feature_classifier_takes_the_backbone_first():
     with pytest.raises(TypeError, match=r"backbone first: write classifier=SVC\("):
         make_feature_classifier(SVC(), weights=None)
     with pytest.raises(TypeError, match=r"backbone first: write classifier=SVC\("):
+        make_feature_classifier(SVC, weights=None)
+    with pytest.raises(TypeError, match=r"backbone first: write classifier=SVC\("):
         make_feature_classifier(SVC(), backbone="resnet18")
 
 

@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from estimator_cases import EASY, classifier, extractor, regressor, two_brightnesses
+from estimator_cases import (
+    EASY,
+    SMALL,
+    classifier,
+    extractor,
+    regressor,
+    two_brightnesses,
+)
 from scipy.sparse import csr_array
 from sklearn import metrics
 from sklearn.metrics import make_scorer
@@ -15,6 +22,7 @@ from sklearn.model_selection import GroupKFold, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from sklearn_dl import make_feature_classifier
 from sklearn_dl.training._dataset import _apart_by_groups
 
 X, Y = two_brightnesses(24)
@@ -210,6 +218,12 @@ def test_groups_reach_a_step_of_a_pipeline(splits):
     Pipeline(steps).fit(X, Y, model__groups=groups)
     [(trained, held_out)] = splits.taken
     assert not set(groups[trained]) & set(groups[held_out])
+
+
+@pytest.mark.parametrize("y", [MISSING[k] for k in MISSING if k != "indicators"])
+def test_the_feature_classifier_names_missing_labels(y):
+    with pytest.raises(ValueError, match=r"^y has a missing value .* in row 2"):
+        make_feature_classifier(**SMALL).fit(X[:6], y)
 
 
 def test_an_extractor_ignores_missing_labels():
