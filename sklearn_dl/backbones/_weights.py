@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -235,8 +236,9 @@ def prepare_state(
             if key.split(".")[0] in tops and not key.endswith(_COUNTERS)
         }
     else:  # what is wrong is said of the nearest
-        largest = max(states, key=lambda where: len(states[where])), ""
-        nearest = max(counts, key=counts.__getitem__, default=largest)
+        largest = max(states, key=lambda where: len(states[where]))
+        default = largest, _common_prefix(states[largest])
+        nearest = max(counts, key=counts.__getitem__, default=default)
         state = _under(states, nearest)
     gone = tuple(f"{head}." for head in heads)
     return {key: value for key, value in state.items() if not key.startswith(gone)}
@@ -255,6 +257,16 @@ def _prefixes(state: dict[str, Any], names: set[str]) -> Counter[str]:
         starts = [0, *(i + 1 for i, letter in enumerate(key[:400]) if letter == ".")]
         counts.update(key[:start] for start in starts if key[start:] in names)
     return counts
+
+
+def _common_prefix(state: dict[str, Any]) -> str:
+    """Return what is before all names, up to a dot."""
+    levels = zip(*(key.split(".")[:-1] for key in state), strict=False)
+    return "".join(f"{names[0]}." for names in takewhile(_are_equal, levels))
+
+
+def _are_equal(names: tuple[str, ...]) -> bool:
+    return len(set(names)) == 1
 
 
 def _under(states: dict[str, dict[str, Any]], place: tuple[str, str]) -> dict[str, Any]:

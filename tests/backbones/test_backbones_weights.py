@@ -142,6 +142,15 @@ def test_a_network_beside_the_one_with_the_very_names_is_a_second_one(tmp_path, 
         load(tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize("prefix", ["", "module.", "net.backbone."])
+def test_another_network_is_known_behind_a_prefix(tmp_path, prefix):
+    network, _ = reference_network("resnet18", 64)
+    state = {f"{prefix}{k}": v for k, v in network.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="It looks like 'resnet18'"):
+        load(tmp_path / "w.pth", "squeezenet1_1")
+
+
 @pytest.mark.parametrize("prefix", ["", "net."])
 def test_an_early_layer_of_a_prefixed_network_is_found(tmp_path, prefix):
     network, _ = reference_network("resnet18", 64)
