@@ -49,6 +49,7 @@ PURPOSES = {
     "_files": "replacing files",
     "_lazy": "names on first use",
     "_plain": "numpy's parameters",
+    "_labels": "labels that are missing",
 }
 WIDTH, HEIGHT, GAP, ROW, MARGIN = 172, 46, 16, 88, 12
 MOST = 5  # boxes side by side

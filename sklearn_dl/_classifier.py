@@ -269,10 +269,12 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
 
     def __getattr__(self, name):
         # Also asked where a method isn't there with this loss.
-        hint = ""
         if name in ("predict_proba", "predict_log_proba"):
-            hint = f" with loss={vars(self).get('loss')!r}: loss='log_loss' has it"
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{hint}.")
+            raise AttributeError(
+                f"{type(self).__name__} has no attribute {name!r} with "
+                f"loss={vars(self).get('loss')!r}: loss='log_loss' has it."
+            )
+        return super().__getattribute__(name)  # which says what is missing
 
     def __sklearn_tags__(self):
         """Declare that images may have several labels."""

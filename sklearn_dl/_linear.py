@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
 )
 
 from sklearn_dl._doc_link import DocLinkMixin
+from sklearn_dl._labels import refuse_missing
 
 _ROWS = 4096  # of one chunk
 
@@ -190,7 +191,7 @@ class FeatureSVC(DocLinkMixin, LinearSVC):
                 "make_feature_classifier, or CalibratedClassifierCV(model, "
                 "ensemble=False), adds probabilities."
             )
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return super().__getattribute__(name)  # which says what is missing
 
     def __sklearn_tags__(self):
         """Declare that features are dense."""
@@ -218,9 +219,11 @@ class FeatureSVC(DocLinkMixin, LinearSVC):
         Raises
         ------
         ValueError
-            If X isn't a table of numbers, or y has but one class.
+            If X isn't a table of numbers, or y lacks a label or has but one class.
         """
         self._validate_params()
+        if y is not None:
+            refuse_missing(y)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -28,6 +28,7 @@ from sklearn_dl._extraction import (
     run_frozen,
     run_network,
 )
+from sklearn_dl._labels import refuse_missing
 from sklearn_dl._parameters import (
     BACKBONE_CONSTRAINTS,
     NETWORK_PARAMETERS,
@@ -45,7 +46,7 @@ from sklearn_dl._runtime import (
     release_memory,
     seeded,
 )
-from sklearn_dl._targets import Targets, ValidationScorer, refuse_missing
+from sklearn_dl._targets import Targets, ValidationScorer
 from sklearn_dl.augmentation import Augment, resolve_augment, resolve_views
 from sklearn_dl.backbones import Backbone, handed_out, place
 from sklearn_dl.training import (
@@ -299,7 +300,7 @@ class NeuralImageEstimator(
         A backbone that stays frozen is the one that all estimators share.
         """
         origin = {name: getattr(self, name) for name in NETWORK_PARAMETERS}
-        origin["head"] = clone(self.head, safe=False)  # set_params reaches inside it
+        origin["head"] = copy.deepcopy(self.head)  # set_params reaches inside it
         if previous is not None:
             if changed := differing(origin, self._origin):
                 raise ValueError(

@@ -133,9 +133,10 @@ def refuse_removed(function):
         if said := _removed(kwargs, names):
             raise TypeError(said)
         if "classifier" in names and args and hasattr(args[0], "get_params"):
+            kind = args[0] if isinstance(args[0], type) else type(args[0])
             raise TypeError(  # what it took first before
                 f"{function.__name__} takes the backbone first: write "
-                f"classifier={type(args[0]).__name__}(...)."
+                f"classifier={kind.__name__}(...)."
             )
         return function(*args, **kwargs)
 

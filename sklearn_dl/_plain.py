@@ -47,12 +47,10 @@ class PlainParameters:
     def __setattr__(self, name: str, value: Any) -> None:
         learned = name.startswith("_") or name.endswith("_")
         held = value if learned else plain(value)
-        before = vars(self).get("_given", {})
-        given = {k: v for k, v in before.items() if k != name}
         if held is not value:
-            given[name] = value
-        if given or before:
-            super().__setattr__("_given", given)
+            vars(self).setdefault("_given", {})[name] = value
+        else:
+            vars(self).get("_given", {}).pop(name, None)
         super().__setattr__(name, held)
 
     def get_params(self, deep=True):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
@@ -280,25 +279,6 @@ def _checked_weights(weights: np.ndarray, class_weight) -> np.ndarray:
     return weights
 
 
-def refuse_missing(y, name: str = "y") -> None:
-    """Raise where y has None, NaN, `pd.NA` or NaT, naming the row."""
-    if issparse(y):
-        return
-    # An array of texts would have "nan" and "None" in their place.
-    values = np.asarray(y) if hasattr(y, "dtype") else np.array(y, dtype=object)
-    missing = np.asarray(pd.isna(y if hasattr(y, "isna") else values))
-    rows = np.flatnonzero(missing.reshape(len(missing), -1).any(axis=1))
-    if len(rows):
-        found = values.reshape(len(missing), -1)[rows[0]]
-        value = next(part for part in found if pd.isna(part))
-        shown = "NaN" if isinstance(value, float | np.floating) else repr(value)
-        more = f" and in {len(rows) - 1} more" if len(rows) > 1 else ""
-        raise ValueError(
-            f"{name} has a missing value ({shown}) in row {rows[0]}{more}: leave "
-            f"these rows out of X and {name}."
-        )
-
-
 def _warn_of_one_hot(y) -> None:
     """Warn where an indicator matrix looks like classes."""
     per_row = np.asarray((y if issparse(y) else np.asarray(y)).sum(axis=1))
@@ -406,7 +386,7 @@ class ValidationScorer:
         except ValueError as error:
             raise ValueError(
                 f"scoring={self.scoring!r} can't score the {len(self.y)} validation "
-                f"rows: {error} {self._cure(error)}"
+                f"rows: {str(error).rstrip('.')}. {self._cure(error)}"
             ) from error
         return {"valid_score": score, **more}
 
@@ -414,10 +394,19 @@ class ValidationScorer:
         """Say what would be right."""
         if "pos_label" not in str(error) or len(self.targets.classes) != 2:
             return "Choose them with X_val and y_val."
-        metric = getattr(self.scorer, "_score_func", None)
+        scorer: Any = self.scorer
+        metric = getattr(scorer, "_score_func", None)
+        given: dict[str, Any] = {}
+        if metric is not None:
+            given |= scorer._kwargs
+            if scorer._sign < 0:
+                given["greater_is_better"] = False
+            if scorer._response_method != "predict":
+                given["response_method"] = scorer._response_method
+        given["pos_label"] = self.targets.classes.tolist()[1]
+        options = ", ".join(f"{name}={value!r}" for name, value in given.items())
         name = getattr(metric, "__name__", "metric")
-        positive = self.targets.classes.tolist()[1]
         return (
             "Say which class is the positive one: "
-            f"scoring=make_scorer({name}, pos_label={positive!r})."
+            f"scoring=make_scorer({name}, {options})."
         )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -205,10 +206,22 @@ def prepare_state(
         for where, state in states.items()
         for prefix, count in _prefixes(state, needed).items()
     }
-    whole = [place for place, count in counts.items() if count == len(needed)]
-    # Where a table has the very names, what is deeper in it is another part.
-    whole = [(w, prefix) for w, prefix in whole if not prefix or (w, "") not in whole]
+    fit = [place for place, count in counts.items() if count == len(needed)]
+    tops = {key.split(".")[0] for key in known}
+    # Deeper in a network that fits, its own parts may have names like its first ones.
+    whole = [
+        (where, prefix)
+        for where, prefix in fit
+        if not any(
+            where == w
+            and prefix.startswith(p)
+            and prefix[len(p) :].split(".")[0] in tops
+            for w, p in fit
+        )
+    ]
     candidates = [_under(states, place) for place in whole]
+    for state in candidates:
+        _refuse_odd_tensors(checkpoint, state, needed)
     if any(_differ(candidates[0], other, needed) for other in candidates[1:]):
         shown = [repr((where + prefix)[:80]) for where, prefix in whole[:4]]
         places = " and ".join(shown)
@@ -217,15 +230,15 @@ def prepare_state(
             "none of them was guessed: save the one that you want in a file by itself."
         )
     if candidates:
-        tops = {key.split(".")[0] for key in known}
         state = {
             key: value
             for key, value in candidates[0].items()
             if key.split(".")[0] in tops and not key.endswith(_COUNTERS)
         }
     else:  # what is wrong is said of the nearest
-        largest = max(states, key=lambda where: len(states[where])), ""
-        nearest = max(counts, key=counts.__getitem__, default=largest)
+        largest = max(states, key=lambda where: len(states[where]))
+        default = largest, _common_prefix(states[largest])
+        nearest = max(counts, key=counts.__getitem__, default=default)
         state = _under(states, nearest)
     gone = tuple(f"{head}." for head in heads)
     return {key: value for key, value in state.items() if not key.startswith(gone)}
@@ -246,10 +259,32 @@ def _prefixes(state: dict[str, Any], names: set[str]) -> Counter[str]:
     return counts
 
 
+def _common_prefix(state: dict[str, Any]) -> str:
+    """Return what is before all names, up to a dot."""
+    levels = zip(*(key.split(".")[:-1] for key in state), strict=False)
+    return "".join(f"{names[0]}." for names in takewhile(_are_equal, levels))
+
+
+def _are_equal(names: tuple[str, ...]) -> bool:
+    return len(set(names)) == 1
+
+
 def _under(states: dict[str, dict[str, Any]], place: tuple[str, str]) -> dict[str, Any]:
     where, prefix = place
     state = states[where]
     return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _refuse_odd_tensors(checkpoint, state: dict[str, Any], names: set[str]) -> None:
+    for name in sorted(names):
+        value = state[name]
+        odd = value.is_meta or value.is_quantized or value.is_complex()
+        if odd or value.layout != torch.strided:
+            raise ValueError(
+                f"{checkpoint.path} has a tensor in {name!r:.100} that isn't one of "
+                "real numbers, each with its value: a sparse, quantised, complex or "
+                "meta one."
+            )
 
 
 def _differ(one: dict[str, Any], other: dict[str, Any], names: set[str]) -> bool:
@@ -260,11 +295,11 @@ def vit_image_size(checkpoint: Checkpoint, state: dict[str, Any]) -> int | None:
     """Return the side of the images a vision transformer's tensors are for."""
     position = state.get("encoder.pos_embedding")
     patches = state.get("conv_proj.weight")
-    if position is None or patches is None or position.ndim != 3:
+    if position is None or patches is None or (position.ndim, patches.ndim) != (3, 4):
         return None
     n_patches = position.shape[1] - 1
     side = math.isqrt(max(0, n_patches))
-    if side * side != n_patches:
+    if n_patches < 1 or side * side != n_patches:
         raise ValueError(
             f"{checkpoint.path} is of a vision transformer with {n_patches} patches, "
             "so for images that aren't square; here they have to be."

@@ -1,5 +1,6 @@
 """Training and validation rows as a dataset that hands out whole batches."""
 
+import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -115,26 +116,23 @@ def _apart_by_groups(
             f"of the group {names.tolist()[0]!r}; give X_val and y_val."
         )
     stratum = np.zeros_like(group) if strata is None else strata
-    counts = np.zeros((len(names), stratum.max() + 1))
-    np.add.at(counts, (group, stratum), 1)
-    wanted = fraction * counts.sum(axis=0)
-    present = wanted > 0
+    every = np.bincount(stratum)
 
-    def distance(draw: tuple[np.ndarray, np.ndarray]) -> tuple[int, float]:
-        left, taken = (counts[part].sum(axis=0) for part in draw)
-        lost = int((left[present] == 0).sum())  # classes without a row to train on
-        return lost, float(np.abs(taken - wanted).sum())
+    def distance(held_out: np.ndarray) -> tuple[int, float]:
+        taken = np.bincount(stratum[held_out], minlength=len(every))
+        lost = int((taken[every > 0] == every[every > 0]).sum())  # none to train on
+        return lost, float(np.abs(taken - fraction * every).sum())
 
-    draws = ShuffleSplit(100, test_size=fraction, random_state=seed).split(names)
-    best = min(draws, key=distance)
-    if distance(best)[0]:
+    size = min(math.ceil(fraction * len(names)), len(names) - 1)
+    draws = ShuffleSplit(100, test_size=size, random_state=seed).split(names)
+    held_out = min((np.isin(group, taken) for _, taken in draws), key=distance)
+    if distance(held_out)[0]:
         raise ValueError(
             "early_stopping=True takes whole groups for validation, which leaves no "
             "rows of some class to train on: it is in too few groups. Give X_val and "
             "y_val."
         )
-    validation = np.isin(group, best[1])
-    return np.flatnonzero(~validation), np.flatnonzero(validation)
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 class TrainingRows(Dataset):

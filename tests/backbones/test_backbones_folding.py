@@ -346,8 +346,9 @@ def test_networks_of_other_classes_are_run_as_they_are():
 
 
 def test_half_precision_casts_weights_once_and_changes_nothing():
-    backbone = shared_backbone("alexnet", None, image_size=64, seed=0)  # no BatchNorm
-    x = inputs(64)
+    # A copy: another test may have used the shared one in another precision.
+    shared = shared_backbone("alexnet", None, image_size=64, seed=0)  # no BatchNorm
+    backbone, x = copy.deepcopy(shared), inputs(64)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         expected = backbone(x).detach()
         with torch.inference_mode():

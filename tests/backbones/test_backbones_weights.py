@@ -135,6 +135,61 @@ def test_of_two_networks_in_a_file_none_is_guessed(tmp_path, state, case):
     assert str(tmp_path / "w.pth") in str(caught.value)
 
 
+def test_a_network_beside_the_one_with_the_very_names_is_a_second_one(tmp_path, state):
+    other = {f"ema.{key}": value + 1 for key, value in state.items()}
+    torch.save({**state, **other}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="several networks that fit, under '' and 'em"):
+        load(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "net.backbone."])
+def test_another_network_is_known_behind_a_prefix(tmp_path, prefix):
+    network, _ = reference_network("resnet18", 64)
+    state = {f"{prefix}{k}": v for k, v in network.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="It looks like 'resnet18'"):
+        load(tmp_path / "w.pth", "squeezenet1_1")
+
+
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_an_early_layer_of_a_prefixed_network_is_found(tmp_path, prefix):
+    network, _ = reference_network("resnet18", 64)
+    first = network.conv1.weight
+    state = {f"{prefix}{k}": v for k, v in network.state_dict().items()}
+    torch.save(state, tmp_path / "w.pth")
+    backbone = load(tmp_path / "w.pth", "resnet18", layer="conv1")
+    assert torch.equal(backbone.module.conv1.weight, first)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+        lambda tensor: tensor.to(torch.complex64),
+    ],
+)
+def test_tensors_that_hold_no_plain_numbers_are_named(tmp_path, state, odd):
+    key = next(iter(state))
+    torch.save({**state, key: odd(state[key])}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=rf"w\.pth has a tensor in '{key}' that isn't"):
+        load(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "said"),
+    [
+        ("encoder.pos_embedding", (1, 1, 768), "0 patches"),
+        ("conv_proj.weight", (), "of another shape"),
+    ],
+)
+def test_a_vision_transformer_without_patches_is_named(tmp_path, key, shape, said):
+    network, _ = reference_network("vit_b_32", 64)
+    torch.save({**network.state_dict(), key: torch.zeros(shape)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=rf"w\.pth .*{said}"):
+        load(tmp_path / "w.pth", "vit_b_32")
+
+
 def test_a_larger_network_of_the_family_does_not_pass_for_a_small_one(tmp_path):
     network, _ = reference_network("resnet34", 64)
     torch.save(network.state_dict(), tmp_path / "w.pth")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from estimator_cases import SMALL, classifier, extractor, regressor, two_brightnesses
+from sklearn.exceptions import NotFittedError
 from sklearn.svm import SVC
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -62,6 +63,8 @@ def test_the_feature_classifier_takes_the_backbone_first():
     with pytest.raises(TypeError, match=r"backbone first: write classifier=SVC\("):
         make_feature_classifier(SVC(), weights=None)
     with pytest.raises(TypeError, match=r"backbone first: write classifier=SVC\("):
+        make_feature_classifier(SVC, weights=None)
+    with pytest.raises(TypeError, match=r"backbone first: write classifier=SVC\("):
         make_feature_classifier(SVC(), backbone="resnet18")
 
 
@@ -81,6 +84,12 @@ def test_a_model_without_probabilities_says_what_has_them(method):
     for other in (hinge, FeatureSVC()):
         with pytest.raises(AttributeError, match="no attribute 'nothing'"):
             other.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("make", [classifier, regressor])
+def test_what_a_fit_gives_says_that_there_was_none(make):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
+        make().module_  # noqa: B018
 
 
 def test_logarithms_of_probabilities():

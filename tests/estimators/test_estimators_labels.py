@@ -1,16 +1,29 @@
 """Labels and groups as people have them."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from estimator_cases import EASY, classifier, extractor, regressor, two_brightnesses
+from estimator_cases import (
+    EASY,
+    SMALL,
+    classifier,
+    extractor,
+    regressor,
+    two_brightnesses,
+)
 from scipy.sparse import csr_array
+from sklearn import metrics
+from sklearn.metrics import make_scorer
 from sklearn.model_selection import GroupKFold, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+
+from sklearn_dl import make_feature_classifier
+from sklearn_dl.training._dataset import _apart_by_groups
 
 X, Y = two_brightnesses(24)
 TEXTS = ["a", "b", None, "a", "b", "a"]
@@ -60,13 +73,22 @@ def test_one_hot_labels_are_warned_of(form):
         classifier().fit(X, form(y))
 
 
-@pytest.mark.parametrize("name", ["f1", "precision"])
-def test_a_score_of_a_positive_class_says_how_to_name_it(name):
-    model = classifier(early_stopping=True, scoring=name, validation_fraction=0.25)
-    cure = rf"scoring=make_scorer\({name}_score, pos_label='light'\)"
-    with pytest.raises(ValueError, match=cure):
-        model.fit(X, Y)
-    assert "valid_score" in model.fit(X, np.repeat([0, 1], 12)).history_
+@pytest.mark.parametrize(
+    "scoring",
+    [
+        *("f1", "precision", "average_precision", "neg_brier_score"),
+        make_scorer(metrics.fbeta_score, beta=2),
+    ],
+)
+def test_a_score_of_a_positive_class_says_how_to_name_it(scoring):
+    options = {"early_stopping": True, "validation_fraction": 0.25}
+    with pytest.raises(ValueError, match="pos_label='light'") as caught:
+        classifier(scoring=scoring, **options).fit(X, Y)
+    said = str(caught.value).rpartition("scoring=")[2].removesuffix(".")
+    cured = eval(said, {"make_scorer": make_scorer, **vars(metrics)})
+    found = classifier(scoring=cured, **options).fit(X, Y).history_
+    numbers = classifier(scoring=scoring, **options).fit(X, np.repeat([0, 1], 12))
+    np.testing.assert_array_equal(found.valid_score, numbers.history_.valid_score)
 
 
 class Splits:
@@ -138,6 +160,23 @@ def test_groups_that_cannot_be_split_are_an_error():
         model.fit(X, Y, groups=[7] * 23)
 
 
+def test_few_groups_and_a_large_fraction_leave_one_to_train_on(splits):
+    model = classifier(early_stopping=True, validation_fraction=0.6, max_epochs=1)
+    model.fit(X, Y, groups=[0, 1] * 12)
+    assert [len(rows) for rows in splits.taken[-1]] == [12, 12]
+
+
+def test_many_groups_of_many_classes_take_little_memory():
+    rng = np.random.default_rng(0)
+    groups, strata = np.arange(20_000), rng.integers(0, 1000, 20_000)
+    tracemalloc.start()
+    training, held_out = _apart_by_groups(groups, strata, 0.1, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
+    assert (len(training), len(held_out)) == (18_000, 2_000)
+
+
 def test_groups_change_nothing_without_a_held_out_part():
     groups = np.arange(24) % 5
     for given in ({}, {"X_val": X, "y_val": Y}):
@@ -179,6 +218,12 @@ def test_groups_reach_a_step_of_a_pipeline(splits):
     Pipeline(steps).fit(X, Y, model__groups=groups)
     [(trained, held_out)] = splits.taken
     assert not set(groups[trained]) & set(groups[held_out])
+
+
+@pytest.mark.parametrize("y", [MISSING[k] for k in MISSING if k != "indicators"])
+def test_the_feature_classifier_names_missing_labels(y):
+    with pytest.raises(ValueError, match=r"^y has a missing value .* in row 2"):
+        make_feature_classifier(**SMALL).fit(X[:6], y)
 
 
 def test_an_extractor_ignores_missing_labels():

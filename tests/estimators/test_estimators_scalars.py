@@ -118,6 +118,14 @@ def test_cases_hold_all_parameters():
         assert given.keys() == kind().get_params(deep=False).keys()
 
 
+def test_a_warm_start_goes_on_where_a_number_is_numpys():
+    given = {"weights": None, "image_size": 32, "max_epochs": 1, "warm_start": True}
+    model = ImageClassifier("squeezenet1_1", **given, head=Head(np.int64(4))).fit(X, Y)
+    model.set_params(image_size=np.int8(32), head=Head(4), max_epochs=np.uint8(2))
+    assert model.fit(X, Y).n_iter_ == 3
+    assert model.set_params(max_epochs=1).get_params()["max_epochs"] == 1
+
+
 @pytest.mark.parametrize("objects", [False, True], ids=["plain", "objects"])
 @pytest.mark.parametrize("kind", CASES)
 @pytest.mark.parametrize("types", TYPES, ids=lambda types: types[0].__name__)

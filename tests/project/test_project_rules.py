@@ -32,7 +32,7 @@ LAYERS = [
     ("_images",),
     ("_runtime",),
     ("_files", "_lazy", "_linear", "_plain", "_plots"),
-    ("_doc_link",),
+    ("_doc_link", "_labels"),
 ]
 MODULES = shape.modules(PACKAGE)
 
