@@ -296,7 +296,7 @@ def _named(
     raw: np.ndarray, names: np.ndarray | None, columns: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return targets with the names of classes in place of their codes, and names."""
-    several = several_labels(raw.tolist())
+    several = several_labels(raw.tolist()) if raw.dtype == object else None
     if columns and names is not None and (several or raw.ndim > 1):
         return indicators(raw.tolist(), range(len(names)))[0], names
     if several is not None:
