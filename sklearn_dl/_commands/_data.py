@@ -89,9 +89,13 @@ def load_data(args: argparse.Namespace, random_state: Any) -> Parts:
 
 
 def _inside(folder: str, names: tuple[str, ...]) -> str | None:
-    for path in (os.path.join(folder, name) for name in names):
+    """Return the first folder of these names, in any case, that has folders in it."""
+    if not os.path.isdir(folder):
+        return None
+    found = {e.name.lower(): e.path for e in os.scandir(folder) if e.is_dir()}
+    for path in (found[name] for name in names if name in found):
         # A class called "train" has images in it, not folders.
-        if os.path.isdir(path) and any(entry.is_dir() for entry in os.scandir(path)):
+        if any(entry.is_dir() for entry in os.scandir(path)):
             return path
     return None
 

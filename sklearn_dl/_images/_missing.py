@@ -27,6 +27,11 @@ def _other_names(path: str) -> Iterator[tuple[str, str]]:
     for suffix in suffixes:
         advice = f"add the suffix {suffix!r} (suffix= of load_image_frame)"
         yield slashes + suffix, f"{turned}, {advice}" if turned else advice
+        if slashes.endswith(suffix[1:]):
+            yield (
+                slashes.removesuffix(suffix[1:]) + suffix,
+                f"write {suffix!r}, with its dot",
+            )
     if end.lower() in _SUFFIXES:
         for suffix in (end.lower(), end.upper(), *suffixes):
             yield stem + suffix, f"the suffix is {suffix}, not {end}"

@@ -60,7 +60,9 @@ def read_column(dataset: Any, name: str) -> Any:
 
 def names_of(dataset: Any, name: str) -> np.ndarray | None:
     """Return the names of the classes that the integers of a column stand for."""
-    names = getattr(dataset.features[name], "names", None)
+    feature = dataset.features[name]
+    feature = getattr(feature, "feature", feature)  # of a list of labels
+    names = getattr(feature, "names", None)
     return None if names is None else np.array(names)
 
 

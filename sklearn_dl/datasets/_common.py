@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils import Bunch
 
 from sklearn_dl._images import ImageDecodeError, failed_images
 
 Verify = bool | str
+_LISTS = frozenset([list, tuple, set, np.ndarray])
+_HOLD_OTHERS = _LISTS | {dict}
 
 
 def object_column(values: Sequence[Any]) -> np.ndarray:
@@ -86,12 +89,62 @@ def labels_array(values: pd.Series, what: str) -> np.ndarray:
         if is_kind(values.dtype):
             return values.to_numpy(dtype=dtype)
     array = np.asarray(values, dtype=object)
+    if not _HOLD_OTHERS.isdisjoint(map(type, array)):
+        return _rows_of_numbers(array, what)
     # numpy would turn a mixture such as ["a", 1] into strings without a word
     return np.array(array.tolist()) if len(set(map(type, array))) == 1 else array
+
+
+def _rows_of_numbers(array: np.ndarray, what: str) -> np.ndarray:
+    """Return cells that are equally long lists of numbers as a matrix."""
+    try:
+        rows = np.array(array.tolist())
+    except ValueError:  # of different lengths
+        rows = array
+    if rows.dtype.kind not in "biuf":
+        raise _no_target(array, what)
+    return rows
+
+
+def _no_target(array: np.ndarray, what: str) -> ValueError:
+    row = next(k for k, v in enumerate(array) if type(v) in _HOLD_OTHERS)
+    return ValueError(
+        f"{what} holds a {type(array[row]).__name__} in row {row}: a target is a label "
+        "or a number, a list of labels, or of equally many numbers."
+    )
+
+
+def several_labels(cells: Sequence[Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the indicators of cells that are lists of labels, and their names.
+
+    Lists of equally many numbers are no labels.
+    """
+    if not all(type(cell) in _LISTS for cell in cells):
+        return None
+    lists = [list(cell) for cell in cells]
+    labels = [label for row in lists for label in row]
+    texts = all(isinstance(label, str) for label in labels)
+    ragged = len(set(map(len, lists))) > 1
+    codes = ragged and all(isinstance(label, int | np.integer) for label in labels)
+    return indicators(lists) if labels and (texts or codes) else None
+
+
+def indicators(
+    rows: Iterable[Any], classes: Sequence[Any] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a column for each label, 1 in the rows that have it, and their names."""
+    binarizer = MultiLabelBinarizer(classes=classes)
+    y = binarizer.fit_transform(rows)
+    return y, np.array(binarizer.classes_.tolist())
 
 
 def class_names(target: np.ndarray) -> np.ndarray | None:
     """Return the sorted classes of labels, or None for a continuous target."""
     if target.ndim != 1 or target.dtype.kind == "f":
         return None
-    return np.unique(target) if target.dtype.kind != "O" else pd.unique(target)
+    if target.dtype.kind != "O":
+        return np.unique(target)
+    try:
+        return pd.unique(target)
+    except TypeError:  # can't be hashed
+        raise _no_target(target, "the target") from None

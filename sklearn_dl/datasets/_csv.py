@@ -19,7 +19,7 @@ from sklearn_dl.datasets._tables import (
     read_parquet_parts,
     read_table,
 )
-from sklearn_dl.datasets._text import TextTable
+from sklearn_dl.datasets._text import BLANKS, TextTable
 
 _PART_VALUES = 1 << 21  # values parsed together: 16 MB as pandas' int64
 
@@ -186,6 +186,11 @@ def _read_pixels(
         if name is not None:
             column.append(part[name])
             part = part.drop(columns=[name])
+        if start == 0 and str(part.columns[:1].tolist()).startswith("['Unnamed: 0"):
+            raise ValueError(
+                "The first column has no name (a saved index? save with index=False, "
+                "or pass pandas.read_csv(path, index_col=0))."
+            )
         block = _to_uint8(part, start)
         start, width = start + len(block), block.shape[1]
         buffer += block.tobytes()
@@ -234,11 +239,9 @@ def _to_uint8(part: pd.DataFrame, start: int) -> np.ndarray:
         found: Any = part.iloc[row, place]
         plain = found.item() if isinstance(found, np.generic) else found
         said = "an empty cell" if pd.isna(found) else repr(plain)[:80]
-        index = str(name).startswith("Unnamed")
-        hint = " (a saved index? save with index=False)" if index else ""
         raise ValueError(
             f"Pixels are whole numbers in 0-255; row {start + row}, "
-            f"column {repr(name)[:80]}{hint} holds {said}."
+            f"column {repr(name)[:80]} holds {said}."
         )
     return values.astype(np.uint8)
 
@@ -269,6 +272,8 @@ def _label_sheet(path: str, n_images: int, encoding: str | None) -> pd.DataFrame
     if kind != "CSV":
         return read_table(path, encoding=encoding)
     text = TextTable.of(path, None, encoding)
+    if text.sep == BLANKS:  # labels of several words
+        text = text._replace(sep=",")
     # an empty line is an empty cell
     options: dict[str, Any] = {"skip_blank_lines": False}
     sheet = next(text.parts(None, header=None, **options))

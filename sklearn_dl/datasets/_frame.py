@@ -3,24 +3,25 @@
 import os
 import re
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils import Bunch
 
-from sklearn_dl._images import file_meant, is_url
+from sklearn_dl._images import file_meant, is_url, unpack_cell
 from sklearn_dl.datasets._common import (
     Verify,
     check_verify,
     class_names,
     did_you_mean,
+    indicators,
     labels_array,
     object_column,
     readable,
     result,
+    several_labels,
 )
 from sklearn_dl.datasets._tables import as_frame, no_table, read_table
 
@@ -56,7 +57,8 @@ def load_image_frame(
         ``{"bytes", "path"}`` of Hugging Face's datasets.
     target : str, int, list or None, default="target"
         Column of the targets. A list of several gives a two-dimensional target, for
-        regression; None gives no target.
+        regression; None gives no target. Where cells are lists of labels, as in JSON
+        or Parquet, the target is a matrix of 0 and 1.
     root : str or Path, default=None
         Folder that relative paths start from; the working directory by default.
     suffix : str, default=""
@@ -108,8 +110,8 @@ def load_image_frame(
     -----
     UserWarning
         If files are not there under their paths but under others that differ by a
-        suffix, by its case, by leading zeros or by backslashes; or if targets look like
-        numbers with decimal commas.
+        suffix, by its case, by leading zeros or by backslashes, or beside the table; or
+        if targets look like numbers with decimal commas.
 
     Notes
     -----
@@ -142,7 +144,8 @@ def load_image_frame(
     images, files = _images(_column(frame, path), path, folder, suffix)
     y, names = _target(frame, target, label_delim)
     if not verify:  # which says more
-        _look_for_files(images)
+        beside = df if root is None and isinstance(df, str | os.PathLike) else ""
+        _look_for_files(images, os.path.dirname(os.path.expanduser(beside)))
     keep, bad = readable(images, verify, image_shape)
     bunch = Bunch(
         data=object_column([i for i, kept in zip(images, keep, strict=True) if kept]),
@@ -180,20 +183,18 @@ def _images(
 ) -> tuple[list[str | bytes], np.ndarray | None]:
     """Return the images, and the files that they are or were."""
     cells = column.tolist()
-    if set(map(type, cells)) == {str}:
+    if set(map(type, cells)) == {str} and "" not in cells:
         paths = np.array([_located(cell, folder, suffix) for cell in cells])
         return paths.tolist(), paths
     missing = column.isna().to_numpy()
     images: list[str | bytes] = []
     files: list[str | None] = []
     for row, cell in enumerate(cells):
-        file, image = None, cell
-        if isinstance(cell, Mapping) and {"bytes", "path"} & set(cell):
-            file = cell.get("path")
-            image = file if cell.get("bytes") is None else cell["bytes"]
-        elif suffix and isinstance(cell, int | np.integer):
-            image = str(cell)  # an id
-        if image is None or missing[row]:
+        image = unpack_cell(cell)
+        file = None if image is cell else cell.get("path")
+        if suffix and isinstance(image, int | np.integer):
+            image = str(image)  # an id
+        if image is None or missing[row] or image == "":
             raise ValueError(f"Missing path in column {name!r}, row {row}.")
         if isinstance(image, str | os.PathLike):
             file = image = _located(os.fspath(image), folder, suffix)
@@ -218,16 +219,22 @@ def _located(path: str, folder: str, suffix: str) -> str:
         path = os.path.expanduser(path)
     if folder and not is_url(path):  # join leaves an absolute path as it is
         path = os.path.join(folder, path)
-    return path if path.endswith(suffix) else path + suffix
+    return path if path.lower().endswith(suffix.lower()) else path + suffix
 
 
-def _look_for_files(images: Sequence[str | bytes]) -> None:
-    """Warn of files that are there under another name, from a look at a few."""
+def _look_for_files(images: Sequence[str | bytes], folder: str) -> None:
+    """Warn of files that are there under another name, or beside the table.
+
+    A few are looked at.
+    """
     rows = np.linspace(0, len(images) - 1, min(_LOOKED_AT, len(images))).astype(int)
     for row, image in ((row, images[row]) for row in rows):
         there = not isinstance(image, str) or is_url(image) or os.path.exists(image)
         if not there:
-            if meant := file_meant(image):
+            meant = file_meant(image)
+            if os.path.exists(beside := os.path.join(folder, image)):
+                meant = f"{beside!r} is there: give root={folder!r}"
+            if meant:
                 text = f"No such file: {image!r} (row {row}), but {meant}."
                 warnings.warn(text, UserWarning, stacklevel=3)
                 return
@@ -236,6 +243,10 @@ def _look_for_files(images: Sequence[str | bytes]) -> None:
 def _target(
     frame: pd.DataFrame, target: Any, label_delim: str | None
 ) -> tuple[np.ndarray | None, np.ndarray | list | None]:
+    if isinstance(target, pd.Index | np.ndarray) or (
+        isinstance(target, tuple) and target not in frame.columns.tolist()
+    ):
+        target = list(target)
     if label_delim is not None:
         if not label_delim:
             raise ValueError("label_delim is empty: give what separates labels.")
@@ -251,6 +262,8 @@ def _target(
     if not names:
         raise ValueError("target is an empty list: name a column, or None for none.")
     found = [_column(frame, name) for name in names]
+    if len(found) == 1 and (several := several_labels(found[0].tolist())):
+        return several
     columns = [
         labels_array(c, f"column {n!r}") for c, n in zip(found, names, strict=True)
     ]
@@ -267,12 +280,12 @@ def _indicators(
     column: pd.Series, name: Hashable, label_delim: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a column for each label, 1 where an image has it."""
+    if several := several_labels(column.tolist()):
+        return several
     none = "where '' stands for no label, as .fillna('') writes it"
     texts = labels_array(column, f"column {name!r} ({none})")
     rows = [[k.strip() for k in str(t).split(label_delim)] for t in texts]
-    binarizer = MultiLabelBinarizer()
-    y = binarizer.fit_transform([[label for label in row if label] for row in rows])
-    return y, binarizer.classes_.astype(str)
+    return indicators([[label for label in row if label] for row in rows])
 
 
 def _warn_about_commas(column: np.ndarray, name: Hashable) -> None:

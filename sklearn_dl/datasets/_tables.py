@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sklearn_dl.datasets._text import NEEDS_EXTRA, ONLY_EMPTY, TextTable, reading
@@ -101,13 +102,20 @@ def read_table(
     if kind.startswith("JSON"):
         return _read_json(name, kind, encoding)
     options: dict[str, Any] = {"header": header, "decimal": decimal}
-    options["dtype"] = {as_text: str}
-    if kind == "Excel":
+    text = None if kind == "Excel" else TextTable.of(name, sep, encoding)
+
+    def read(n_rows: int | None) -> pd.DataFrame:
+        if text is not None:
+            return next(text.parts(n_rows, **options), pd.DataFrame())
         with reading(name, kind):
-            frame = pd.read_excel(name, **ONLY_EMPTY, **options)
-    else:
-        text = TextTable.of(name, sep, encoding)
-        frame = next(text.parts(None, **options))
+            return pd.read_excel(name, nrows=n_rows, **ONLY_EMPTY, **options)
+
+    if isinstance(as_text, int | np.integer):  # pandas takes types by name alone
+        columns = read(1).columns
+        if as_text not in columns and -len(columns) <= as_text < len(columns):
+            as_text = columns[int(as_text)]
+    options["dtype"] = {as_text: str}
+    frame = read(None)
     for column in frame.columns:
         if column != as_text and _has_gaps(frame[column], decimal):
             frame[column] = _numbers(frame[column], decimal)

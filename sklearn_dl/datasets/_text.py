@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-_BLANKS = r"\s+"
+BLANKS = r"\s+"
 _SEPARATORS = "\t;|,"  # of two that fit, the comma may be in numbers
 _LINES = 20  # that tell the separator
 _TRY = "'cp1252' (Windows), 'utf-16', 'gb18030', 'shift_jis' or 'latin-1'"
@@ -48,6 +48,8 @@ class TextTable(NamedTuple):
                 marks = (name for m, name in _MARKS.items() if start.startswith(m))
                 encoding = next(marks, "utf-8")
             lines, skipped = _first_lines(path, encoding, _LINES), 0
+            if "\0" in lines[0]:  # UTF-16 without a mark
+                raise UnicodeError
         named = re.fullmatch(r'"?sep=(.)"?', lines[0])  # as Excel writes it
         if named:
             sep, lines, skipped = sep or named[1], lines[1:], 1
@@ -61,7 +63,7 @@ class TextTable(NamedTuple):
 
     def parts(self, n_rows: int | None, **options: Any) -> Iterator[pd.DataFrame]:
         """Read the table in parts of so many rows, or as one."""
-        if len(self.sep) > 1 and self.sep != _BLANKS:
+        if len(self.sep) > 1 and self.sep != BLANKS:
             options["engine"] = "python"
         elif n_rows is None:
             options["low_memory"] = False  # one type for all of a column
@@ -119,7 +121,7 @@ def reading(path: str, kind: str, encoding: str | None = None) -> Iterator[None]
         text = f"{path!r} is no text in {tried}: give encoding=, such as {_TRY}."
         raise ValueError(text) from None
     except LookupError as error:
-        if "unknown encoding" not in str(error):
+        if type(error) is not LookupError:
             raise
         text = f"encoding={encoding!r} is not known to Python; there is {_TRY}."
         raise ValueError(text) from None
@@ -157,8 +159,8 @@ def _separator(lines: list[str]) -> str:
     widths = {sep: _width(lines, sep) for sep in _SEPARATORS if sep in lines[0]}
     if any(widths.values()):
         return max(widths, key=lambda sep: widths[sep])
-    if _width(lines, _BLANKS):
-        return _BLANKS
+    if _width(lines, BLANKS):
+        return BLANKS
     return max(widths, key=lines[0].count, default=",")
 
 
@@ -172,7 +174,7 @@ def _width(lines: list[str], sep: str) -> int:
 
 
 def _cells(line: str, sep: str) -> list[str]:
-    if sep == _BLANKS:
+    if sep == BLANKS:
         line, sep = " ".join(line.split()), " "
     if len(sep) > 1:
         return re.split(sep, line)

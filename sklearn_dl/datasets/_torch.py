@@ -19,7 +19,13 @@ from sklearn_dl.datasets._columns import (
     read_column,
     target_column,
 )
-from sklearn_dl.datasets._common import class_names, object_column, result
+from sklearn_dl.datasets._common import (
+    class_names,
+    indicators,
+    object_column,
+    result,
+    several_labels,
+)
 
 _TARGETS = ("targets", "labels", "_labels", "y")
 _SAMPLES = ("samples", "imgs", "_samples")
@@ -107,13 +113,9 @@ def load_torch_dataset(
         raw = _read_targets(dataset, target)
     if raw is None:
         _warn_without_target(dataset[0], image)
-    names, y = _classes(dataset, target), raw
-    if names is not None and raw is not None:
-        codes = raw.ndim == 1 and raw.dtype.kind in "iu"
-        if codes and raw.min() >= 0 and raw.max() < len(names):
-            y = names[raw]
-    elif raw is not None:
-        names = class_names(raw)
+    y, names = raw, _classes(dataset, target)
+    if raw is not None:
+        y, names = _named(raw, names, columns)
     bunch = Bunch(
         data=object_column([DatasetItem(items, row, image) for row in range(n)]),
         target=y,
@@ -288,6 +290,27 @@ def _to_array(values: Any) -> np.ndarray:
 
 
 # ------------------------------------------------------------------ names, files
+
+
+def _named(
+    raw: np.ndarray, names: np.ndarray | None, columns: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return targets with the names of classes in place of their codes, and names."""
+    several = several_labels(raw.tolist()) if raw.dtype == object else None
+    if columns and names is not None and (several or raw.ndim > 1):
+        return indicators(raw.tolist(), range(len(names)))[0], names
+    if several is not None:
+        return several
+    if names is None:
+        return raw, class_names(raw)
+    codes = raw.ndim == 1 and raw.dtype.kind in "iu"
+    if codes and raw.min() >= 0 and raw.max() < len(names):
+        return names[raw], names
+    if columns:  # -1 and None among others are no label
+        name_of = dict(enumerate(names.tolist()))
+        named = [name_of.get(code) for code in raw.tolist()]
+        return (raw if set(named) == {None} else _to_array(named)), names
+    return raw, names
 
 
 def _classes(dataset: Any, key: str | None) -> np.ndarray | None:

@@ -72,9 +72,11 @@ def test_the_model_is_that_of_the_estimator_on_all_images(folder, capsys):
     np.testing.assert_array_equal(load("m").predict_proba(X), wanted.predict_proba(X))
 
 
-@pytest.mark.parametrize("name", ["val", "test"])
-def test_folders_of_parts_are_used_as_such(name, folder, tmp_path, capsys):
-    shutil.copytree(folder, tmp_path / "data" / "train")
+@pytest.mark.parametrize(
+    ("train", "name"), [("train", "val"), ("train", "test"), ("Training", "Testing")]
+)
+def test_folders_of_parts_are_used_as_such(train, name, folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "data" / train)
     shutil.copytree(folder, tmp_path / "data" / name)
     shutil.rmtree(tmp_path / "data" / name / "light")
     assert train_small("data", "--quiet", "--out", "m") == 0

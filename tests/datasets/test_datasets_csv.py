@@ -152,10 +152,15 @@ def test_an_empty_cell_and_rows_of_other_lengths_are_refused(tmp_path):
 
 
 def test_a_saved_index_is_recognised(tmp_path):
-    frame = pd.DataFrame(np.tile(PIXELS, (30, 1)), columns=NAMES)
-    frame.to_csv(tmp_path / "x.csv")
-    with pytest.raises(ValueError, match=r"row 256, .*saved index"):
+    pd.DataFrame(PIXELS, columns=NAMES).to_csv(tmp_path / "x.csv")
+    with pytest.raises(ValueError, match=r"no name \(a saved index"):
         load_image_csv(tmp_path / "x.csv")
+
+
+def test_labels_in_a_file_may_be_of_several_words(tmp_path):
+    (tmp_path / "y.txt").write_text("red ant\n" * (len(PIXELS) - 1) + "big bee\n")
+    target = load_image_csv(pd.DataFrame(PIXELS), tmp_path / "y.txt").target
+    assert target.tolist() == ["red ant"] * (len(PIXELS) - 1) + ["big bee"]
 
 
 def test_label_errors_say_what_is_wrong(tmp_path):

@@ -214,6 +214,15 @@ REFUSED = {
         *("t.csv", lines(";", targets=["1,5", "NA", "2,5"]), {"decimal": ","}),
         "Missing value in column 'target', row 1",
     ),
+    "UTF-16 without a mark": (
+        *("t.csv", lines().encode("utf-16-le"), {}),
+        r"'t\.csv' is no text in UTF-8: give encoding=.*'utf-16'",
+    ),
+    "a codec that is not of text": ("t.csv", lines(), {"encoding": "rot13"}, "rot13"),
+    "a thing as a label": (
+        *("t.jsonl", '{"path": "007.png", "target": {"boxes": [1]}}\n', {}),
+        "column 'target' holds a dict in row 0: a target is a label",
+    ),
     "no gzip": ("t.csv.gz", lines(), {}, r"'t\.csv\.gz' is damaged, or not what"),
     "no Excel": ("t.xlsx", lines(), {}, r"'t\.xlsx' can't be read as Excel"),
     "no Parquet": ("t.parquet", lines(), {}, r"'t\.parquet' can't be read as Parquet"),
@@ -247,6 +256,7 @@ def test_a_table_that_is_not_read_says_why(case, root):
         (["7", "8", "11"], r"'007\.png' is there: zeros are lost, .*zfill\(3\)"),
         (["7.png", "8.png", "11.png"], r"'007\.png' is there: zeros are lost"),
         ([f"{f} " for f in FILES], "leave out the blanks"),
+        ([f.replace(".", "") for f in FILES], r"write '\.png', with its dot"),
         (["1.png", *FILES[1:], "deep\\011"], "deep/011.png' is there"),
     ],
 )
@@ -283,6 +293,61 @@ def test_targets_with_decimal_commas_are_warned_of(root):
     path = write("t.csv", lines(";", targets=["1,5", "2,25", "3,0"]))
     with pytest.warns(UserWarning, match=r"'1,5': .* give decimal=','"):
         assert load_image_frame(path).target[0] == "1,5"
+
+
+@pytest.mark.parametrize("path", [1, -1, np.int64(1), "path"])
+@pytest.mark.parametrize("header", [0, None])
+@pytest.mark.parametrize("name", ["t.csv", "t.xlsx"])
+def test_ids_keep_their_zeros_in_a_column_by_position(name, header, path, root):
+    if header is None and path == "path":
+        path = 1
+    table = pd.DataFrame({"target": KINDS, "path": ["007", "008", "011"]})
+    write_to = table.to_csv if name == "t.csv" else table.to_excel
+    write_to(name, index=False, header=header is not None)
+    bunch = load_image_frame(name, path=path, target=0, header=header, suffix=".png")
+    assert bunch.filenames.tolist() == FILES
+
+
+def test_a_suffix_is_added_in_any_case_of_it_once(root):
+    table = pd.DataFrame({"path": ["007.PNG", "008"]})
+    bunch = load_image_frame(table, target=None, suffix=".png", root="x")
+    assert bunch.filenames.tolist() == ["x/007.PNG", "x/008.png"]
+
+
+def test_files_beside_a_table_are_hinted_at(root, monkeypatch):
+    (root / "deep" / "t.csv").write_text(lines())
+    (root / "elsewhere").mkdir()
+    monkeypatch.chdir(root / "elsewhere")
+    path = os.path.join("..", "deep", "t.csv")
+    with pytest.warns(UserWarning, match=r"007\.png' is there: give root='\.\..deep'"):
+        load_image_frame(path)
+
+
+def test_an_empty_path_is_missing(root):
+    for cells in (["007.png", ""], [CELLS[0], {"bytes": None, "path": ""}]):
+        with pytest.raises(ValueError, match="Missing path in column 'path', row 1"):
+            load_image_frame(pd.DataFrame({"path": cells}), target=None, suffix=".png")
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Index])
+def test_several_targets_are_named_in_any_list(kind):
+    table = pd.DataFrame({"path": FILES, "a": [1, 2, 3], "b": NUMBERS})
+    bunch = load_image_frame(table, target=kind(["a", "b"]))
+    np.testing.assert_array_equal(bunch.target, table[["a", "b"]])
+
+
+@pytest.mark.parametrize("label_delim", [None, " "])
+def test_lists_of_labels_become_a_matrix(label_delim, tmp_path):
+    table = pd.DataFrame({"path": FILES, "tags": [["b", "a"], [], ["a"]]})
+    table.to_parquet(tmp_path / "t.parquet")
+    table.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    for given in (table, tmp_path / "t.parquet", tmp_path / "t.jsonl"):
+        bunch = load_image_frame(given, target="tags", label_delim=label_delim)
+        assert bunch.target.tolist() == [[1, 1], [0, 0], [1, 0]]
+        assert bunch.target_names.tolist() == ["a", "b"]
+    numbers = table.assign(tags=[[1.0, 2.0]] * 3)  # of regression
+    y = load_image_frame(numbers, target="tags").target
+    np.testing.assert_array_equal(y, [[1, 2]] * 3)
 
 
 def test_several_labels_in_a_cell_become_a_matrix(root):

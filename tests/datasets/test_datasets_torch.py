@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import types
 
 import numpy as np
 import pytest
@@ -294,6 +295,29 @@ def test_labels_without_a_class_stay_numbers():
     dataset = columns_of()
     dataset.columns["label"] = [-1] * 6  # of a test set
     assert load_torch_dataset(dataset).target.tolist() == [-1] * 6
+
+    dataset.columns["label"] = [0, -1, 1, None, 0, 1]
+    y = load_torch_dataset(dataset).target.tolist()
+    assert y == ["ant", None, "bee", None, "ant", "bee"]  # fit names the rows
+
+
+def test_lists_of_labels_become_a_matrix():
+    items = [(IMAGES[0], ["b", "a"]), (IMAGES[1], ["a"])]
+    bunch = load_torch_dataset(items)
+    assert bunch.target.tolist() == [[1, 1], [1, 0]]
+    assert bunch.target_names.tolist() == ["a", "b"]
+    with pytest.raises(ValueError, match="the target holds a dict in row 0"):
+        load_torch_dataset([(IMAGES[0], {"boxes": 1})])
+    dataset = columns_of()
+    dataset.features["label"] = types.SimpleNamespace(
+        feature=ClassLabel("ant", "bee", "cat")
+    )
+    for labels in ([[0], [0, 2]] * 3, [[0], [2]] * 3):  # without a bee
+        dataset.columns["label"] = labels
+        bunch = load_torch_dataset(dataset)
+        y = [[int(k in row) for k in range(3)] for row in labels]
+        assert bunch.target.tolist() == y
+        assert bunch.target_names.tolist() == ["ant", "bee", "cat"]
 
 
 def test_what_holds_datasets_names_the_one_to_pass():
