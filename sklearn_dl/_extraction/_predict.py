@@ -453,7 +453,8 @@ class Features:
         first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
         times = Counter(keys)
         size = self.forward.batch_size(self.source)
-        self._follow_maps(dict(zip(keys, digests, strict=True)), found, owner, bar)
+        images = dict(zip(keys, zip(digests, rows, strict=True), strict=True))
+        self._follow_maps(images, found, owner, bar)
         while missing := [key for key in times if key not in found]:
             with self.forward.reader(self.source, rows) as reader:
                 batches = self._claimed(missing, size, owner)
@@ -472,19 +473,22 @@ class Features:
             if left := [key for key in missing if key not in found]:
                 self._take_over(left, found)
 
-    def _follow_maps(self, digests: dict, found: Found, owner: str, bar: Bar) -> None:
-        """Compute what isn't stored of images whose maps are, from these maps."""
+    def _follow_maps(self, images: dict, found: Found, owner: str, bar: Bar) -> None:
+        """Compute what isn't stored of images whose maps are, from these maps.
+
+        Of each key `images` has the image's digest and its row.
+        """
         for halves in self.backbone.known_halves():
             maps = Features(
                 halves.prefix, self.source, self.execution, self.store, self.views
             )
             rest, size = self.forward.network.rest, self.forward.batch_size(self.source)
             follow = OnMaps(rest, halves, self.execution, size)
-            missing = [key for key in digests if key not in found]
+            missing = [key for key in images if key not in found]
             window = max(1, _FILLED_BYTES // maps.row_bytes)
             for start in range(0, len(missing), window):
                 part = missing[start : start + window]
-                of_maps = maps.keys(map(digests.__getitem__, part))
+                of_maps = maps.keys(*zip(*map(images.__getitem__, part), strict=True))
                 rows = self.store.lookup(of_maps, maps.shape, maps.dtype)
                 known = {k: m for k, m in zip(part, of_maps, strict=True) if m in rows}
                 if mine := self.store.claim(list(known), owner):
@@ -602,7 +606,7 @@ def has_room(
     features, missing = Features(backbone, source, execution, store, views), 0
     for start in range(0, len(source), features.window):
         rows = np.arange(start, min(start + features.window, len(source)))
-        keys = features.keys(source.digests(rows, **features.reading))
+        keys = features.keys(source.digests(rows, **features.reading), rows)
         found = store.lookup(keys, features.shape, features.dtype)
         missing += len(set(keys) - found.keys())
     kept = store.statistics().bytes + missing * features.row_bytes
