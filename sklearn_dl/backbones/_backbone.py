@@ -24,6 +24,7 @@ from sklearn_dl.backbones._fold import ONCE, Pairs, foldable, inference_form
 from sklearn_dl.backbones._prefix import (
     Border,
     NoPrefix,
+    divides,
     find_border,
     flags_of,
     rest_of,
@@ -290,7 +291,12 @@ class Backbone(nn.Module):
             network = self._form(maps)
         asked = entry, id(network), flags_of(network)
         if asked not in kept.rests:
-            kept.rests[asked] = rest_of(network, entry)
+            rest = rest_of(network, entry)
+            if network is not self.module:
+                # What was folded into a convolution of the prefix isn't in the maps.
+                if divides(rest, _pairs(self._architecture(), self.module)):
+                    rest = rest_of(self.module, entry)
+            kept.rests[asked] = rest
         return self._row(run(kept.rests[asked], maps))
 
     def _row(self, x: torch.Tensor) -> torch.Tensor:
