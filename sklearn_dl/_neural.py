@@ -443,7 +443,8 @@ class NeuralImageEstimator(
         """
         regime, callbacks = recipe.regime, self.callbacks or ()
         once = recipe.max_epochs - regime.warmup_epochs < 2  # as for a stream
-        if once or not all(map(takes_maps, callbacks)):
+        # A dataset may draw its items anew each time, by transforms of its own.
+        if once or rows.source.digest_reads or not all(map(takes_maps, callbacks)):
             return None
         halves = frozen.halves(regime.trainable)
         if isinstance(halves, str):
@@ -454,7 +455,7 @@ class NeuralImageEstimator(
             recipe.execution,
             self.cache,
             rows.rows,
-            beside=0 if beside is None else beside.n_bytes,
+            beside,
         )
         net_params = self.net_params or {}
         workers = any(net_params.get(f"iterator_{i}__num_workers") for i in _LOADERS)

@@ -653,14 +653,17 @@ def has_room(
     store = resolve_cache(cache)
     if store is None or source.digest_reads:
         return False
-    features, missing = Features(backbone, source, execution, store, views), 0
+    features = Features(backbone, source, execution, store, views)
+    free = eviction_target(store.max_bytes, 0) - store.statistics().bytes
+    if len(source) * features.row_bytes <= free:
+        return True
+    missing = 0
     for start in range(0, len(source), features.window):
         rows = np.arange(start, min(start + features.window, len(source)))
         keys = features.keys(source.digests(rows, **features.reading), rows)
         found = store.lookup(keys, features.shape, features.dtype)
         missing += len(set(keys) - found.keys())
-    kept = store.statistics().bytes + missing * features.row_bytes
-    return missing == 0 or kept <= eviction_target(store.max_bytes, 0)
+    return missing == 0 or missing * features.row_bytes <= free
 
 
 class KeptMaps:
@@ -680,38 +683,34 @@ class KeptMaps:
         As users give it; with None maps are kept all the same, as long as this is.
     rows : ndarray of int, shape (n,), default=None
         Positions in the source; None for all.
-    beside : int, default=0
-        Bytes of the cache's bound that are taken already.
+    beside : KeptMaps, default=None
+        Maps of other rows, which the bounds are for too.
     """
 
-    def __init__(self, halves, source, execution, cache, rows=None, beside=0):
+    def __init__(self, halves, source, execution, cache, rows=None, beside=None):
         self.halves, prefix = halves, halves.prefix
         store = resolve_cache(cache) or MemoryStore(MEMORY_BYTES)
         self.rows = np.arange(len(source)) if rows is None else np.asarray(rows)
         self.features = Features(prefix, source, execution, store)
         self.row_bytes = self.features.row_bytes
-        in_memory = isinstance(store, MemoryStore)
-        self.n_held = self._room(store.max_bytes if in_memory else MEMORY_BYTES, beside)
-        self.n_stored = self.n_held if in_memory else self._room(store.max_bytes)
-        self.n_held = min(self.n_held, self.n_stored)
+        held, stored = (beside.n_held, beside.n_stored) if beside else (0, 0)
+        self.n_stored = self._room(store.max_bytes, stored)
+        self.n_held = self.n_stored
+        if not isinstance(store, MemoryStore):
+            self.n_held = min(self.n_stored, self._room(MEMORY_BYTES, held))
         self._held: list[np.ndarray] = []
         self._keys: list[bytes] = []  # of those that are stored, not held
 
-    def _room(self, max_bytes: int, beside: int = 0) -> int:
-        """Return how many rows a store keeps without evicting one for another."""
-        room = max(0, eviction_target(max_bytes, 0) - beside)
-        return min(len(self.rows), room // self.row_bytes)
+    def _room(self, max_bytes: int, taken: int) -> int:
+        """Return how many rows, with those taken, are kept without evicting any."""
+        room = eviction_target(max_bytes, 0) // self.row_bytes
+        return min(len(self.rows), max(0, room - taken))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getstate__(self) -> dict:  # of a loader's worker
         return {**vars(self), "features": None}
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the maps in memory."""
-        return self.n_held * self.row_bytes
 
     def warn_of_bound(self) -> None:
         """Warn where the cache has no room for all."""

@@ -171,8 +171,8 @@ def reseed(seed: int, device: torch.device | None = None) -> None:
 
 def _states() -> list[tuple[torch.Generator, torch.Tensor]]:
     """Return torch's generators, with their states."""
-    every = (torch.default_generator, *torch.cuda.default_generators)
-    every += (*torch.xpu.default_generators,)
+    others = *torch.cuda.default_generators, *torch.xpu.default_generators
+    every: tuple[torch.Generator, ...] = (torch.default_generator, *others)
     return [(generator, generator.get_state()) for generator in every]
 
 

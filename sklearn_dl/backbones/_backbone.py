@@ -24,6 +24,7 @@ from sklearn_dl.backbones._fold import ONCE, Pairs, foldable, inference_form
 from sklearn_dl.backbones._prefix import (
     Border,
     NoPrefix,
+    divides,
     find_border,
     flags_of,
     rest_of,
@@ -73,8 +74,8 @@ class Kept:
         self.architecture: str | None = None  # the digest of the modules
         self.identity: str | None = None
         self.forms: dict[tuple, nn.Module] = {}  # by device and dtype
-        # By the stages that are trained; or why there are none.
-        self.halves: dict[frozenset[str], Halves | str] = {}
+        # By the stages that are trained, and the input size; or why there are none.
+        self.halves: dict[tuple[frozenset[str], Any], Halves | str] = {}
         self.rests: dict[tuple, nn.Module] = {}  # by entry, form and training flags
         self.trained_on: Halves | None = None  # for predictions from the same maps
 
@@ -189,11 +190,12 @@ class Backbone(nn.Module):
         bit, in evaluation and in training mode with one seed.
         """
         chosen, known = self.trainable_stages(trainable), self._kept.halves
-        if chosen not in known:
+        asked = chosen, self._input_size()
+        if asked not in known:
             with own_generators(), ONCE.lock:  # in this order, everywhere
-                if chosen not in known:
-                    known[chosen] = self._halves_or_reason(chosen)
-        found = known[chosen]
+                if asked not in known:
+                    known[asked] = self._halves_or_reason(*asked)
+        found = known[asked]
         if isinstance(found, str):
             return found
         prefix = found.prefix.replace_preprocessing(self.preprocessing)
@@ -201,29 +203,37 @@ class Backbone(nn.Module):
 
     def known_halves(self) -> "list[Halves]":
         """Return the halves that were asked for before, the longest prefix first."""
-        known = [h for h in self._kept.halves.values() if isinstance(h, Halves)]
+        size, every = self._input_size(), [*self._kept.halves.items()]
+        known = [h for (_, of), h in every if of == size and isinstance(h, Halves)]
         known.sort(key=lambda h: -sum(p.numel() for p in h.prefix.parameters()))
         return [
             replace(h, prefix=h.prefix.replace_preprocessing(self.preprocessing))
             for h in known
         ]
 
-    def _halves_or_reason(self, chosen: frozenset[str]) -> "Halves | str":
+    def _input_size(self) -> tuple[int, int] | None:
+        """Return the size of all images that enter; None where it isn't known."""
+        preprocessing = self.preprocessing
+        fixed = isinstance(preprocessing, Preprocessing)
+        return preprocessing.output_size if fixed else None
+
+    def _halves_or_reason(self, chosen: frozenset[str], size: Any) -> "Halves | str":
         try:
-            return self._in_two(chosen)
+            return self._in_two(chosen, size)
         except NoPrefix as error:
             return f"{self.name!r} runs as a whole: {error}."
 
-    def _in_two(self, chosen: frozenset[str]) -> "Halves":
+    def _in_two(self, chosen: frozenset[str], size: Any) -> "Halves":
         first = next(iter(self.stages), None)
         if not chosen or first in chosen:
             raise NoPrefix("no stage in front of those that are trained is frozen")
         if not packages_of(self.module) <= _KNOWN_CODE:
             raise NoPrefix("it has code beyond torch, torchvision and timm")
+        if size is None:
+            raise NoPrefix("its preprocessing leaves the size of images open")
         trained = {name for stage in chosen for name in self.stages[stage]}
         self.eval()
         border = find_border(self.module, trained)
-        size = self.preprocessing.output_size or (224, 224)
         x = torch.randn(2, self.preprocessing.n_channels, *size, generator=_noise())
         copied = copy.deepcopy(self).to("cpu", torch.float32)
         _drop_hooks(copied)  # which aren't there to see noise
@@ -281,7 +291,12 @@ class Backbone(nn.Module):
             network = self._form(maps)
         asked = entry, id(network), flags_of(network)
         if asked not in kept.rests:
-            kept.rests[asked] = rest_of(network, entry)
+            rest = rest_of(network, entry)
+            if network is not self.module:
+                # What was folded into a convolution of the prefix isn't in the maps.
+                if divides(rest, _pairs(self._architecture(), self.module)):
+                    rest = rest_of(self.module, entry)
+            kept.rests[asked] = rest
         return self._row(run(kept.rests[asked], maps))
 
     def _row(self, x: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,14 @@ import torch
 from torch import fx, nn
 
 from sklearn_dl.backbones._cut import Reached
-from sklearn_dl.backbones._fold import ONCE, ToItsEnd, Tracer, qualified, with_parts
+from sklearn_dl.backbones._fold import (
+    ONCE,
+    Pairs,
+    ToItsEnd,
+    Tracer,
+    qualified,
+    with_parts,
+)
 
 
 class NoPrefix(Exception):
@@ -137,7 +144,7 @@ def _gone(network: nn.Module, kept: set[str], whole: set[str]) -> list[str]:
     return gone
 
 
-def rest_of(network: nn.Module, entry: str) -> nn.Module:
+def rest_of(network: nn.Module, entry: str) -> fx.GraphModule:
     """Return the network from what enters a layer on, over the very same layers.
 
     What depends on training flags of layers that are looked into is as it is now.
@@ -155,6 +162,12 @@ def rest_of(network: nn.Module, entry: str) -> nn.Module:
         if node in behind or (node.op == "get_attr" and node in used):
             new[node] = rest.node_copy(node, new.__getitem__)
     return fx.GraphModule(graph.root, rest)
+
+
+def divides(rest: fx.GraphModule, pairs: Pairs) -> bool:
+    """Tell whether a BatchNorm is in a rest, but not the convolution in front of it."""
+    here = {qualified(node) for node in rest.graph.nodes}
+    return any(norm in here and conv not in here for conv, norm in pairs)
 
 
 def flags_of(network: nn.Module) -> tuple:

@@ -207,3 +207,33 @@ def test_a_layer_as_output_keeps_its_prefix():
         found = backbone.eval().rest(halves.maps(rows), halves.entry)
     with torch.no_grad():
         assert torch.equal(found, backbone(images(32)))
+
+
+def ends_before_batch_norm():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3)
+    )
+
+
+def ends_before_a_block():
+    block = nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    return nn.Sequential(nn.Conv2d(3, 4, 3), block)
+
+
+@pytest.mark.parametrize(
+    ("network", "k"),
+    [*FAST.items(), (ends_before_batch_norm, 1), (ends_before_a_block, 1)],
+)
+def test_halves_of_a_network_that_predicts_are_the_whole(network, k):
+    size = SMALL.get(network, 32)
+    backbone = load_backbone(network, None, image_size=size)
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in backbone.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            tensor.uniform_(0.5, 1.5, generator=generator)
+    backbone.freeze("head")
+    backbone.settle()
+    halves, x = cut(backbone, k), images(size, n=3, seed=1)
+    with torch.no_grad():
+        found = backbone.rest(halves.maps(halves.prefix(x)), halves.entry)
+        torch.testing.assert_close(found, backbone(x), rtol=1e-3, atol=1e-4)

@@ -10,7 +10,9 @@ from estimator_cases import Recorder, classifier, regressor, state_of
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 
 from sklearn_dl import FeatureCache, ImageClassifier, ImageFeatureExtractor
-from sklearn_dl.backbones import images_seen
+from sklearn_dl.augmentation import Augment
+from sklearn_dl.backbones import Preprocessing, images_seen
+from sklearn_dl.datasets import load_torch_dataset
 from sklearn_dl.training import Checkpoint, Trainable, TrainingRows, WeightAveraging
 
 
@@ -141,6 +143,60 @@ def test_a_search_takes_each_image_through_the_frozen_stages_once(
     assert counted.seen == len(X)
 
 
+@pytest.mark.parametrize("views", [None, 2])
+def test_sizes_of_images_have_maps_of_their_own(views, data, cache):
+    """The networks of all sizes are one, which is shared."""
+    X, y = data
+    sizes = {"image_size": [32, 64, None, (64, 32)]}
+    search = GridSearchCV(small(cache=cache), sizes, cv=2, error_score="raise")
+    assert len(search.fit(X, y).predict(X)) == 24
+    augment = None if views is None else Augment("light", views=views)
+    head = small(cache=cache, trainable="head", image_size=64, augment=augment)
+    wanted = small(trainable="head", image_size=64, augment=augment, cache=None)
+    assert largest_difference(head.fit(X, y), wanted.fit(X, y)) < 1e-4
+
+
+def as_it_is(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+
+
+@pytest.mark.parametrize(
+    "preprocessing", [as_it_is, Preprocessing(None, None, (0.5,) * 3, (0.2,) * 3)]
+)
+def test_where_images_keep_their_sizes_the_whole_network_runs(preprocessing, data):
+    X, y = data
+    model = small(preprocessing=preprocessing, image_size=None, cache="memory")
+    assert seen_by(lambda: model.fit(X, y)) == 3 * 24
+    assert model.predict(np.concatenate([X, X], axis=1)).shape == (24,)
+
+
+def test_a_dataset_with_transforms_of_its_own_draws_in_each_epoch(data, cache):
+    X, y = data
+    read = []
+
+    def item(k):
+        read.append(k)
+        return X[k]
+
+    items = load_torch_dataset(Items(item)).data
+    read.clear()
+    small(cache=cache).fit(items[:16], y[:16], X_val=items[16:], y_val=y[16:])
+    assert len(read) == 3 * 24
+
+
+class Items:
+    """A dataset that calls a function for its items."""
+
+    def __init__(self, item):
+        self.item = item
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, k):
+        return self.item(k), k % 2
+
+
 def test_features_come_from_maps_that_are_there(data, cache):
     X, y = data
     given = {"weights": "builtin", "image_size": 32, "cache": cache}
@@ -234,6 +290,20 @@ def test_a_folder_has_what_the_memory_has_no_room_for(data, tmp_path, monkeypatc
         warnings.simplefilter("error")
         assert seen_by(lambda: model.fit(X, y)) == len(X)
     assert largest_difference(model, whole) == 0
+
+
+def test_training_and_validation_rows_share_the_bounds(data, tmp_path, monkeypatch):
+    from sklearn_dl._extraction import _predict
+
+    X, y = data
+    size = map_bytes(small().fit(X, y))
+    monkeypatch.setattr(_predict, "MEMORY_BYTES", 5 * size)
+    tight = FeatureCache(str(tmp_path), max_bytes=22 * size)  # 19 rows, of 16 + 8
+    model = small(cache=tight)
+    given = {"X_val": X[16:], "y_val": y[16:]}
+    with pytest.warns(UserWarning, match="for 8 images .* room for 3 of them"):
+        passes = seen_by(lambda: model.fit(X[:16], y[:16], **given))
+    assert passes == 19 + 3 * 5
 
 
 def test_the_cache_is_never_written_into(data, cache):
