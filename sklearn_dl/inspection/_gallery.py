@@ -7,9 +7,10 @@ import pandas as pd
 
 from sklearn_dl import _plots
 from sklearn_dl._images import as_source
+from sklearn_dl._labels import refuse_missing
 from sklearn_dl.inspection import _pictures
 from sklearn_dl.inspection._losses import top_losses
-from sklearn_dl.inspection._scores import GivenClasses, GivenNumbers, refuse_missing
+from sklearn_dl.inspection._scores import GivenClasses, GivenNumbers
 from sklearn_dl.inspection._stream import image_shape_of
 
 _RIGHT, _DOUBTED = _plots.BLUE, _plots.PURPLE

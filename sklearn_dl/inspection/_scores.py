@@ -15,6 +15,8 @@ from sklearn.base import (
 from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_dl._labels import refuse_missing
+
 
 def task_of(estimator: Any) -> str:
     """Return "classification" or "regression"."""
@@ -67,16 +69,6 @@ def check_labels(y: Any, n_rows: int) -> np.ndarray:
 def as_column(labels: np.ndarray) -> pd.Series:
     """Return labels as a column; in pandas' own type of text not all names can be."""
     return pd.Series(labels, dtype=object if labels.dtype.kind in "OU" else None)
-
-
-def refuse_missing(y: Any) -> None:
-    """Raise a ValueError if NaN, None or another missing value is in y."""
-    # NumPy would make text of a list of text and NaN.
-    values = np.asarray(y, dtype=object if isinstance(y, list | tuple) else None)
-    missing = np.argwhere(pd.isna(values))
-    if len(missing):
-        row = int(missing[0][0])
-        raise ValueError(f"y is missing in row {row}: {values[row]!r}.")
 
 
 class _Given(BaseEstimator):

@@ -679,7 +679,7 @@ def test_missing_labels_and_per_class_of_numbers_are_refused(images):
     y = np.linspace(0, 1, N)
     y[3] = np.nan
     model = ImageRegressor(**SMALL, max_epochs=1).fit(images, np.linspace(0, 1, N))
-    with pytest.raises(ValueError, match="y is missing in row 3"):
+    with pytest.raises(ValueError, match=r"y has a missing value .* in row 3"):
         reported(model, images, y)
     with pytest.raises(ValueError, match="per_class=True needs a classifier"):
         reported(model, images, np.linspace(0, 1, N), per_class=True)
