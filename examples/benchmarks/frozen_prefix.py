@@ -12,6 +12,9 @@ maps that are ready, with BatchNorm of good weights kept still; "one pass" is th
 the frozen stages over all images, decoding included. With `--search` a grid search of
 three rates and five folds is measured too, and how often an image went through the
 first layer is counted by a hook; `--trainable` without numbers leaves out the rest.
+
+With `--equal`, and without another checkout, the weights after five epochs at 128
+pixels are compared with those of the long way, which a callback of one's own asks for.
 """
 
 import copy
@@ -38,12 +41,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--search", action="store_true")
+    parser.add_argument("--equal", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.contender:
         checkout, backbone, trainable, work = args.contender.split("|")
         sys.path.insert(0, str(getattr(args, checkout).resolve()))
         return serve(WORK[work](args, backbone, int(trainable)))
+    if args.equal:
+        return equal(args)
     if args.before is None:
         parser.error("--before is needed")
     options = ["--before", str(args.before), "--after", str(args.after)]
@@ -66,6 +72,45 @@ def main() -> None:
         header += ["passes before", "passes after"]
         title = "A grid search of three rates and five folds, trainable=1"
         harness.table(f"{title}: seconds of CPU", header, rows, args.output)
+
+
+def equal(args) -> None:
+    """Train on maps and the long way, and print how far the results are apart."""
+    from skorch.callbacks import Callback
+
+    from sklearn_dl.training import Trainable
+
+    class Watching(Callback):
+        """Could look at pixels."""
+
+    X, y = photographs(args)
+    rows = []
+    for backbone in args.backbones:
+        for still in (True, False):
+            models = [
+                classifier(
+                    args,
+                    backbone,
+                    Trainable(1, freeze_batch_norm=still),
+                    max_epochs=5,
+                    image_size=128,
+                    callbacks=callbacks,
+                ).fit(X, y)
+                for callbacks in (None, [Watching()])
+            ]
+            states = [model.module_.state_dict() for model in models]
+            most = max(
+                (states[0][name] - tensor).abs().max().item()
+                for name, tensor in states[1].items()
+                if tensor.is_floating_point()
+            )
+            accuracies = [f"{100 * model.score(X, y):.1f}" for model in models]
+            kept = "kept" if still else "trained"
+            rows.append([backbone, kept, f"{most:.1e}", *accuracies])
+    header = ["backbone", "BatchNorm", "largest difference of a weight or statistic"]
+    header += ["accuracy on maps, %", "the long way, %"]
+    title = f"Trained on maps and the long way, {len(X)} photographs"
+    harness.table(title, header, rows, args.output)
 
 
 def compare(backbone: str, k: int, options: list[str], args) -> list:
