@@ -47,7 +47,8 @@ def main() -> None:
     if args.contender:
         checkout, backbone, trainable, work = args.contender.split("|")
         sys.path.insert(0, str(getattr(args, checkout).resolve()))
-        return serve(WORK[work](args, backbone, int(trainable)))
+        long = work in ("search", "passes")
+        return serve(WORK[work](args, backbone, int(trainable)), warm=long)
     if args.equal:
         return equal(args)
     if args.before is None:
@@ -135,9 +136,10 @@ def search(backbone: str, options: list[str], args) -> list:
     return [backbone, *shown, f"{harness.ratio(*seconds):.2f}", *passes]
 
 
-def serve(work) -> None:
-    """Be a contender that measures itself; the first turn is for nothing."""
-    work()
+def serve(work, *, warm: bool) -> None:
+    """Be a contender that measures itself; unless it's warm, once for nothing."""
+    if not warm:
+        work()
     print("ready", flush=True)
     for _ in sys.stdin:
         print(work(), flush=True)
