@@ -47,8 +47,8 @@ def main() -> None:
     if args.contender:
         checkout, backbone, trainable, work = args.contender.split("|")
         sys.path.insert(0, str(getattr(args, checkout).resolve()))
-        long = work in ("search", "passes")
-        return serve(WORK[work](args, backbone, int(trainable)), warm=long)
+        short = work not in ("search", "passes")
+        return serve(WORK[work](args, backbone, int(trainable)), warm_up=short)
     if args.equal:
         return equal(args)
     if args.before is None:
@@ -136,9 +136,9 @@ def search(backbone: str, options: list[str], args) -> list:
     return [backbone, *shown, f"{harness.ratio(*seconds):.2f}", *passes]
 
 
-def serve(work, *, warm: bool) -> None:
-    """Be a contender that measures itself; unless it's warm, once for nothing."""
-    if not warm:
+def serve(work, *, warm_up: bool) -> None:
+    """Be a contender that measures itself; the turn of a warm-up is for nothing."""
+    if warm_up:
         work()
     print("ready", flush=True)
     for _ in sys.stdin:
