@@ -229,7 +229,8 @@ def _trained_on_maps(pipeline, grid) -> list[tuple[Any, Any]]:
     found = []
     for parameters in ParameterGrid(grid):
         model = clone(pipeline).set_params(**parameters)["model"]
-        if isinstance(model, tuple(NETWORKS)) and model.augment is None:
+        is_network = isinstance(model, tuple(NETWORKS))
+        if is_network and model.augment is None:
             layer = tuple(model.layer) if isinstance(model.layer, list) else model.layer
             stages = getattr(model.trainable, "stages", model.trainable)
             found.append((layer, stages))
