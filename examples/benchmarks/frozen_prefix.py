@@ -268,7 +268,6 @@ def grid_search(args, backbone: str, k: int, *, count: bool):
     from sklearn.model_selection import GridSearchCV
 
     X, y = photographs(args)
-    seen = [0]
 
     def counting():
         from torchvision.models import get_model
@@ -277,7 +276,7 @@ def grid_search(args, backbone: str, k: int, *, count: bool):
         network = get_model(backbone, weights=None)
         network.classifier = network.fc = torch.nn.Identity()
         conv = next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d))
-        conv.register_forward_hook(partial(note, seen))
+        conv.register_forward_hook(note)
         return network
 
     model = classifier(args, backbone, k)
@@ -286,18 +285,21 @@ def grid_search(args, backbone: str, k: int, *, count: bool):
 
     def work() -> float:
         clear()
-        seen[0] = 0
+        SEEN[0] = 0
         search = GridSearchCV(model, {"lr": [3e-3, 1e-2, 3e-2]}, cv=5, refit=False)
         took = cpu_seconds(lambda: search.fit(X, y))
-        return seen[0] / len(X) if count else took
+        return SEEN[0] / len(X) if count else took
 
     return work
 
 
-def note(seen, module, inputs, output) -> None:
+SEEN = [0]  # images; not in the hook, of which copies of a network have copies
+
+
+def note(module, inputs, output) -> None:
     """Count the images of a batch."""
     if output.device.type != "meta":
-        seen[0] += len(output)
+        SEEN[0] += len(output)
 
 
 WORK = {
