@@ -3,6 +3,7 @@
     python examples/benchmarks/memory.py --sizes 1000 20000
     python examples/benchmarks/memory.py --fits 300
     python examples/benchmarks/memory.py --rows 20000
+    python examples/benchmarks/memory.py --maps 20000 --pixels 96
 
 Each size runs in a process of its own over distinct JPEG files, without a cache; the
 peak of its resident memory, less the features it returns, should not grow with the
@@ -11,7 +12,10 @@ without a cache: its resident memory should not grow once the bound of the backb
 that are kept is reached. With `--rows`, the linear part of the default pipeline is
 fitted on so many rows of 1,280 float32 features, and that of scikit-learn beside it,
 each in a process of its own: how far the peak of its resident memory rises over what
-the features take.
+the features take. With `--maps`, the last three stages are trained for a hundred steps
+on the maps of so many files, which take more than the cache's bound, in memory and in a
+folder of 256 MiB: how far the peak rises over that of a fit on 64 of them, and what the
+cache holds.
 """
 
 import resource
@@ -23,6 +27,7 @@ from pathlib import Path
 
 import harness
 import numpy as np
+import torch
 from PIL import Image
 
 
@@ -34,13 +39,18 @@ def main() -> None:
     parser.add_argument("--pixels", type=int, default=320, help="side of the images")
     parser.add_argument("--fits", type=int, help="measure so many fits instead")
     parser.add_argument("--rows", type=int, help="measure linear models instead")
+    parser.add_argument("--maps", type=int, help="train on maps of so many instead")
     parser.add_argument("--package", type=Path, help="the folder that holds sklearn_dl")
     parser.add_argument("--measure", type=Path, help=harness.argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.contender and args.maps:
+        return print(*memory_of_maps(args.contender, args))
     if args.contender:
         return print(memory_of_a_fit(args.contender, args.rows))
     if args.rows:
         return linear_models(args)
+    if args.maps:
+        return maps_of_files(args)
     if args.measure:
         return measure(args.measure, args.sizes[0], args.backbone)
     if args.package is not None:
@@ -115,6 +125,52 @@ def memory_of_a_fit(name: str, n: int) -> str:
     make_pipeline(scaler, svm).fit(features, y)
     added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return f"{added * 1024 / features.nbytes:.2f}"
+
+
+def maps_of_files(args) -> None:
+    """Train on maps that a cache has no room for, and print the table."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "images").mkdir()
+        write_images(Path(folder) / "images", args.maps, args.pixels)
+        for name in ("memory", f"{folder}/cache"):
+            command = [sys.executable, __file__, "--contender", name]
+            command += ["--maps", str(args.maps), "--pixels", str(args.pixels)]
+            command += ["--backbone", args.backbone, "--measure", f"{folder}/images"]
+            words = subprocess.check_output(command, text=True).split()
+            rows.append([name.removeprefix(f"{folder}/"), *words])
+    header = ["cache", "maps MB", "bound MB", "it holds MB", "added to the peak MB"]
+    title = f"Memory of a fit on maps of {args.maps} files, {args.backbone}"
+    harness.table(title, header, rows, args.output)
+
+
+def memory_of_maps(name: str, args) -> list[str]:
+    """Return size of all maps, bound, what the cache holds, and what a fit adds."""
+    from sklearn_dl import FeatureCache, ImageClassifier
+    from sklearn_dl.training import StoppingRules
+
+    torch.set_num_threads(1)
+    folder = name != "memory"
+    bound = 2**28 if folder else 2**29  # the default of memory
+    cache = FeatureCache(name, max_bytes=bound)
+    paths = [str(path) for path in sorted(args.measure.iterdir())]
+    y = np.arange(len(paths)) % 2
+    model = ImageClassifier(
+        args.backbone,
+        weights=None,
+        image_size=args.pixels,
+        trainable=3,
+        random_state=0,
+        cache=FeatureCache(name="warm-up"),
+        callbacks=[StoppingRules(max_steps=100)],
+    ).fit(paths[:64], y[:64])
+    halves = model.module_.backbone.halves(3)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model.set_params(cache=cache, max_epochs=3).fit(paths, y)
+    added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    kept = cache.statistics()
+    every = len(paths) * halves.prefix.n_features * 4
+    return [f"{n / 1e6:.0f}" for n in (every, bound, kept.bytes, added)]
 
 
 def write_images(folder: Path, n: int, side: int) -> None:

@@ -8,7 +8,8 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -58,6 +59,8 @@ _FILLED_BYTES = 2**24
 # Seconds between two lines of progress in a log, and what they say.
 _LINE_SECONDS = 30.0
 _LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left"
+# Stages that will be trained on maps, each with the layer that the network ends at.
+_MAPS_FIRST: ContextVar[tuple] = ContextVar("maps_first", default=())
 # Seconds after which a wait for somebody else looks round.
 _PATIENCE = 1.0
 
@@ -184,6 +187,21 @@ def stream_frozen(
             start += len(part)
     if features.computed:
         release_memory()
+
+
+@contextmanager
+def maps_first(layers_and_stages: Iterable[tuple[Any, Any]]) -> Iterator[None]:
+    """Let features be computed from maps in a block, which are kept for training.
+
+    Of the pairs of a layer that features are taken at and of stages that are trained,
+    the first counts for which the network is taken in two halves. So an image goes
+    through the frozen stages once, also where its features are asked for first.
+    """
+    before = _MAPS_FIRST.set(tuple(layers_and_stages))
+    try:
+        yield
+    finally:
+        _MAPS_FIRST.reset(before)
 
 
 def _one_row(views) -> Combine:
@@ -503,6 +521,8 @@ class Features:
         first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
         times = Counter(keys)
         size = self.forward.batch_size(self.source)
+        if halves := self._wanted_halves():
+            self._fill_maps(halves, rows[[key not in found for key in keys]])
         images = dict(zip(keys, zip(digests, rows, strict=True), strict=True))
         self._follow_maps(images, found, owner, bar)
         while missing := [key for key in times if key not in found]:
@@ -522,6 +542,26 @@ class Features:
                     self.store.put(new, owner)
             if left := [key for key in missing if key not in found]:
                 self._take_over(left, found)
+
+    def _wanted_halves(self):
+        """Return the halves that others will train on, if they are known."""
+        for layer, stages in _MAPS_FIRST.get():
+            if self.views is None and self.backbone.layer == layer:
+                with suppress(ValueError, TypeError):  # it has no such stages
+                    halves = self.backbone.halves(stages)
+                    if not isinstance(halves, str):
+                        return halves
+        return None
+
+    def _fill_maps(self, halves, rows: np.ndarray) -> None:
+        """Compute maps of as many rows as there is room for."""
+        store = self.store
+        maps = Features(halves.prefix, self.source, self.execution, store)
+        room = eviction_target(store.max_bytes, 0) - store.statistics().bytes
+        window = max(1, _FILLED_BYTES // maps.row_bytes)
+        n = min(len(rows), max(0, room) // maps.row_bytes)
+        for start in range(0, n, window):
+            maps.find(rows[start : min(start + window, n)], lambda n: None)
 
     def _follow_maps(self, images: dict, found: Found, owner: str, bar: Bar) -> None:
         """Compute what isn't stored of images whose maps are, from these maps.

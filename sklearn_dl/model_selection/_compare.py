@@ -10,14 +10,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn import config_context
-from sklearn.base import is_classifier
+from sklearn.base import clone, is_classifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import check_scoring, get_scorer_names
-from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
+from sklearn.model_selection import (
+    GridSearchCV,
+    KFold,
+    ParameterGrid,
+    StratifiedKFold,
+)
 from sklearn.utils._param_validation import StrOptions, validate_params
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _num_samples
 
+from sklearn_dl._extraction import maps_first
 from sklearn_dl.backbones import images_seen
 from sklearn_dl.model_selection._grid import regime_grid
 from sklearn_dl.model_selection._regimes import NETWORKS
@@ -155,8 +161,10 @@ def compare_regimes(
     Notes
     -----
     Candidates share the cache, so that the first pays in seconds and passes for the
-    features of all. Images are counted in the thread of each fit: an estimator of your
-    own that fits its parts in other processes hides them.
+    features of all. Last stages that train without augmentation share their frozen
+    prefix with these, whatever the order (with `n_jobs`, where they come first).
+    Images are counted in the thread of each fit: an estimator of your own that fits
+    its parts in other processes hides them.
 
     The best of many candidates scores a little too well: score ``best_estimator_`` on
     images that took no part, or cross-validate a search of `regime_grid`.
@@ -202,7 +210,8 @@ def compare_regimes(
     with warnings.catch_warnings(), config_context(enable_metadata_routing=False):
         # The warning below names the candidates.
         warnings.filterwarnings("ignore", "One or more of the test scores", UserWarning)
-        search.fit(X, y, **weighted)
+        with maps_first(_trained_on_maps(pipeline, grid)):
+            search.fit(X, y, **weighted)
     board, best = _leaderboard(search, _num_samples(X)), search.best_estimator_
     failed = board[board["mean_score"].isna()]
     if len(failed):
@@ -213,6 +222,19 @@ def compare_regimes(
         warnings.warn(message, FitFailedWarning, stacklevel=3)
     passes = float(board["passes"].sum() + best.n_images_ / _num_samples(X))
     return RegimeComparison(board, best["model"], passes, search)
+
+
+def _trained_on_maps(pipeline, grid) -> list[tuple[Any, Any]]:
+    """Return layer and trained stages of the candidates whose images stay the same."""
+    found = []
+    for parameters in ParameterGrid(grid):
+        model = clone(pipeline).set_params(**parameters)["model"]
+        is_network = isinstance(model, tuple(NETWORKS))
+        if is_network and model.augment is None:
+            layer = tuple(model.layer) if isinstance(model.layer, list) else model.layer
+            stages = getattr(model.trainable, "stages", model.trainable)
+            found.append((layer, stages))
+    return found
 
 
 class _CountingScorer:

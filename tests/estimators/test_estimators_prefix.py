@@ -1,8 +1,11 @@
 """Training the last stages on the maps of the frozen ones."""
 
+import os
+import signal
 import warnings
 
 import numpy as np
+import processes
 import pytest
 import torch
 from cache_cases import Counted, two_textures
@@ -13,6 +16,7 @@ from sklearn_dl import FeatureCache, ImageClassifier, ImageFeatureExtractor
 from sklearn_dl.augmentation import Augment
 from sklearn_dl.backbones import Preprocessing, images_seen
 from sklearn_dl.datasets import load_torch_dataset
+from sklearn_dl.model_selection import compare_regimes
 from sklearn_dl.training import Checkpoint, Trainable, TrainingRows, WeightAveraging
 
 
@@ -128,6 +132,73 @@ def test_a_killed_fit_goes_on_to_the_same_bits(data, tmp_path, monkeypatch):
     again = small(**given).fit(X, y)
     assert again.callbacks[0].resumed_epoch_ == 2
     assert largest_difference(whole, again) == 0
+
+
+class Killed(TrainingRows):
+    """Rows that end the process at the third epoch."""
+
+    def start_epoch(self, epoch):
+        if epoch == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().start_epoch(epoch)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on Windows")
+def test_a_killed_process_goes_on_with_the_maps_of_its_folder(data, tmp_path):
+    X, y = data
+    given = {"max_epochs": 4, "trainable": 2}
+    whole = small(cache=None, **given).fit(X, y)
+    given |= {"cache": str(tmp_path / "maps")}
+    code = (
+        "import sys; from cache_cases import two_textures\n"
+        "from sklearn_dl import _neural\n"
+        "from sklearn_dl.training import Checkpoint\n"
+        "from test_estimators_prefix import Killed, small\n"
+        "_neural.TrainingRows = Killed\n"
+        "model = small(cache=sys.argv[1], max_epochs=4, trainable=2)\n"
+        "model.set_params(callbacks=[Checkpoint(sys.argv[2])])\n"
+        "model.fit(*two_textures(24))\n"
+    )
+    process = processes.start(code, given["cache"], tmp_path / "runs")
+    assert process.wait() == -signal.SIGKILL
+    again = small(**given, callbacks=[Checkpoint(tmp_path / "runs")])
+    assert seen_by(lambda: again.fit(X, y)) == 0
+    assert again.callbacks[0].resumed_epoch_ == 2
+    assert largest_difference(whole, again) == 0
+
+
+@pytest.mark.parametrize(
+    "order", [("svm", "head", "last"), ("head", "last", "svm"), ("last", "svm", "head")]
+)
+def test_regimes_share_one_pass_in_any_order(order, tmp_path, data):
+    X, y = data
+    counted = Counted(tmp_path / "seen")
+    given = {"weights": None, "image_size": 32, "batch_size": 8, "random_state": 0}
+    model = ImageClassifier(
+        counted, cache=str(tmp_path / "maps"), max_epochs=4, **given
+    )
+    # Without the augmentation that the table has for them.
+    last = "last", {"augment": [None], "lr": [1e-2]}
+    regimes = {name: last if name == "last" else name for name in order}
+    found = compare_regimes(model, X, y, regimes=regimes, cv=2)
+    assert counted.seen == len(X)
+    assert found.passes_ == 1
+    assert found.leaderboard_["passes"].sort_index().tolist()[0] == 1
+
+
+def test_features_come_before_maps_that_have_no_room(tmp_path, data):
+    X, y = data
+    counted = Counted(tmp_path / "seen")
+    tight = FeatureCache(tmp_path / "maps", max_bytes=10 * map_bytes(small().fit(X, y)))
+    given = {"weights": None, "image_size": 32, "batch_size": 8, "random_state": 0}
+    model = ImageClassifier(counted, cache=tight, max_epochs=4, **given)
+    last = "last", {"augment": [None], "lr": [1e-2]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        found = compare_regimes(model, X, y, regimes={"svm": "svm", "last": last}, cv=2)
+    assert found.leaderboard_["mean_score"].notna().all()
+    assert counted.seen > len(X)
+    assert tight.statistics().bytes <= tight.max_bytes
 
 
 def test_a_search_takes_each_image_through_the_frozen_stages_once(
