@@ -36,6 +36,12 @@ def folder(tmp_path):
     return load_image_folder(tmp_path / "photos")
 
 
+def hugging_face():
+    """Return their package, not this folder, which has its name."""
+    pytest.importorskip("datasets.features")
+    return pytest.importorskip("datasets")
+
+
 def pixels_of(X):
     source = as_source(X)
     return np.stack([np.asarray(source[row]) for row in range(len(source))])
@@ -55,7 +61,7 @@ def classifier():
 def hugging(folder, tmp_path, monkeypatch):
     """Return the same folder as a dataset of Hugging Face."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    hf = pytest.importorskip("datasets")
+    hf = hugging_face()
     kind = hf.Features(
         {"image": hf.Image(), "label": hf.ClassLabel(names=["ant", "bee"])}
     )
@@ -102,7 +108,7 @@ def test_columns_go_through_a_search_as_lists_do(hugging):
 
 
 def test_labels_of_ten_thousand_rows_come_without_a_decoded_image(monkeypatch):
-    hf = pytest.importorskip("datasets")
+    hf = hugging_face()
     kind = hf.Features({"img": hf.Image(), "fine_label": hf.ClassLabel(names=["a"])})
     columns = {"img": [{"bytes": b"none", "path": None}] * 10_000}
     columns["fine_label"] = [0] * 10_000
@@ -119,7 +125,7 @@ def test_labels_of_ten_thousand_rows_come_without_a_decoded_image(monkeypatch):
 )
 def test_columns_of_structs_are_images(folder, hugging, form, tmp_path):
     pytest.importorskip("polars")
-    hf = pytest.importorskip("datasets")
+    hf = hugging_face()
     encoded = hugging.cast_column("image", hf.Image(decode=False))
     X = {
         "column": lambda: encoded["image"],
@@ -140,7 +146,7 @@ def test_columns_of_structs_are_images(folder, hugging, form, tmp_path):
 
 def test_structs_beside_labels_are_refused_by_row(hugging):
     pytest.importorskip("polars")
-    hf = pytest.importorskip("datasets")
+    hf = hugging_face()
     encoded = hugging.cast_column("image", hf.Image(decode=False))
     for table in (encoded.to_pandas(), encoded.to_polars()):
         with pytest.raises(
