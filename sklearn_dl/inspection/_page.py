@@ -33,6 +33,7 @@ from sklearn_dl.inspection._stream import image_shape_of
 from sklearn_dl.inspection._thumbnails import encoded, with_map
 
 _ODD = 60  # findings of `verify_images` with a picture
+_AT_ONCE = 4  # images whose maps are made at once, for their gradients' memory
 _SPARE = 40_000  # bytes for what is found out last
 _LEAST = 600  # bytes of a picture
 
@@ -330,12 +331,15 @@ def _maps(judged: Judged, positions: list[int]) -> dict[int, np.ndarray]:
     if judged.kind == "labels":  # the worst one
         target = np.abs(judged.values - judged.truth)[positions].argmax(axis=1)
     elif judged.kind == "numbers":
-        target = 0
-    images = _safe_indexing(judged.X, positions)
-    try:
-        maps = saliency(model, images, target=target, frame="input")
-    except TypeError:  # such as of an ensemble
-        return {}
+        target = np.zeros(len(positions), dtype=int)
+    maps: list[np.ndarray] = []
+    for start in range(0, len(positions), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        images = _safe_indexing(judged.X, positions[part])
+        try:
+            maps += [*saliency(model, images, target=target[part], frame="input")]
+        except TypeError:  # such as of an ensemble
+            return {}
     found = {}
     for position, values in zip(positions, maps, strict=True):
         small = thumbnail(judged.source, int(judged.rows[position]))
