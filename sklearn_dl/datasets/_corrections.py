@@ -41,12 +41,14 @@ def apply_corrections(
     ----------
     data : Bunch, tuple (X, y) or DataFrame
         What a loader returned; images of any form with their targets; or a table of
-        paths and targets, as `load_image_frame` reads it.
+        paths and targets. Where paths of a table start from another folder than the
+        working directory, give what `load_image_frame` makes of it.
     corrections : path or DataFrame
         The file, with commas or semicolons; or the table of it.
     path, target : str, default="path" and "target"
         Columns of a DataFrame. Of the Bunch of `load_image_frame`, its ``frame`` gets
-        the new targets in the column `target`, if it has one.
+        the new targets in the column `target`, if it has one; several targets in
+        their own columns.
     return_table : bool, default=False
         Return ``(data, table)``.
 
@@ -127,10 +129,11 @@ def _of_bunch(data: Bunch, rows: list, target: str) -> tuple:
     if files is not None:
         found.filenames = files[keep]
     if isinstance(data.get("frame"), pd.DataFrame):
-        found.frame = data.frame[keep]
-        if target in found.frame:
-            labels = pd.Series(found.target.tolist(), index=found.frame.index)
-            found.frame = found.frame.assign(**{target: labels})
+        found.frame = data.frame[keep].copy()
+        columns = [target] if y.ndim == 1 else data.get("target_names", [])
+        for column, new in zip(columns, np.atleast_2d(found.target.T), strict=False):
+            if column in found.frame:
+                found.frame[column] = new.tolist()
     names = class_names(found.target)
     if names is not None and data.get("target_names") is not None:
         found.target_names = np.sort(names)

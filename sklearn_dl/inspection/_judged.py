@@ -164,8 +164,8 @@ def judge(model: Any, X: Any, y: Any, cv: Any = None, random_state: Any = 0) -> 
 
 def readable(source: ImageSource) -> np.ndarray:
     """Return the rows of the images that can be decoded."""
-    failed = [row for row, *_ in failed_images(source)]
-    return np.setdiff1d(np.arange(len(source)), failed)
+    failed = {row for row, *_ in failed_images(source)}
+    return np.array([row for row in range(len(source)) if row not in failed], dtype=int)
 
 
 def _asked(model, X, y, kind: str, cv, random_state) -> tuple[Any, ...]:

@@ -100,6 +100,17 @@ def test_a_bunch_of_a_table_has_its_frame_corrected(photos, tmp_path):
     assert len(apply_corrections(bunch, file_of(dropped, tmp_path)).frame) == 1
 
 
+def test_the_frame_of_several_targets_is_corrected(photos, tmp_path):
+    files = sorted(map(str, photos.rglob("*.png")))[:3]
+    table = pd.DataFrame({"path": files, "cat": [0, 1, 0], "dog": [1, 1, 0]})
+    bunch = load_image_frame(table, target=["cat", "dog"])
+    rows = [(files[0], "0;1", "1;0", "relabel"), (files[1], "1;1", "", "drop")]
+    found = apply_corrections(bunch, file_of(rows, tmp_path))
+    assert found.target.tolist() == [[1, 0], [0, 0]]
+    assert found.frame[["cat", "dog"]].to_numpy().tolist() == [[1, 0], [0, 0]]
+    assert bunch.frame["cat"].tolist() == [0, 1, 0]
+
+
 def test_paths_are_the_same_relative_or_absolute(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [("photos/ants/1.png", "ants", "bees", "relabel")]
