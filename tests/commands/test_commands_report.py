@@ -9,6 +9,8 @@ import pytest
 from commands_cases import command, train_small, write_broken, write_folder
 
 from sklearn_dl import ImageClassifier
+from sklearn_dl._commands._corrections import Corrections
+from sklearn_dl.datasets import load_image_folder
 from sklearn_dl.persistence import save
 
 
@@ -73,6 +75,15 @@ def test_training_takes_corrections(tmp_path, capsys):
     assert "2.png" not in err
     assert command("report", "m", photos, "--corrections", file) == 0
     assert "11 images in 2 classes" in (tmp_path / "report.html").read_text()
+
+
+def test_a_class_that_no_image_had_is_said(folder, capsys):
+    file = sorted(folder.rglob("*.png"))[0]
+    rows = [(file, file.parent.name, "ligth", "relabel")]
+    made = Corrections(corrections(rows))
+    made(load_image_folder(folder))
+    made.describe()
+    assert "to a class that no image had" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
