@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -85,6 +85,8 @@ class Checkpoint(Callback):
     every: int = 1
     keep: bool = False
 
+    writes: ClassVar[bool] = True  # of several processes one does
+
     def on_train_begin(self, net, **kwargs):
         """Go on from a checkpoint of the same fit, if there is one."""
         check_count("every", self.every)
@@ -99,9 +101,6 @@ class Checkpoint(Callback):
         self.resumed_epoch_ = 0
         remove_stale(self.path_.parent, "*.checkpoint")
         state = self._read()
-        if group := net.recipe.execution.group:  # on one disk, or on none
-            found = "" if state is None else len(state["training"]["history"])
-            group.check_same("checkpoint", np.asarray(str(found)))
         if state is None:
             return
         done = len(net.history)
@@ -119,7 +118,7 @@ class Checkpoint(Callback):
 
     def on_train_end(self, net, **kwargs):
         """Remove the file of a training that came to its end, or complete it."""
-        if net.interrupted_ or not net.writes_:
+        if net.interrupted_ or not self.writes:
             return
         if self.keep:
             self._write(net, ended=True)
@@ -132,7 +131,7 @@ class Checkpoint(Callback):
 
     def _write(self, net, *, ended: bool) -> None:
         """Replace the file by one of the state now; warn where that fails."""
-        if not net.writes_:
+        if not self.writes:
             return
         best = {name: c.best_score_ for name, c in _scorings(net).items()}
         state = {"format": _FORMAT, "version": _VERSION, "ended": ended}

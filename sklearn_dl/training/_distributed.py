@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import distributed
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from sklearn_dl.training._callbacks import EpochProgress
+from sklearn_dl.training._checkpoint import Checkpoint
 from sklearn_dl.training._net import EstimatorNet, StopTraining
 from sklearn_dl.training._regime import learned_state, trains_batch_norm
 from sklearn_dl.training._tensorboard import TensorBoard
@@ -103,17 +105,15 @@ class DistributedNet(EstimatorNet):
             watched = (EpochProgress, TensorBoard)
             kept = [one for one in self.callbacks_ if not isinstance(one[1], watched)]
             self.callbacks_ = kept
+        for _, callback in self.callbacks_:
+            if isinstance(callback, Checkpoint):
+                callback.writes = self.group.first
         return self
 
     @property
     def group(self) -> Any:
         """The processes that train together."""
         return self.recipe.execution.group
-
-    @property
-    def writes_(self) -> bool:
-        """Whether callbacks of this process write files."""
-        return self.group.first
 
     def train_step_single(self, batch, **fit_params):
         """Compute the gradients of the own rows, and take the sums over all."""
@@ -193,6 +193,8 @@ class DistributedNet(EstimatorNet):
             super().notify(method_name, **kwargs)
         except StopTraining:
             self.stop_now()
+        if method_name == "on_train_begin":  # which reads checkpoints
+            self.group.check_same("checkpoint", np.array([len(self.history)]))
         if method_name == "on_epoch_end":
             stops = self.stop_ or self._signals["stop"]
             self.stop_ = bool(self.group.sum(torch.tensor(float(stops))))

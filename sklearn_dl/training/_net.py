@@ -166,11 +166,6 @@ class EstimatorNet(NeuralNet):
         super().__init__(module, *args, **kwargs)
 
     @property
-    def writes_(self) -> bool:
-        """Whether callbacks of this process write files."""
-        return True
-
-    @property
     def preprocessing(self) -> Any:
         """What the images need before they enter the network."""
         return self.module_.backbone.preprocessing

@@ -1,6 +1,5 @@
 """Augmented views that come back: the draws of training, and what a backbone sees."""
 
-import os
 import signal
 
 import numpy as np
@@ -220,12 +219,15 @@ def test_ctrl_c_while_a_view_is_computed_keeps_what_was_learned(data):
     def interrupting(image):
         calls.append(1)
         if len(calls) == 24 + 5:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return ImageOps.mirror(image)
 
     model = classifier(augment=Augment(interrupting, views=2), max_epochs=4)
+    # Where tests run in the background it is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         model.fit(*data)
+    signal.signal(signal.SIGINT, before)
     assert model.n_iter_ == 1
     assert model.stop_reason_ == "interrupted by the user"
     assert model.predict(data[0]).shape == (24,)

@@ -51,7 +51,8 @@ def test_examples_of_an_estimator_are_the_surest_first(last):
     images[20:40] //= 2
     y = np.repeat(["a", "b", "c"], 20)
     rng = np.random.default_rng(0)
-    model = make_feature_classifier(last, **SMALL).fit(images, rng.permutation(y))
+    model = make_feature_classifier(classifier=last, **SMALL)
+    model.fit(images, rng.permutation(y))
     method = "predict_proba" if hasattr(last, "predict_proba") else "decision_function"
     found = most_confused(model, list(images), y, n_examples=60)
     predicted = model.predict(images)

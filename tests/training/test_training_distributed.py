@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).with_name("distributed_script.py")
+SCRIPT = Path(__file__).with_name("distributed_fits.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
 
@@ -92,6 +92,7 @@ def test_a_process_that_is_killed_ends_the_other(tmp_path):
     assert not list(tmp_path.glob("*.pickle"))
 
 
+@pytest.mark.slow
 def test_alone_nothing_of_it_is_imported():
     code = (
         "import sys; import sklearn_dl.training._net; "

@@ -18,14 +18,7 @@ from torch import distributed
 from sklearn_dl import ImageClassifier
 from sklearn_dl.training import Checkpoint, Head, Trainable
 
-torch.set_num_threads(1)
-warnings.simplefilter("ignore")
-case, folder = sys.argv[1], Path(sys.argv[2])
 rank, alone = int(os.environ.get("RANK", "0")), "RANK" not in os.environ
-if not alone:
-    distributed.init_process_group("gloo")
-    assert distributed.get_world_size() == 2
-
 rng = np.random.default_rng(0)
 # Neither the rows nor the last batch can be halved; the last batch of early stopping
 # is of one row, so that a process has none.
@@ -69,7 +62,7 @@ class AtStep(Callback):
             self.action(net)
 
 
-def fitted(**parameters):
+def fitted(y=y, **parameters):
     """Return weights and history of a fit."""
     model = ImageClassifier(**{**SMALL, **parameters})
     try:
@@ -100,23 +93,34 @@ def error_of(**parameters):
     return ""
 
 
-if case == "results":
-    found = {name: fitted(**parameters) for name, parameters in CASES.items()}
-elif case == "ends":
+def main(case, folder):
+    """Fit what the case is about; write what was found."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    if not alone:
+        distributed.init_process_group("gloo")
+        assert distributed.get_world_size() == 2
     everything = {"trainable": EVERYTHING, "max_epochs": 3}
-    stop = AtStep(lambda net: net.stop_now("enough"))
-    found = {
-        "interrupted": fitted(**everything, callbacks=[AtStep(interrupt)]),
-        "stopped": fitted(**everything, callbacks=[stop]),
-    }
-elif case == "checkpoint":
-    checkpoint = Checkpoint(folder / "kept", keep=True)
-    found = [fitted(callbacks=[checkpoint])[:2] for _ in range(2)]
-elif case == "errors":
-    found = [error_of(trainable=Trainable("all", freeze_batch_norm=False))]
-    y = np.roll(y, rank)
-    found.append(error_of())
-else:
-    assert case == "killed"
-    found = fitted(trainable=EVERYTHING, max_epochs=50, callbacks=[AtStep(kill)])
-(folder / f"{'alone' if alone else rank}.pickle").write_bytes(pickle.dumps(found))
+    if case == "results":
+        found = {name: fitted(**parameters) for name, parameters in CASES.items()}
+    elif case == "ends":
+        stop = AtStep(lambda net: net.stop_now("enough"))
+        found = {
+            "interrupted": fitted(**everything, callbacks=[AtStep(interrupt)]),
+            "stopped": fitted(**everything, callbacks=[stop]),
+        }
+    elif case == "checkpoint":
+        checkpoint = Checkpoint(folder / "kept", keep=True)
+        found = [fitted(callbacks=[checkpoint])[:2] for _ in range(2)]
+    elif case == "errors":
+        moving = Trainable("all", freeze_batch_norm=False)
+        found = [error_of(trainable=moving), error_of(y=np.roll(y, rank))]
+    else:
+        assert case == "killed"
+        found = fitted(**everything, callbacks=[AtStep(kill)])
+    name = "alone" if alone else str(rank)
+    (folder / f"{name}.pickle").write_bytes(pickle.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
