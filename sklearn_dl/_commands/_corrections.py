@@ -34,6 +34,7 @@ class Corrections:
         done = [f"{counts.get(w, 0)} {w}" for w in ("relabelled", "dropped", "kept")]
         say(f"{self.path}: {', '.join(done)}")
         odd = (outcomes == _ABSENT) | outcomes.str.startswith("not done")
+        odd |= outcomes.str.startswith("relabelled to")  # a class that is new
         paths = self._tables[0]["path"]
         for path, outcome in zip(paths[odd], outcomes[odd], strict=True):
             write_error(f"{self.path}: {path!r}: {outcome}")

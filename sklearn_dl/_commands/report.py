@@ -51,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the report; return the exit code."""
+    import pandas as pd
+
     from sklearn_dl._commands._answers import open_model
     from sklearn_dl.inspection import (
         ReportOptions,
@@ -83,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
     if args.corrections is not None:
         args.corrections.describe()
     slices = frame[args.slice] if args.slice else None
+    if y.ndim == 2:
+        y = pd.DataFrame(y, columns=bunch.target_names)
     more = {"cv": args.folds, "reference": reference, "slices": slices}
     write_report(model, X, y, out, **more, options=options)
     say(f"written to {out} ({size_of(out)})")

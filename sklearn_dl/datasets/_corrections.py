@@ -41,12 +41,14 @@ def apply_corrections(
     ----------
     data : Bunch, tuple (X, y) or DataFrame
         What a loader returned; images of any form with their targets; or a table of
-        paths and targets, as `load_image_frame` reads it.
+        paths and targets. Where paths of a table start from another folder than the
+        working directory, give what `load_image_frame` makes of it.
     corrections : path or DataFrame
         The file, with commas or semicolons; or the table of it.
     path, target : str, default="path" and "target"
         Columns of a DataFrame. Of the Bunch of `load_image_frame`, its ``frame`` gets
-        the new targets in the column `target`, if it has one.
+        the new targets in the column `target`, if it has one; several targets in
+        their own columns.
     return_table : bool, default=False
         Return ``(data, table)``.
 
@@ -127,10 +129,11 @@ def _of_bunch(data: Bunch, rows: list, target: str) -> tuple:
     if files is not None:
         found.filenames = files[keep]
     if isinstance(data.get("frame"), pd.DataFrame):
-        found.frame = data.frame[keep]
-        if target in found.frame:
-            labels = pd.Series(found.target.tolist(), index=found.frame.index)
-            found.frame = found.frame.assign(**{target: labels})
+        found.frame = data.frame[keep].copy()
+        columns = [target] if y.ndim == 1 else data.get("target_names", [])
+        for column, new in zip(columns, np.atleast_2d(found.target.T), strict=False):
+            if column in found.frame:
+                found.frame[column] = new.tolist()
     names = class_names(found.target)
     if names is not None and data.get("target_names") is not None:
         found.target_names = np.sort(names)
@@ -143,7 +146,7 @@ def _of_pair(X: Any, y: Any, rows: list) -> tuple:
     check_consistent_length(source, y)
     named = source.kind in ("paths", "objects")
     files = [source.path(row) for row in range(len(source))] if named else None
-    y, keep, table = _corrected(rows, files, np.asarray(y))
+    y, keep, table = _corrected(rows, files, y)
     return (_safe_indexing(X, np.flatnonzero(keep)), y[keep]), table
 
 
@@ -172,8 +175,9 @@ def _read(corrections: Any) -> list[dict[str, str]]:
     numbered: Any
     if isinstance(corrections, pd.DataFrame):
         head, where = [str(name) for name in corrections], "row {}".format
-        lines: Any = [[*map(str, row)] for row in corrections.to_numpy(object)]
-        numbered = enumerate(lines)
+        # Read by pandas, a column of whole numbers with gaps has floats.
+        table = corrections.astype(object).where(corrections.notna(), "")
+        numbered = enumerate([*map(target_text, row)] for row in table.to_numpy(object))
         name = "The table of corrections"
     else:
         file = existing(corrections)
@@ -182,7 +186,8 @@ def _read(corrections: Any) -> list[dict[str, str]]:
         sep = max(",;\t", key=raw.partition("\n")[0].count)
         reader = csv.reader(io.StringIO(raw, newline=""), delimiter=sep)
         head, where, name = next(reader, []), "line {}".format, repr(file)
-        numbered = ((reader.line_num, row) for row in reader if row)
+        # A spreadsheet may have written empty rows.
+        numbered = ((reader.line_num, row) for row in reader if any(row))
     if missing := [column for column in _COLUMNS if column not in head]:
         raise ValueError(
             f"{name} has no column {missing[0]!r}; corrections have {_COLUMNS}."
@@ -239,6 +244,10 @@ def _corrected(
         elif row["action"] == "drop":
             keep[fits] = False
         elif row["action"] == "relabel":
+            if not row["new"] and "" not in labels:
+                raise ValueError(
+                    f"The image {row['path']!r} has no new label in {row['where']}."
+                )
             value = _like(row, y)
             for position in fits:
                 new[position] = value
@@ -267,7 +276,7 @@ def _like(row: dict[str, str], y: np.ndarray) -> Any:
         return known.get(text, text)
     if kind == "U":
         return text
-    values = [*_numbers(row, kind)]
+    values = [*_numbers(row, y.dtype)]
     shape = y.shape[1:]
     if len(values) != (shape[0] if shape else 1):
         n = shape[0] if shape else 1
@@ -278,18 +287,21 @@ def _like(row: dict[str, str], y: np.ndarray) -> Any:
     return np.array(values, dtype=y.dtype) if shape else y.dtype.type(values[0])
 
 
-def _numbers(row: dict[str, str], kind: str) -> Iterator[Any]:
+def _numbers(row: dict[str, str], dtype: np.dtype) -> Iterator[Any]:
     for part in row["new"].split(";"):
-        if kind == "b" and part in ("True", "False"):
+        if dtype.kind == "b" and part in ("True", "False"):
             yield part == "True"
             continue
         try:
-            yield float(part) if kind == "f" else int(part)
-        except ValueError as error:
+            value = dtype.type(float(part) if dtype.kind == "f" else int(part))
+            if not np.isfinite(value):
+                raise ValueError(part)
+        except (ValueError, OverflowError) as error:
             raise ValueError(
                 f"The new target in {row['where']}, {part!r}, is no number as the "
-                "targets of the data are."
+                f"targets of the data are ({dtype})."
             ) from error
+        yield value
 
 
 def _warn(table: pd.DataFrame) -> None:

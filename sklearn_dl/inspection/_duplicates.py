@@ -38,16 +38,19 @@ def near_duplicates(
     one = _normalised(features)
     limit = _limit(one)
     two = one if others is None else _normalised(others)
-    found = [np.empty((0, 3))]
+    every = np.empty((0, 3))
     for start in range(0, len(one), _ROWS):
         distances = 1 - one[start : start + _ROWS] @ two.T
-        row, other = np.nonzero(distances <= limit)
-        pairs = np.column_stack([start + row, other, distances[row, other]])
-        if others is None:
-            pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-        found.append(pairs)
-    every = np.concatenate(found)
-    every = every[np.argsort(every[:, 2], kind="stable")][:k]
+        if others is None:  # each pair once
+            rows = start + np.arange(len(distances))
+            distances[np.arange(len(two)) <= rows[:, None]] = np.inf
+        # Where images are all equal, all their pairs would not fit into memory.
+        near = np.flatnonzero(distances <= limit)
+        near = near[np.argsort(distances.flat[near], kind="stable")[:k]]
+        row, other = np.unravel_index(near, distances.shape)
+        pairs = np.column_stack([start + row, other, distances.flat[near]])
+        every = np.concatenate([every, pairs])
+        every = every[np.argsort(every[:, 2], kind="stable")][:k]
     table = pd.DataFrame(every[:, :2].astype(int), columns=["row", "other"])
     table["similarity"] = 1 - every[:, 2]
     return table

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import KFold
+from sklearn.model_selection import KFold, check_cv
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 
@@ -136,30 +136,43 @@ def judge(model: Any, X: Any, y: Any, cv: Any = None, random_state: Any = 0) -> 
         if not np.isin(truth, (0, 1)).all():
             raise ValueError("y must hold 0 and 1 only where it marks several labels.")
         truth = truth.astype(int)
-    rows = np.arange(len(source))
+    rows, folds = np.arange(len(source)), _folds(cv, X, truth, kind, random_state)
     try:
-        found = _asked(model, X, truth, kind, cv, random_state)
+        found = _asked(model, X, truth, kind, folds, random_state)
     except ImageDecodeError:
-        failed = {row for row, *_ in failed_images(source)}
-        rows = np.array([row for row in rows if row not in failed], dtype=int)
-        if not failed or not len(rows):
+        rows = readable(source)
+        if len(rows) in (0, len(source)):
             raise
         X, truth = _safe_indexing(X, rows), truth[rows]
-        found = _asked(model, X, truth, kind, cv, random_state)
-    fitted, answers, features, n_folds = found
+        if isinstance(folds, list):  # of all images
+            kept = [[part[np.isin(part, rows)] for part in fold] for fold in folds]
+            folds = [
+                [np.searchsorted(rows, part) for part in fold]
+                for fold in kept
+                if len(fold[1])
+            ]
+        found = _asked(model, X, truth, kind, folds, random_state)
+    fitted, answers, features = found
+    if kind == "labels" and hasattr(y, "columns"):
+        answers.classes_ = np.asarray(y.columns)
     network = network_within(fitted)
+    n_folds = len(folds) if isinstance(folds, list) else folds
     return Judged(
         fitted, network, X, source, rows, kind, truth, answers, features, n_folds
     )
 
 
+def readable(source: ImageSource) -> np.ndarray:
+    """Return the rows of the images that can be decoded."""
+    failed = {row for row, *_ in failed_images(source)}
+    return np.array([row for row in range(len(source)) if row not in failed], dtype=int)
+
+
 def _asked(model, X, y, kind: str, cv, random_state) -> tuple[Any, ...]:
-    """Return the fitted model, its answers, features, and the number of folds."""
-    n_folds = None
+    """Return the fitted model, its answers and features."""
     if cv is None:
         check_is_fitted(model)
     else:
-        cv, n_folds = _splitter(cv, X, y, kind, random_state)
         try:
             check_is_fitted(model)
         except NotFittedError:
@@ -175,19 +188,20 @@ def _asked(model, X, y, kind: str, cv, random_state) -> tuple[Any, ...]:
     answers = _answers(asked, images, y, kind, cv, random_state)
     if network is not None and features is None:
         features = backbone_features(network, X)
-    return model, answers, features, n_folds
+    return model, answers, features
 
 
-def _splitter(cv, X, y, kind: str, random_state) -> tuple[Any, int]:
-    """Return what splits X, and into how many folds."""
+def _folds(cv, X, y, kind: str, random_state) -> Any:
+    """Return None, a number of folds, or what each is fitted to and judges."""
+    if cv is None:
+        return None
     if isinstance(cv, Integral):
-        if kind == "labels":  # of which there are no strata
-            return KFold(int(cv), shuffle=True, random_state=random_state), int(cv)
-        return cv, int(cv)
-    if hasattr(cv, "split"):
-        return cv, cv.get_n_splits(X, y)
-    cv = [*cv]
-    return cv, len(cv)
+        if kind != "labels":
+            return int(cv)
+        # There are no strata of several labels.
+        cv = KFold(int(cv), shuffle=True, random_state=random_state)
+    rows = np.arange(len(y))  # parts may be masks
+    return [[rows[part] for part in fold] for fold in check_cv(cv).split(X, y)]
 
 
 def _answers(asked, images, y, kind: str, cv, random_state) -> Any:

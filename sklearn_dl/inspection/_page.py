@@ -24,7 +24,7 @@ from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.inspection import _page_parts as parts
 from sklearn_dl.inspection import _page_scores as scores
 from sklearn_dl.inspection._embedding import backbone_features
-from sklearn_dl.inspection._judged import KEPT, Judged, judge
+from sklearn_dl.inspection._judged import KEPT, Judged, judge, readable
 from sklearn_dl.inspection._page_cards import cards
 from sklearn_dl.inspection._pictures import reduced, thumbnail
 from sklearn_dl.inspection._report import RobustnessReport
@@ -33,6 +33,7 @@ from sklearn_dl.inspection._stream import image_shape_of
 from sklearn_dl.inspection._thumbnails import encoded, with_map
 
 _ODD = 60  # findings of `verify_images` with a picture
+_AT_ONCE = 4  # images whose maps are made at once, for their gradients' memory
 _SPARE = 40_000  # bytes for what is found out last
 _LEAST = 600  # bytes of a picture
 
@@ -126,7 +127,8 @@ def write_report(
     X : images
         Any form that `model` takes. Those that can't be read are listed and left out.
     y : array-like of shape (n,), or (n, n_outputs)
-        Labels, indicators of several labels, or numbers.
+        Labels, indicators of several labels (the columns of a DataFrame name them), or
+        numbers.
     path : str or path-like
         The file, which is replaced as a whole.
     cv : int, splitter or iterable of (train, test), default=None
@@ -136,7 +138,8 @@ def write_report(
         The images that the model was fitted on, where X are others: near-duplicates of
         them are listed, if there is a backbone to compare by.
     slices : DataFrame, Series, dict or array-like of shape (n,), default=None
-        What is known of the images: their scores by it, as of `slice_scores`.
+        What is known of the images: their scores by it, as of `slice_scores`; of
+        several labels per image the share of images with all labels right.
     options : ReportOptions, default=None
         Numbers of pictures, robustness curves, title, size.
 
@@ -167,6 +170,9 @@ def write_report(
     an estimator with ``cache=None`` has a cache of 128 MiB meanwhile. Each image is
     decoded once more, for its picture and `verify_images`.
 
+    A prediction is the class of the highest probability or score, as in `top_losses`;
+    a threshold of a FixedThresholdClassifier isn't used, and the page says so.
+
     Near-duplicates are pairs whose features are at most 0.4 times as far apart (1 minus
     their cosine) as an image usually is from its nearest other.
 
@@ -193,8 +199,7 @@ def write_report(
         judged = judge(model, X, y, cv, options.random_state)
         others = None
         if reference is not None and judged.network is not None:
-            source = as_source(reference, image_shape=image_shape_of(judged.model))
-            others = source, backbone_features(judged.network, reference)
+            others = _others(judged, reference)
     finally:
         KEPT.clear()
     found, worst, doubted = cards(judged)
@@ -225,6 +230,20 @@ def write_report(
     with replacing(path) as file:
         file.write(html)
     return Path(path)
+
+
+def _others(judged: Judged, X: Any) -> tuple[ImageSource, np.ndarray, np.ndarray]:
+    """Return other images, their rows that can be read, and features of these."""
+    source = as_source(X, image_shape=image_shape_of(judged.model))
+    rows = np.arange(len(source))
+    try:
+        return source, rows, backbone_features(judged.network, X)
+    except ImageDecodeError:
+        rows = readable(source)
+        if len(rows) in (0, len(source)):
+            raise
+        X = _safe_indexing(X, rows)
+        return source, rows, backbone_features(judged.network, X)
 
 
 def _values(judged: Judged, slices: Any, options: ReportOptions) -> dict[str, Any]:
@@ -269,12 +288,18 @@ def _looked_at(
             pictures[str(row)] = encoded(reduced(image, source.channels), most)
 
     findings = look_at_images(source, y, on_image)
+    # Of many of one kind, such as "scale", the graver aren't hidden.
+    findings = findings.sort_values("kind", key=_by_weight, kind="stable")
     for row in {*findings["row"].head(_ODD)} - {*map(int, pictures)}:
         try:
             pictures[str(row)] = encoded(thumbnail(source, row), most)
         except ImageDecodeError:  # which is what is odd
             continue
     return pictures, findings
+
+
+def _by_weight(kinds: pd.Series) -> pd.Series:
+    return ~kinds.isin(["unreadable", "two classes"])
 
 
 def _data(judged: Judged, found, shown, worst, doubted) -> dict[str, Any]:
@@ -306,12 +331,15 @@ def _maps(judged: Judged, positions: list[int]) -> dict[int, np.ndarray]:
     if judged.kind == "labels":  # the worst one
         target = np.abs(judged.values - judged.truth)[positions].argmax(axis=1)
     elif judged.kind == "numbers":
-        target = 0
-    images = _safe_indexing(judged.X, positions)
-    try:
-        maps = saliency(model, images, target=target, frame="input")
-    except TypeError:  # such as of an ensemble
-        return {}
+        target = np.zeros(len(positions), dtype=int)
+    maps: list[np.ndarray] = []
+    for start in range(0, len(positions), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        images = _safe_indexing(judged.X, positions[part])
+        try:
+            maps += [*saliency(model, images, target=target[part], frame="input")]
+        except TypeError:  # such as of an ensemble
+            return {}
     found = {}
     for position, values in zip(positions, maps, strict=True):
         small = thumbnail(judged.source, int(judged.rows[position]))

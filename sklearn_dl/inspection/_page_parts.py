@@ -101,7 +101,7 @@ def residuals(judged: Judged) -> list[dict[str, Any]]:
 
 def slices_of(judged: Judged, slices: Any, n_given: int) -> list[dict[str, Any]]:
     """Return the scores of slices, the worst first."""
-    if slices is None or judged.kind == "labels":
+    if slices is None:
         return []
     if isinstance(slices, pd.Series):
         table = slices.to_frame("slice" if slices.name is None else slices.name)
@@ -113,8 +113,13 @@ def slices_of(judged: Judged, slices: Any, n_given: int) -> list[dict[str, Any]]
         message = f"slices has {len(table)} rows, but there are {n_given} images."
         raise ValueError(message)
     table = table.iloc[judged.rows]
-    numbers = judged.kind == "numbers"
-    pair = (judged.truth, judged.predicted) if numbers else judged.columns
+    if judged.kind == "classes":
+        pair = judged.columns
+    elif judged.kind == "numbers":
+        pair = judged.truth, judged.predicted
+    else:  # whether all labels of an image are right
+        right = (judged.truth == judged.predicted).all(axis=1).astype(int)
+        pair = np.ones_like(right), right
     found = slice_scores(*pair, slices=table)
     return found.to_dict("records")
 
@@ -179,7 +184,7 @@ def history(network: Any) -> list[dict[str, Any]]:
 def duplicates(judged: Judged, reference: Any) -> list[dict[str, Any]]:
     """Return pairs that look alike to the backbone, those of two classes first.
 
-    `reference` is (source, features) of other images, or None.
+    `reference` is (source, rows, features) of other images, or None.
     """
     if judged.features is None:
         return []
@@ -196,7 +201,7 @@ def duplicates(judged: Judged, reference: Any) -> list[dict[str, Any]]:
             }
         )
     if reference is not None:
-        source, features = reference
+        source, rows, features = reference
         named = source.kind in ("paths", "objects")
         across: Any = near_duplicates(judged.features, features)
         for pair in across.itertuples():
@@ -206,8 +211,8 @@ def duplicates(judged: Judged, reference: Any) -> list[dict[str, Any]]:
                     "similarity": float(pair.similarity),
                     "rows": [int(judged.rows[pair.row])],
                     "targets": [target_text(judged.truth[pair.row])],
-                    "other": int(pair.other),
-                    "other_path": source.path(pair.other) if named else None,
+                    "other": int(rows[pair.other]),
+                    "other_path": source.path(int(rows[pair.other])) if named else None,
                 }
             )
     order = ["two targets", "also in the reference", "one target"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 from sklearn.pipeline import Pipeline
 
 from sklearn_dl._base import ImageEstimatorMixin, estimators_within, network_of
@@ -51,6 +52,9 @@ def facts(judged: Judged) -> list[tuple[str, str]]:
     else:
         text = f"clones fitted without the image, {judged.n_folds} folds"
         found.append(("Judged by", text))
+    if isinstance(model, FixedThresholdClassifier | TunedThresholdClassifierCV):
+        text = "the class of the highest probability, not by the model's threshold"
+        found.append(("Predictions", text))
     versions = [f"Python {platform.python_version()}", *map(_versioned, _PACKAGES)]
     return [*found, ("Versions", ", ".join(versions)), ("Written", f"{date.today()}")]
 

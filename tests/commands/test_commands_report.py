@@ -8,6 +8,11 @@ import pandas as pd
 import pytest
 from commands_cases import command, train_small, write_broken, write_folder
 
+from sklearn_dl import ImageClassifier
+from sklearn_dl._commands._corrections import Corrections
+from sklearn_dl.datasets import load_image_folder
+from sklearn_dl.persistence import save
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
@@ -72,6 +77,15 @@ def test_training_takes_corrections(tmp_path, capsys):
     assert "11 images in 2 classes" in (tmp_path / "report.html").read_text()
 
 
+def test_a_class_that_no_image_had_is_said(folder, capsys):
+    file = sorted(folder.rglob("*.png"))[0]
+    rows = [(file, file.parent.name, "ligth", "relabel")]
+    made = Corrections(corrections(rows))
+    made(load_image_folder(folder))
+    made.describe()
+    assert "to a class that no image had" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -96,3 +110,19 @@ def test_wrong_input_is_said_in_one_line(arguments, message, model, folder, caps
     _, err = capsys.readouterr()
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_labels_are_named_by_their_columns(folder, tmp_path):
+    files = sorted(folder.rglob("*.png"))
+    frame = pd.DataFrame({"path": files, "cat": [0, 1] * 6, "dog": [0] * 6 + [1] * 6})
+    frame.to_csv("table.csv", index=False)
+    names = ["cat", "dog"]
+    classifier = ImageClassifier(
+        "mobilenet_v3_small", weights=None, image_size=32, max_epochs=1
+    )
+    classifier.fit(frame["path"], frame[names].to_numpy())
+    save(classifier, "labels.model")
+    given = ("labels.model", "table.csv", "--target", "cat", "--target", "dog")
+    assert command("report", *given) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert '<th scope="row"><bdi>dog</bdi></th>' in page

@@ -100,6 +100,17 @@ def test_a_bunch_of_a_table_has_its_frame_corrected(photos, tmp_path):
     assert len(apply_corrections(bunch, file_of(dropped, tmp_path)).frame) == 1
 
 
+def test_the_frame_of_several_targets_is_corrected(photos, tmp_path):
+    files = sorted(map(str, photos.rglob("*.png")))[:3]
+    table = pd.DataFrame({"path": files, "cat": [0, 1, 0], "dog": [1, 1, 0]})
+    bunch = load_image_frame(table, target=["cat", "dog"])
+    rows = [(files[0], "0;1", "1;0", "relabel"), (files[1], "1;1", "", "drop")]
+    found = apply_corrections(bunch, file_of(rows, tmp_path))
+    assert found.target.tolist() == [[1, 0], [0, 0]]
+    assert found.frame[["cat", "dog"]].to_numpy().tolist() == [[1, 0], [0, 0]]
+    assert bunch.frame["cat"].tolist() == [0, 1, 0]
+
+
 def test_paths_are_the_same_relative_or_absolute(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [("photos/ants/1.png", "ants", "bees", "relabel")]
@@ -213,12 +224,37 @@ def test_one_path_in_two_rows_is_told_by_its_old_label(tmp_path):
             "two corrections: relabel in line 2 and drop in line 3",
         ),
         ([("a.png", "x", "", "drop"), ("b.png", "y", "", "drop")], "drop every image"),
+        ([("a.png", "x", "", "relabel")], "no new label in line 2"),
     ],
 )
 def test_files_that_are_none_of_corrections_are_refused(rows, message, tmp_path):
     data = ["a.png", "b.png"], np.array(["x", "y"])
     with pytest.raises(ValueError, match=message):
         apply_corrections(data, file_of(rows, tmp_path))
+
+
+def test_a_table_that_pandas_read_has_floats(tmp_path):
+    rows = [
+        ("a.png", "1", "2", "relabel"),
+        ("b.png", "2", "", "drop"),
+        ("", "", "", ""),
+    ]
+    table = pd.read_csv(file_of(rows[:2], tmp_path))
+    data = ["a.png", "b.png"], np.array([1, 2])
+    assert table["new"].dtype == float
+    assert apply_corrections(data, table)[1].tolist() == [2]
+    # Empty rows, as spreadsheets write them.
+    assert apply_corrections(data, file_of(rows, tmp_path))[1].tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "new"), [("uint8", "300"), (float, "nan"), (float, "inf")]
+)
+def test_numbers_that_targets_cannot_be_are_refused(dtype, new, tmp_path):
+    data = ["a.png", "b.png"], np.array([1, 2], dtype=dtype)
+    file = file_of([("a.png", "1", new, "relabel")], tmp_path)
+    with pytest.raises(ValueError, match=f"line 2, '{new}', is no number"):
+        apply_corrections(data, file)
 
 
 def test_other_input_is_refused(tmp_path):

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from PIL import Image
 from robustness_cases import halves, photographs
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 
 from sklearn_dl import ImageClassifier, ImageRegressor, make_feature_classifier
 from sklearn_dl.backbones._backbone import images_seen
@@ -333,6 +334,14 @@ def test_several_labels_have_their_errors_each(tmp_path):
         page.source,
     )
     assert {int(name): int(n) for name, n in rows} == dict(enumerate(wrong))
+    named = pd.DataFrame(y, columns=["cat", "dog", "cow"])
+    half = np.arange(60) // 30
+    page = written(tmp_path, ToldLabels(p), numbered(60), named, slices={"half": half})
+    assert page.data["names"] == ["cat", "dog", "cow"]
+    right = ((p > 0.5) == y).all(axis=1)
+    for value in (0, 1):
+        row = f'<bdi>{value}</bdi></th><td class="number">30</td><td class="number">'
+        assert f"{row}{right[half == value].mean():.3f}<" in page.source
     score = scores_of(page)["Labels that are right"][0]
     assert score == pytest.approx(((p > 0.5) == y).mean(), abs=5e-4)
 
@@ -386,6 +395,66 @@ def test_odd_files_are_listed_and_the_others_judged(tmp_path):
     assert "unreadable" in page.text
     assert "is of one colour, (9, 9, 9)" in page.text
     assert "29 images" in page.text
+
+
+@pytest.mark.parametrize("given", [list, iter])
+def test_folds_that_are_given_fit_the_images_that_can_be_read(tmp_path, given):
+    X, y = saved(photographs(24), tmp_path), halves(24)
+    Path(X[3, 0]).write_bytes(b"")
+    rows = np.arange(24)
+    folds = [(rows % 3 != fold, rows[rows % 3 == fold]) for fold in range(3)]
+    model = make_feature_classifier(probability=True, **SMALL)
+    page = written(tmp_path, model, X, y, cv=given(folds))
+    good = np.delete(rows, 3)
+    same = [
+        (np.flatnonzero(good % 3 != f), np.flatnonzero(good % 3 == f)) for f in range(3)
+    ]
+    losses = top_losses(model, X[good], y[good], k=None, cv=same)
+    for row, loss in zip(good[losses["row"]], losses["loss"], strict=True):
+        assert page.cards[row]["loss"] == pytest.approx(loss, rel=1e-5)
+    assert "3 folds" in page.text
+
+
+def test_reference_images_that_cannot_be_read_are_left_out(tmp_path):
+    X, y = photographs(20), halves(20)
+    model = make_feature_classifier(**SMALL).fit(photographs(20, seed=3), y)
+    others = photographs(8, seed=4)
+    others[6] = X[12]
+    others = saved(others, tmp_path)
+    Path(others[2, 0]).write_bytes(b"")
+    page = written(tmp_path, model, X, y, reference=others)
+    assert "reference row 6" in page.text
+    assert others[6, 0] in page.text
+
+
+def test_grave_findings_are_not_hidden_by_many_others(tmp_path):
+    model, y = told(80)
+    images = numbered(80)
+    images[:] = images[:, :1, :1]
+    X = saved(images, tmp_path)
+    Path(X[79, 0]).write_bytes(b"")
+    page = written(tmp_path, model, X, y)
+    assert "unreadable" in page.text
+
+
+def test_equal_images_have_no_more_pairs_in_memory_than_are_shown():
+    features = np.ones((3000, 8), np.float32)
+    tracemalloc.start()
+    pairs = near_duplicates(features)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert pairs[["row", "other"]].to_numpy().tolist() == [[0, o] for o in range(1, 61)]
+    assert peak < 100e6  # all would take 108 MB, and more on the way
+
+
+def test_the_page_says_that_a_threshold_is_not_used(tmp_path):
+    X, y = photographs(24), halves(24)
+    inner = make_feature_classifier(probability=True, **SMALL)
+    model = FixedThresholdClassifier(inner, threshold=0.9, pos_label="light")
+    said = "not by the model's threshold"
+    fitted = model.fit(X, y)
+    assert said in written(tmp_path, fitted, X, y).text
+    assert said not in written(tmp_path, fitted.estimator_, X, y).text
 
 
 def test_copies_across_classes_and_in_the_training_images_are_paired(tmp_path):

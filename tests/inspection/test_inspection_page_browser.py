@@ -24,7 +24,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from sklearn_dl import make_feature_classifier
 from sklearn_dl.datasets import apply_corrections, load_image_folder
-from sklearn_dl.inspection import write_report
+from sklearn_dl.inspection import ReportOptions, write_report
 
 pytestmark = pytest.mark.browser
 
@@ -176,6 +176,41 @@ def test_marks_are_taken_back_and_shared_by_galleries_and_pages(opened, tmp_path
         assert marks_of(page) == {}
         page.reload()
         assert "0 judged" in page.inner_text("#tally")
+
+
+def test_a_page_with_fewer_pictures_keeps_all_marks(opened, chromium, tmp_path):
+    model, y = told()
+    X = saved(numbered(40), tmp_path / "photos")
+    context = chromium.new_context(accept_downloads=True)
+    for n_images in (40, 2):
+        options = ReportOptions(n_images=n_images)
+        path = write_report(model, X, y, tmp_path / "page.html", options=options)
+        with opened(path, context=context) as page:
+            if n_images == 40:
+                last = page.query_selector_all("#worst .card")[-1]
+                row = int(last.get_attribute("data-row"))
+                last.focus()
+                page.keyboard.press("d")
+            assert "1 judged: 0 relabelled, 1 dropped" in page.inner_text("#tally")
+            file = downloaded(page, tmp_path)
+        kept = apply_corrections((X, y), file)[0]
+        assert kept[:, 0].tolist() == np.delete(X[:, 0], row).tolist()
+
+
+def test_the_next_to_judge_may_be_further_down(opened, tmp_path):
+    model, y = told(60)
+    y = np.array(["a", "b", "c"])[model.values.argmin(axis=1)]
+    path = write_report(model, numbered(60), y, tmp_path / "page.html")
+    with opened(path) as page:
+        seen = []
+        for _ in range(60):
+            page.click("#begin")
+            seen.append(int(page.evaluate("document.activeElement.dataset.row")))
+            page.keyboard.press("k")
+        assert sorted(seen) == [*range(60)]
+        assert "60 judged" in page.inner_text("#tally")
+        page.click("#begin")  # all are judged: the first
+        assert page.evaluate("document.activeElement.className") == "card"
 
 
 def test_hostile_names_run_nothing(opened, tmp_path):

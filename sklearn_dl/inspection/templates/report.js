@@ -32,7 +32,8 @@
 
   // -------------------------------------------------------------------- marks
 
-  // Of each row {action, new}; the browser's storage keeps them.
+  // Of each row {action, new, path, old}; the browser's storage keeps them, also of
+  // images that a page that is written anew doesn't show.
   let marks = {};
   let stored = true;
 
@@ -54,7 +55,7 @@
 
   function mark(row, action, target) {
     if (action === null) delete marks[row];
-    else marks[row] = { action, new: target };
+    else marks[row] = { action, new: target, path: cards[row].path, old: cards[row].old };
     save();
     show(row);
     tally(describe(row));
@@ -400,13 +401,9 @@
   }
 
   function download() {
-    const rows = Object.keys(marks).filter((row) => cards[row]);
-    const lines = rows.map((row) => {
-      const card = cards[row];
-      const { action, new: target } = marks[row];
-      const where = card.path === null ? row : card.path;
-      return [where, card.old, target, action].map(quoted).join(",");
-    });
+    const lines = Object.entries(marks).map(([row, { action, new: target, path, old }]) =>
+      [path === null ? row : path, old, target, action].map(quoted).join(",")
+    );
     const text = ["path,old,new,action", ...lines, ""].join("\r\n");
     const file = new Blob(bytes(text), { type: "text/csv" });
     const link = make("a", { href: URL.createObjectURL(file), download: "corrections.csv" });
@@ -428,10 +425,20 @@
     tally();
   });
   document.getElementById("begin").addEventListener("click", () => {
-    const first = document.querySelector("#doubted .card") ? "#doubted" : "#worst";
-    const all = [...document.querySelectorAll(`${first} .card`)];
-    const next = all.find((article) => !marks[article.dataset.row]) || all[0];
-    if (next) next.focus();
+    for (const part of ["#doubted", "#worst"]) {
+      const root = document.querySelector(`${part} .gallery`);
+      if (!root) continue;
+      const more = root.querySelector(".more");
+      for (;;) {
+        const all = [...root.querySelectorAll(".card")];
+        const next = all.find((article) => !marks[article.dataset.row]);
+        if (next) return next.focus();
+        if (more.hidden) break;
+        more.click();
+      }
+    }
+    const any = document.querySelector("#doubted .card, #worst .card");
+    if (any) any.focus();
   });
   for (const button of document.querySelectorAll(".copy")) {
     button.addEventListener("click", async () => {
