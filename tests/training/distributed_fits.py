@@ -120,6 +120,8 @@ def main(case, folder):
         found = fitted(**everything, callbacks=[AtStep(kill)])
     name = "alone" if alone else str(rank)
     (folder / f"{name}.pickle").write_bytes(pickle.dumps(found))
+    if not alone:
+        distributed.destroy_process_group()  # its threads would end at any time
 
 
 if __name__ == "__main__":
