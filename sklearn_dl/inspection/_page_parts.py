@@ -11,7 +11,7 @@ from sklearn_dl.inspection._confusion import most_confused
 from sklearn_dl.inspection._duplicates import near_duplicates
 from sklearn_dl.inspection._judged import Judged
 from sklearn_dl.inspection._report import RobustnessReport, code_of
-from sklearn_dl.inspection._slices import slice_scores
+from sklearn_dl.inspection._slices import slice_scores, slices_table
 
 _CONFUSED, _EXAMPLES = 12, 4
 _BINS = 10
@@ -103,16 +103,7 @@ def slices_of(judged: Judged, slices: Any, n_given: int) -> list[dict[str, Any]]
     """Return the scores of slices, the worst first."""
     if slices is None:
         return []
-    if isinstance(slices, pd.Series):
-        table = slices.to_frame("slice" if slices.name is None else slices.name)
-    elif isinstance(slices, pd.DataFrame | dict):
-        table = pd.DataFrame(slices)
-    else:
-        table = pd.DataFrame({"slice": np.asarray(slices)})
-    if len(table) != n_given:
-        message = f"slices has {len(table)} rows, but there are {n_given} images."
-        raise ValueError(message)
-    table = table.iloc[judged.rows]
+    table = slices_table(slices, n_given).iloc[judged.rows]
     if judged.kind == "classes":
         pair = judged.columns
     elif judged.kind == "numbers":

@@ -126,7 +126,7 @@ def slice_scores(
     truth = check_targets(y, task, len(predicted))
     if task == "regression" and scoring is None:
         scoring = "neg_mean_absolute_error"
-    table = _frame(slices, len(truth))
+    table = slices_table(slices, len(truth))
     whole = Scoring(scoring, task, truth, classes)
     overall = whole(predicted)
     rows = []
@@ -144,7 +144,8 @@ def slice_scores(
     return found
 
 
-def _frame(slices: Any, n_rows: int) -> pd.DataFrame:
+def slices_table(slices: Any, n_rows: int) -> pd.DataFrame:
+    """Return slices in any form as a table, a row for each image."""
     if isinstance(slices, pd.Series):
         table = slices.to_frame("slice" if slices.name is None else slices.name)
     elif isinstance(slices, pd.DataFrame | dict):

@@ -5,10 +5,6 @@ own rows alone; gradients, losses and outputs are summed over the processes, so 
 take the same step, that of one process with the whole batch.
 """
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from sklearn_dl.training._callbacks import EpochProgress
 from sklearn_dl.training._checkpoint import Checkpoint
-from sklearn_dl.training._net import EstimatorNet, StopTraining
+from sklearn_dl.training._net import EstimatorNet, StopTraining, noting_interrupts
 from sklearn_dl.training._regime import learned_state, trains_batch_norm
 from sklearn_dl.training._tensorboard import TensorBoard
 
@@ -172,7 +168,7 @@ class DistributedNet(EstimatorNet):
 
     def partial_fit(self, X, y=None, classes=None, **fit_params):
         """Train; a Ctrl-C in one process ends training in all."""
-        with self._deferred_interrupts():
+        with noting_interrupts(self._note_interrupt):
             super().partial_fit(X, y, classes, **fit_params)
             try:
                 self._summed()  # a Ctrl-C that came behind the last step
@@ -201,25 +197,11 @@ class DistributedNet(EstimatorNet):
             if self.stop_:
                 raise StopTraining
 
-    @contextmanager
-    def _deferred_interrupts(self) -> Iterator[None]:
+    def _note_interrupt(self) -> bool:
         """Let a Ctrl-C wait for the next sum, which tells all; a second one acts."""
-        handler = signal.getsignal(signal.SIGINT)
-        main = threading.current_thread() is threading.main_thread()
-        if not main or not callable(handler):
-            yield
-            return
-
-        def noted(number, frame):
-            if self._signals["interrupt"]:
-                handler(number, frame)
-            self._signals["interrupt"] = 1.0
-
-        signal.signal(signal.SIGINT, noted)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, handler)
+        again = bool(self._signals["interrupt"])
+        self._signals["interrupt"] = 1.0
+        return again
 
 
 def _own(inputs: dict[str, torch.Tensor], own: slice) -> dict[str, torch.Tensor]:

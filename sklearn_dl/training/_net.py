@@ -94,23 +94,35 @@ class Interrupts:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Watch for the length of a block; the handler that was there still acts."""
-        handler = signal.getsignal(signal.SIGINT)
-        # Other threads get no signals, and may not set handlers.
-        main = threading.current_thread() is threading.main_thread()
-        if not main or not callable(handler):
-            yield
-            return
 
-        def noted(number, frame):
+        def note() -> bool:
             self.came = True
+            return True
+
+        with noting_interrupts(note):
+            yield
+
+
+@contextmanager
+def noting_interrupts(note: Callable[[], bool]) -> Iterator[None]:
+    """Call `note` at a Ctrl-C in a block; where it says so, the handler before acts."""
+    handler = signal.getsignal(signal.SIGINT)
+    # Other threads get no signals, and may not set handlers.
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not callable(handler):
+        yield
+        return
+
+    def noted(number, frame):
+        if note():
             handler(number, frame)
 
-        signal.signal(signal.SIGINT, noted)
-        try:
-            yield
-        finally:
-            if signal.getsignal(signal.SIGINT) is noted:
-                signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, noted)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is noted:
+            signal.signal(signal.SIGINT, handler)
 
 
 class StopTraining(Exception):
