@@ -1,9 +1,10 @@
 """From images to the outputs of a network: one path for features and predictions."""
 
 from sklearn_dl._extraction._cache import FeatureCache, resolve_cache
-from sklearn_dl._extraction._file import write_features
+from sklearn_dl._extraction._file import FeaturesFile, write_file, write_shards
 from sklearn_dl._extraction._pixels import PixelReader, channel_statistics
 from sklearn_dl._extraction._predict import (
+    FrozenModel,
     KeptMaps,
     OnFeatures,
     OnMaps,
@@ -16,6 +17,8 @@ from sklearn_dl._extraction._predict import (
 
 __all__ = [
     "FeatureCache",
+    "FeaturesFile",
+    "FrozenModel",
     "KeptMaps",
     "OnFeatures",
     "OnMaps",
@@ -27,5 +30,6 @@ __all__ = [
     "resolve_cache",
     "run_frozen",
     "run_network",
-    "write_features",
+    "write_file",
+    "write_shards",
 ]
