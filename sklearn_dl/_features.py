@@ -321,8 +321,10 @@ class ImageFeatureExtractor(
         n_shards : int, default=None
             ``16`` writes all 16 parts: of ``photos.npy`` the files
             ``photos-01-of-16.npy`` to ``photos-16-of-16.npy``. Those that are there
-            already, of the same features, paths, labels and splits, are kept: delete
-            one to have it written again. On a cluster, take several for each worker.
+            already, of the same features, images, labels and splits, are kept: delete
+            one to have it written again. Images are told apart by their paths, or by
+            the pixels of sixteen; those of a dataset without paths can't be, and are
+            all written again. On a cluster, take several parts for each worker.
 
         Returns
         -------

@@ -141,13 +141,16 @@ def _write_there(model: FrozenModel, shard: FeaturesFile) -> dict[int, str]:
 
 def _check_there(shards: list[FeaturesFile]) -> None:
     """Raise where workers wrote to folders of their own hosts."""
-    folder, name = os.path.split(shards[0].path)
-    if is_url(shards[0].path) or name in os.listdir(folder):
+    if is_url(shards[0].path):
         return
-    raise FileNotFoundError(
-        f"The workers have written {name} to a folder {folder} of their own hosts, not "
-        "to this one: give a folder that all hosts share, or a URL."
-    )
+    folder = os.path.dirname(shards[0].path)
+    there = os.listdir(folder)
+    for name in (os.path.basename(shard.path) for shard in shards):
+        if name not in there:
+            raise FileNotFoundError(
+                f"A worker has written {name} to a folder {folder} of its own host: "
+                "give a folder that all hosts share, or a URL."
+            )
 
 
 def write_features(writer: FeaturesWriter, model: FrozenModel, bar: Bar) -> None:

@@ -61,9 +61,9 @@ def load_features(
         gives other features than those of the file: another backbone, weights, layer,
         preprocessing or views.
     chunks : int, default=None
-        Let ``data`` and ``target`` be Dask arrays in blocks of so many rows, 8192 for
-        instance, for dask-ml. Each block of ``data`` is read where it is needed, so
-        workers of a cluster must find the file by the same path. Needs Dask.
+        Let ``data`` and ``target`` be Dask arrays in blocks of at most so many rows,
+        8192 for instance, for dask-ml. Each block of ``data`` is read where it is
+        needed, so workers of a cluster must find the file by the same path. Needs Dask.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of the bunch.
 
@@ -479,8 +479,11 @@ def errors_of_written(
 ) -> dict[int, str] | None:
     """Return the errors by row of a whole file, None where there is no such one.
 
-    `about` is as in `FeaturesWriter`; features, paths, labels and splits must be equal.
+    `about` is as in `FeaturesWriter`; features, images, labels and splits must be the
+    same.
     """
+    if not table.knows_images:
+        return None
     try:
         file = _kind(path)(path if is_url(path) else Path(path))
     except (OSError, ValueError):  # it isn't there, or no file of ours

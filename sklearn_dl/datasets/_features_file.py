@@ -159,6 +159,11 @@ class FeaturesTable:
             return len(self.source) > 0 and self.source.path(0) is not None
         return self._arrays[name] is not None
 
+    @property
+    def knows_images(self) -> bool:
+        """Whether other images have another digest: a dataset's may have none."""
+        return self.has("path") or not self.source.digest_reads
+
     def digest(self, rows: range) -> str:
         """Return a digest of the paths of some rows, or of a sample of their images."""
         digest, source = hashlib.sha256(), self.source
