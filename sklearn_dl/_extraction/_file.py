@@ -1,7 +1,7 @@
 """Features of a frozen backbone into files, with the images that can't be read."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -183,7 +183,7 @@ def write_features(writer: FeaturesWriter, model: FrozenModel, bar: Bar) -> None
                 break
 
 
-def _stream(writer: FeaturesWriter, model: FrozenModel, rows: np.ndarray) -> Iterator:
+def _stream(writer: FeaturesWriter, model: FrozenModel, rows: np.ndarray) -> Generator:
     return stream_frozen(
         model.backbone,
         writer.table.source,

@@ -280,7 +280,7 @@ def _import_dask() -> tuple[Any, Any]:
 def _in_blocks(files: list, taken: list, rows: int) -> Any:
     """Return features as a Dask array, whose blocks are read when they are needed.
 
-    The graph holds paths: ``from_array`` of a map would hold its whole content.
+    The graph holds paths: ``from_array`` copies a map, and so the whole file.
     """
     arrays, delayed = _import_dask()
     n_features, read = files[0].about["n_features"], delayed(_read_block)
@@ -469,7 +469,7 @@ def _parquet_file(path: Path | str) -> Iterator[Any]:
         with parquet.ParquetFile(path) as file:
             yield file
         return
-    system, name = file_system(path)
+    system, name = file_system(str(path))
     with system.open(name) as source, parquet.ParquetFile(source) as file:
         yield file
 
@@ -541,9 +541,9 @@ def _matching(path: str | os.PathLike) -> list[str | os.PathLike]:
         return [path]
     if is_url(path):
         system, pattern = file_system(text)
-        found = map(system.unstrip_protocol, system.glob(pattern))
+        found = [*map(system.unstrip_protocol, system.glob(pattern))]
     else:
-        found = glob.iglob(text)
+        found = glob.glob(text)
     names = sorted(name for name in found if name.endswith(SUFFIXES))
     if not names:
         raise FileNotFoundError(f"No file of features matches {path}.")

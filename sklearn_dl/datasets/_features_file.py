@@ -81,7 +81,7 @@ def check_n_shards(n_shards: Any) -> int:
 
 def check_features_path(path: str | os.PathLike) -> str:
     """Return where features will be written, of a form that is known: file or URL."""
-    target = path if is_url(path) else str(check_target(path))
+    target = str(path) if is_url(path) else str(check_target(path))
     if not target.endswith(SUFFIXES):
         raise ValueError(f"{path} must end in .npy or .parquet, the forms of features.")
     if target.endswith(".parquet"):
