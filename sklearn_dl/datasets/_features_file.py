@@ -86,6 +86,8 @@ def check_features_path(path: str | os.PathLike) -> str:
         raise ValueError(f"{path} must end in .npy or .parquet, the forms of features.")
     if target.endswith(".parquet"):
         import_pyarrow()
+    if is_url(path):
+        file_system(target)  # without its driver nothing would come of it
     return target
 
 

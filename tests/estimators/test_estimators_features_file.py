@@ -670,3 +670,12 @@ def test_what_a_server_refuses_for_a_while_is_put_again(
     monkeypatch.setattr(_remote, "_ATTEMPTS", 2)
     with pytest.raises(ValueError, match="couldn't be written 2 times: try later"):
         model.transform_to(image_files, "memory://features/f.npy")
+
+
+def test_a_url_without_a_driver_is_refused_at_once(model, image_files, computed):
+    pytest.importorskip("fsspec")
+    with pytest.raises(ValueError, match="Protocol not known: nosuch"):
+        model.transform_to(image_files, "nosuch://bucket/f.npy")
+    with pytest.raises(ValueError, match=r"must end in \.npy or \.parquet"):
+        model.transform_to(image_files, "memory://features/f.h5")
+    assert computed == []
