@@ -1,4 +1,4 @@
-"""Features and a grid search on a Dask cluster: of this machine, or of many.
+"""Features, files of them and a search on a Dask cluster: one machine, or many.
 
 ::
 
@@ -9,12 +9,15 @@
 Inside ``joblib.parallel_config("dask")``, `transform` of some batches is spread over
 the workers in chunks, with a progress bar, and so are the fits of scikit-learn's
 searches and ensembles, of which joblib reports as `verbose` says. A worker that dies in
-mid-`transform` loses nothing: its chunks go to another one.
+mid-`transform` loses nothing: its chunks go to another one. With
+``--out /shared/features.npy`` the workers write the features to files themselves, which
+is the way for millions of images.
 
 Give each host a folder of its own as ``--cache``: SQLite's database must not lie on a
 network file system.
 """
 
+import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 
@@ -25,6 +28,7 @@ from sklearn.ensemble import BaggingClassifier
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor, make_feature_classifier
+from sklearn_dl.datasets import load_features
 
 
 def main() -> None:
@@ -32,6 +36,7 @@ def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("--scheduler", help="address; none starts a local cluster")
     parser.add_argument("--workers", type=int, default=2, help="of a local cluster")
+    parser.add_argument("--out", help="file of features, in parts that workers write")
     args = parser.parse_args()
     try:
         from distributed import Client, LocalCluster, get_task_stream
@@ -78,10 +83,22 @@ def main() -> None:
         together = run("the cluster", tasks)
         n_workers = len({task["worker"] for task in tasks.data})
         print(f"{n_workers} of {len(client.nthreads())} workers took part in transform")
+        if args.out:
+            written = write_files(extractor, X, y, args.out)
+            print(f"equal to those in files: {np.array_equal(written, together)}")
     if not args.scheduler:
         cluster.close()
     difference = np.abs(together - alone).max() / np.abs(alone).max()
     print(f"Largest difference of a feature, relative to the largest: {difference:.1e}")
+
+
+def write_files(extractor, X, y, out: str) -> np.ndarray:
+    """Let each worker write parts of a file; return the features in them."""
+    failed = extractor.transform_to(X, out, y, n_shards=4)
+    stem, suffix = os.path.splitext(out)
+    found = load_features(f"{stem}-*-of-4{suffix}")
+    print(f"{len(found.data)} rows in 4 files, {len(failed)} of them NaN")
+    return found.data
 
 
 if __name__ == "__main__":

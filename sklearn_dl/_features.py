@@ -11,7 +11,13 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dl._base import ImageEstimatorMixin, on_cpu, with_callbacks
-from sklearn_dl._extraction import run_frozen, write_features
+from sklearn_dl._extraction import (
+    FeaturesFile,
+    FrozenModel,
+    run_frozen,
+    write_file,
+    write_shards,
+)
 from sklearn_dl._parameters import (
     BACKBONE_CONSTRAINTS,
     NestedParameters,
@@ -23,8 +29,8 @@ from sklearn_dl.augmentation import resolve_views
 from sklearn_dl.backbones import Backbone, Preprocessing, digest_weights, handed_out
 from sklearn_dl.datasets import (
     FeaturesTable,
-    FeaturesWriter,
     check_features_path,
+    check_n_shards,
     check_shard,
     shard_rows,
 )
@@ -268,13 +274,28 @@ class ImageFeatureExtractor(
             description="features",
         )
 
-    def transform_to(self, X, path, y=None, *, split=None, dtype="float32", shard=None):
+    def transform_to(
+        self,
+        X,
+        path,
+        y=None,
+        *,
+        split=None,
+        dtype="float32",
+        shard=None,
+        n_shards=None,
+    ):
         """Write the features of images to a file, with memory for a few batches.
 
         What a process left that was killed is taken up where it ended, when the same
         call is made again: until all is there, the features stand in ``NAME.part``, and
         what is done in ``NAME.part.json``. `sklearn_dl.datasets.load_features` and
         `~sklearn_dl.datasets.iter_features` read the file.
+
+        Inside ``joblib.parallel_config("dask")`` with `n_shards`, the parts are tasks
+        of the cluster's workers, each of which reads its images and writes its part
+        itself. A worker that dies costs some seconds of work in a folder, its part
+        behind a URL.
 
         Parameters
         ----------
@@ -284,7 +305,8 @@ class ImageFeatureExtractor(
             The file, replaced as a whole. ``.npy`` has a JSON beside it, ``NAME.json``,
             with paths, labels and what the features depend on; ``.parquet`` has all in
             it, in the columns ``path``, ``label``, ``split``, ``error`` and
-            ``features`` (lists of one length), and needs pyarrow.
+            ``features`` (lists of one length), and needs pyarrow. Or a URL that fsspec
+            has a driver for, such as ``s3://``: it is put there when it is whole.
         y : array-like of shape (n_images,) or (n_images, n_targets), default=None
             Labels or targets, kept beside the features.
         split : array-like of str of shape (n_images,), default=None
@@ -296,6 +318,13 @@ class ImageFeatureExtractor(
             ``(3, 16)`` or ``"3/16"`` writes the third of 16 parts of the rows. They
             begin at multiples of 32 rows, and may be empty where images are few;
             `load_features` takes the files of all.
+        n_shards : int, default=None
+            ``16`` writes all 16 parts: of ``photos.npy`` the files
+            ``photos-01-of-16.npy`` to ``photos-16-of-16.npy``. Those that are there
+            already, of the same features, images, labels and splits, are kept: delete
+            one to have it written again. Images are told apart by their paths, or by
+            the pixels of sixteen; those of a dataset without paths can't be, and are
+            all written again. On a cluster, take several parts for each worker.
 
         Returns
         -------
@@ -306,10 +335,12 @@ class ImageFeatureExtractor(
         Raises
         ------
         ValueError
-            If X, `y`, `split` or `shard` is not valid, a feature is beyond float16, or
-            the unfinished file is of other features, as of another backbone.
+            If X, `y`, `split`, `shard` or `n_shards` is not valid, a feature is beyond
+            float16, or the unfinished file is of other features, as of another
+            backbone.
         OSError
-            If the file can't be written; after a full disk what is done is kept.
+            If the file can't be written, or another process writes it too; after a
+            full disk what is done is kept.
         NotFittedError
             If `fit` was not called.
 
@@ -331,7 +362,11 @@ class ImageFeatureExtractor(
 
         source = self._new_source(X)
         part, target = check_shard(shard), check_features_path(path)
-        table = FeaturesTable(source, y, split)
+        n = None if n_shards is None else check_n_shards(n_shards)
+        if part is not None and n is not None:
+            raise ValueError(
+                "shard is one of several parts, n_shards all: give either."
+            )
         about = {
             "features": self.describe_features(),
             "dtype": dtype,
@@ -341,17 +376,15 @@ class ImageFeatureExtractor(
             "versions": versions(),
         }
         rows = shard_rows(len(source), part)
-        with FeaturesWriter(target, table, rows, about) as writer:
-            write_features(
-                writer,
-                self._backbone,
-                source,
-                self._execution(fall_back=True),
-                cache=self.cache,
-                views=resolve_views(self.tta, self.preprocessing_),
-            )
-            writer.finish()
-        failed = [(row, source.path(row), why) for row, why in writer.errors.items()]
+        file = FeaturesFile(target, FeaturesTable(source, y, split), rows, about)
+        views = resolve_views(self.tta, self.preprocessing_)
+        execution = self._execution(fall_back=True)
+        model = FrozenModel(self._backbone, execution, self.cache, views)
+        if n is None:
+            errors = write_file(model, file)
+        else:
+            errors = write_shards(model, file, n)
+        failed = [(row, source.path(row), why) for row, why in errors.items()]
         if failed:
             warnings.warn(
                 f"{len(failed)} of {len(rows)} images could not be read: their rows in "

@@ -95,6 +95,6 @@ def checked_output(path: str | os.PathLike, *inputs: str) -> Path:
     return Path(path).expanduser()
 
 
-def size_of(path: str | os.PathLike) -> str:
-    """Return the size of a file, for people."""
-    return f"{os.path.getsize(path) / 1e6:.1f} MB"
+def size_of(*paths: str | os.PathLike) -> str:
+    """Return the size of files, for people."""
+    return f"{sum(map(os.path.getsize, paths)) / 1e6:.1f} MB"

@@ -1,10 +1,11 @@
 """From images to the outputs of a network: one path for features and predictions."""
 
 from sklearn_dl._extraction._cache import FeatureCache, resolve_cache
-from sklearn_dl._extraction._file import write_features
+from sklearn_dl._extraction._file import FeaturesFile, write_file, write_shards
 from sklearn_dl._extraction._maps import KeptMaps, has_room
 from sklearn_dl._extraction._pixels import PixelReader, channel_statistics
 from sklearn_dl._extraction._predict import (
+    FrozenModel,
     OnFeatures,
     OnMaps,
     maps_first,
@@ -15,6 +16,8 @@ from sklearn_dl._extraction._predict import (
 
 __all__ = [
     "FeatureCache",
+    "FeaturesFile",
+    "FrozenModel",
     "KeptMaps",
     "OnFeatures",
     "OnMaps",
@@ -26,5 +29,6 @@ __all__ = [
     "resolve_cache",
     "run_frozen",
     "run_network",
-    "write_features",
+    "write_file",
+    "write_shards",
 ]

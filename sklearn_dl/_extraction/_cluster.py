@@ -3,6 +3,7 @@
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from typing import Any
 
 from joblib.parallel import get_active_backend
@@ -22,11 +23,49 @@ def active_client() -> Any:
     client = getattr(get_active_backend()[0], "client", None)
     if not isinstance(client, distributed.Client):
         return None
+    return client if _worker() is None else None
+
+
+def _worker() -> Any:
+    """Return the worker that this thread works for, or None."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return None
     try:
-        distributed.get_worker()
+        return distributed.get_worker()
     except ValueError:
-        return client
-    return None
+        return None
+
+
+def address_of_worker() -> str:
+    """Return the address of the worker that runs this."""
+    return _worker().address
+
+
+def folder_of_worker() -> str | None:
+    """Return where a worker keeps its temporary files; None on no worker."""
+    worker = _worker()
+    return None if worker is None else worker.local_directory
+
+
+def check_wanted() -> None:
+    """End a task that nobody waits for any more: a worker can't stop its thread.
+
+    Raises
+    ------
+    CancelledError
+        On a worker, if the task was cancelled or its client is gone.
+    """
+    worker = _worker()
+    if worker is None:
+        return
+    try:
+        key = worker.get_current_task()
+    except KeyError:  # a thread that a task has started
+        return
+    task = worker.state.tasks.get(key)
+    if task is None or task.state == "cancelled":
+        raise CancelledError("nobody waits for this task any more")
 
 
 def task_rows(client, n_rows: int, batch_size: int) -> int:

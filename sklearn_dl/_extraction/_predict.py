@@ -559,11 +559,9 @@ def _spread_features(
     failed: dict[bytes, str] = {}
     misses = 0
     model = None
-    if wanted:  # on the CPU: a worker's device may be another
-        backbone = copy.deepcopy(features.forward.network).cpu()
-        alone: Any = {"device": torch.device("cpu"), "others": (), "verbose": 0}
-        execution = replace(features.execution, **alone)
-        model = _Model(backbone, execution, cache, features.views)
+    if wanted:
+        backbone, views = features.forward.network, features.views
+        model = FrozenModel(backbone, features.execution, cache, views).packed()
     for number, answer in spread(client, _chunk, model, tasks) if wanted else ():
         part, (values, theirs, reasons) = parts[number], answer
         failed.update((part[k], reason) for k, reason in reasons.items())
@@ -592,20 +590,36 @@ def _spread_features(
 
 
 @dataclass
-class _Model:
-    """What a worker of a cluster needs to know."""
+class FrozenModel:
+    """A frozen backbone, and how features are taken from it."""
 
     backbone: Any
     execution: Execution
     cache: Any
     views: Any
 
+    def packed(self) -> "FrozenModel":
+        """Return it for a worker: on the CPU, since that one's device may be another.
 
-def _chunk(model: _Model, source: ImageSource, keyed: bool):
+        A worker shows no progress.
+        """
+        alone: Any = {"device": torch.device("cpu"), "others": (), "verbose": 0}
+        execution = replace(self.execution, **alone)
+        backbone = copy.deepcopy(self.backbone.as_it_is()).cpu()
+        return replace(self, backbone=backbone, execution=execution)
+
+    def unpacked(self) -> "FrozenModel":
+        """Return it with the devices that were asked for, as this process has them."""
+        asked = self.execution.requested_device
+        device, *others = resolve_devices(asked, fall_back=True)
+        execution = replace(self.execution, device=device, others=tuple(others))
+        return replace(self, execution=execution)
+
+
+def _chunk(model: FrozenModel, source: ImageSource, keyed: bool):
     """Return features of a chunk, the keys of its rows, and why some can't be read."""
-    asked = model.execution.requested_device
-    device, *others = resolve_devices(asked, fall_back=True)
-    execution = replace(model.execution, device=device, others=tuple(others))
+    model = model.unpacked()
+    execution = model.execution
     here = {"cache": model.cache, "views": model.views}
     rows = np.arange(len(source))
     same: dict[int, bytes] = {}

@@ -1,7 +1,8 @@
-"""Images behind URLs: read whole by fsspec, and tried again where that may help."""
+"""Files behind URLs: read or put whole by fsspec, tried again where that may help."""
 
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::|://)")
@@ -33,17 +34,39 @@ def fetch(url: str) -> bytes:
     ValueError
         If it couldn't be read several times, with the last reason.
     """
+    system, name = file_system(url)
+    return _tried(lambda: system.cat_file(name), "read")
+
+
+def send(file: Any, url: str) -> None:
+    """Put a file of this machine behind a URL, whole.
+
+    Raises
+    ------
+    ImportError, FileNotFoundError, PermissionError, ValueError
+        As of `fetch`.
+    """
+    system, name = file_system(url)
+    _tried(lambda: system.put_file(str(file), name), "written")
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL, which fsspec keeps, and its name there."""
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:
         message = f'{error}: pip install "sklearn_dl[remote]" reads URLs'
         raise ImportError(message) from error
-    system, name = url_to_fs(url)  # kept by fsspec, for each process
+    return url_to_fs(url)
+
+
+def _tried(action: Callable, what: str) -> Any:
+    """Return what an action returns, tried again where it fails for a while."""
     attempt = 0
     while True:
         attempt += 1
         try:
-            return system.cat_file(name)
+            return action()
         except _FINAL:
             raise
         except Exception as error:  # drivers raise errors of their own kinds
@@ -52,5 +75,5 @@ def fetch(url: str) -> bytes:
             if final or attempt == _ATTEMPTS:
                 times = "" if final else f" {attempt} times"
                 reason = str(error) or type(error).__name__
-                raise ValueError(f"couldn't be read{times}: {reason}") from error
+                raise ValueError(f"couldn't be {what}{times}: {reason}") from error
         time.sleep(_PAUSE * 2 ** (attempt - 1))

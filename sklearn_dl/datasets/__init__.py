@@ -9,13 +9,18 @@ from sklearn_dl._images import (
 from sklearn_dl.datasets._corrections import apply_corrections
 from sklearn_dl.datasets._corrections import target_text as target_text
 from sklearn_dl.datasets._csv import load_image_csv
+from sklearn_dl.datasets._features import errors_of_written as errors_of_written
 from sklearn_dl.datasets._features import iter_features, load_features
 from sklearn_dl.datasets._features_file import FeaturesTable as FeaturesTable
 from sklearn_dl.datasets._features_file import FeaturesWriter as FeaturesWriter
+from sklearn_dl.datasets._features_file import TakenOver as TakenOver
 from sklearn_dl.datasets._features_file import (
     check_features_path as check_features_path,
 )
+from sklearn_dl.datasets._features_file import check_n_shards as check_n_shards
 from sklearn_dl.datasets._features_file import check_shard as check_shard
+from sklearn_dl.datasets._features_file import send_features as send_features
+from sklearn_dl.datasets._features_file import shard_path as shard_path
 from sklearn_dl.datasets._features_file import shard_rows as shard_rows
 from sklearn_dl.datasets._folder import images_below as images_below
 from sklearn_dl.datasets._folder import load_image_folder

@@ -1,9 +1,11 @@
 """Reader of files of features: whole, or in chunks."""
 
+import glob
 import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,18 @@ import pandas as pd
 from sklearn.utils import Bunch, check_random_state
 
 from sklearn_dl._files import first_line
+from sklearn_dl._images import fetch, file_system, is_url
 from sklearn_dl.datasets._common import did_you_mean, result
 from sklearn_dl.datasets._features_file import (
     COLUMNS,
     FORMAT,
+    KEPT,
     KEY,
     SUFFIXES,
     VERSION,
+    FeaturesTable,
     beside,
+    described,
     difference,
     import_pyarrow,
 )
@@ -37,6 +43,7 @@ def load_features(
     *,
     split: str | None = None,
     extractor: Any = None,
+    chunks: int | None = None,
     return_X_y: bool = False,
 ) -> Any:
     """Load what `ImageFeatureExtractor.transform_to` or the command line wrote.
@@ -44,13 +51,19 @@ def load_features(
     Parameters
     ----------
     path : str, Path or list of them
-        The file (``.npy`` or ``.parquet``), or all shards of one run in any order.
+        The file (``.npy`` or ``.parquet``), or all shards of one run in any order; a
+        pattern such as ``"photos-*-of-16.npy"`` stands for a list. Parquet may be
+        behind a URL that fsspec has a driver for, such as ``s3://``.
     split : str, default=None
         The part of the data to take, such as "train"; all by default.
     extractor : ImageFeatureExtractor, default=None
         The one that features of other images will come from. It is an error if it
         gives other features than those of the file: another backbone, weights, layer,
         preprocessing or views.
+    chunks : int, default=None
+        Let ``data`` and ``target`` be Dask arrays in blocks of at most so many rows,
+        8192 for instance, for dask-ml. Each block of ``data`` is read where it is
+        needed, so workers of a cluster must find the file by the same path. Needs Dask.
     return_X_y : bool, default=False
         Return ``(data, target)`` instead of the bunch.
 
@@ -58,7 +71,8 @@ def load_features(
     -------
     bunch : :class:`~sklearn.utils.Bunch`
         ``data``, (n, n_features) of float16 or float32: mapped from the file, read
-        only, where it is one ``.npy`` and `split` is None, otherwise a copy;
+        only, where it is one ``.npy`` and `split` is None, otherwise a copy; a Dask
+        array of float32 with `chunks`;
         ``target``, (n,) labels, (n, k) targets or None; ``target_names``, the sorted
         classes of labels, or None; ``filenames``, (n,) paths or None; ``split``, (n,)
         or None; ``readable``, (n,) of bool, False for images that couldn't be read,
@@ -73,6 +87,8 @@ def load_features(
         If a file is damaged or of another kind, a shard is missing or twice there, the
         files or the extractor differ in what features depend on, or there is no such
         split.
+    ImportError
+        If pyarrow, fsspec or Dask are needed, and not there.
 
     See Also
     --------
@@ -95,9 +111,12 @@ def load_features(
     ...     del bunch  # whose data are the file's
     (4, 1024) ['a' 'b' 'b' 'a'] 0
     """
+    rows = None if chunks is None else _checked_rows("chunks", chunks)
     files = _opened(path, extractor)
     taken = _taken(files, split)
-    if split is None and len(files) == 1 and isinstance(files[0], _Npy):
+    if rows is not None:
+        data = _in_blocks(files, taken, rows)
+    elif split is None and len(files) == 1 and isinstance(files[0], _Npy):
         data = files[0].array
     else:
         data = _copied(files, taken)
@@ -112,6 +131,8 @@ def load_features(
     classes = None
     if labels is not None and labels.ndim == 1 and labels.dtype.kind != "f":
         classes = np.sort(pd.unique(labels))
+    if labels is not None and rows is not None:
+        labels = _like(data, labels)
     bunch = Bunch(
         data=data,
         target=labels,
@@ -191,19 +212,24 @@ def iter_features(
     (3, 1024) [0 1 0]
     (2, 1024) [1 1]
     """
-    if isinstance(rows, bool) or not isinstance(rows, int | np.integer) or rows < 1:
-        raise ValueError(f"rows={rows!r} must be an int, 1 or more.")
+    rows = _checked_rows("rows", rows)
     files = _opened(path, extractor)
     taken = _taken(files, split)
     wanted = [m & f.readable for m, f in zip(taken, files, strict=True)]
     if not shuffle:
-        return _in_order(files, wanted, int(rows))
+        return _in_order(files, wanted, rows)
     if not all(isinstance(file, _Npy) for file in files):
         raise ValueError(
             "shuffle=True needs .npy: Parquet is read in order. Write .npy, or shuffle "
             "the images before their features are taken."
         )
-    return _shuffled(files, wanted, int(rows), check_random_state(random_state))
+    return _shuffled(files, wanted, rows, check_random_state(random_state))
+
+
+def _checked_rows(name: str, rows: Any) -> int:
+    if isinstance(rows, bool) or not isinstance(rows, int | np.integer) or rows < 1:
+        raise ValueError(f"{name}={rows!r} must be an int, 1 or more.")
+    return int(rows)
 
 
 def _in_order(files: list, wanted: list, rows: int) -> Iterator[tuple]:
@@ -238,6 +264,57 @@ def _shuffled(files: list, wanted: list, rows: int, rng: Any) -> Iterator[tuple]
             yield np.concatenate(features)[mixed], y
 
 
+# --------------------------------------------------------------------------- Dask
+
+
+def _import_dask() -> tuple[Any, Any]:
+    """Return Dask's arrays and its delayed, or say what to install."""
+    try:
+        import dask.array
+    except ImportError as error:
+        message = 'Dask arrays need: pip install "sklearn_dl[dask]"'
+        raise ImportError(f"{error}\n{message}") from error
+    return dask.array, dask.delayed
+
+
+def _in_blocks(files: list, taken: list, rows: int) -> Any:
+    """Return features as a Dask array, whose blocks are read when they are needed.
+
+    The graph holds paths: ``from_array`` copies a map, and so the whole file.
+    """
+    arrays, delayed = _import_dask()
+    n_features, read = files[0].about["n_features"], delayed(_read_block)
+    blocks = []
+    for file, mask in zip(files, taken, strict=True):
+        for start in range(0, len(file), rows):
+            keep = mask[start : start + rows]
+            if n := int(keep.sum()):
+                where = (type(file), _everywhere(file.path), start, keep)
+                shape = (n, n_features)
+                block = arrays.from_delayed(read(*where), shape, np.float32)
+                blocks.append(block)
+    if not blocks:
+        return arrays.zeros((0, n_features), dtype=np.float32)
+    return arrays.concatenate(blocks)
+
+
+def _everywhere(path: Any) -> str:
+    """Return a path that doesn't depend on where a process works."""
+    return path if is_url(path) else os.path.abspath(path)
+
+
+def _read_block(kind: Any, path: str, start: int, keep: np.ndarray) -> np.ndarray:
+    """Read the rows to keep, of as many from a row on, as float32."""
+    block = kind.read(path, start, start + len(keep))
+    return np.array(block[keep], np.float32)
+
+
+def _like(data: Any, column: np.ndarray) -> Any:
+    """Return a column as a Dask array with the blocks of `data`."""
+    chunks = (data.chunks[0], *((n,) for n in column.shape[1:]))
+    return _import_dask()[0].from_array(column, chunks=chunks)
+
+
 # -------------------------------------------------------------------------- files
 
 
@@ -248,8 +325,8 @@ class _File(ABC):
     `COLUMNS`, ``reasons`` why an image couldn't be read, or None.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path | str):
+        self.path = path  # a text is a URL
         self.about: dict[str, Any] = {}
         self.columns: dict[str, np.ndarray | None] = {}
         try:
@@ -276,6 +353,11 @@ class _File(ABC):
     def _read(self) -> dict:
         """Read all but the features; return the errors by row."""
 
+    @staticmethod
+    @abstractmethod
+    def read(path: str, start: int, stop: int) -> np.ndarray:
+        """Return the features of some rows of a file, of which nothing else is read."""
+
     @abstractmethod
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
         """Yield the features of so many rows at a time, in order."""
@@ -300,23 +382,19 @@ class _File(ABC):
 
 
 class _Npy(_File):
-    """A ``.npy`` with its JSON."""
+    """A ``.npy`` with its JSON, which alone is read behind a URL."""
 
     array: np.ndarray  # read only, mapped from the file
 
     def _read(self) -> dict:
-        known = beside(self.path)
-        if not known.exists():
-            raise FileNotFoundError(
-                f"There is no {known}, which a file of features has beside it. A plain "
-                "array is read by numpy.load."
-            )
-        about = json.loads(known.read_bytes())
+        about = json.loads(self._json())
         columns = {name: about.pop(name, None) for name in COLUMNS}
         errors = about.pop("errors")
         self._know(about)
         for name, values in columns.items():
             self._take(name, values)
+        if isinstance(self.path, str):
+            return errors
         shape = (about["rows"], about["n_features"])
         # Of nothing there is no map.
         mode: Any = "r" if shape[0] else None
@@ -325,6 +403,21 @@ class _Npy(_File):
         if found != (shape, about["dtype"]):
             raise ValueError(f"it is {found}, its JSON is of {(shape, about['dtype'])}")
         return errors
+
+    def _json(self) -> bytes:
+        if isinstance(self.path, str):
+            return fetch(f"{self.path}.json")
+        known = beside(self.path)
+        if not known.exists():
+            raise FileNotFoundError(
+                f"There is no {known}, which a file of features has beside it. A plain "
+                "array is read by numpy.load."
+            )
+        return known.read_bytes()
+
+    @staticmethod
+    def read(path: str, start: int, stop: int) -> np.ndarray:
+        return np.load(path, mmap_mode="r", allow_pickle=False)[start:stop]
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
         for start in range(0, len(self), rows):
@@ -335,7 +428,7 @@ class _Parquet(_File):
     """A ``.parquet``, with all in it."""
 
     def _read(self) -> dict:
-        with self._opened() as file:
+        with _parquet_file(self.path) as file:
             about = (file.schema_arrow.metadata or {}).get(KEY, b"null")
             self._know(json.loads(about))
             table = file.read([*COLUMNS, "error"])
@@ -344,19 +437,66 @@ class _Parquet(_File):
         reasons = enumerate(table.column("error").to_pylist())
         return {row: reason for row, reason in reasons if reason is not None}
 
-    def _opened(self) -> Any:
-        return import_pyarrow()[1].ParquetFile(self.path)
+    @staticmethod
+    def read(path: str, start: int, stop: int) -> np.ndarray:
+        with _parquet_file(path) as file:
+            known = file.metadata
+            sizes = [known.row_group(k).num_rows for k in range(known.num_row_groups)]
+            ends = np.cumsum(sizes)
+            first, last = np.searchsorted(ends, [start, stop - 1], side="right")
+            groups = file.read_row_groups([*range(first, last + 1)], ["features"])
+            begin = ends[first] - sizes[first]
+            part = groups.slice(start - begin, stop - start).combine_chunks()
+            return _rows_of(part.column(0).chunk(0))
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
-        with self._opened() as file:
+        with _parquet_file(self.path) as file:
             for batch in file.iter_batches(batch_size=rows, columns=["features"]):
-                flat = batch.column(0).flatten().to_numpy(zero_copy_only=False)
-                yield flat.reshape(len(batch), self.about["n_features"])
+                yield _rows_of(batch.column(0))
+
+
+def _rows_of(lists: Any) -> np.ndarray:
+    """Return a column of lists of one length as an array."""
+    flat = lists.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(lists), lists.type.list_size)
+
+
+@contextmanager
+def _parquet_file(path: Path | str) -> Iterator[Any]:
+    """Open a file for pyarrow's reader of Parquet; it may be a URL."""
+    _, parquet = import_pyarrow()
+    if not is_url(path):
+        with parquet.ParquetFile(path) as file:
+            yield file
+        return
+    system, name = file_system(str(path))
+    with system.open(name) as source, parquet.ParquetFile(source) as file:
+        yield file
+
+
+def errors_of_written(
+    path: str, table: FeaturesTable, rows: range, about: dict
+) -> dict[int, str] | None:
+    """Return the errors by row of a whole file, None where there is no such one.
+
+    `about` is as in `FeaturesWriter`; features, images, labels and splits must be the
+    same.
+    """
+    if not table.knows_images:
+        return None
+    try:
+        file = _kind(path)(path if is_url(path) else Path(path))
+    except (OSError, ValueError):  # it isn't there, or no file of ours
+        return None
+    if difference(file.about, described(table, rows, about), KEPT):
+        return None
+    bad = np.flatnonzero(~file.readable)
+    return {rows.start + int(row): file.reasons[row] for row in bad}
 
 
 def _opened(path: Paths, extractor: Any) -> list[Any]:
     """Open files that belong together, shards in their order."""
-    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    paths = _matching(path) if isinstance(path, str | os.PathLike) else list(path)
     if not paths:
         raise ValueError("path is an empty list: name a file of features.")
     files = [_open(one) for one in paths]
@@ -394,17 +534,58 @@ def _check_shards(shards: list[Any]) -> None:
         )
 
 
+def _matching(path: str | os.PathLike) -> list[str | os.PathLike]:
+    """Return what a path stands for: itself, or the files that a pattern matches."""
+    text = os.path.expanduser(os.fspath(path))
+    if not glob.has_magic(text) or os.path.exists(text):
+        return [path]
+    if is_url(path):
+        system, pattern = file_system(text)
+        found = [*map(system.unstrip_protocol, system.glob(pattern))]
+    else:
+        found = glob.glob(text)
+    names = sorted(name for name in found if name.endswith(SUFFIXES))
+    if not names:
+        raise FileNotFoundError(f"No file of features matches {path}.")
+    return names
+
+
 def _open(path: str | os.PathLike) -> _File:
+    if is_url(path):
+        kind = _kind(path)
+        if kind is _Npy:
+            raise ValueError(
+                f"{path} can't be mapped: copy it, with its .json, to this machine, or "
+                "write .parquet, which is read behind URLs too."
+            )
+        return kind(path)
     name = Path(path).expanduser()
     if name.is_dir():
         raise IsADirectoryError(f"{name} is a folder, not a file of features.")
-    if name.suffix not in SUFFIXES:
-        raise ValueError(f"{name} must end in .npy or .parquet, as features do.")
+    kind = _kind(name)
     if not name.exists():
-        part = name.with_name(f"{name.name}.part")
-        half = f" {part.name} is half of it: go on by writing it again."
-        raise FileNotFoundError(f"No such file: {name}.{half if part.exists() else ''}")
-    return _Npy(name) if name.suffix == ".npy" else _Parquet(name)
+        raise FileNotFoundError(f"No such file: {name}.{_what_is_there(name)}")
+    return kind(name)
+
+
+def _kind(path: str | os.PathLike) -> Any:
+    kinds = {".npy": _Npy, ".parquet": _Parquet}
+    suffix = os.path.splitext(path)[1]
+    if suffix not in kinds:
+        raise ValueError(f"{path} must end in .npy or .parquet, as features do.")
+    return kinds[suffix]
+
+
+def _what_is_there(name: Path) -> str:
+    """Say what there is in place of a file: its half, or its shards."""
+    part = name.with_name(f"{name.name}.part")
+    if part.exists():
+        return f" {part.name} is half of it: go on by writing it again."
+    stem = str(name.with_suffix(""))
+    shards = glob.glob(f"{glob.escape(stem)}-*-of-*{name.suffix}")
+    if not shards:
+        return ""
+    return f" Its shards are: {stem}-*-of-{shards[0].rpartition('-of-')[2]}."
 
 
 def _taken(files: list, split: str | None) -> list[np.ndarray]:

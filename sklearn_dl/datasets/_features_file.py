@@ -1,10 +1,12 @@
 """A file of features: written block by block, continued after a kill, read back."""
 
+import copy
 import errno
 import hashlib
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +16,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from sklearn_dl._files import check_target, replacing, writing
-from sklearn_dl._images import ImageDecodeError, ImageSource
+from sklearn_dl._images import (
+    ImageDecodeError,
+    ImageSource,
+    file_system,
+    is_url,
+    send,
+)
 
 FORMAT = "sklearn_dl features"
 VERSION = 1
@@ -22,6 +30,8 @@ SUFFIXES = (".npy", ".parquet")
 _DTYPES = ("float16", "float32")
 # What must be the same for a half-written file to be taken up.
 _SAME = ("features", "dtype", "n_features", "shard", "rows", "of_rows", "images_digest")
+# What else must be the same for a whole file to be kept.
+KEPT = (*_SAME, "columns_digest")
 # Images whose content is looked at to tell them from others, where they have no path.
 _SAMPLE = 16
 # Rows that are worked on together where a whole file is gone through.
@@ -61,19 +71,47 @@ def check_shard(shard: Any) -> tuple[int, int] | None:
     return k, n
 
 
-def check_features_path(path: str | os.PathLike) -> Path:
-    """Return where features will be written, of a form that is known."""
-    target = check_target(path)
-    if target.suffix not in SUFFIXES:
+def check_n_shards(n_shards: Any) -> int:
+    """Return a number of shards, which is 1 or more."""
+    whole = isinstance(n_shards, int | np.integer) and not isinstance(n_shards, bool)
+    if not whole or n_shards < 1:
+        raise ValueError(f"n_shards={n_shards!r} must be an int, 1 or more.")
+    return int(n_shards)
+
+
+def check_features_path(path: str | os.PathLike) -> str:
+    """Return where features will be written, of a form that is known: file or URL."""
+    target = str(path) if is_url(path) else str(check_target(path))
+    if not target.endswith(SUFFIXES):
         raise ValueError(f"{path} must end in .npy or .parquet, the forms of features.")
-    if target.suffix == ".parquet":
+    if target.endswith(".parquet"):
         import_pyarrow()
+    if is_url(path):
+        file_system(target)  # without its driver nothing would come of it
     return target
+
+
+def shard_path(path: str, k: int, n: int) -> str:
+    """Return the file of the k-th of n shards of a file: photos-03-of-16.npy."""
+    stem, dot, suffix = path.rpartition(".")
+    return f"{stem}-{k:0{len(str(n))}}-of-{n}{dot}{suffix}"
 
 
 def beside(path: Path) -> Path:
     """Return the JSON that belongs to a file of features."""
     return path.with_name(f"{path.name}.json")
+
+
+def send_features(path: str, url: str) -> None:
+    """Put a file of features behind a URL; its JSON is there when it is."""
+    known = beside(Path(path))
+    if known.exists():
+        system, name = file_system(f"{url}.json")
+        with suppress(FileNotFoundError):
+            system.rm_file(name)
+    send(path, url)
+    if known.exists():
+        send(known, f"{url}.json")
 
 
 class FeaturesTable:
@@ -88,33 +126,70 @@ class FeaturesTable:
         Which part of the data each belongs to, such as "train".
     """
 
+    first = 0  # number of the first row of `source`, in a part of a table
+
     def __init__(self, source: ImageSource, y: Any = None, split: Any = None):
-        self._source = source
+        self.source = source
         self._arrays = {
             "label": _checked("y", y, len(source), "Ubiuf", (1, 2)),
             "split": _checked("split", split, len(source), "U", (1,)),
         }
 
+    def part(self, rows: range) -> "FeaturesTable":
+        """Return a table that holds some rows alone, under their numbers of here."""
+        part = copy.copy(self)
+        part.source = self.source.take(rows)
+        part.first = rows.start
+        part._arrays = {
+            name: None if array is None else array[rows.start : rows.stop]
+            for name, array in self._arrays.items()
+        }
+        return part
+
     def column(self, name: str, rows: range) -> list | None:
         """Return "path", "label" or "split" of some rows; None if there is none."""
+        if not self.has(name):
+            return None
+        start, stop = rows.start - self.first, rows.stop - self.first
         if name == "path":
-            has_paths = self._source.path(0) is not None
-            return list(map(self._source.path, rows)) if has_paths else None
-        array = self._arrays[name]
-        return None if array is None else array[rows.start : rows.stop].tolist()
+            return list(map(self.source.path, range(start, stop)))
+        return self._arrays[name][start:stop].tolist()
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is such a column."""
+        if name == "path":
+            return len(self.source) > 0 and self.source.path(0) is not None
+        return self._arrays[name] is not None
+
+    @property
+    def knows_images(self) -> bool:
+        """Whether other images have another digest: a dataset's may have none."""
+        return self.has("path") or not self.source.digest_reads
 
     def digest(self, rows: range) -> str:
         """Return a digest of the paths of some rows, or of a sample of their images."""
-        digest, source = hashlib.sha256(), self._source
-        names = self.column("path", rows)
-        for name in names or ():
-            digest.update(name.encode("utf-8", "surrogateescape") + b"\n")
-        if names is None and rows and not source.digest_reads:
+        digest, source = hashlib.sha256(), self.source
+        if self.has("path"):
+            _digest_texts(digest, self.column("path", rows) or ())
+        elif rows and not source.digest_reads:
             sample = np.linspace(rows.start, rows.stop - 1, _SAMPLE).astype(int)
-            for row in np.unique(sample):
+            for row in np.unique(sample) - self.first:
                 with suppress(ImageDecodeError):  # which is found again
                     digest.update(source.digests([row])[0])
         return digest.hexdigest()
+
+    def columns_digest(self, rows: range) -> str:
+        """Return a digest of what is known of some rows beside their paths."""
+        digest = hashlib.sha256()
+        for name in ("label", "split"):
+            values = self.column(name, rows)
+            _digest_texts(digest, [name] if values is None else map(repr, values))
+        return digest.hexdigest()
+
+
+def _digest_texts(digest: Any, texts: Iterable[str]) -> None:
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogateescape") + b"\n")
 
 
 def _checked(name: str, values: Any, n_rows: int, kinds: str, axes: tuple) -> Any:
@@ -137,19 +212,37 @@ def _checked(name: str, values: Any, n_rows: int, kinds: str, axes: tuple) -> An
     raise ValueError(f"{name} {reason}.")
 
 
+def described(table: FeaturesTable, rows: range, about: dict) -> dict[str, Any]:
+    """Return all that a file of some rows says of itself, and is told from others by.
+
+    `about` is as in `FeaturesWriter`.
+    """
+    found = {"format": FORMAT, "version": VERSION, **about, "rows": len(rows)}
+    found["images_digest"] = table.digest(rows)
+    found["columns_digest"] = table.columns_digest(rows)
+    return found
+
+
+class TakenOver(OSError):
+    """Another process has begun to write the same file, and goes on there."""
+
+
 class FeaturesWriter:
     """Writes features to a file that appears when all of them are there.
 
     Until then they stand in ``NAME.part``, which has its final size from the start, and
-    what is done in ``NAME.part.json``. A writer of the same features goes on there.
+    what is done in ``NAME.part.json``. A writer of the same features goes on there, and
+    puts its mark there: one that finds another's mark, or that all is done, ends. So a
+    worker of a cluster that was given up, but lives, does no harm.
 
     Parameters
     ----------
     path : Path
         As `check_features_path` gives it.
     table : FeaturesTable
+        Of all rows, or of these at least.
     rows : range
-        The rows of the table to be written.
+        The rows to be written.
     about : dict
         ``features``, what they depend on; ``dtype``; ``n_features``; ``shard``;
         ``of_rows``, how many the table has; ``versions``.
@@ -160,6 +253,8 @@ class FeaturesWriter:
         If a half-written file of other features is in the way, or the dtype is unknown.
     OSError
         If the disk has no room, with the number ENOSPC.
+    TakenOver
+        If another process has begun to write the same file.
     """
 
     def __init__(
@@ -172,8 +267,8 @@ class FeaturesWriter:
         self.shape = (len(rows), about["n_features"])
         self.done = 0  # rows that are written
         self.errors: dict[int, str] = {}  # by row of the table
-        shape = {"rows": len(rows), "images_digest": table.digest(rows)}
-        self._about = {"format": FORMAT, "version": VERSION, **about, **shape}
+        self._about = described(table, rows, about)
+        self._mark: str | None = None  # once the file is this writer's
         self._part = path.with_name(f"{path.name}.part")
         self._state = beside(self._part)
 
@@ -184,6 +279,7 @@ class FeaturesWriter:
         np.lib.format.read_magic(self._file)
         np.lib.format.read_array_header_1_0(self._file)
         self._file.seek(self.done * self._row_bytes, os.SEEK_CUR)
+        self._write_state()
         self._committed = monotonic()
         return self
 
@@ -214,7 +310,6 @@ class FeaturesWriter:
                 header |= {"shape": self.shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 file.truncate(file.tell() + needed)
-            self._write_state()
 
     def _go_on(self) -> bool:
         """Take up what a killed process left, if there is anything."""
@@ -278,9 +373,20 @@ class FeaturesWriter:
         self._committed = monotonic()
 
     def _write_state(self) -> None:
+        if self._mark is None:
+            self._mark = uuid.uuid4().hex
+        elif self._mark != self._mark_there():
+            why = "another process has begun to write it, or has finished it"
+            raise TakenOver(errno.EBUSY, why, str(self.path))
+        state = {**self._about, "done": self.done, "errors": self.errors}
         with replacing(self._state) as file:
-            state = {**self._about, "done": self.done, "errors": self.errors}
-            file.write(json.dumps(state).encode())
+            file.write(json.dumps({**state, "mark": self._mark}).encode())
+
+    def _mark_there(self) -> str | None:
+        try:
+            return json.loads(self._state.read_bytes()).get("mark")
+        except FileNotFoundError:
+            return None
 
     def finish(self) -> None:
         """Give the file its name, with what is known of the images."""
@@ -309,7 +415,7 @@ class FeaturesWriter:
         lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in facts.items()]
         file.write(("{\n" + ",\n".join(lines)).encode())
         for name in COLUMNS:
-            if self.table.column(name, range(0)) is None:
+            if not self.table.has(name):
                 continue
             file.write(f",\n{json.dumps(name)}: [".encode())
             for rows in self._chunks():
@@ -326,7 +432,7 @@ class FeaturesWriter:
     def _write_parquet(self) -> None:
         pa, parquet = import_pyarrow()
         first = self.rows.start
-        label = self.table.column("label", range(first, first + 1))
+        label = self.table.column("label", self.rows[:1])
         element = pa.field("element", pa.from_numpy_dtype(self.dtype), nullable=False)
         kinds = {
             "path": pa.string(),

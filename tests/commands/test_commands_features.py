@@ -94,10 +94,50 @@ def test_shards_of_the_command_join(folder, tmp_path):
     assert joined.filenames.tolist() == whole.filenames.tolist()
 
 
+def test_all_parts_of_the_command_are_one_run(folder, tmp_path, capsys):
+    assert write(folder, tmp_path / "whole.npy") == 0
+    for _ in range(2):
+        assert write(folder, tmp_path / "f.npy", "--shards", 2) == 0
+        printed = capsys.readouterr().out.splitlines()[-1]
+        first = tmp_path / "f-1-of-2.npy"
+        assert printed == f"written to {first} and the others (0.0 MB)"
+    joined = load_features(tmp_path / "f-*-of-2.npy")
+    whole = load_features(tmp_path / "whole.npy")
+    np.testing.assert_array_equal(joined.data, whole.data)
+    assert joined.filenames.tolist() == whole.filenames.tolist()
+
+
+def test_the_command_puts_a_file_behind_a_url(folder, tmp_path, capsys):
+    pytest.importorskip("fsspec")
+    assert write(folder, f"file://{tmp_path}/f.npy") == 0
+    assert capsys.readouterr().out == f"written to file://{tmp_path}/f.npy\n"
+    assert len(load_features(tmp_path / "f.npy").data) == 12
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_write_the_parts(folder, tmp_path, monkeypatch, capsys):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.chdir(folder.parent)  # where no worker is at home
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        address = ("--scheduler", cluster.scheduler_address)
+        out = tmp_path / "f.npy"
+        assert write(folder.name, out, "--shards", 2, *address) == 0
+        assert write(folder.name, out, *address) == 2
+    assert "--scheduler needs --shards" in capsys.readouterr().err
+    found = load_features(tmp_path / "f-*-of-2.npy")
+    assert found.filenames[0] == str(folder / "dark" / "0.png")
+    assert found.readable.all()
+
+
 @pytest.mark.parametrize(
     ("more", "text"),
     [
         (["--shard", "3/2"], "must be k/n with 1 <= k <= n"),
+        (["--shards", "0"], "n_shards=0 must be an int, 1 or more"),
+        (["--shards", "2", "--shard", "1/2"], "--shard is one of the parts"),
+        (["--scheduler", "tcp://head:8786"], "--scheduler needs --shards"),
         (["--set", "cach=1"], "Invalid parameter 'cach'"),
         (["--backbone", "resnet81"], "resnet18"),
     ],

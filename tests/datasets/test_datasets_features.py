@@ -2,8 +2,11 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,8 +16,12 @@ from sklearn_dl._images import as_source
 from sklearn_dl.datasets import (
     FeaturesTable,
     FeaturesWriter,
+    TakenOver,
+    _features_file,
     iter_features,
     load_features,
+    send_features,
+    shard_path,
     shard_rows,
 )
 
@@ -318,3 +325,189 @@ def test_sgd_learns_from_chunks_as_from_the_whole(tmp_path):
     whole = SGDClassifier(random_state=0).fit(features, Y)
     assert model.score(features, Y) > 0.95
     assert abs(model.score(features, Y) - whole.score(features, Y)) < 0.05
+
+
+# ------------------------------------------------------------ parts, URLs and Dask
+
+
+def write_parts(folder, n=3, suffix=".npy", **options):
+    path = str(folder / f"f{suffix}")
+    for k in range(1, n + 1):
+        write(Path(shard_path(path, k, n)), shard=(k, n), **options)
+    return str(folder / f"f-*-of-{n}{suffix}")
+
+
+def test_names_of_parts():
+    assert shard_path("a.b/f.npy", 3, 16) == "a.b/f-03-of-16.npy"
+    assert shard_path("s3://b/f.parquet", 1, 4) == "s3://b/f-1-of-4.parquet"
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_a_pattern_stands_for_all_parts(tmp_path, suffix):
+    pattern = write_parts(tmp_path, 12, suffix, bad=[3, 999])
+    whole = load_features(write(tmp_path / f"whole{suffix}", bad=[3, 999]))
+    for path in (pattern, Path(pattern)):
+        joined = load_features(path)
+        np.testing.assert_array_equal(joined.data, whole.data)
+        assert joined.filenames.tolist() == whole.filenames.tolist()
+        assert joined.skipped.equals(whole.skipped)
+    parts = [part for part, _ in iter_features(pattern, 400)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole.data[whole.readable])
+    with pytest.raises(FileNotFoundError, match=r"Its shards are: .*f-\*-of-12\."):
+        load_features(tmp_path / f"f{suffix}")
+    with pytest.raises(FileNotFoundError, match="No file of features matches"):
+        load_features(tmp_path / "g-*.npy")
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name(tmp_path):
+    path = write(tmp_path / "f[1].npy")
+    assert len(load_features(path).data) == 1000
+
+
+def test_a_part_of_a_table_is_told_from_others_as_the_whole_is():
+    rows, pixels = range(320, 640), RNG.integers(0, 256, (1000, 4, 4, 3), "uint8")
+    for source in (as_source([f"{k}.jpg" for k in range(1000)]), as_source(pixels)):
+        table = FeaturesTable(source, Y, SPLIT)
+        part = table.part(rows)
+        assert len(part.source) == len(rows)
+        for name in ("path", "label", "split"):
+            assert part.column(name, rows[5:9]) == table.column(name, rows[5:9])
+        assert part.digest(rows) == table.digest(rows)
+        assert part.digest(rows) != table.digest(range(320))
+        assert part.columns_digest(rows) == table.columns_digest(rows)
+    other = FeaturesTable(source, Y[::-1], SPLIT)
+    assert other.columns_digest(rows) != table.columns_digest(rows)
+
+
+def a_writer(path):
+    table = FeaturesTable(as_source([f"{k}.jpg" for k in range(len(X))]), Y, SPLIT)
+    about = {"features": DESCRIPTION, "dtype": "float32", "n_features": 8}
+    about |= {"shard": None, "of_rows": len(X), "versions": {}}
+    return FeaturesWriter(path, table, range(len(X)), about)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+@pytest.mark.parametrize("seconds", [0.0, 1000.0])
+@pytest.mark.parametrize("first_ends", [False, True])
+def test_a_writer_that_was_given_up_does_no_harm(
+    tmp_path, monkeypatch, suffix, seconds, first_ends
+):
+    # A worker is thought dead; another goes on with its half, and that one lives.
+    path, rows = tmp_path / f"f{suffix}", np.arange(len(X))
+    with a_writer(path) as first:
+        monkeypatch.setattr(_features_file, "_COMMIT_SECONDS", 0.0)
+        first.put(rows[:300], X[:300])
+        monkeypatch.setattr(_features_file, "_COMMIT_SECONDS", seconds)
+        with a_writer(path) as second:
+            assert second.done == 300
+            second.put(rows[300:700], X[300:700])
+            if not first_ends:
+                second.put(rows[700:], X[700:])
+                second.finish()
+            if seconds:
+                first.put(rows[300:], X[300:])
+            act = first.finish if seconds else partial(first.put, rows[300:], X[300:])
+            with pytest.raises(TakenOver, match="another process has begun to write"):
+                act()
+            if first_ends:
+                second.put(rows[700:], X[700:])
+                second.finish()
+    np.testing.assert_array_equal(load_features(path).data, X)
+    names = {path.name, f"{path.name}.json"} if suffix == ".npy" else {path.name}
+    assert set(os.listdir(tmp_path)) == names
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_files_behind_urls(tmp_path, suffix):
+    pytest.importorskip("fsspec")
+    pattern = write_parts(tmp_path, 3, suffix, bad=[999])
+    for path in map(str, tmp_path.glob(f"*{suffix}")):
+        send_features(path, f"memory://features/{os.path.basename(path)}")
+    remote = f"memory://features/f-*-of-3{suffix}"
+    if suffix == ".npy":
+        for path in (remote, "memory://features/f-1-of-3.npy"):
+            with pytest.raises(ValueError, match=r"can't be mapped: copy it, with its"):
+                load_features(path)
+        return
+    here = load_features(pattern)
+    for chunks in (None, 100):
+        there = load_features(remote, chunks=chunks)
+        np.testing.assert_array_equal(np.asarray(there.data), here.data)
+        np.testing.assert_array_equal(np.asarray(there.target), here.target)
+        assert there.skipped.equals(here.skipped)
+    with pytest.raises(FileNotFoundError):
+        load_features("memory://features/no.parquet")
+    with pytest.raises(FileNotFoundError, match="No file of features matches"):
+        load_features("memory://features/g-*.parquet")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+@pytest.mark.parametrize("split", [None, "val"])
+@pytest.mark.parametrize("chunks", [7, 300, 8192])
+def test_dask_arrays(tmp_path, suffix, split, chunks):
+    pytest.importorskip("dask.array")
+    pattern = write_parts(tmp_path, 3, suffix, bad=[3, 999])
+    here = load_features(pattern, split=split)
+    found = load_features(pattern, split=split, chunks=chunks)
+    assert found.data.dtype == np.float32
+    assert found.data.shape == here.data.shape
+    assert max(found.data.chunks[0]) <= chunks
+    np.testing.assert_array_equal(found.data.compute(), here.data.astype("float32"))
+    np.testing.assert_array_equal(found.target.compute(), here.target)
+    readable, targets = found.data[found.readable], found.target[found.readable]
+    assert readable.chunks[0] == targets.chunks[0]
+    np.testing.assert_array_equal(readable.compute(), here.data[here.readable])
+    assert found.target_names.tolist() == here.target_names.tolist()
+
+
+def test_a_dask_array_holds_paths_and_reads_them_when_it_is_needed(
+    tmp_path, monkeypatch
+):
+    pytest.importorskip("dask.array")
+    write(tmp_path / "f.npy", dtype="float32")
+    monkeypatch.chdir(tmp_path)
+    data = load_features("f.npy", chunks=100).data
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # as workers are
+    graph = pickle.dumps(dict(data.__dask_graph__()))
+    assert X[50].tobytes() not in graph
+    np.testing.assert_array_equal(data[250:260].compute(), X[250:260])
+    (tmp_path / "f.npy").unlink()
+    with pytest.raises(FileNotFoundError):
+        data.compute()
+
+
+def test_targets_of_several_columns_and_none_as_dask_arrays(tmp_path):
+    pytest.importorskip("dask.array")
+    y = np.arange(2000.0).reshape(1000, 2)
+    found = load_features(write(tmp_path / "f.npy", y=y), chunks=300)
+    assert found.target.chunks == ((300, 300, 300, 100), (2,))
+    np.testing.assert_array_equal(found.target.compute(), y)
+    assert load_features(write(tmp_path / "g.npy", y=None), chunks=300).target is None
+
+
+def test_blocks_of_a_dask_array_train_as_chunks_do(tmp_path):
+    pytest.importorskip("dask.array")
+    from sklearn.linear_model import SGDClassifier
+
+    path = write(tmp_path / "f.npy")
+    one, other = SGDClassifier(random_state=0), SGDClassifier(random_state=0)
+    found = load_features(path, chunks=256)
+    for k in range(found.data.numblocks[0]):
+        block = found.data.blocks[k].compute(), found.target.blocks[k].compute()
+        one.partial_fit(*block, classes=found.target_names)
+    for part, y in iter_features(path, 256):
+        other.partial_fit(part, y, classes=found.target_names)
+    np.testing.assert_array_equal(one.coef_, other.coef_)
+
+
+@pytest.mark.parametrize("chunks", [0, 2.5, True, "auto"])
+def test_wrong_chunks_are_refused(tmp_path, chunks):
+    with pytest.raises(ValueError, match=r"chunks=.* must be an int, 1 or more"):
+        load_features(write(tmp_path / "f.npy"), chunks=chunks)
+
+
+def test_without_dask_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask.array", None)
+    with pytest.raises(ImportError, match=r'pip install "sklearn_dl\[dask\]"'):
+        load_features(write(tmp_path / "f.npy"), chunks=100)

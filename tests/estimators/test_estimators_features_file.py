@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import tempfile
 import time
 from collections import namedtuple
 
@@ -14,7 +15,11 @@ import processes
 import pytest
 
 from sklearn_dl import FeatureCache, ImageFeatureExtractor
-from sklearn_dl.datasets import _features_file, load_features
+from sklearn_dl.datasets import (
+    _features_file,
+    load_features,
+    load_torch_dataset,
+)
 
 SMALL = {"weights": None, "image_size": 32, "random_state": 0, "cache": None}
 
@@ -474,3 +479,203 @@ def test_a_log_has_lines_with_rate_and_time_left(
     assert numbers == sorted(numbers)
     assert numbers[-1] == 24
     assert numbers[0] >= 8  # what was done before
+
+
+# --------------------------------------------------------------------- parts and URLs
+
+
+@pytest.fixture
+def many(image_files):
+    """Return 144 paths, 5 units of 32 rows."""
+    return image_files * 6
+
+
+def parts(folder, n=3, suffix=".npy"):
+    return [folder / f"f-{k}-of-{n}{suffix}" for k in range(1, n + 1)]
+
+
+@pytest.fixture
+def computed(model):
+    """Return a list that grows by the size of each batch that goes through."""
+    seen = []
+    hook = model.backbone_.register_forward_hook(lambda m, x, y: seen.append(len(y)))
+    yield seen
+    hook.remove()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_all_parts_are_one_run_and_are_kept(model, many, tmp_path, suffix, computed):
+    y, path = np.arange(len(many)), tmp_path / f"f{suffix}"
+    model.transform_to(many, tmp_path / f"whole{suffix}", y)
+    whole = load_features(tmp_path / f"whole{suffix}")
+    computed.clear()
+    for images in (len(many), 0):
+        assert model.transform_to(many, path, y, n_shards=3).empty
+        assert sum(computed) == images
+        computed.clear()
+    joined = load_features(tmp_path / f"f-*-of-3{suffix}")
+    assert {f.name for f in parts(tmp_path, 3, suffix)} <= set(os.listdir(tmp_path))
+    for name in ("data", "target", "filenames", "readable"):
+        np.testing.assert_array_equal(joined[name], whole[name])
+    shard = tmp_path / f"f-2-of-3{suffix}"  # as a job of an array writes it
+    before = load_features(shard)
+    shard.unlink()
+    model.transform_to(many, shard, y, shard=(2, 3))
+    np.testing.assert_array_equal(load_features(shard).data, before.data)
+    computed.clear()
+    model.transform_to(many, path, y, n_shards=3)
+    assert computed == []
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_parts_of_something_else_are_written_again(
+    model, many, tmp_path, suffix, computed
+):
+    y, path = np.arange(len(many)), tmp_path / f"f{suffix}"
+
+    def write(X=many, y=y, **options):
+        computed.clear()
+        model.transform_to(X, path, y, n_shards=3, **options)
+        return sum(computed)
+
+    sizes = [32, 64, 48]
+    assert write() == sum(sizes)
+    parts(tmp_path, 3, suffix)[1].unlink()
+    assert write() == sizes[1]
+    labels = y.copy()
+    labels[-1] = -1
+    assert write(y=labels) == sizes[2]
+    assert load_features(tmp_path / f"f-*-of-3{suffix}").target[-1] == -1
+    assert write(y=labels, dtype="float16") == sum(sizes)
+    assert write([*many[:33], many[0], *many[34:]], labels, dtype="float16") == 64
+    parts(tmp_path, 3, suffix)[0].write_bytes(b"damaged")
+    assert write(many, labels, dtype="float16") == 32 + 64
+    other = extractor(many[:2], random_state=1, batch_size=4)
+    other.transform_to(many, path, labels, dtype="float16", n_shards=3)
+    found = load_features(tmp_path / f"f-*-of-3{suffix}", extractor=other)
+    np.testing.assert_array_equal(found.data, other.transform(many).astype("float16"))
+
+
+def test_parts_have_errors_by_rows_of_the_whole(model, many, tmp_path):
+    paths, bad = list(many), [0, 33, 95, 143]
+    for row in bad:
+        paths[row] = str(tmp_path / f"no {row}.png")
+    for _ in range(2):  # the second time of the parts that are there
+        with pytest.warns(UserWarning, match="4 of 144 images could not be read"):
+            failed = model.transform_to(paths, tmp_path / "f.npy", n_shards=3)
+        assert failed["row"].tolist() == bad
+        assert failed["path"].tolist() == [paths[row] for row in bad]
+        assert set(failed["reason"]) == {"no such file"}
+    assert load_features(parts(tmp_path)).skipped.equals(failed)
+
+
+def test_parts_go_on_where_they_were_ended(
+    model, many, tmp_path, monkeypatch, computed
+):
+    path, put = tmp_path / "f.npy", _features_file.FeaturesWriter.put
+
+    def stop(self, rows, values):
+        if rows[0] >= 60:  # in the second
+            raise Stopped
+        put(self, rows, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_features_file.FeaturesWriter, "put", stop)
+        with pytest.raises(Stopped):
+            model.transform_to(many, path, n_shards=3)
+    computed.clear()
+    model.transform_to(many, path, n_shards=3)
+    assert sum(computed) == len(many) - 60
+    np.testing.assert_array_equal(
+        load_features(parts(tmp_path)).data, model.transform(many)
+    )
+
+
+def test_a_dataset_without_paths_is_written_again(data, tmp_path):
+    torch_data = pytest.importorskip("torch.utils.data")
+    import torch
+
+    pixels = torch.from_numpy(data[0].transpose(0, 3, 1, 2) / np.float32(255))
+    model = extractor(data[0], batch_size=4)
+    for images in (pixels, 1 - pixels):
+        X = load_torch_dataset(torch_data.TensorDataset(images, torch.zeros(24)))
+        model.transform_to(X.data, tmp_path / "f.npy", n_shards=1)
+        found = load_features(tmp_path / "f-1-of-1.npy")
+        np.testing.assert_array_equal(found.data, model.transform(X.data))
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.0, True, "16"])
+def test_a_wrong_number_of_parts_is_refused(model, image_files, tmp_path, n):
+    with pytest.raises(ValueError, match=r"n_shards=.* must be an int, 1 or more"):
+        model.transform_to(image_files, tmp_path / "f.npy", n_shards=n)
+    with pytest.raises(ValueError, match="shard is one of several parts, n_shards all"):
+        model.transform_to(image_files, tmp_path / "f.npy", shard=(1, 2), n_shards=2)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def memory():
+    """Return the files behind memory:// URLs."""
+    system = pytest.importorskip("fsspec").filesystem("memory")
+    yield system
+    system.rm("/features", recursive=True)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_files_are_put_behind_urls(
+    model, many, tmp_path, memory, suffix, computed, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    url, n = f"memory://features/f{suffix}", len(many)
+    model.transform_to(many, url, range(n))
+    expected, more = model.transform(many), [".json"] * (suffix == ".npy")
+    computed.clear()
+    for images in (n, 0):
+        model.transform_to(many, url, range(n), n_shards=2)
+        assert sum(computed) == images
+        computed.clear()
+    assert os.listdir(tmp_path) == []
+    names = [f"f{part}{suffix}" for part in ("", "-1-of-2", "-2-of-2")]
+    found = {name.rpartition("/")[2] for name in memory.ls("/features", detail=False)}
+    assert found == {name + end for name in names for end in ("", *more)}
+    memory.get("/features/", str(tmp_path / "copied") + "/", recursive=True)
+    for path in (f"f{suffix}", f"f-*-of-2{suffix}"):
+        here = load_features(tmp_path / "copied" / path)
+        np.testing.assert_array_equal(here.data, expected)
+        assert here.target.tolist() == [*range(n)]
+    memory.pipe(f"/features/f-1-of-2{suffix}", b"damaged")
+    if suffix == ".npy":
+        memory.rm_file("/features/f-1-of-2.npy.json")
+    model.transform_to(many, url, range(n), n_shards=2)
+    assert sum(computed) == 64
+
+
+def test_what_a_server_refuses_for_a_while_is_put_again(
+    model, image_files, memory, monkeypatch
+):
+    from sklearn_dl._images import _remote
+
+    put, tries = type(memory).put_file, []
+
+    def moody(self, *arguments, **options):
+        tries.append(arguments)
+        if len(tries) % 3:
+            raise ConnectionError("try later")
+        return put(self, *arguments, **options)
+
+    monkeypatch.setattr(_remote, "_PAUSE", 0.0)
+    monkeypatch.setattr(type(memory), "put_file", moody)
+    model.transform_to(image_files, "memory://features/f.npy")
+    assert len(tries) == 6
+    monkeypatch.setattr(_remote, "_ATTEMPTS", 2)
+    with pytest.raises(ValueError, match="couldn't be written 2 times: try later"):
+        model.transform_to(image_files, "memory://features/f.npy")
+
+
+def test_a_url_without_a_driver_is_refused_at_once(model, image_files, computed):
+    pytest.importorskip("fsspec")
+    with pytest.raises(ValueError, match="Protocol not known: nosuch"):
+        model.transform_to(image_files, "nosuch://bucket/f.npy")
+    with pytest.raises(ValueError, match=r"must end in \.npy or \.parquet"):
+        model.transform_to(image_files, "memory://features/f.h5")
+    assert computed == []

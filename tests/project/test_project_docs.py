@@ -34,6 +34,7 @@ EXPORTS = all(map(find_spec, ("onnx", "onnxscript", "onnxruntime")))
 # Blocks of Python that are not run, by the reason that stands above each.
 NOT_RUN = {"needs fastai": 1, "needs Keras": 1, "needs skops": 1, "needs MLflow": 1}
 NOT_RUN |= {"needs datasets": 1, "needs h5py": 1, "needs torchrun": 1}
+NOT_RUN |= {"needs dask-ml": 1}
 FENCE = re.compile(
     r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?"
     r"```(?P<kind>[^\n]*)\n(?P<code>.*?)^```$",

@@ -222,8 +222,8 @@ def test_trials_of_optuna(run, photos):
 
 
 @pytest.mark.slow
-def test_a_dask_cluster(run):
-    printed = run("dask_cluster", "--workers", 2)
+def test_a_dask_cluster(run, tmp_path):
+    printed = run("dask_cluster", "--workers", 2, "--out", tmp_path / "f.npy")
     line = r"best (\d\.\d{3}); bagging \d+\.\d s, (\d\.\d{3}) on its own images$"
     alone, together = (
         re.findall(rf"^{name}: .*{line}", printed, re.M)
@@ -234,3 +234,5 @@ def test_a_dask_cluster(run):
     assert alone[0][0] == "1.000"
     difference = re.search(r"relative to the largest: (\S+)$", printed, re.M)[1]
     assert float(difference) < 1e-5
+    assert re.search(r"^\d+ rows in 4 files, 0 of them NaN$", printed, re.M)
+    assert "equal to those in files: True" in printed
