@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dl._base import ImageEstimatorMixin, on_cpu, with_callbacks
 from sklearn_dl._extraction import run_frozen, write_features
+from sklearn_dl._images import Channels, Selection
 from sklearn_dl._parameters import (
     BACKBONE_CONSTRAINTS,
     NestedParameters,
@@ -371,7 +372,8 @@ class ImageFeatureExtractor(
         -------
         dict
             The name of the ``backbone``, the digest (SHA-256) of its ``weights``, the
-            ``layer``, the ``preprocessing`` and the views of ``tta``.
+            ``layer``, the ``preprocessing`` and the views of ``tta``; and the
+            ``channels`` that are taken of images, where `image_shape` names some.
 
         Raises
         ------
@@ -382,12 +384,15 @@ class ImageFeatureExtractor(
         backbone, views = self._backbone, resolve_views(self.tta, self.preprocessing_)
         layer, seen = backbone.layer, backbone.preprocessing
         plain = isinstance(seen, Preprocessing)
+        shape = self.image_shape
+        taken = Selection.of(shape).taken if isinstance(shape, Channels) else None
         return {
             "backbone": backbone.name,
             "weights": digest_weights(backbone.module),
             "layer": layer if isinstance(layer, str) else list(layer),
             "preprocessing": repr(seen) if plain else fingerprint_text(seen),
             "tta": None if views is None else fingerprint_text(views),
+            **({} if taken is None else {"channels": list(taken)}),
         }
 
     @property

@@ -65,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
     read = [path for path in (args.data, args.weights) if path is not None]
     checked_output(args.out, *read)
     from sklearn_dl._features import ImageFeatureExtractor
-    from sklearn_dl.datasets import check_features_path, check_shard
+    from sklearn_dl.datasets import check_features_path, check_shard, shard_rows
 
     check_features_path(args.out)
-    check_shard(args.shard)
+    shard = check_shard(args.shard)
     extractor = ImageFeatureExtractor()
     names = extractor.get_params()
     given = {k: v for k, v in vars(args).items() if k in names and v is not None}
@@ -85,9 +85,8 @@ def run(args: argparse.Namespace) -> int:
     for row, path, reason in failed.itertuples(index=False):
         write_error(f"features: row {row}, {path!r}: {reason}")
     if len(failed):
-        write_error(
-            f"features: of {len(images.paths)} images {len(failed)} could not be read."
-        )
+        n_images = len(shard_rows(len(images.paths), shard))
+        write_error(f"features: of {n_images} images {len(failed)} could not be read.")
     say(f"written to {args.out} ({size_of(args.out)})")
     return 1 if len(failed) else 0
 

@@ -306,15 +306,17 @@ class _Npy(_File):
 
     def _read(self) -> dict:
         known = beside(self.path)
+        if not known.exists():  # as of a link, which `transform_to` follows
+            known = beside(self.path.resolve())
         if not known.exists():
             raise FileNotFoundError(
-                f"There is no {known}, which a file of features has beside it. A plain "
-                "array is read by numpy.load."
+                f"There is no {beside(self.path)}, which a file of features has beside "
+                "it. A plain array is read by numpy.load."
             )
         about = json.loads(known.read_bytes())
+        self._know(about)
         columns = {name: about.pop(name, None) for name in COLUMNS}
         errors = about.pop("errors")
-        self._know(about)
         for name, values in columns.items():
             self._take(name, values)
         shape = (about["rows"], about["n_features"])
