@@ -2,7 +2,9 @@
 
 import warnings
 
+import numpy as np
 import pandas as pd
+import torch
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -19,7 +21,7 @@ from sklearn_dl._parameters import (
     refuse_removed,
 )
 from sklearn_dl._plain import PlainParameters
-from sklearn_dl._runtime import draw_seed, fingerprint_text
+from sklearn_dl._runtime import draw_seed, fingerprint_text, free_bytes
 from sklearn_dl.augmentation import resolve_views
 from sklearn_dl.backbones import Backbone, Preprocessing, digest_weights, handed_out
 from sklearn_dl.datasets import (
@@ -260,6 +262,7 @@ class ImageFeatureExtractor(
             If `fit` was not called.
         """
         source = self._new_source(X)
+        self._warn_if_large(len(source))
         return run_frozen(
             self._backbone,
             source,
@@ -394,6 +397,19 @@ class ImageFeatureExtractor(
             "tta": None if views is None else fingerprint_text(views),
             **({} if taken is None else {"channels": list(taken)}),
         }
+
+    def _warn_if_large(self, n_images):
+        needed = n_images * self.n_features_out_ * np.dtype("float32").itemsize
+        free = free_bytes(torch.device("cpu"))
+        if 2 * needed > free:  # with what a scaler makes of them
+            warnings.warn(
+                f"The features of {n_images} images take {needed / 1e9:.1f} GB; "
+                f"{free / 1e9:.1f} GB of memory are free. transform_to writes them to "
+                "a file, and sklearn_dl.datasets.iter_features reads them in chunks "
+                "for partial_fit.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     @property
     def _n_features_out(self):

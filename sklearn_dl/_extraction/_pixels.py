@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sklearn_dl._images import ImageDecodeError, ImageSource
+from sklearn_dl._images import REMOTE_THREADS, ImageDecodeError, ImageSource
 from sklearn_dl._runtime import (
     decoding_threads,
     free_cached_blocks,
@@ -22,8 +22,6 @@ from sklearn_dl._runtime import (
 
 # Batches that are being decoded while the network works on one.
 _AHEAD = 2
-# Threads that wait for images behind URLs, where there are no more to decode.
-_REMOTE_THREADS = 16
 # The part of an image below which a crop that shows no more is worth a warning.
 _LEAST_SEEN = 0.1
 
@@ -113,7 +111,7 @@ class PixelReader:
         if self._executor is None or self._owner != os.getpid():
             n_threads = decoding_threads() if self.source.thread_safe else 1
             if self.source.remote:
-                n_threads = max(n_threads, _REMOTE_THREADS)
+                n_threads = max(n_threads, REMOTE_THREADS)
             self._executor = ThreadPoolExecutor(n_threads, "sklearn_dl-decode")
             self._owner = os.getpid()
         if self._together:

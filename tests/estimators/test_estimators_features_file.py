@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import time
+import warnings
 from collections import namedtuple
 
 import numpy as np
@@ -462,6 +463,20 @@ def test_bad_columns_are_refused(model, image_files, tmp_path, options, text):
     with pytest.raises(ValueError, match=text):
         model.transform_to(image_files, tmp_path / "f.npy", **options)
     assert os.listdir(tmp_path) == []
+
+
+def test_where_memory_is_short_the_way_out_is_named(image_files, monkeypatch):
+    from sklearn_dl import _features, make_feature_classifier
+
+    y = ["a", "b"] * 12
+    small = {"backbone": "squeezenet1_1", "image_size": 32, "weights": None}
+    model = make_feature_classifier(**small, cache=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(image_files, y)
+    monkeypatch.setattr(_features, "free_bytes", lambda device: 24 * 512 * 4)
+    with pytest.warns(UserWarning, match="24 images take 0.0 GB.*transform_to writes"):
+        model.fit(image_files, y)
 
 
 def test_bad_paths_are_refused(model, image_files, tmp_path):
