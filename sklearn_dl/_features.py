@@ -2,7 +2,9 @@
 
 import warnings
 
+import numpy as np
 import pandas as pd
+import torch
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -18,13 +20,14 @@ from sklearn_dl._extraction import (
     write_file,
     write_shards,
 )
+from sklearn_dl._images import Channels, Selection
 from sklearn_dl._parameters import (
     BACKBONE_CONSTRAINTS,
     NestedParameters,
     refuse_removed,
 )
 from sklearn_dl._plain import PlainParameters
-from sklearn_dl._runtime import draw_seed, fingerprint_text
+from sklearn_dl._runtime import draw_seed, fingerprint_text, free_bytes
 from sklearn_dl.augmentation import resolve_views
 from sklearn_dl.backbones import Backbone, Preprocessing, digest_weights, handed_out
 from sklearn_dl.datasets import (
@@ -265,6 +268,7 @@ class ImageFeatureExtractor(
             If `fit` was not called.
         """
         source = self._new_source(X)
+        self._warn_if_large(len(source))
         return run_frozen(
             self._backbone,
             source,
@@ -404,7 +408,8 @@ class ImageFeatureExtractor(
         -------
         dict
             The name of the ``backbone``, the digest (SHA-256) of its ``weights``, the
-            ``layer``, the ``preprocessing`` and the views of ``tta``.
+            ``layer``, the ``preprocessing`` and the views of ``tta``; and the
+            ``channels`` that are taken of images, where `image_shape` names some.
 
         Raises
         ------
@@ -415,13 +420,29 @@ class ImageFeatureExtractor(
         backbone, views = self._backbone, resolve_views(self.tta, self.preprocessing_)
         layer, seen = backbone.layer, backbone.preprocessing
         plain = isinstance(seen, Preprocessing)
+        shape = self.image_shape
+        taken = Selection.of(shape).taken if isinstance(shape, Channels) else None
         return {
             "backbone": backbone.name,
             "weights": digest_weights(backbone.module),
             "layer": layer if isinstance(layer, str) else list(layer),
             "preprocessing": repr(seen) if plain else fingerprint_text(seen),
             "tta": None if views is None else fingerprint_text(views),
+            **({} if taken is None else {"channels": list(taken)}),
         }
+
+    def _warn_if_large(self, n_images):
+        needed = n_images * self.n_features_out_ * np.dtype("float32").itemsize
+        free = free_bytes(torch.device("cpu"))
+        if 2 * needed > free:  # with what a scaler makes of them
+            warnings.warn(
+                f"The features of {n_images} images take {needed / 1e9:.1f} GB; "
+                f"{free / 1e9:.1f} GB of memory are free. transform_to writes them to "
+                "a file, and sklearn_dl.datasets.iter_features reads them in chunks "
+                "for partial_fit.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     @property
     def _n_features_out(self):

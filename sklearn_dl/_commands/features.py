@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the features; return the exit code."""
     _check(args)
     from sklearn_dl._features import ImageFeatureExtractor
+    from sklearn_dl.datasets import check_shard, shard_rows
 
     extractor = ImageFeatureExtractor()
     names = extractor.get_params()
@@ -95,9 +96,8 @@ def run(args: argparse.Namespace) -> int:
     for row, path, reason in failed.itertuples(index=False):
         write_error(f"features: row {row}, {path!r}: {reason}")
     if len(failed):
-        write_error(
-            f"features: of {len(images.paths)} images {len(failed)} could not be read."
-        )
+        n_images = len(shard_rows(len(images.paths), check_shard(args.shard)))
+        write_error(f"features: of {n_images} images {len(failed)} could not be read.")
     say(f"written to {_written(args)}")
     return 1 if len(failed) else 0
 

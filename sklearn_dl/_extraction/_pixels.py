@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sklearn_dl._images import ImageDecodeError, ImageSource
+from sklearn_dl._images import REMOTE_THREADS, ImageDecodeError, ImageSource
 from sklearn_dl._runtime import (
     decoding_threads,
     free_cached_blocks,
@@ -110,6 +110,8 @@ class PixelReader:
         # A worker process that was forked inherits the object but not its threads.
         if self._executor is None or self._owner != os.getpid():
             n_threads = decoding_threads() if self.source.thread_safe else 1
+            if self.source.remote:
+                n_threads = max(n_threads, REMOTE_THREADS)
             self._executor = ThreadPoolExecutor(n_threads, "sklearn_dl-decode")
             self._owner = os.getpid()
         if self._together:

@@ -19,6 +19,7 @@ from sklearn_dl._images._geometry import strip_part as strip_part
 from sklearn_dl._images._missing import file_meant as file_meant
 from sklearn_dl._images._numbers import FILTERS as FILTERS
 from sklearn_dl._images._numbers import check_preprocessing as check_preprocessing
+from sklearn_dl._images._remote import REMOTE_THREADS as REMOTE_THREADS
 from sklearn_dl._images._remote import fetch as fetch
 from sklearn_dl._images._remote import file_system as file_system
 from sklearn_dl._images._remote import is_url as is_url

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::|://)")
+# Threads that wait for images at once.
+REMOTE_THREADS = 16
 _ATTEMPTS = 4
 _PAUSE = 0.2  # seconds before the second attempt, twice as many before each other
 # What no other attempt changes.

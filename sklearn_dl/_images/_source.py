@@ -55,6 +55,8 @@ class ImageSource(ABC):
     # Whether a digest needs the image to be read each time: items of a dataset may be
     # another image each time, as random transforms make them, and URLs lead far away.
     digest_reads: bool = False
+    # Whether reading waits for a network, so that more threads are of use.
+    remote: bool = False
     image_shape: tuple[int, int, int] | None = None  # of every row, where `stackable`
     uint8: bool = False  # whether the rows of what is `stackable` are
     n_features: int | None = None  # columns of a two-dimensional X
@@ -312,7 +314,7 @@ class PathSource(ImageSource):
         self.channels = channels
         self.on_note = WarnOnce()
         # What is behind a URL is read once, not once more for its digest.
-        self.digest_reads = any(map(is_url, paths))
+        self.remote = self.digest_reads = any(map(is_url, paths))
 
     def __len__(self) -> int:
         return len(self._paths)

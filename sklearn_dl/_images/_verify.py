@@ -13,6 +13,7 @@ from sklearn.utils import check_consistent_length
 from sklearn_dl._images._coerce import as_source
 from sklearn_dl._images._digests import call_each, digest_image
 from sklearn_dl._images._errors import Failure, ImageDecodeError
+from sklearn_dl._images._remote import REMOTE_THREADS
 from sklearn_dl._images._source import ImageSource
 
 Finding = tuple[int | None, str | None, str, str]  # row, path, reason, kind
@@ -126,6 +127,8 @@ def _row(finding: tuple) -> int:
 def _for_each(look: Callable[[int], None], source: ImageSource) -> None:
     # A dataset need not be thread-safe.
     threads = min(8, cpu_count()) if source.kind == "paths" else 1
+    if source.remote:
+        threads = REMOTE_THREADS
     for result in call_each(look, range(len(source)), threads):
         if result is not None:
             raise result

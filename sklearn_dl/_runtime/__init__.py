@@ -12,6 +12,7 @@ from sklearn_dl._runtime._device import resolve_precision as resolve_precision
 from sklearn_dl._runtime._fingerprint import fingerprint_text as fingerprint_text
 from sklearn_dl._runtime._fingerprint import package_versions as package_versions
 from sklearn_dl._runtime._memory import fitting_batch_size as fitting_batch_size
+from sklearn_dl._runtime._memory import free_bytes as free_bytes
 from sklearn_dl._runtime._memory import is_out_of_memory as is_out_of_memory
 from sklearn_dl._runtime._memory import raise_no_room as raise_no_room
 from sklearn_dl._runtime._random import draw_seed as draw_seed

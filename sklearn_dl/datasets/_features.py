@@ -388,9 +388,9 @@ class _Npy(_File):
 
     def _read(self) -> dict:
         about = json.loads(self._json())
+        self._know(about)
         columns = {name: about.pop(name, None) for name in COLUMNS}
         errors = about.pop("errors")
-        self._know(about)
         for name, values in columns.items():
             self._take(name, values)
         if isinstance(self.path, str):
@@ -408,10 +408,12 @@ class _Npy(_File):
         if isinstance(self.path, str):
             return fetch(f"{self.path}.json")
         known = beside(self.path)
+        if not known.exists():  # as of a link, which `transform_to` follows
+            known = beside(self.path.resolve())
         if not known.exists():
             raise FileNotFoundError(
-                f"There is no {known}, which a file of features has beside it. A plain "
-                "array is read by numpy.load."
+                f"There is no {beside(self.path)}, which a file of features has beside "
+                "it. A plain array is read by numpy.load."
             )
         return known.read_bytes()
 

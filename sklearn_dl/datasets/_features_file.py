@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any, BinaryIO
 
 import numpy as np
+import pandas as pd
 
 from sklearn_dl._files import check_target, replacing, writing
 from sklearn_dl._images import (
@@ -130,6 +131,8 @@ class FeaturesTable:
 
     def __init__(self, source: ImageSource, y: Any = None, split: Any = None):
         self.source = source
+        # PIL images that were opened from files have some.
+        self._has_paths = all(source.path(k) is not None for k in range(len(source)))
         self._arrays = {
             "label": _checked("y", y, len(source), "Ubiuf", (1, 2)),
             "split": _checked("split", split, len(source), "U", (1,)),
@@ -158,7 +161,7 @@ class FeaturesTable:
     def has(self, name: str) -> bool:
         """Tell whether there is such a column."""
         if name == "path":
-            return len(self.source) > 0 and self.source.path(0) is not None
+            return len(self.source) > 0 and self._has_paths
         return self._arrays[name] is not None
 
     @property
@@ -197,16 +200,20 @@ def _checked(name: str, values: Any, n_rows: int, kinds: str, axes: tuple) -> An
     if values is None:
         return None
     column = np.asarray(values)
+    missing: Any = False
+    if column.dtype.kind in "OUf":  # in text NaN has become "nan"
+        given = column if column.dtype.kind == "f" else np.asarray(values, object)
+        missing = pd.isna(given)
     if column.dtype == object and len(set(map(type, column.ravel()))) == 1:
         column = np.array(column.tolist())
     if column.ndim not in axes or len(column) != n_rows:
         reason = f"has the shape {column.shape}, X has {n_rows} rows"
+    elif np.any(missing):
+        reason = f"has no value in row {np.argwhere(missing)[0][0]}"
     elif column.dtype.kind not in kinds:
         reason = (
             f"of dtype {column.dtype} has no {'text' if kinds == 'U' else 'labels'}"
         )
-    elif column.dtype.kind == "f" and np.isnan(column).any():
-        reason = f"has no value in row {np.argwhere(np.isnan(column))[0][0]}"
     else:
         return column
     raise ValueError(f"{name} {reason}.")
@@ -260,10 +267,9 @@ class FeaturesWriter:
     def __init__(
         self, path: Path, table: FeaturesTable, rows: range, about: dict[str, Any]
     ):
-        if about["dtype"] not in _DTYPES:
-            raise ValueError(f"dtype={about['dtype']!r} must be float32 or float16.")
         self.path, self.table, self.rows = path, table, rows
-        self.dtype = np.dtype(about["dtype"])
+        self.dtype = _checked_dtype(about["dtype"])
+        about = {**about, "dtype": self.dtype.name}
         self.shape = (len(rows), about["n_features"])
         self.done = 0  # rows that are written
         self.errors: dict[int, str] = {}  # by row of the table
@@ -327,12 +333,16 @@ class FeaturesWriter:
             what = f"is a half-written file of other features: {other}"
             raise ValueError(f"{self._part} {what}. {hint}")
         complete = left["done"] == len(self.rows) and not beside(self.path).exists()
-        if complete and self.path.exists() and not self._part.exists():
+        named = complete and self.path.suffix == ".npy" and self.path.exists()
+        if named and not self._part.exists():
             os.replace(self.path, self._part)  # killed before the JSON had its name
         if not self._part.exists():
             return False
         self.done = left["done"]
-        self.errors = {int(row): reason for row, reason in left["errors"].items()}
+        # What was found ahead of these rows is read again, and may be there by now.
+        reasons = ((int(row), reason) for row, reason in left["errors"].items())
+        end = self.rows.start + self.done
+        self.errors = {row: reason for row, reason in reasons if row < end}
         return True
 
     def put(self, rows: np.ndarray, values: np.ndarray) -> None:
@@ -477,6 +487,13 @@ def _texts(values: list) -> list:
         else v
         for v in values
     ]
+
+
+def _checked_dtype(dtype: Any) -> np.dtype:
+    with suppress(TypeError):
+        if np.dtype(dtype).name in _DTYPES:
+            return np.dtype(dtype)
+    raise ValueError(f"dtype={dtype!r} must be float32 or float16.")
 
 
 def difference(found: dict, wanted: dict, names: Iterable[str]) -> str | None:

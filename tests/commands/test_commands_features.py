@@ -84,6 +84,15 @@ def test_unreadable_images_are_named_and_the_code_is_1(tmp_path, capsys):
     assert found.readable.tolist() == [True, True, False, True, True]
 
 
+def test_a_shard_counts_its_own_images(tmp_path, capsys):
+    files = [write_folder(tmp_path / "data", 2) / "dark" / "0.png"] * 33
+    table = pd.DataFrame({"path": [*map(str, files), "no.png"]})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert write(tmp_path / "t.csv", tmp_path / "f.npy", "--shard", "2/2") == 1
+    count = capsys.readouterr().err.splitlines()[-1]
+    assert count == "features: of 2 images 1 could not be read."
+
+
 def test_shards_of_the_command_join(folder, tmp_path):
     assert write(folder, tmp_path / "whole.npy") == 0
     for k in (1, 2):

@@ -228,6 +228,17 @@ def test_files_of_other_features_are_not_joined(tmp_path):
         load_features([one, four])
 
 
+def test_a_link_leads_to_the_file_and_its_json(tmp_path):
+    (tmp_path / "there").mkdir()
+    write(tmp_path / "there" / "real.npy")
+    link = tmp_path / "link.npy"
+    try:
+        link.symlink_to(tmp_path / "there" / "real.npy")
+    except OSError:
+        pytest.skip("no links here")
+    np.testing.assert_array_equal(load_features(link).data, X.astype("float16"))
+
+
 def test_another_extractor_is_an_error(file):
     load_features(file, extractor=Extractor())
     for read in (load_features, iter_features):
@@ -261,6 +272,7 @@ def test_damaged_files_are_named(file):
         lambda known: {**known, "version": 2},
         lambda known: {k: v for k, v in known.items() if k != "errors"},
         lambda known: [],
+        lambda known: {"a": 1},
     ],
 )
 def test_a_json_that_does_not_fit_is_refused(tmp_path, change):
@@ -272,6 +284,11 @@ def test_a_json_that_does_not_fit_is_refused(tmp_path, change):
 
 
 def test_foreign_files_are_refused(tmp_path):
+    write(tmp_path / "f.npy")
+    for content in ("[]", '{"a": 1}'):
+        (tmp_path / "f.npy.json").write_text(content)
+        with pytest.raises(ValueError, match="its metadata are of something else"):
+            load_features(tmp_path / "f.npy")
     np.save(tmp_path / "plain.npy", X)
     with pytest.raises(FileNotFoundError, match=r"plain array is read by numpy\.load"):
         load_features(tmp_path / "plain.npy")

@@ -8,9 +8,11 @@ import shutil
 import signal
 import tempfile
 import time
+import warnings
 from collections import namedtuple
 
 import numpy as np
+import pandas as pd
 import processes
 import pytest
 
@@ -325,6 +327,82 @@ def test_a_kill_before_the_json_has_its_name_costs_nothing(
     assert sorted(os.listdir(tmp_path)) == ["f.npy", "f.npy.json"]
 
 
+def test_a_kill_after_a_parquet_has_its_name_does_no_harm(
+    model, features, image_files, tmp_path, monkeypatch
+):
+    pytest.importorskip("pyarrow")
+    path, finish = tmp_path / "f.parquet", _features_file.FeaturesWriter.finish
+
+    def stop(self):
+        self._commit()
+        state = self._state.read_bytes()
+        finish(self)
+        self._state.write_bytes(state)  # as if it had not come to its removal
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_features_file.FeaturesWriter, "finish", stop)
+        with pytest.raises(Stopped):
+            model.transform_to(image_files, path)
+    np.testing.assert_array_equal(load_features(path).data, features)
+    model.transform_to(image_files, path)
+    np.testing.assert_array_equal(load_features(path).data, features)
+    assert os.listdir(tmp_path) == ["f.parquet"]
+
+
+def test_an_image_that_was_mended_between_two_runs_is_readable(
+    model, image_files, tmp_path, monkeypatch
+):
+    paths = [*image_files[:9], str(tmp_path / "9.png")]
+    expected = model.transform(image_files[:10])
+
+    def stop(self, rows, values):
+        raise Stopped  # before anything is written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_features_file.FeaturesWriter, "put", stop)
+        with pytest.raises(Stopped):
+            extractor(image_files, batch_size=10).transform_to(
+                paths, tmp_path / "f.npy"
+            )
+    assert json.loads((tmp_path / "f.npy.part.json").read_bytes())["errors"]
+    shutil.copy(image_files[9], paths[9])
+    assert model.transform_to(paths, tmp_path / "f.npy").empty
+    found = load_features(tmp_path / "f.npy")
+    assert found.readable.all()
+    np.testing.assert_allclose(found.data, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.dtype("float16"), "f2", "half"])
+def test_the_dtype_may_be_one_of_numpy(model, image_files, tmp_path, dtype):
+    model.transform_to(image_files, tmp_path / "f.npy", dtype=dtype)
+    assert load_features(tmp_path / "f.npy").data.dtype == np.float16
+
+
+def test_images_of_which_some_have_paths(model, image_files, tmp_path):
+    from PIL import Image
+
+    images = [Image.open(image_files[0]), Image.new("RGB", (40, 40))]
+    for some in (images, images[::-1]):
+        model.transform_to(some, tmp_path / "f.npy")
+        found = load_features(tmp_path / "f.npy")
+        np.testing.assert_array_equal(found.data, model.transform(some))
+        assert found.filenames is None
+
+
+def test_other_channels_of_the_same_images_are_told_apart(tmp_path):
+    from sklearn_dl.datasets import Channels
+
+    X = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 5), "uint8")
+    models = [extractor(X, image_shape=Channels(c)) for c in ([0, 1, 2], [2, 1, 0])]
+    models[0].transform_to(X, tmp_path / "f.npy")
+    load_features(tmp_path / "f.npy", extractor=models[0])
+    with pytest.raises(
+        ValueError, match=r"its channels is \[0, 1, 2\], not \[2, 1, 0\]"
+    ):
+        load_features(tmp_path / "f.npy", extractor=models[1])
+
+
 def test_what_stood_there_stays_until_all_is_written(
     model, features, image_files, half_written
 ):
@@ -373,8 +451,15 @@ def test_the_error_of_float16_names_the_path(image_files, tmp_path):
     ("options", "text"),
     [
         ({"y": ["a"] * 3}, r"y has the shape \(3,\), X has 24 rows"),
-        ({"y": [None] * 24}, "y of dtype object has no labels"),
+        ({"y": [{}] * 24}, "y of dtype object has no labels"),
         ({"y": [1.0, np.nan] * 12}, "y has no value in row 1"),
+        ({"y": ["a", None] * 12}, "y has no value in row 1"),
+        ({"y": ["a", np.nan] * 12}, "y has no value in row 1"),
+        (
+            {"y": pd.Series([1] * 23 + [None], dtype="Int64")},
+            "y has no value in row 23",
+        ),
+        ({"split": ["train", None] * 12}, "split has no value in row 1"),
         ({"split": [1] * 24}, "split of dtype int64 has no text"),
         ({"dtype": "float64"}, "dtype='float64' must be float32 or float16"),
     ],
@@ -383,6 +468,20 @@ def test_bad_columns_are_refused(model, image_files, tmp_path, options, text):
     with pytest.raises(ValueError, match=text):
         model.transform_to(image_files, tmp_path / "f.npy", **options)
     assert os.listdir(tmp_path) == []
+
+
+def test_where_memory_is_short_the_way_out_is_named(image_files, monkeypatch):
+    from sklearn_dl import _features, make_feature_classifier
+
+    y = ["a", "b"] * 12
+    small = {"backbone": "squeezenet1_1", "image_size": 32, "weights": None}
+    model = make_feature_classifier(**small, cache=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(image_files, y)
+    monkeypatch.setattr(_features, "free_bytes", lambda device: 24 * 512 * 4)
+    with pytest.warns(UserWarning, match="24 images take 0.0 GB.*transform_to writes"):
+        model.fit(image_files, y)
 
 
 def test_bad_paths_are_refused(model, image_files, tmp_path):

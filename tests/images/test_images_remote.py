@@ -121,6 +121,22 @@ def test_features_of_urls_are_those_of_files_and_read_once(moody, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "f.npy")[1:], expected, atol=1e-6)
 
 
+def test_several_images_are_waited_for_at_once(moody, monkeypatch):
+    together = threading.Barrier(8, timeout=20)
+    read = Moody.cat_file
+
+    def wait(self, path, **options):
+        together.wait()  # for seven others
+        return read(self, path, **options)
+
+    model = ImageFeatureExtractor(
+        "squeezenet1_1", weights=None, image_size=32, random_state=0, cache=None
+    ).fit(moody[71:79])
+    expected = model.transform(moody[71:79])
+    monkeypatch.setattr(Moody, "cat_file", wait)
+    np.testing.assert_array_equal(model.transform(moody[71:79]), expected)
+
+
 @pytest.mark.parametrize(
     ("url", "text"),
     [
