@@ -74,8 +74,10 @@ from sklearn_dl.training import (
     joined_group,
     leaves_alone,
     noted,
+    plain_parameters,
     resolve_loss,
     resolve_schedule,
+    rows_digests,
     run_fingerprint,
     start_head,
     takes_maps,
@@ -150,8 +152,6 @@ class NeuralImageEstimator(
         """Train one epoch, going on from what was learned before."""
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True.")
-        if hasattr(self, "_network"):
-            self._new_source(X)  # of as many pixels as before
         return self._fit(X, y, sample_weight, partial=True, classes=classes)
 
     def _fit(
@@ -170,26 +170,33 @@ class NeuralImageEstimator(
         goes_on = partial or self.warm_start
         previous = getattr(self, "_network", None) if goes_on else None
         max_epochs = 1 if partial else self.max_epochs
-        if y is None:
-            raise ValueError(
-                f"{type(self).__name__} requires y to be passed, but the target y is "
-                "None."
-            )
         weighted = {} if weight is None else {"sample_weight": weight}
         with self._fit_task(X, y, max_epochs, **weighted) as task, ExitStack() as stack:
+            execution = self._execution()
+            if group := joined_group(execution.device):
+                stack.enter_context(group.together())
+                execution = replace(execution, group=group)
+                group.check_same(**plain_parameters(self.get_params()))
+            if y is None:
+                raise ValueError(
+                    f"{type(self).__name__} requires y to be passed, but the target y "
+                    "is None."
+                )
+            if partial and previous is not None:
+                self._new_source(X)  # of as many pixels as before
             source = self._fit_source(X, goes_on=previous is not None)
             if groups is not None:
                 check_consistent_length(source, groups)
                 refuse_missing(groups, "groups")
             rows = self._training_rows(source, y, weight, previous, partial, classes)
-            execution, seed = self._execution(), draw_seed(self.random_state)
-            if group := joined_group(execution.device):
-                execution = replace(execution, group=group)
-                seed = group.of_the_first(seed)
-                group.check_same("y and weights", rows.target.numpy(), rows.weight)
+            seed = draw_seed(self.random_state)
+            seed = seed if group is None else group.of_the_first(seed)
             rows, held_out = rows.weighted(), None
             if validation is not None or self.early_stopping:
                 rows, held_out = self._split(rows, validation, groups, seed)
+            if group is not None:
+                validating = rows_digests(held_out, " for validation")
+                group.check_same(**rows_digests(rows), **validating)
             # What is wrong with these is said before images are read.
             targets, net_params = self._targets, self.net_params or {}
             loss = resolve_loss(

@@ -17,6 +17,8 @@ from sklearn_dl.training._dataset import Rows as Rows
 from sklearn_dl.training._dataset import TrainingRows as TrainingRows
 from sklearn_dl.training._dataset import noted as noted
 from sklearn_dl.training._group import joined_group as joined_group
+from sklearn_dl.training._group import plain_parameters as plain_parameters
+from sklearn_dl.training._group import rows_digests as rows_digests
 from sklearn_dl.training._head import Head
 from sklearn_dl.training._head import as_linear as as_linear
 from sklearn_dl.training._head import start_head as start_head

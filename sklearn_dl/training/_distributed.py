@@ -5,22 +5,20 @@ own rows alone; gradients, losses and outputs are summed over the processes, so 
 take the same step, that of one process with the whole batch.
 """
 
+import zlib
+from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import torch
-from torch import distributed
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from sklearn_dl.training._callbacks import EpochProgress
 from sklearn_dl.training._checkpoint import Checkpoint
+from sklearn_dl.training._dataset import TrainingRows
 from sklearn_dl.training._net import EstimatorNet, StopTraining, noting_interrupts
 from sklearn_dl.training._regime import learned_state, trains_batch_norm
 from sklearn_dl.training._tensorboard import TensorBoard
-
-# What a process tells the others with the sums of a batch.
-_SIGNALS = ("interrupt", "stop")
 
 
 class SharedNoise(TorchFunctionMode):
@@ -87,10 +85,8 @@ class DistributedNet(EstimatorNet):
                 "are of a whole batch: use Trainable(..., freeze_batch_norm=True), and "
                 "no BatchNorm in the head."
             )
-        self._signals = dict.fromkeys(_SIGNALS, 0.0)
         state = learned_state(self)
-        for tensor in state.values():
-            distributed.broadcast(tensor, src=0)
+        self.group.take_first(state.values())
         self.module_.load_state_dict(state, strict=False)
         return self
 
@@ -111,6 +107,17 @@ class DistributedNet(EstimatorNet):
         """The processes that train together."""
         return self.recipe.execution.group
 
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+        """Run an epoch, in which this process reads its own rows alone."""
+        rows = getattr(iterator, "dataset", None)
+        try:
+            if isinstance(rows, TrainingRows):
+                rows.read_share = self.group.read
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+        finally:
+            if isinstance(rows, TrainingRows):  # callbacks read whole batches
+                rows.read_share = None
+
     def train_step_single(self, batch, **fit_params):
         """Compute the gradients of the own rows, and take the sums over all."""
         inputs, target = batch
@@ -127,7 +134,7 @@ class DistributedNet(EstimatorNet):
         ]
         outputs = _placed(step["y_pred"], own, n_rows)
         *grads, there, loss, outputs = self._summed(
-            *grads, there, step["loss"] * share, outputs
+            target, *grads, there, step["loss"] * share, outputs
         )
         for p, grad, n_there in zip(parameters, grads, there.tolist(), strict=True):
             # Fused optimisers read gradients in the order of the memory of p.
@@ -143,64 +150,69 @@ class DistributedNet(EstimatorNet):
         self._set_training(False)
         with torch.no_grad():
             found = self.infer(_own(inputs, read), **fit_params)
-            (outputs,) = self._summed(_placed(found, own, n_rows))
+            (outputs,) = self._summed(target, _placed(found, own, n_rows))
             loss = self.get_loss(outputs, target, X=inputs, training=False)
         return {"loss": loss, "y_pred": outputs}
 
-    def _summed(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
-        """Return sums over the processes, in one go; end where one of them asks to."""
+    def _summed(self, target, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        """Return sums over the processes, in one go, of what is of the same rows.
+
+        End where one of the processes asks to.
+        """
         execution = self.recipe.execution
-        signals = torch.tensor([self._signals[name] for name in _SIGNALS])
-        tensors = (*tensors, signals)
         flat = [
             t.detach().to(execution.device, execution.module_dtype) for t in tensors
         ]
-        total = self.group.sum(torch.cat([t.flatten() for t in flat]))
+        like = zlib.crc32(target.cpu().numpy().tobytes())
+        total = self.group.sum(torch.cat([t.flatten() for t in flat]), like)
+        self._stop_if_asked()
         parts = total.split([t.numel() for t in flat])
-        *sums, asked = [p.view_as(t) for p, t in zip(parts, tensors, strict=True)]
-        interrupted, stopped = asked.tolist()
-        if interrupted:
-            raise KeyboardInterrupt
-        if stopped:
-            self.stop_ = True
-            raise StopTraining
-        return sums
+        return [p.view_as(t) for p, t in zip(parts, tensors, strict=True)]
 
     def partial_fit(self, X, y=None, classes=None, **fit_params):
         """Train; a Ctrl-C in one process ends training in all."""
         with noting_interrupts(self._note_interrupt):
             super().partial_fit(X, y, classes, **fit_params)
             try:
-                self._summed()  # a Ctrl-C that came behind the last step
+                self.group.agree()  # a Ctrl-C that came behind the last step
             except KeyboardInterrupt:
                 self.interrupted_ = True
-            except StopTraining:
-                pass
         return self
 
     def stop_now(self, reason: str = "") -> None:
         """End training of all processes before the next step."""
-        self.stop_reason_ = reason or self.stop_reason_
-        self._signals["stop"] = 1.0
+        self.group.stop(reason)
 
     def notify(self, method_name: str, **kwargs) -> None:
         """Call a hook of all callbacks; what one process decides, all do."""
         try:
             super().notify(method_name, **kwargs)
         except StopTraining:
-            self.stop_now()
-        if method_name == "on_train_begin":  # which reads checkpoints
-            self.group.check_same("checkpoint", np.array([len(self.history)]))
+            if self.group.interrupted:  # by features that all share out
+                raise KeyboardInterrupt from None
+            self.stop_now(self.stop_reason_)
+        if method_name not in ("on_train_begin", "on_epoch_end"):
+            return
+        if self.stop_:
+            self.stop_now(self.stop_reason_)
         if method_name == "on_epoch_end":
-            stops = self.stop_ or self._signals["stop"]
-            self.stop_ = bool(self.group.sum(torch.tensor(float(stops))))
-            if self.stop_:
-                raise StopTraining
+            self.group.agree()
+            self._stop_if_asked()
+            return
+        self.group.check_same(checkpoint=len(self.history))  # which was read by now
+        with suppress(StopTraining):  # outside of the loop
+            self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        if self.group.stopped:
+            self.stop_ = True
+            self.stop_reason_ = self.group.stop_reason
+            raise StopTraining
 
     def _note_interrupt(self) -> bool:
         """Let a Ctrl-C wait for the next sum, which tells all; a second one acts."""
-        again = bool(self._signals["interrupt"])
-        self._signals["interrupt"] = 1.0
+        again = self.group.interrupted
+        self.group.interrupted = True
         return again
 
 

@@ -687,9 +687,6 @@ def build_net(
     kind, group = EstimatorNet, execution.group
     if group is not None:
         kind = group.net_class
-        for dataset in (rows, validation):
-            if dataset is not None:
-                dataset.read_share = group.read
     net = kind(
         lambda: network,
         criterion=lambda: criterion.to(execution.module_dtype),

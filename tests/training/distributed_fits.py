@@ -10,13 +10,15 @@ import sys
 import warnings
 from pathlib import Path
 
+import joblib
 import numpy as np
 import torch
+from PIL import Image
 from skorch.callbacks import Callback
 from torch import distributed
 
 from sklearn_dl import ImageClassifier
-from sklearn_dl.training import Checkpoint, Head, Trainable
+from sklearn_dl.training import Checkpoint, GradientMonitor, Head, Trainable
 
 rank, alone = int(os.environ.get("RANK", "0")), "RANK" not in os.environ
 rng = np.random.default_rng(0)
@@ -40,6 +42,11 @@ CASES = {
     "warm-up": {"trainable": EVERYTHING, "warmup_epochs": 1, "head": Head(dropout=0.3)},
     "mixed": {"trainable": EVERYTHING, "augment": "mixup"},
     "early stopping": {"trainable": 2, "early_stopping": True, "max_epochs": 4},
+    "monitored": {
+        "trainable": 2,
+        "early_stopping": True,
+        "callbacks": [GradientMonitor()],
+    },
     "stochastic depth": {
         "backbone": "convnext_tiny",
         "weights": None,
@@ -52,13 +59,24 @@ CASES = {
 class AtStep(Callback):
     """Does something in one process, at a step."""
 
-    def __init__(self, action, step=3, rank=1):
+    def __init__(self, action, step=3, rank=1, at_end=False):
         self.action, self.step, self.rank, self.steps = action, step, rank, 0
+        self.at_end = at_end
 
     def on_batch_begin(self, net, training=False, **kwargs):
         """Count the steps."""
         self.steps += training
-        if self.steps == self.step and rank == self.rank:
+        if self.steps == self.step and rank == self.rank and not self.at_end:
+            self.action(net)
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Draw before the epoch's order is drawn."""
+        if rank == self.rank and self.step == 0:
+            self.action(net)
+
+    def on_epoch_end(self, net, **kwargs):
+        """Come behind the last step of an epoch."""
+        if rank == self.rank and self.at_end:
             self.action(net)
 
 
@@ -84,13 +102,61 @@ def interrupt(net):
     signal.raise_signal(signal.SIGINT)
 
 
-def error_of(**parameters):
+def error_of(X=X, y=y, **parameters):
     """Return what is wrong with a fit."""
     try:
-        fitted(**parameters)
-    except ValueError as error:
+        ImageClassifier(**{**SMALL, **parameters}).fit(X, y)
+    except (ValueError, ArithmeticError) as error:
         return str(error)
     return ""
+
+
+def break_down(net):
+    """Fail in this process alone."""
+    raise ArithmeticError(f"rank {rank} broke")
+
+
+def in_threads():
+    """Return what is wrong with fits side by side."""
+    with joblib.parallel_config("threading", n_jobs=2):
+        models = [ImageClassifier(**SMALL) for _ in range(2)]
+        try:
+            joblib.Parallel()(joblib.delayed(m.fit)(X, y) for m in models)
+        except ValueError as error:
+            return str(error)
+    return ""
+
+
+def failures(folder):
+    """Return the errors of fits that can't go on in one process, and a fit after."""
+    paths = [folder / f"{row:02}.png" for row in range(len(X))]
+    for path, image in zip(paths, X, strict=True):
+        if rank == 0:
+            Image.fromarray(image).save(path)
+    if rank == 0:
+        paths[5].write_bytes(b"no image")
+        paths[30].write_bytes(b"no image")
+    distributed.barrier()
+    paths = list(map(str, paths))
+    whole = {"trainable": EVERYTHING}
+
+    def at(action, **options):
+        return {**whole, "callbacks": [AtStep(action, **options)]}
+
+    found = {
+        "images": error_of(X=paths),
+        "images in training": error_of(X=paths[6:], y=y[6:], **whole, augment="light"),
+        "step": error_of(**at(break_down)),
+        "epoch": error_of(**at(break_down, at_end=True)),
+        "draws": error_of(**at(lambda net: torch.rand(1), step=0)),
+        "lr": error_of(lr=0.01 * (1 + rank)),
+        "rows": error_of(X=X[: 33 - rank], y=y[: 33 - rank]),
+        "other images": error_of(X=np.roll(X, 3 * rank, axis=0)),
+        "names": error_of(X=np.roll(paths, 3 * rank)),
+        "no y": error_of(y=None if rank else y),
+        "threads": in_threads(),
+    }
+    return found, fitted()
 
 
 def main(case, folder):
@@ -112,6 +178,8 @@ def main(case, folder):
     elif case == "checkpoint":
         checkpoint = Checkpoint(folder / "kept", keep=True)
         found = [fitted(callbacks=[checkpoint])[:2] for _ in range(2)]
+    elif case == "failures":
+        found = failures(folder)
     elif case == "errors":
         moving = Trainable("all", freeze_batch_norm=False)
         found = [error_of(trainable=moving), error_of(y=np.roll(y, rank))]

@@ -64,7 +64,7 @@ def test_what_one_process_ends_ends_in_all(tmp_path):
     for name, end in [("interrupted", "KeyboardInterrupt"), ("stopped", "enough")]:
         assert_equal(first[name], second[name])
         assert len(first[name][1]) == 0  # within the first epoch
-        assert second[name][2] == end
+        assert first[name][2] == second[name][2] == end
 
 
 @pytest.mark.slow
@@ -81,6 +81,24 @@ def test_what_cannot_be_right_is_refused(tmp_path):
     for batch_norm, data in of_two("errors", tmp_path):
         assert "can't train BatchNorm" in batch_norm
         assert "must be given the same y and weights" in data
+
+
+@pytest.mark.slow
+def test_what_fails_in_one_process_fails_in_all_and_they_go_on(tmp_path):
+    (errors, one), (others, other) = of_two("failures", tmp_path)
+    assert errors == others
+    assert "row 5," in errors["images"]  # which the first process reads
+    assert "row 30," in errors["images"]
+    assert "row 24," in errors["images in training"]
+    assert errors["step"] == errors["epoch"] == "rank 1 broke"
+    assert "draws random numbers in one of them" in errors["draws"]
+    assert "the same lr." in errors["lr"]
+    assert "the same y and weights, images." in errors["rows"]
+    assert "the same images." in errors["other images"]
+    assert "the same images." in errors["names"]
+    assert "the target y is None" in errors["no y"]
+    assert "in their main threads" in errors["threads"]
+    assert_equal(one, other)
 
 
 @pytest.mark.slow
