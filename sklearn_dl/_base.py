@@ -183,7 +183,8 @@ class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
 
         All estimators of the process that ask for the same have the very same one.
         """
-        resolve_cache(self.cache)  # what is wrong with it is said now
+        if self.cache != "memory":  # what is wrong with it is said now
+            resolve_cache(self.cache)
         if self.weights is None:
             self._warn_once_that_nothing_hits()
         normalization = None
@@ -208,7 +209,8 @@ class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
                 f"The backbone takes images of {n} channels, but X is read as RGB or "
                 f"grey: image_shape=Channels({n}) reads all {n}."
             )
-        self._warn_of_unseen_channels(backbone)
+        if n > 3:
+            self._warn_of_unseen_channels(backbone)
         if normalization is None:
             return backbone
         preprocessing = backbone.preprocessing

@@ -17,6 +17,7 @@ from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
 )
+from torch import distributed
 
 from sklearn_dl._base import ImageEstimatorMixin, on_cpu, with_callbacks
 from sklearn_dl._extraction import (
@@ -183,7 +184,8 @@ class NeuralImageEstimator(
                 refuse_missing(groups, "groups")
             rows = self._training_rows(source, y, weight, previous, partial, classes)
             execution, seed = self._execution(), draw_seed(self.random_state)
-            if group := joined_group(execution.device):
+            several = distributed.is_available() and distributed.is_initialized()
+            if several and (group := joined_group(execution.device)):
                 execution = replace(execution, group=group)
                 seed = group.of_the_first(seed)
                 group.check_same("y and weights", rows.target.numpy(), rows.weight)
@@ -259,7 +261,8 @@ class NeuralImageEstimator(
     def _training_rows(self, source, y, weight, previous, partial, classes) -> Rows:
         """Return the rows of a fit, their targets encoded."""
         check_consistent_length(source, y)
-        refuse_missing(y)
+        if not (isinstance(y, np.ndarray) and y.dtype.kind in "biu"):
+            refuse_missing(y)
         weight = _check_sample_weight(
             weight, np.empty((len(source), 0)), ensure_non_negative=True
         )
@@ -416,23 +419,15 @@ class NeuralImageEstimator(
         # (which aren't thread-safe) a key would have to tell the versions.
         if view is not None and not (same_seed and view.thread_safe):
             cache = None
+        options = {"cache": cache, "views": view, "description": "features"}
+        run = bound(run_frozen, backbone, rows.source, execution, **options)
         index = np.arange(len(rows)) if rows.rows is None else rows.rows
-
-        def compute(some: np.ndarray) -> np.ndarray:
-            with noted(rows.note), _apart(rows):
-                return run_frozen(
-                    backbone,
-                    rows.source,
-                    execution,
-                    cache=cache,
-                    rows=index[some],
-                    views=view,
-                    description="features",
-                )
-
-        if execution.group is not None:
-            return execution.group.gathered(len(rows), compute)
-        return compute(np.arange(len(rows)))
+        with noted(rows.note), _apart(rows):
+            if execution.group is None:
+                return run(rows=index)
+            return execution.group.gathered(
+                len(rows), lambda some: run(rows=index[some])
+            )
 
     def _maps(
         self, network, frozen: Backbone, rows: Rows, recipe: Recipe, beside
@@ -563,7 +558,9 @@ class NeuralImageEstimator(
         """
         source = self._new_source(X)
         execution, network = self._execution(fall_back=True), self._network
-        views = resolve_views(self.tta, self.preprocessing_, self.augment)
+        views = None
+        if self.tta is not None:
+            views = resolve_views(self.tta, self.preprocessing_, self.augment)
         targets = self._targets
 
         def finish(outputs: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """Work for the workers of a Dask cluster."""
 
 import pickle
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -16,9 +15,8 @@ def active_client() -> Any:
 
     A task that runs on a worker has none: its work is spread already.
     """
-    distributed = sys.modules.get("distributed")
-    if distributed is None:
-        return None
+    import distributed
+
     client = getattr(get_active_backend()[0], "client", None)
     if not isinstance(client, distributed.Client):
         return None

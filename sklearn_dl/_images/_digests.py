@@ -99,7 +99,7 @@ def call_each(
             return error
 
     if threads <= 1 or len(values) < _FEW:
-        return [call(value) for value in values]
+        return list(map(call, values))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="sklearn_dl-digest")
     try:
         starts = range(0, len(values), _CHUNK)

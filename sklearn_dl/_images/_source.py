@@ -312,7 +312,7 @@ class PathSource(ImageSource):
         self.channels = channels
         self.on_note = WarnOnce()
         # What is behind a URL is read once, not once more for its digest.
-        self.digest_reads = any(map(is_url, paths))
+        self.digest_reads = any(is_url(path) for path in paths if "://" in path)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -330,6 +330,8 @@ class PathSource(ImageSource):
         if self.digest_reads:
             return super()._digests(rows, memory, threads)
         found = digest_files([self._paths[row] for row in rows], memory, threads)
+        if self.channels is None:
+            return found
         return [_of_channels(digest, self.channels) for digest in found]
 
 

@@ -19,7 +19,15 @@ from sklearn_dl._runtime import (
     package_versions,
     seeded,
 )
-from sklearn_dl.backbones._cut import Layer, pool, run, split_layer, stop_here
+from sklearn_dl.backbones._cut import (
+    Layer,
+    Reached,
+    pool,
+    run,
+    split_layer,
+    stop_here,
+    tensor_of,
+)
 from sklearn_dl.backbones._fold import ONCE, Pairs, foldable, inference_form
 from sklearn_dl.backbones._prefix import (
     Border,
@@ -160,7 +168,13 @@ class Backbone(nn.Module):
             _TALLY.images += len(x)
             if self._kept.settled and not torch.is_grad_enabled():
                 network = self._form(x)
-        return self._row(run(network, x))
+        try:
+            out = network(x)
+        except Reached as reached:  # where it is cut
+            out = reached.output
+        if isinstance(out, torch.Tensor) and out.ndim == 2:
+            return out
+        return self._row(tensor_of(out))
 
     def _form(self, x: torch.Tensor) -> nn.Module:
         """Return the network in the form that computes as autocast is set now."""

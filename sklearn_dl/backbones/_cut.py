@@ -78,12 +78,16 @@ def stop_here(module, inputs, output):
 def run(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Run the network up to where `tap` has cut it, or to its end."""
     try:
-        out = module(x)
+        return tensor_of(module(x))
     except Reached as reached:
-        out = reached.output
+        return tensor_of(reached.output)
+
+
+def tensor_of(out: Any) -> torch.Tensor:
+    """Return the tensor of what a layer gives; attention layers give weights too."""
     several = isinstance(out, (tuple, list))  # torch.export in 2.4 knows no `|`
     if several and out and isinstance(out[0], torch.Tensor):
-        out = out[0]  # attention layers return (values, weights)
+        out = out[0]
     if not isinstance(out, torch.Tensor):
         hint = ""
         if fields := [*fields_of(out)]:

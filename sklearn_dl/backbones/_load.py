@@ -522,7 +522,8 @@ def shared_backbone(
     holds them. What was read from a file is read again when the file has changed.
     """
     where = indexed(torch.device(device)), dtype
-    backbone = resolve_backbone(backbone, weights)
+    if backbone == "auto":
+        backbone = resolve_backbone(backbone, weights)
     options = {**_DEFAULTS, **options}
     preprocessing, channels = options["preprocessing"], options["channels"]
     asked = None if channels is None else Selection.of(channels)
@@ -631,7 +632,8 @@ def _request(backbone, weights, seed, options, where) -> tuple:
     preprocessing = options["preprocessing"]
     if not isinstance(preprocessing, Preprocessing | str | None):
         preprocessing = fingerprint_text(preprocessing)
-    layer, size = split_layer(options["layer"]), options["image_size"]
+    layer, size = options["layer"], options["image_size"]
+    layer = layer if isinstance(layer, str) else split_layer(layer)
     return (*origin, layer, preprocessing, size, options["channels"], *where)
 
 

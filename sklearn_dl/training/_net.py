@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -429,9 +430,8 @@ class EstimatorNet(NeuralNet):
         if not self.module_.training:
             self._set_training(True)
         inputs, target = batch
-        return self._fitting(
-            len(target), lambda: self._gradients(inputs, target, fit_params)
-        )
+        compute = partial(self._gradients, inputs, target)
+        return self._fitting(len(target), compute)
 
     def _fitting(self, n_rows: int, compute: Callable[[], Any]) -> Any:
         """Call until it fits into memory, in twice as many parts each time."""
@@ -462,7 +462,7 @@ class EstimatorNet(NeuralNet):
                 )
             self.parts_ *= 2
 
-    def _gradients(self, inputs, target, fit_params) -> dict[str, Any]:
+    def _gradients(self, inputs, target) -> dict[str, Any]:
         """Add up the gradients of the parts of a batch."""
         losses: list[torch.Tensor] = []
         outputs: list[torch.Tensor] = []
@@ -471,7 +471,7 @@ class EstimatorNet(NeuralNet):
             parts = self._parts(parts[0])
         for part in parts:
             wanted = part.pop(_TARGET)
-            y_pred = self.infer(part, **fit_params)
+            y_pred = self._outputs(part)
             loss = self.get_loss(y_pred, wanted, X=part, training=True)
             for _, callback in self.callbacks_:
                 if hasattr(callback, "loss_term"):
@@ -491,9 +491,10 @@ class EstimatorNet(NeuralNet):
             self.recipe.optimizer.shape_gradients(self.optimizer_)
             return loss
 
+        take = shaped if self.recipe.optimizer.shapes_gradients else step_fn
         if not self.scaler_.is_enabled():
-            return super()._step_optimizer(shaped)
-        shaped()
+            return super()._step_optimizer(take)
+        take()
         self.scaler_.step(self.optimizer_)
         self.scaler_.update()
         return None
