@@ -2,12 +2,11 @@
 
 from sklearn_dl._extraction._cache import FeatureCache, resolve_cache
 from sklearn_dl._extraction._file import write_features
+from sklearn_dl._extraction._maps import KeptMaps, has_room
 from sklearn_dl._extraction._pixels import PixelReader, channel_statistics
 from sklearn_dl._extraction._predict import (
-    KeptMaps,
     OnFeatures,
     OnMaps,
-    has_room,
     maps_first,
     progress,
     run_frozen,

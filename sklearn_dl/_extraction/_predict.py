@@ -1,19 +1,15 @@
-"""Batches of images through a network: outputs, maps, and features that are kept."""
+"""Outputs of a network for images, and features of a frozen one that are kept."""
 
 import copy
 import hashlib
-import math
 import sys
-import warnings
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -22,12 +18,12 @@ import torch
 from tqdm.auto import tqdm
 from tqdm.std import tqdm as PlainBar
 
-from sklearn_dl._extraction._cache import MEMORY_BYTES, resolve_cache
+from sklearn_dl._extraction._cache import resolve_cache
 from sklearn_dl._extraction._cluster import active_client, spread, task_rows
-from sklearn_dl._extraction._pixels import PixelReader, in_parts, resized_together
+from sklearn_dl._extraction._forward import Forward
+from sklearn_dl._extraction._pixels import in_parts, resized_together
 from sklearn_dl._extraction._store import (
     Found,
-    MemoryStore,
     eviction_target,
     new_owner,
 )
@@ -41,13 +37,11 @@ from sklearn_dl._runtime import (
     Execution,
     decoding_threads,
     fingerprint_text,
-    fitting_batch_size,
-    keep_large_blocks,
     others_meanwhile,
     release_memory,
     resolve_devices,
 )
-from sklearn_dl.backbones import Backbone, Preprocessing, indexed, place
+from sklearn_dl.backbones import Backbone, place
 
 # Part of each key: to be raised when this library begins to make other pixels of an
 # image or of an augmented view, or other features of a network's outputs.
@@ -55,7 +49,7 @@ _KEYS = 4
 # Rows that are looked up together; their features take no more than these bytes.
 _WINDOW_ROWS, _WINDOW_BYTES = 4096, 2**26
 # Of large rows that are kept for a training, fewer are worked on at once.
-_FILLED_BYTES = 2**24
+FILLED_BYTES = 2**24
 # Seconds between two lines of progress in a log, and what they say.
 _LINE_SECONDS = 30.0
 _LINE = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left"
@@ -99,7 +93,7 @@ def run_network(
 
 
 def _through(
-    forward: "Forward", source: ImageSource, rows, combine: Combine | None, bar: Bar
+    forward: Forward, source: ImageSource, rows, combine: Combine | None, bar: Bar
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yield (place among the rows, what becomes of their outputs), batch by batch."""
     combine = combine or _one_row(forward.views)
@@ -250,176 +244,6 @@ class _Lines:
         sys.stderr.flush()
 
 
-# ---------------------------------------------------------------- batches of pixels
-
-
-class Forward:
-    """A network on batches of pixels, which it normalises, in evaluation mode."""
-
-    def __init__(self, network, preprocessing, execution: Execution, views=None):
-        keep_large_blocks()
-        self.preprocessing = preprocessing
-        self.execution = execution
-        self.device = execution.device
-        self.views = views
-        self.n_views = None if views is None else views.n_views
-        self.network = place(network, execution.device, execution.module_dtype)
-        self.replicas = [
-            Forward(self._copied(device), preprocessing, alone, views)
-            for device in execution.others
-            for alone in [replace(execution, device=device, others=())]
-        ]
-        self._most: int | None = None  # images that the memory has room for
-
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the outputs, (b, [n_views,] n_outputs), on the CPU.
-
-        The pixels are (b, [n_views,] 1 or 3, height, width).
-        """
-        if not self.replicas:
-            return self._start(pixels)()
-        parts = pixels.split(-(-len(pixels) // self.n_devices))
-        return torch.cat([out for _, out in self.stream((None, p) for p in parts)])
-
-    @property
-    def n_devices(self) -> int:
-        """Number of devices that compute."""
-        return 1 + len(self.replicas)
-
-    def _copied(self, device: torch.device) -> torch.nn.Module:
-        """Return the network for another device."""
-        same = indexed(device) == indexed(self.device)
-        return self.network if same else copy.deepcopy(self.network)
-
-    def stream(
-        self, batches: Iterable[tuple[Any, torch.Tensor]]
-    ) -> Iterator[tuple[Any, torch.Tensor]]:
-        """Yield (rows, outputs) of batches of (rows, pixels), in order.
-
-        A GPU is given the next batch before the outputs of the last are waited for. Of
-        several devices, a batch goes to the first that is free.
-        """
-        if self.replicas:
-            yield from self._spread(batches)
-            return
-        ahead = 0 if self.device.type == "cpu" else 1
-        started: deque = deque()
-        for rows, pixels in batches:
-            started.append((rows, self._start(pixels)))
-            if len(started) > ahead:
-                rows, outputs = started.popleft()
-                yield rows, outputs()
-        for rows, outputs in started:
-            yield rows, outputs()
-
-    def _spread(
-        self, batches: Iterable[tuple[Any, torch.Tensor]]
-    ) -> Iterator[tuple[Any, torch.Tensor]]:
-        """Yield as `stream` does, from a thread for each device; GPUs have two."""
-        free: SimpleQueue = SimpleQueue()
-        each = 1 if self.device.type == "cpu" else 2
-        for forward in [self, *self.replicas] * each:
-            free.put(forward)
-
-        def compute(pixels: torch.Tensor) -> torch.Tensor:
-            forward = free.get()
-            try:
-                return forward._start(pixels)()
-            finally:
-                free.put(forward)
-
-        started: deque = deque()
-        with ThreadPoolExecutor(each * self.n_devices, "sklearn_dl-device") as pool:
-            try:
-                for rows, pixels in batches:
-                    started.append((rows, pool.submit(compute, pixels)))
-                    if len(started) > each * self.n_devices:
-                        rows, coming = started.popleft()
-                        yield rows, coming.result()
-                while started:
-                    rows, coming = started.popleft()
-                    yield rows, coming.result()
-            finally:
-                for _, coming in started:
-                    coming.cancel()
-
-    def _start(self, pixels: torch.Tensor) -> Callable[[], torch.Tensor]:
-        """Compute the outputs of a batch; return what waits for them."""
-        pixels = pixels.to(self.device, non_blocking=self.device.type == "cuda")
-        images = pixels if self.n_views is None else pixels.flatten(0, 1)
-        values, self._most = in_parts(
-            self._part, images, self._most, self.device, "for"
-        )
-        if self.n_views is not None:
-            values = values.unflatten(0, pixels.shape[:2])
-        if self.device.type != "cuda":
-            values = values.cpu()
-            return lambda: values
-        landing = values.to("cpu", non_blocking=True)  # in pinned memory
-        landed = torch.cuda.Event()
-        landed.record(torch.cuda.current_stream(self.device))
-
-        def wait() -> torch.Tensor:
-            landed.synchronize()
-            return landing
-
-        return wait
-
-    def _part(self, images: torch.Tensor) -> torch.Tensor:
-        dtype = self.execution.module_dtype
-        batch = self.preprocessing.normalize(images).to(
-            dtype=dtype, memory_format=torch.channels_last
-        )
-        with torch.inference_mode(), self.execution.autocast():
-            return self.network(batch).to(dtype)
-
-    def batch_size(self, source: ImageSource) -> int:
-        """Return how many images, in all their views, make a batch."""
-        size = self.execution.batch_size
-        if isinstance(size, str):
-            largest = None
-            if isinstance(self.preprocessing, Preprocessing):
-                largest = self.preprocessing.output_size
-            if source.image_shape is not None and self.device.type != "cpu":
-                # Arrays are resized there.
-                sizes = largest or (0, 0), source.image_shape[:2]
-                largest = max(sizes, key=math.prod)
-            size = fitting_batch_size(self.device, largest)
-        return max(1, size // (self.n_views or 1))
-
-    def reader(self, source: ImageSource, rows=None, on_read=None) -> PixelReader:
-        """Return a reader of what the network takes."""
-        view = self.views if self.n_views is None else _SameViews(self.views)
-        return PixelReader(source, self.preprocessing, self.device, rows, view, on_read)
-
-
-class _SameViews:
-    """Views of an image, whatever its row."""
-
-    def __init__(self, views):
-        self.views = views
-        self.thread_safe = views.thread_safe
-
-    def __call__(self, image, row: int) -> torch.Tensor:
-        return self.views(image)
-
-
-class OnFeatures:
-    """A head on features, moved to the device, in evaluation mode."""
-
-    def __init__(self, head: torch.nn.Module, execution: Execution):
-        self.execution = execution
-        self.head = place(head, execution.device, execution.module_dtype)
-
-    def __call__(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the outputs of (b, [n_views,] n_features), on the CPU."""
-        dtype = self.execution.module_dtype
-        rows = features.flatten(0, -2).to(self.execution.device, dtype)
-        with torch.inference_mode(), self.execution.autocast():
-            outputs = self.head(rows)
-        return outputs.to("cpu", dtype).unflatten(0, features.shape[:-1])
-
-
 # ---------------------------------------------------------- features that are kept
 
 
@@ -556,7 +380,7 @@ class Features:
         store = self.store
         maps = Features(halves.prefix, self.source, self.execution, store)
         room = eviction_target(store.max_bytes, 0) - store.statistics().bytes
-        window = max(1, _FILLED_BYTES // maps.row_bytes)
+        window = max(1, FILLED_BYTES // maps.row_bytes)
         n = min(len(rows), max(0, room) // maps.row_bytes)
         for start in range(0, n, window):
             maps.find(rows[start : min(start + window, n)], lambda n: None)
@@ -573,7 +397,7 @@ class Features:
             rest, size = self.forward.network.rest, self.forward.batch_size(self.source)
             follow = OnMaps(rest, halves, self.execution, size)
             missing = [key for key in images if key not in found]
-            window = max(1, _FILLED_BYTES // maps.row_bytes)
+            window = max(1, FILLED_BYTES // maps.row_bytes)
             for start in range(0, len(missing), window):
                 part = missing[start : start + window]
                 of_maps = maps.keys(*zip(*map(images.__getitem__, part), strict=True))
@@ -654,6 +478,25 @@ class Features:
         return {key: row for key, row in new.items() if key in same}
 
 
+# ----------------------------------------------------- what follows what is kept
+
+
+class OnFeatures:
+    """A head on features, moved to the device, in evaluation mode."""
+
+    def __init__(self, head: torch.nn.Module, execution: Execution):
+        self.execution = execution
+        self.head = place(head, execution.device, execution.module_dtype)
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of (b, [n_views,] n_features), on the CPU."""
+        dtype = self.execution.module_dtype
+        rows = features.flatten(0, -2).to(self.execution.device, dtype)
+        with torch.inference_mode(), self.execution.autocast():
+            outputs = self.head(rows)
+        return outputs.to("cpu", dtype).unflatten(0, features.shape[:-1])
+
+
 class OnMaps:
     """What follows a frozen prefix, on rows of its maps.
 
@@ -679,123 +522,6 @@ class OnMaps:
         maps = self.halves.maps(rows.to(self.execution.device, dtype, copy=True))
         with torch.inference_mode(), self.execution.autocast():
             return self.follow(maps, self.halves.entry).to(dtype)
-
-
-def has_room(
-    backbone: Backbone, source: ImageSource, execution, cache: Any, views=None
-) -> bool:
-    """Tell whether a cache has the features of all images, or room for what it lacks.
-
-    Not told, so False, where images have to be read to be looked up.
-    """
-    store = resolve_cache(cache)
-    if store is None or source.digest_reads:
-        return False
-    features = Features(backbone, source, execution, store, views)
-    free = eviction_target(store.max_bytes, 0) - store.statistics().bytes
-    if len(source) * features.row_bytes <= free:
-        return True
-    missing = 0
-    for start in range(0, len(source), features.window):
-        rows = np.arange(start, min(start + features.window, len(source)))
-        keys = features.keys(source.digests(rows, **features.reading), rows)
-        found = store.lookup(keys, features.shape, features.dtype)
-        missing += len(set(keys) - found.keys())
-    return missing == 0 or missing * features.row_bytes <= free
-
-
-class KeptMaps:
-    """The maps of rows from a network's frozen prefix, of which batches are gathered.
-
-    Those of the first rows stay in memory, as far as its bound goes: in shuffled epochs
-    a cache that keeps the latest would hardly find any. A folder has the next ones.
-    What it has no room for either is computed whenever it is asked for.
-
-    Parameters
-    ----------
-    halves : Halves
-        The prefix, and the shape of its maps.
-    source : ImageSource
-    execution : Execution
-    cache : object
-        As users give it; with None maps are kept all the same, as long as this is.
-    rows : ndarray of int, shape (n,), default=None
-        Positions in the source; None for all.
-    beside : KeptMaps, default=None
-        Maps of other rows, which the bounds are for too.
-    """
-
-    def __init__(self, halves, source, execution, cache, rows=None, beside=None):
-        self.halves, prefix = halves, halves.prefix
-        store = resolve_cache(cache) or MemoryStore(MEMORY_BYTES)
-        self.rows = np.arange(len(source)) if rows is None else np.asarray(rows)
-        self.features = Features(prefix, source, execution, store)
-        self.row_bytes = self.features.row_bytes
-        held, stored = (beside.n_held, beside.n_stored) if beside else (0, 0)
-        self.n_stored = self._room(store.max_bytes, stored)
-        self.n_held = self.n_stored
-        if not isinstance(store, MemoryStore):
-            self.n_held = min(self.n_stored, self._room(MEMORY_BYTES, held))
-        self._held: list[np.ndarray] = []
-        self._keys: list[bytes] = []  # of those that are stored, not held
-
-    def _room(self, max_bytes: int, taken: int) -> int:
-        """Return how many rows, with those taken, are kept without evicting any."""
-        room = eviction_target(max_bytes, 0) // self.row_bytes
-        return min(len(self.rows), max(0, room - taken))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getstate__(self) -> dict:  # of a loader's worker
-        return {**vars(self), "features": None}
-
-    def warn_of_bound(self) -> None:
-        """Warn where the cache has no room for all."""
-        if self.n_stored < len(self):
-            n, size = len(self), self.row_bytes
-            warnings.warn(
-                f"What the frozen stages give for {n:,} images takes "
-                f"{n * size / 2**20:,.0f} MiB, and the cache has room for "
-                f"{self.n_stored:,} of them: the others go through these stages in "
-                "each epoch. cache=FeatureCache(max_bytes=...) or a folder gives room.",
-                UserWarning,
-                stacklevel=2,
-            )
-
-    def fill(self) -> "KeptMaps":
-        """Compute what is kept, where it isn't stored yet."""
-        features = self.features
-        window = max(1, min(features.window, _FILLED_BYTES // self.row_bytes))
-        with progress(self.n_stored, "maps", features.execution.verbose) as bar:
-            for start in range(0, self.n_stored, window):
-                stop = min(start + window, self.n_stored)
-                keys, found = features.find(self.rows[start:stop], bar)
-                n = min(max(0, self.n_held - start), len(keys))
-                # The store's own arrays, not those that they were copied from.
-                own = features.store.lookup(keys[:n], features.shape, features.dtype)
-                self._held += [own.get(key, found[key]) for key in keys[:n]]
-                self._keys += keys[n:]
-        if features.computed:
-            release_memory()
-        return self
-
-    def __call__(self, index: np.ndarray) -> torch.Tensor:
-        """Return the maps of some of the rows, (b, *shape), in new memory."""
-        features, n = self.features, self.n_held
-        found = {int(i): self._held[i] for i in index if i < n}
-        stored = {int(i): self._keys[i - n] for i in index if n <= i < self.n_stored}
-        if stored:
-            lookup = features.store.lookup
-            values = lookup(list(stored.values()), features.shape, features.dtype)
-            found |= {i: values[key] for i, key in stored.items() if key in values}
-        if missing := [i for i in dict.fromkeys(index.tolist()) if i not in found]:
-            rows, forward = self.rows[missing], features.forward
-            with forward.reader(features.source, rows) as reader:
-                outputs = forward(reader.read(np.arange(len(rows))))
-            found.update(zip(missing, outputs.numpy(), strict=True))
-        rows = np.stack([found[i] for i in index.tolist()])
-        return self.halves.maps(torch.from_numpy(rows))
 
 
 # ------------------------------------------------------------ workers of a cluster

@@ -351,11 +351,11 @@ def map_bytes(model):
 
 
 def test_a_folder_has_what_the_memory_has_no_room_for(data, tmp_path, monkeypatch):
-    from sklearn_dl._extraction import _predict
+    from sklearn_dl._extraction import _maps
 
     X, y = data
     whole = small().fit(X, y)
-    monkeypatch.setattr(_predict, "MEMORY_BYTES", 10 * map_bytes(whole))
+    monkeypatch.setattr(_maps, "MEMORY_BYTES", 10 * map_bytes(whole))
     model = small(cache=str(tmp_path))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -364,11 +364,11 @@ def test_a_folder_has_what_the_memory_has_no_room_for(data, tmp_path, monkeypatc
 
 
 def test_training_and_validation_rows_share_the_bounds(data, tmp_path, monkeypatch):
-    from sklearn_dl._extraction import _predict
+    from sklearn_dl._extraction import _maps
 
     X, y = data
     size = map_bytes(small().fit(X, y))
-    monkeypatch.setattr(_predict, "MEMORY_BYTES", 5 * size)
+    monkeypatch.setattr(_maps, "MEMORY_BYTES", 5 * size)
     tight = FeatureCache(str(tmp_path), max_bytes=22 * size)  # 19 rows, of 16 + 8
     model = small(cache=tight)
     given = {"X_val": X[16:], "y_val": y[16:]}

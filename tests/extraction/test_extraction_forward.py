@@ -5,8 +5,14 @@ import pytest
 import torch
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor, _neural, _runtime
-from sklearn_dl._extraction import PixelReader, _pixels, _predict, run_network
-from sklearn_dl._extraction._predict import Forward
+from sklearn_dl._extraction import (
+    PixelReader,
+    _forward,
+    _pixels,
+    _predict,
+    run_network,
+)
+from sklearn_dl._extraction._forward import Forward
 from sklearn_dl._images import as_source
 from sklearn_dl._runtime import Execution
 from sklearn_dl.backbones import Preprocessing
@@ -110,7 +116,7 @@ def test_resizing_without_room_goes_in_parts(monkeypatch):
 
 def test_the_allocator_is_set_before_and_memory_given_back_after(images, monkeypatch):
     calls = []
-    for module in (_predict, _neural):
+    for module in (_forward, _predict, _neural):
         for name in ("keep_large_blocks", "release_memory"):
             if hasattr(module, name):
                 short = module.__name__.split(".")[-1]
@@ -121,7 +127,7 @@ def test_the_allocator_is_set_before_and_memory_given_back_after(images, monkeyp
     extractor = ImageFeatureExtractor("squeezenet1_1", **options).fit(images)
     calls.clear()
     extractor.transform(images)
-    assert calls[0] == "_predict.keep_large_blocks"
+    assert calls[0] == "_forward.keep_large_blocks"
     assert calls[-1] == "_predict.release_memory"
     calls.clear()
     extractor.set_params(cache="memory").transform(images)
@@ -134,7 +140,7 @@ def test_the_allocator_is_set_before_and_memory_given_back_after(images, monkeyp
     assert calls[-1] == "_neural.release_memory"
     calls.clear()
     model.predict(images)
-    assert calls[0] == "_predict.keep_large_blocks"
+    assert calls[0] == "_forward.keep_large_blocks"
     assert calls[-1] == "_predict.release_memory"
 
 

@@ -7,7 +7,7 @@ from gpu_cases import NEEDS_CUDA
 from skorch.callbacks import Callback
 
 from sklearn_dl import ImageClassifier, ImageFeatureExtractor
-from sklearn_dl._extraction._predict import Forward
+from sklearn_dl._extraction._forward import Forward
 from sklearn_dl._images import as_source
 from sklearn_dl._runtime import Execution
 
