@@ -1,6 +1,7 @@
 """Classification of images: a new head on a pretrained backbone."""
 
-from typing import ClassVar
+from dataclasses import KW_ONLY
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassifierMixin
@@ -8,11 +9,12 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 
 from sklearn_dl._neural import NeuralImageEstimator
-from sklearn_dl._parameters import refuse_removed
-from sklearn_dl._targets import ClassTargets, LabelTargets, class_targets
+from sklearn_dl._parameters import takes_parameters
+from sklearn_dl._targets import class_targets
 from sklearn_dl.training import gives_margins
 
 
+@takes_parameters
 class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
     """Classifier of images: a new head trained on a pretrained backbone.
 
@@ -195,77 +197,9 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         **NeuralImageEstimator._parameter_constraints,
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
-    _targets: ClassTargets | LabelTargets
 
-    @refuse_removed
-    def __init__(
-        self,
-        backbone="auto",
-        *,
-        weights="DEFAULT",
-        layer="pre_logits",
-        preprocessing=None,
-        image_size=None,
-        image_shape=None,
-        head=None,
-        loss="log_loss",
-        class_weight=None,
-        trainable="head",
-        warmup_epochs=0,
-        lr=None,
-        backbone_lr=None,
-        augment=None,
-        tta=None,
-        max_epochs=20,
-        batch_size=32,
-        optimizer="momentum",
-        schedule="constant",
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=5,
-        tol=1e-4,
-        scoring=None,
-        warm_start=False,
-        random_state=None,
-        device="auto",
-        precision="float32",
-        cache="memory",
-        verbose=0,
-        callbacks=None,
-        net_params=None,
-    ):
-        self.backbone = backbone
-        self.weights = weights
-        self.layer = layer
-        self.preprocessing = preprocessing
-        self.image_size = image_size
-        self.image_shape = image_shape
-        self.head = head
-        self.loss = loss
-        self.class_weight = class_weight
-        self.trainable = trainable
-        self.warmup_epochs = warmup_epochs
-        self.lr = lr
-        self.backbone_lr = backbone_lr
-        self.augment = augment
-        self.tta = tta
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.scoring = scoring
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.device = device
-        self.precision = precision
-        self.cache = cache
-        self.verbose = verbose
-        self.callbacks = callbacks
-        self.net_params = net_params
+    _: KW_ONLY
+    class_weight: Any = None
 
     def __getattr__(self, name):
         # Also asked where a method isn't there with this loss.

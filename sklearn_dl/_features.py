@@ -1,6 +1,8 @@
 """Features of images from a frozen backbone, and an SVM on them."""
 
 import warnings
+from dataclasses import KW_ONLY
+from typing import Any, ClassVar
 
 import pandas as pd
 from sklearn.base import (
@@ -16,6 +18,7 @@ from sklearn_dl._parameters import (
     BACKBONE_CONSTRAINTS,
     NestedParameters,
     refuse_removed,
+    takes_parameters,
 )
 from sklearn_dl._plain import PlainParameters
 from sklearn_dl._runtime import draw_seed, fingerprint_text
@@ -30,6 +33,7 @@ from sklearn_dl.datasets import (
 )
 
 
+@takes_parameters
 class ImageFeatureExtractor(
     NestedParameters,
     ImageEstimatorMixin,
@@ -133,39 +137,22 @@ class ImageFeatureExtractor(
     (4, 1024)
     """
 
-    _parameter_constraints = BACKBONE_CONSTRAINTS
+    _parameter_constraints: ClassVar[dict] = BACKBONE_CONSTRAINTS
 
-    @refuse_removed
-    def __init__(
-        self,
-        backbone="auto",
-        *,
-        weights="DEFAULT",
-        layer="pre_logits",
-        preprocessing=None,
-        image_size=None,
-        image_shape=None,
-        tta=None,
-        batch_size="auto",
-        device="auto",
-        precision="float32",
-        cache="memory",
-        random_state=None,
-        verbose=0,
-    ):
-        self.backbone = backbone
-        self.weights = weights
-        self.layer = layer
-        self.preprocessing = preprocessing
-        self.image_size = image_size
-        self.image_shape = image_shape
-        self.tta = tta
-        self.batch_size = batch_size
-        self.device = device
-        self.precision = precision
-        self.cache = cache
-        self.random_state = random_state
-        self.verbose = verbose
+    backbone: Any = "auto"
+    _: KW_ONLY
+    weights: Any = "DEFAULT"
+    layer: Any = "pre_logits"
+    preprocessing: Any = None
+    image_size: Any = None
+    image_shape: Any = None
+    tta: Any = None
+    batch_size: Any = "auto"
+    device: Any = "auto"
+    precision: Any = "float32"
+    cache: Any = "memory"
+    random_state: Any = None
+    verbose: Any = 0
 
     def __sklearn_tags__(self):
         """Declare that features are float32."""

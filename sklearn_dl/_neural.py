@@ -34,7 +34,7 @@ from sklearn_dl._parameters import (
     BACKBONE_CONSTRAINTS,
     NETWORK_PARAMETERS,
     TRAINING_CONSTRAINTS,
-    NestedParameters,
+    TrainingParameters,
     differing,
 )
 from sklearn_dl._plain import PlainParameters
@@ -87,7 +87,7 @@ _LOADERS = "train", "valid"
 
 
 class NeuralImageEstimator(
-    NestedParameters, ImageEstimatorMixin, PlainParameters, BaseEstimator
+    TrainingParameters, ImageEstimatorMixin, PlainParameters, BaseEstimator
 ):
     """Base of `ImageClassifier` and `ImageRegressor`."""
 

@@ -2,10 +2,11 @@
 
 import inspect
 import os
+from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 from functools import wraps
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, dataclass_transform
 
 import torch
 from sklearn.metrics import get_scorer_names
@@ -192,3 +193,50 @@ class NestedParameters:
             mixes = name == "augment" and inner <= {"mix", "mix_alpha"}
             params[name] = cls() if plain and not mixes else cls(value)
         return super().set_params(**params)  # type: ignore[misc]
+
+
+@dataclass(repr=False, eq=False)
+class TrainingParameters(NestedParameters):
+    """The parameters of the estimators that train, with their defaults."""
+
+    backbone: Any = "auto"
+    _: KW_ONLY
+    weights: Any = "DEFAULT"
+    layer: Any = "pre_logits"
+    preprocessing: Any = None
+    image_size: Any = None
+    image_shape: Any = None
+    head: Any = None
+    loss: Any = "log_loss"
+    trainable: Any = "head"
+    warmup_epochs: Any = 0
+    lr: Any = None
+    backbone_lr: Any = None
+    augment: Any = None
+    tta: Any = None
+    max_epochs: Any = 20
+    batch_size: Any = 32
+    optimizer: Any = "momentum"
+    schedule: Any = "constant"
+    early_stopping: Any = False
+    validation_fraction: Any = 0.1
+    n_iter_no_change: Any = 5
+    tol: Any = 1e-4
+    scoring: Any = None
+    warm_start: Any = False
+    random_state: Any = None
+    device: Any = "auto"
+    precision: Any = "float32"
+    cache: Any = "memory"
+    verbose: Any = 0
+    callbacks: Any = None
+    net_params: Any = None
+
+
+@dataclass_transform(eq_default=False)
+def takes_parameters(cls):
+    """Return a class whose fields are the parameters of its constructor."""
+    cls = dataclass(repr=False, eq=False)(cls)
+    cls.__init__.__annotations__.clear()  # the docstring tells more
+    cls.__init__ = refuse_removed(cls.__init__)
+    return cls

@@ -531,24 +531,12 @@ class Backbone(nn.Module):
 
 @dataclass(frozen=True)
 class Halves:
-    """A frozen prefix of a network, and where the rest of it begins.
+    """A frozen prefix of a network, and where the rest of it begins."""
 
-    Parameters
-    ----------
-    prefix : Backbone
-        Gives the map of an image as one row.
-    entry : str
-        The layer that the map enters.
-    shape : tuple of int
-        Shape of the map of an image.
-    channels_last : bool
-        Whether the network's maps are in that format.
-    """
-
-    prefix: Backbone
-    entry: str
-    shape: tuple[int, ...]
-    channels_last: bool
+    prefix: Backbone  # gives the map of an image as one row
+    entry: str  # the layer that the map enters
+    shape: tuple[int, ...]  # of the map of an image
+    channels_last: bool  # whether the network's maps are in that format
 
     def maps(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the maps, (b, *shape), of their rows."""

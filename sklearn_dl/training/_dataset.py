@@ -24,24 +24,13 @@ _VIEW, _MIX = 0, 1
 
 @dataclass(frozen=True)
 class Rows:
-    """Images with their targets and weights, before they are read.
-
-    Parameters
-    ----------
-    source : ImageSource
-    target : torch.Tensor of shape (n,) or (n, n_targets)
-    weight : ndarray of shape (n,)
-    rows : ndarray of int, shape (n,), default=None
-        Positions of the n images in the source; None for all of it.
-    note : str, default=""
-        What an error about these rows adds.
-    """
+    """Images with their targets and weights, before they are read."""
 
     source: ImageSource
-    target: torch.Tensor
-    weight: np.ndarray
-    rows: np.ndarray | None = None
-    note: str = ""
+    target: torch.Tensor  # (n,) or (n, n_targets)
+    weight: np.ndarray  # (n,)
+    rows: np.ndarray | None = None  # positions in the source; None for all of it
+    note: str = ""  # what an error about these rows adds
 
     def __len__(self) -> int:
         return len(self.target)

@@ -273,25 +273,10 @@ def start_head(
 ) -> None:
     """Fit what of a new head depends on the features that it is to be trained on.
 
-    Parameters
-    ----------
-    head : Head
-    module : torch.nn.Sequential
-        What it built.
-    features : ndarray of shape (n, n_features)
-        Of training images.
-    rows : Rows
-        These images, with targets and weights.
-    recipe : Recipe
-        How the head is to be trained. Ridge regression has the penalty of its
-        optimiser, where that is larger.
-    loss : str or torch module
-        As the estimator has it. Ridge regression is a start for those that have names,
-        a robust one but for the squared error.
-    n_rows : int
-        Number of all training images.
-    stream : bool, default=False
-        Whether these are the first rows of more to come.
+    `module` is what `head` built; `features`, (n, n_features), are of `rows`, some of
+    the `n_rows` training images, or in a `stream` the first of more to come. Ridge
+    regression is a start for a `loss` that has a name, a robust one but for the squared
+    error, with the penalty of the recipe's optimiser where that is larger.
     """
     values, output = torch.from_numpy(features), module.get_submodule("output")
     assert isinstance(output, nn.Linear)

@@ -59,49 +59,16 @@ _TARGET = "_target"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
+    """How a network is trained."""
 
-    Parameters
-    ----------
-    regime : Regime
-        What is trained when, and at which rates.
-    optimizer : Optimizer
-    execution : Execution
-        Device, precision and batch size.
-    kind : {"multiclass", "multilabel-indicator", "continuous"}
-        What the outputs are.
-    seed : int
-        Seed of everything random in training.
-    max_epochs : int
-    fingerprint : str or None
-        What a later run of the same parameters, data and seed has too; None where the
-        seed is drawn anew.
-    """
-
-    regime: Regime
+    regime: Regime  # what is trained when, and at which rates
     optimizer: Optimizer
-    execution: Execution
-    kind: str
-    seed: int
+    execution: Execution  # device, precision and batch size
+    kind: str  # of outputs: "multiclass", "multilabel-indicator" or "continuous"
+    seed: int  # of everything random in training
     max_epochs: int
+    # What a later run of the same has too; None where the seed is drawn anew.
     fingerprint: str | None = None
-
-
-class Interrupts:
-    """Ctrl-C, told from a `KeyboardInterrupt` that a callback raises."""
-
-    came = False  # while it watched
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Watch for the length of a block; the handler that was there still acts."""
-
-        def note() -> bool:
-            self.came = True
-            return True
-
-        with noting_interrupts(note):
-            yield
 
 
 @contextmanager
@@ -175,7 +142,7 @@ class EstimatorNet(NeuralNet):
         self.warming_up_ = False
         self.parts_ = 1
         self.start_ = 0  # epochs of fits before
-        self._interrupts = Interrupts()
+        self._ctrl_c_came = False
         super().__init__(module, *args, **kwargs)
 
     @property
@@ -291,7 +258,7 @@ class EstimatorNet(NeuralNet):
         try:
             super().notify(method_name, **kwargs)
         except KeyboardInterrupt as interrupt:
-            if self._interrupts.came:
+            if self._ctrl_c_came:
                 raise
             self.stop_ = True  # this is how a skorch callback ends training
             if method_name in ("on_train_begin", "on_train_end"):
@@ -302,8 +269,12 @@ class EstimatorNet(NeuralNet):
 
     def partial_fit(self, X, y=None, classes=None, **fit_params):
         """Train, and know Ctrl-C from a callback's way to end training."""
-        with self._interrupts.watched():
+        with noting_interrupts(self._note_ctrl_c):
             return super().partial_fit(X, y, classes, **fit_params)
+
+    def _note_ctrl_c(self) -> bool:
+        self._ctrl_c_came = True
+        return True
 
     def fit_loop(self, X, y=None, epochs=None, **kwargs):
         """Train, and remember whether the user interrupted it."""
@@ -401,19 +372,19 @@ class EstimatorNet(NeuralNet):
         over weights: a heavy batch pulls harder than a light one. A mixed image has
         the losses of both its classes, by their shares.
         """
-        targets = [(y_true, X["sample_weight"])]
-        if "mix_target" in X:
-            targets.append((X["mix_target"], X["mix_weight"]))
-        losses = []
-        for target, weight in targets:
-            dtype = y_pred.dtype if target.is_floating_point() else target.dtype
-            found = self.criterion_(y_pred, sent(target, y_pred.device, dtype))
-            found = found.reshape(len(found), -1).mean(1)
-            losses.append(found * sent(weight, found.device, found.dtype))
-        if len(losses) == 1:
-            return losses[0].mean()
-        share = sent(X["mix_share"], losses[0].device, losses[0].dtype)
-        return (share * losses[0] + (1 - share) * losses[1]).mean()
+        losses = self._losses(y_pred, y_true, X["sample_weight"])
+        if "mix_target" not in X:
+            return losses.mean()
+        others = self._losses(y_pred, X["mix_target"], X["mix_weight"])
+        share = sent(X["mix_share"], losses.device, losses.dtype)
+        return (share * losses + (1 - share) * others).mean()
+
+    def _losses(self, y_pred, target, weight) -> torch.Tensor:
+        """Return the weighted loss of each row."""
+        dtype = y_pred.dtype if target.is_floating_point() else target.dtype
+        found = self.criterion_(y_pred, sent(target, y_pred.device, dtype))
+        found = found.reshape(len(found), -1).mean(1)
+        return found * sent(weight, found.device, found.dtype)
 
     def train_step_single(self, batch, **fit_params) -> dict[str, torch.Tensor]:
         """Compute the gradients of one batch."""
@@ -444,9 +415,9 @@ class EstimatorNet(NeuralNet):
                 training = self.module_.training
                 least = 2 if training and trains_batch_norm(self.module_) else 1
                 if n_rows < 2 * least * self.parts_:
-                    few = ("one image", "the two images that BatchNorm needs")[
-                        least - 1
-                    ]
+                    few = "one image"
+                    if least == 2:
+                        few = "the two images that BatchNorm needs"
                     raise_no_room(error, self.recipe.execution.device, f"for {few}")
             # Outside of the handler, which would hold on to what there was no room for.
             self._zero_grad_optimizer()

@@ -126,31 +126,15 @@ class Trainable(PlainParameters, BaseEstimator):
 
 @dataclass(frozen=True)
 class Regime:
-    """A transfer regime: what is trained, first and later.
+    """A transfer regime: what is trained, first and later."""
 
-    Parameters
-    ----------
-    trainable : "head", "all", int, str or sequence of str
-        As `Backbone.freeze` takes it.
-    lr : float
-        Rate of the head.
-    backbone_lr : float or (float, float)
-        Rate of the trained stages; or of the first and of the last of them, with
-        those between on a geometric scale.
-    freeze_batch_norm : bool, default=False
-        Whether the BatchNorm statistics of trained stages keep still.
-    warmup_epochs : int, default=0
-        Epochs in which the head is trained alone, before the rest.
-    warmup_lr : float or None, default=None
-        Rate of the head in those epochs; None takes `lr`.
-    """
-
-    trainable: Any
-    lr: float
+    trainable: Any  # as `Backbone.freeze` takes it
+    lr: float  # of the head
+    # Of the trained stages; or of the first and the last, in a geometric scale.
     backbone_lr: float | tuple[float, float]
-    freeze_batch_norm: bool = False
-    warmup_epochs: int = 0
-    warmup_lr: float | None = None
+    freeze_batch_norm: bool = False  # whether statistics of trained stages keep still
+    warmup_epochs: int = 0  # in which the head is trained alone, before the rest
+    warmup_lr: float | None = None  # of the head in those epochs; None takes `lr`
 
     @classmethod
     def of(
