@@ -266,12 +266,8 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
 
         Raises
         ------
-        ValueError
-            If X is not of a form that `fit` takes, or of another number of pixels.
-        ImageDecodeError
-            Naming the rows and paths of images that can't be decoded.
-        NotFittedError
-            If `fit` was not called.
+        ValueError, ImageDecodeError, NotFittedError
+            As in `predict`.
         """
         return self._outputs(X)
 
@@ -292,7 +288,7 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         Raises
         ------
         ValueError, ImageDecodeError, NotFittedError
-            As in `predict_proba`.
+            As in `predict`.
         """
         with np.errstate(divide="ignore"):  # a probability may be 0
             return np.log(self.predict_proba(X))
@@ -313,12 +309,8 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
 
         Raises
         ------
-        ValueError
-            If X is not of a form that `fit` takes, or of another number of pixels.
-        ImageDecodeError
-            Naming the rows and paths of images that can't be decoded.
-        NotFittedError
-            If `fit` was not called.
+        ValueError, ImageDecodeError, NotFittedError
+            As in `predict`.
         """
         scores = self._outputs(X, activated=False)
         return self._targets.margins(scores)

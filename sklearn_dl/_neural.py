@@ -54,17 +54,19 @@ from sklearn_dl.training import (
     AugmentedView,
     BackboneWithHead,
     EarlyStopping,
+    EpochProgress,
     EstimatorNet,
     Head,
+    LearningRates,
     Optimizer,
     Recipe,
     Regime,
     Rows,
     Schedule,
     TaskContexts,
+    TrainingAccuracy,
     TrainingRows,
     ValidationScore,
-    build_callbacks,
     build_net,
     chance_loss,
     check_net_params,
@@ -75,6 +77,7 @@ from sklearn_dl.training import (
     joined_group,
     leaves_alone,
     noted,
+    ordered_callbacks,
     resolve_loss,
     resolve_schedule,
     run_fingerprint,
@@ -470,32 +473,30 @@ class NeuralImageEstimator(
         return run_fingerprint(name, params, rows, held_out, epochs_before=before)
 
     def _net_callbacks(self, held_out: Rows | None, task, schedule, partial) -> list:
-        score = stopping = report = None
+        ours: dict[str, Any] = {}
         if held_out is not None:
             margins = gives_margins(self.loss)
-            score = ValidationScore(
+            ours["valid_score"] = ValidationScore(
                 ValidationScorer(self._targets, held_out.target, self.scoring, margins)
             )
+        if self._targets.kind == "multiclass":
+            ours["train_top1"] = TrainingAccuracy()
+        # A stream has no end that a schedule could lead to.
+        schedule = Schedule("constant") if partial else schedule
+        ours["learning_rates"] = LearningRates(schedule)
         if self.early_stopping:
-            stopping = EarlyStopping(
+            ours["early_stopping"] = EarlyStopping(
                 "valid_loss" if self.scoring is None else "valid_score",
                 lower_is_better=self.scoring is None,
                 n_iter_no_change=self.n_iter_no_change,
                 tol=self.tol,
             )
+        if self.verbose:
+            ours["progress"] = EpochProgress()
         if task is not None:
             context, data = task
-            report = TaskContexts(context, self, data)
-        return build_callbacks(
-            self.callbacks or (),
-            # A stream has no end that a schedule could lead to.
-            schedule=Schedule("constant") if partial else schedule,
-            score=score,
-            early_stopping=stopping,
-            report=report,
-            count_right=self._targets.kind == "multiclass",
-            progress=bool(self.verbose),
-        )
+            ours["task_contexts"] = TaskContexts(context, self, data)
+        return ordered_callbacks(ours, self.callbacks or ())
 
     def _finish(self, net: EstimatorNet, goes_on: bool) -> None:
         """Take over what was trained; the net only where a fit goes on with it."""

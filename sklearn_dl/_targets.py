@@ -17,22 +17,12 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 
 class Targets(ABC):
-    """The y of a fit: how it becomes tensors for the loss, and back.
+    """The y of a fit: how it becomes tensors for the loss, and back."""
 
-    Attributes
-    ----------
-    kind : {"multiclass", "multilabel-indicator", "continuous"}
-        As scikit-learn's ``type_of_target`` has it.
-    n_outputs : int
-    classes : ndarray
-        Labels, where there are any.
-    label_weight : ndarray of shape (n_outputs, 2) or None
-        Weights of absent and present labels in the loss.
-    """
-
-    kind: str
+    kind: str  # "multiclass", "multilabel-indicator" or "continuous"
     n_outputs: int
-    classes: np.ndarray
+    classes: np.ndarray  # labels, where there are any
+    # Of absent and present labels in the loss, (n_outputs, 2).
     label_weight: np.ndarray | None = None
 
     @abstractmethod
@@ -81,13 +71,7 @@ class Targets(ABC):
 
 
 class ClassTargets(Targets):
-    """One class per image.
-
-    Parameters
-    ----------
-    classes : ndarray of shape (n_classes,)
-        Labels, sorted.
-    """
+    """One class per image, of sorted labels."""
 
     kind = "multiclass"
 
@@ -162,12 +146,7 @@ class ClassTargets(Targets):
 
 
 class LabelTargets(Targets):
-    """Any number of labels per image: an indicator matrix.
-
-    Parameters
-    ----------
-    n_labels : int
-    """
+    """Any number of labels per image: an indicator matrix."""
 
     kind = "multilabel-indicator"
 
@@ -229,13 +208,7 @@ class LabelTargets(Targets):
 
 
 class ContinuousTargets(Targets):
-    """Numbers, one or several per image; the network learns them standardised.
-
-    Parameters
-    ----------
-    y : array-like of shape (n,) or (n, n_targets)
-    weight : ndarray of shape (n,)
-    """
+    """Numbers, one or several per image; the network learns them standardised."""
 
     kind = "continuous"
 
@@ -293,14 +266,7 @@ def _warn_of_one_hot(y) -> None:
 
 
 def class_targets(y, classes=None) -> ClassTargets | LabelTargets:
-    """Return the kind of classes that y holds.
-
-    Parameters
-    ----------
-    y : array-like of shape (n,) or indicators of shape (n, n_labels)
-    classes : array-like of shape (n_classes,), default=None
-        All classes there are; None takes those in y.
-    """
+    """Return the kind of classes that y holds; `classes` are all that there are."""
     check_classification_targets(y)
     if type_of_target(y) == "multilabel-indicator":
         n_labels = y.shape[1] if hasattr(y, "shape") else np.asarray(y).shape[1]
@@ -351,15 +317,8 @@ class _Outputs(BaseEstimator):
 class ValidationScorer:
     """Scores of the validation rows, from a network's outputs for them.
 
-    Parameters
-    ----------
-    targets : Targets
-    target : torch.Tensor
-        The encoded targets of the rows.
-    scoring : str, callable or None
-        As scikit-learn takes it; None is accuracy, or R2.
-    gives_margins : bool
-        Whether the outputs are margins, which are no logarithms of probabilities.
+    `target` is encoded; `scoring` is accuracy, or R2, where it is None. Margins are no
+    logarithms of probabilities.
     """
 
     def __init__(self, targets: Targets, target: torch.Tensor, scoring, gives_margins):

@@ -208,7 +208,10 @@ class Backbone(nn.Module):
         if asked not in known:
             with own_generators(), ONCE.lock:  # in this order, everywhere
                 if asked not in known:
-                    known[asked] = self._halves_or_reason(*asked)
+                    try:
+                        known[asked] = self._in_two(*asked)
+                    except NoPrefix as error:
+                        known[asked] = f"{self.name!r} runs as a whole: {error}."
         found = known[asked]
         if isinstance(found, str):
             return found
@@ -231,12 +234,6 @@ class Backbone(nn.Module):
         fixed = isinstance(preprocessing, Preprocessing)
         return preprocessing.output_size if fixed else None
 
-    def _halves_or_reason(self, chosen: frozenset[str], size: Any) -> "Halves | str":
-        try:
-            return self._in_two(chosen, size)
-        except NoPrefix as error:
-            return f"{self.name!r} runs as a whole: {error}."
-
     def _in_two(self, chosen: frozenset[str], size: Any) -> "Halves":
         first = next(iter(self.stages), None)
         if not chosen or first in chosen:
@@ -248,7 +245,8 @@ class Backbone(nn.Module):
         trained = {name for stage in chosen for name in self.stages[stage]}
         self.eval()
         border = find_border(self.module, trained)
-        x = torch.randn(2, self.preprocessing.n_channels, *size, generator=_noise())
+        noise = torch.Generator().manual_seed(0)
+        x = torch.randn(2, self.preprocessing.n_channels, *size, generator=noise)
         copied = copy.deepcopy(self).to("cpu", torch.float32)
         _drop_hooks(copied)  # which aren't there to see noise
         copied.freeze(sorted(chosen))
@@ -459,11 +457,8 @@ class Backbone(nn.Module):
             self._set_mode()
         return self
 
-    def _inner_mode(self) -> bool:
-        return self.training and not self._kept.settled and "" not in self._fixed
-
     def _set_mode(self) -> None:
-        mode = self._inner_mode()
+        mode = self.training and not self._kept.settled and "" not in self._fixed
         self.module.train(mode)
         for name in self._fixed if mode else ():
             self.module.get_submodule(name).training = False
@@ -544,10 +539,6 @@ class Halves:
         if self.channels_last:
             maps = maps.contiguous(memory_format=torch.channels_last)
         return maps
-
-
-def _noise() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
 
 
 def modules_by_stage(

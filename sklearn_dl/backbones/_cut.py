@@ -16,6 +16,8 @@ from sklearn_dl.backbones._zoo import build, check_backbone_name, unknown_name
 
 Layer = str | tuple[str, str]
 POOLINGS = ("avg", "max", "flatten", "cls")
+# What networks raise that can't run on an image.
+FAILURES = (RuntimeError, AssertionError, ValueError, NotImplementedError)
 
 # Where each family's last feature map (or its tokens) can be taken, for a pooling other
 # than the network's own.
@@ -123,13 +125,7 @@ def tap_field(module: nn.Module, layer: str, size: tuple[int, int]) -> None:
         )
         try:
             _run_once(copied, (3, *size))
-        except (
-            RuntimeError,
-            AssertionError,
-            NotImplementedError,
-            TypeError,
-            ValueError,
-        ):
+        except (*FAILURES, TypeError):
             pass  # what is wrong with the network is said when it is tried
         if fields:
             break
@@ -363,7 +359,7 @@ def find_stem(network: nn.Module, size: tuple[int, int]) -> str | None:
         try:
             _run_once(copied, (3, *size))
             break
-        except (RuntimeError, AssertionError, ValueError, NotImplementedError):
+        except FAILURES:
             if found:
                 break
     return found[0] if found else None

@@ -262,11 +262,8 @@ def _prefixes(state: dict[str, Any], names: set[str]) -> Counter[str]:
 def _common_prefix(state: dict[str, Any]) -> str:
     """Return what is before all names, up to a dot."""
     levels = zip(*(key.split(".")[:-1] for key in state), strict=False)
-    return "".join(f"{names[0]}." for names in takewhile(_are_equal, levels))
-
-
-def _are_equal(names: tuple[str, ...]) -> bool:
-    return len(set(names)) == 1
+    same = takewhile(lambda names: len(set(names)) == 1, levels)
+    return "".join(f"{names[0]}." for names in same)
 
 
 def _under(states: dict[str, dict[str, Any]], place: tuple[str, str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import LoadInitState, ParamMapper
+from skorch.callbacks import Callback, LoadInitState, ParamMapper
 from skorch.helper import predefined_split
 from skorch.history import History
 from torch import nn
@@ -30,15 +30,7 @@ from sklearn_dl._runtime import (
 )
 from sklearn_dl.backbones import place
 from sklearn_dl.training._averaging import WeightAveraging
-from sklearn_dl.training._callbacks import (
-    EarlyStopping,
-    EpochProgress,
-    TaskContexts,
-    TrainingAccuracy,
-    ValidationScore,
-    check_callbacks,
-    class_of,
-)
+from sklearn_dl.training._callbacks import check_callbacks, class_of
 from sklearn_dl.training._checkpoint import Checkpoint
 from sklearn_dl.training._dataset import RowLoader, TrainingRows, sent, whole_batch
 from sklearn_dl.training._optimizers import (
@@ -52,7 +44,6 @@ from sklearn_dl.training._regime import (
     learned_state,
     trains_batch_norm,
 )
-from sklearn_dl.training._schedule import LearningRates, Schedule
 
 _TARGET = "_target"
 
@@ -108,38 +99,20 @@ class EstimatorNet(NeuralNet):
         How it is trained.
     **kwargs : dict
         Everything that skorch's ``NeuralNet`` takes.
-
-    Attributes
-    ----------
-    stop_ : bool
-        Set by a callback to end training after the epoch.
-    stop_reason_ : str
-        Why a callback ended training; empty where none did.
-    interrupted_ : bool
-        Whether the user interrupted training (Ctrl-C).
-    warming_up_ : bool
-        Whether the head is trained alone, before the rest.
-    phase_epoch_, phase_epochs_ : int
-        Epochs done in this phase (the warm-up, or what follows), and planned for it.
-    steps_per_epoch_ : int
-        Training batches of an epoch.
-    epochs_left_ : int
-        Epochs that are still to run, when training begins.
-    learned_ : frozenset of str
-        Names of the parameters that some phase trains.
-    parts_ : int
-        In how many parts a batch goes through the network; above 1 after the device's
-        memory didn't suffice.
     """
+
+    learned_: frozenset[str]  # the names of the parameters that some phase trains
+    steps_per_epoch_: int  # training batches
 
     def __init__(
         self, module: Callable[[], nn.Module], *args, recipe: Recipe, **kwargs
     ):
         self.recipe = recipe
-        self.stop_ = False
-        self.stop_reason_ = ""
-        self.interrupted_ = False
-        self.warming_up_ = False
+        self.stop_ = False  # set by a callback to end training after the epoch
+        self.stop_reason_ = ""  # why a callback did
+        self.interrupted_ = False  # by the user's Ctrl-C
+        self.warming_up_ = False  # the head is trained alone, before the rest
+        # A batch goes in so many; above 1 after the device's memory didn't suffice.
         self.parts_ = 1
         self.start_ = 0  # epochs of fits before
         self._ctrl_c_came = False
@@ -192,7 +165,7 @@ class EstimatorNet(NeuralNet):
 
     @property
     def phase_epoch_(self) -> int:
-        """Epochs done in this phase."""
+        """Epochs done in this phase: the warm-up, or what follows."""
         before = 0 if self.warming_up_ else self.recipe.regime.warmup_epochs
         return self._epochs_done - before
 
@@ -694,36 +667,16 @@ def _drops_last(n_rows: int, batch_size: int) -> bool:
     return n_rows % batch_size == 1
 
 
-def build_callbacks(
-    users: Iterable,
-    *,
-    schedule: Schedule,
-    score: ValidationScore | None,
-    early_stopping: EarlyStopping | None,
-    report: TaskContexts | None,
-    count_right: bool,
-    progress: bool,
-) -> list:
-    """Return the callbacks of a net, by name where they are ours.
+def ordered_callbacks(ours: Mapping[str, Callback], users: Iterable) -> list:
+    """Return the callbacks of a net, those by name that the parameters stand for.
 
     The user's come last: one that ends training hides nothing from the others. But
     averages of weights come first, so that early stopping sees them and has the last
     word, and checkpoints after all: they keep what the others know.
     """
-    ours = {
-        "valid_score": score,
-        "train_top1": TrainingAccuracy() if count_right else None,
-        "learning_rates": LearningRates(schedule),
-        "early_stopping": early_stopping,
-        "progress": EpochProgress() if progress else None,
-        "task_contexts": report,
-    }
-    chosen = [(name, callback) for name, callback in ours.items() if callback]
-    if not users:
-        return chosen
     users = sorted(check_callbacks(users), key=is_checkpoint)
     first = [c for c in users if issubclass(class_of(c), WeightAveraging)]
-    return [*first, *chosen, *(c for c in users if c not in first)]
+    return [*first, *ours.items(), *(c for c in users if c not in first)]
 
 
 def is_ours(callback) -> bool:
