@@ -164,20 +164,11 @@ class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
 
     def _execution(self, *, fall_back: bool = False) -> Execution:
         """Return the device, the precision and the batch size of a call."""
-        return Execution.of(
-            self.device,
-            self.precision,
-            self.batch_size,
-            self.verbose,
-            fall_back=fall_back,
-        )
+        how = self.device, self.precision, self.batch_size, self.verbose
+        return Execution.of(*how, fall_back=fall_back)
 
     def _load_backbone(
-        self,
-        source: ImageSource,
-        seed: int,
-        execution: Execution,
-        rows: np.ndarray | None = None,
+        self, source: ImageSource, seed: int, execution: Execution, rows: Any = None
     ) -> Backbone:
         """Return the backbone, frozen, with its preprocessing for these training rows.
 

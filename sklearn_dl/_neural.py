@@ -32,10 +32,8 @@ from sklearn_dl._extraction import (
 from sklearn_dl._labels import refuse_missing
 from sklearn_dl._parameters import (
     BACKBONE_CONSTRAINTS,
-    NETWORK_PARAMETERS,
     TRAINING_CONSTRAINTS,
     TrainingParameters,
-    differing,
 )
 from sklearn_dl._plain import PlainParameters
 from sklearn_dl._runtime import (
@@ -87,6 +85,8 @@ from sklearn_dl.training import (
 )
 
 _LOADERS = "train", "valid"
+# What a network is built from: a warm start can't change it.
+_NETWORK = "backbone", "weights", "layer", "preprocessing", "image_size", "head"
 
 
 class NeuralImageEstimator(
@@ -159,15 +159,7 @@ class NeuralImageEstimator(
         return self._fit(X, y, sample_weight, partial=True, classes=classes)
 
     def _fit(
-        self,
-        X,
-        y,
-        weight,
-        validation=None,
-        *,
-        partial=False,
-        classes=None,
-        groups=None,
+        self, X, y, weight, validation=None, *, partial=False, classes=None, groups=None
     ):
         """Train a new network, or go on from the one before."""
         self._validate_params()
@@ -218,18 +210,12 @@ class NeuralImageEstimator(
                 warmup_lr=schedule.warmup_lr,
                 max_epochs=self.max_epochs,
             )
-            fingerprint = None
-            if any(map(is_checkpoint, self.callbacks or ())):
-                fingerprint = self._fingerprint(rows, held_out, previous)
             recipe = Recipe(
-                regime,
-                optimizer,
-                execution,
-                targets.kind,
-                seed,
-                max_epochs,
-                fingerprint,
+                regime, optimizer, execution, targets.kind, seed, max_epochs
             )
+            if any(map(is_checkpoint, self.callbacks or ())):
+                found_by = self._fingerprint(rows, held_out, previous)
+                recipe = replace(recipe, fingerprint=found_by)
             read = bound(self._dataset, network, frozen, recipe, stack)
             training = read(rows, augmented=True)
             if previous is None:
@@ -305,10 +291,13 @@ class NeuralImageEstimator(
 
         A backbone that stays frozen is the one that all estimators share.
         """
-        origin = {name: getattr(self, name) for name in NETWORK_PARAMETERS}
+        origin = {name: getattr(self, name) for name in _NETWORK}
         origin["head"] = copy.deepcopy(self.head)  # set_params reaches inside it
         if previous is not None:
-            if changed := differing(origin, self._origin):
+            pairs = [(name, origin[name], self._origin[name]) for name in _NETWORK]
+            # Arrays and networks have no plain equality.
+            changed = [n for n, a, b in pairs if a is not b and repr(a) != repr(b)]
+            if changed:
                 raise ValueError(
                     f"warm_start=True and partial_fit go on with the network of the "
                     f"fit before, but {', '.join(changed)} changed since; fit with "
@@ -395,16 +384,8 @@ class NeuralImageEstimator(
             features = self._features(frozen, some, recipe.execution)
         else:
             features = training.features[torch.from_numpy(index)].numpy()
-        start_head(
-            head,
-            network.head,
-            features,
-            some,
-            recipe,
-            loss=self.loss,
-            n_rows=len(rows),
-            stream=partial,
-        )
+        options = {"loss": self.loss, "n_rows": len(rows), "stream": partial}
+        start_head(head, network.head, features, some, recipe, **options)
 
     def _by_epoch(self, frozen: Backbone, rows: Rows, execution, view: AugmentedView):
         """Return a function that gives the features of rows as an epoch views them."""

@@ -101,7 +101,6 @@ class ClassTargets(Targets):
         return torch.from_numpy(np.searchsorted(self.classes, y)).long()
 
     def decode(self, target: torch.Tensor) -> np.ndarray:
-        """Return labels."""
         return self.classes[target.numpy()]
 
     def activate(self, outputs: torch.Tensor) -> torch.Tensor:
@@ -117,7 +116,6 @@ class ClassTargets(Targets):
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def weigh(self, target: torch.Tensor, weight: np.ndarray, class_weight) -> None:
-        """Take the weights of the classes."""
         if isinstance(class_weight, str):
             totals = np.bincount(target, weights=weight, minlength=len(self.classes))
             per_class = weight.sum() / np.where(totals > 0, totals, np.inf)
@@ -128,11 +126,9 @@ class ClassTargets(Targets):
         self.class_weight = _checked_weights(per_class, class_weight)
 
     def row_weight(self, target: torch.Tensor) -> np.ndarray:
-        """Return the weights of the rows' classes."""
         return self.class_weight[target.numpy()]
 
     def strata(self, target: torch.Tensor) -> np.ndarray:
-        """Return the classes."""
         return target.numpy()
 
     def accuracies(self, outputs: np.ndarray, target: torch.Tensor) -> dict[str, float]:
@@ -166,7 +162,6 @@ class LabelTargets(Targets):
         return torch.from_numpy(y.astype(np.float64))
 
     def decode(self, target: torch.Tensor) -> np.ndarray:
-        """Return indicators."""
         return target.numpy().astype(int)
 
     def activate(self, outputs: torch.Tensor) -> torch.Tensor:

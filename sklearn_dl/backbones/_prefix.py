@@ -78,15 +78,7 @@ class _Graph(Tracer):
 
 
 def find_border(network: nn.Module, trained: Collection[str]) -> Border:
-    """Return the last border in front of all that is trained.
-
-    `trained` has the names of the parameters that are trained.
-
-    Raises
-    ------
-    NoPrefix
-        If there is no such border.
-    """
+    """Return the last border in front of the parameters that are trained, by name."""
     graph = _Graph(network)
     nodes, entries = graph.nodes_, graph.entries
     place = {node: k for k, node in enumerate(nodes)}

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,10 +15,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from sklearn_dl._plain import PlainParameters
-
-if TYPE_CHECKING:
-    from sklearn_dl.training._dataset import Rows
-    from sklearn_dl.training._net import Recipe
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
@@ -264,8 +260,8 @@ def start_head(
     head: Head,
     module: nn.Sequential,
     features: np.ndarray,
-    rows: "Rows",
-    recipe: "Recipe",
+    rows,
+    recipe,
     *,
     loss: Any,
     n_rows: int,

@@ -89,17 +89,7 @@ class StopTraining(Exception):
 
 
 class EstimatorNet(NeuralNet):
-    """A skorch net over a ready-built network, with weights for the samples.
-
-    Parameters
-    ----------
-    module : callable
-        Returns the network; see `build_net`.
-    recipe : Recipe
-        How it is trained.
-    **kwargs : dict
-        Everything that skorch's ``NeuralNet`` takes.
-    """
+    """A skorch net over a ready-built network, with weights for the samples."""
 
     learned_: frozenset[str]  # the names of the parameters that some phase trains
     steps_per_epoch_: int  # training batches
