@@ -32,6 +32,7 @@ from sklearn_dl._extraction import (
 from sklearn_dl._labels import refuse_missing
 from sklearn_dl._parameters import (
     BACKBONE_CONSTRAINTS,
+    NETWORK_PARAMETERS,
     TRAINING_CONSTRAINTS,
     TrainingParameters,
 )
@@ -85,8 +86,6 @@ from sklearn_dl.training import (
 )
 
 _LOADERS = "train", "valid"
-# What a network is built from: a warm start can't change it.
-_NETWORK = "backbone", "weights", "layer", "preprocessing", "image_size", "head"
 
 
 class NeuralImageEstimator(
@@ -291,10 +290,10 @@ class NeuralImageEstimator(
 
         A backbone that stays frozen is the one that all estimators share.
         """
-        origin = {name: getattr(self, name) for name in _NETWORK}
+        origin = {name: getattr(self, name) for name in NETWORK_PARAMETERS}
         origin["head"] = copy.deepcopy(self.head)  # set_params reaches inside it
         if previous is not None:
-            pairs = [(name, origin[name], self._origin[name]) for name in _NETWORK]
+            pairs = [(name, new, self._origin[name]) for name, new in origin.items()]
             # Arrays and networks have no plain equality.
             changed = [n for n, a, b in pairs if a is not b and repr(a) != repr(b)]
             if changed:

@@ -73,6 +73,11 @@ TRAINING_CONSTRAINTS: dict[str, Any] = {
     "net_params": [dict, None],
 }
 
+# What a network is built from: a warm start can't change it.
+NETWORK_PARAMETERS = (
+    *("backbone", "weights", "layer", "preprocessing", "image_size", "head"),
+)
+
 # Objects that a grid reaches into also where the parameter has a plain value.
 _OBJECTS: dict[str, Any] = {
     "head": Head,
