@@ -105,7 +105,14 @@ class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
                 f"on images of {_said(channels)}."
             )
         if source.kind == "pixels" != self._fitted_kind and self.image_shape is None:
-            self._refuse_one_image(*np.shape(X))
+            height, width = np.shape(X)  # perhaps of one grey image
+            if max(height, width) <= 4 * min(height, width):
+                raise ValueError(
+                    f"X of shape {(height, width)} would be {height} rows of pixels, "
+                    f"but {type(self).__name__} was fitted on images of another form. "
+                    "One grey image is X[None]; rows of pixels need "
+                    "image_shape=(height, width[, channels])."
+                )
         rows_of_pixels = source.kind == self._fitted_kind == "pixels"
         if rows_of_pixels or (hasattr(X, "columns") and source.n_features == 1):
             validate_data(self, X, reset=False, skip_check_array=True, ensure_2d=False)
@@ -119,16 +126,6 @@ class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
                 "as many pixels as in fit."
             )
         return source
-
-    def _refuse_one_image(self, height: int, width: int) -> None:
-        """Raise where rows of pixels have the sides of one grey image."""
-        if max(height, width) <= 4 * min(height, width):
-            raise ValueError(
-                f"X of shape {(height, width)} would be {height} rows of pixels, but "
-                f"{type(self).__name__} was fitted on images of another form. One grey "
-                "image is X[None]; rows of pixels need image_shape=(height, width[, "
-                "channels])."
-            )
 
     def __getstate__(self):
         """Return the state that skops keeps: arrays, with a recipe of the network.

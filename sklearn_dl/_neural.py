@@ -224,15 +224,9 @@ class NeuralImageEstimator(
                 validating = read(held_out, beside=training.maps)
             if network.backbone.shared and not all(map(is_ours, self.callbacks or ())):
                 network.backbone = copy.deepcopy(network.backbone)  # to write to
-            net = build_net(
-                network,
-                loss,
-                recipe,
-                training,
-                validating,
-                callbacks=self._net_callbacks(held_out, task, schedule, partial),
-                net_params=net_params,
-            )
+            callbacks = self._net_callbacks(held_out, task, schedule, partial)
+            options = {"callbacks": callbacks, "net_params": net_params}
+            net = build_net(network, loss, recipe, training, validating, **options)
             if previous is not None:
                 net.continue_from(self.history_, getattr(self, "_net", None))
             net.partial_fit(training, None)
@@ -485,9 +479,8 @@ class NeuralImageEstimator(
         stopping = dict(net.callbacks_).get("early_stopping")
         if isinstance(stopping, EarlyStopping) and stopping.best_epoch_:
             self.best_epoch_ = stopping.best_epoch_
-        chance = chance_loss(
-            self.loss, kind=self._targets.kind, n_outputs=self._targets.n_outputs
-        )
+        kind, n_outputs = self._targets.kind, self._targets.n_outputs
+        chance = chance_loss(self.loss, kind=kind, n_outputs=n_outputs)
         if chance is not None and len(net.history):
             kept = getattr(self, "best_epoch_", len(net.history))
             if self._targets.label_weight is not None:
@@ -557,24 +550,12 @@ class NeuralImageEstimator(
             after: Any = OnMaps(placed.on_maps, halves, execution, execution.step_size)
             frozen = halves.prefix
         elif network.backbone.trains:
-            return run_network(
-                network.as_it_is(),
-                source,
-                self.preprocessing_,
-                execution,
-                combine=finish,
-                **options,
-            )
+            whole, options["combine"] = network.as_it_is(), finish
+            return run_network(whole, source, self.preprocessing_, execution, **options)
         else:
             after, frozen = OnFeatures(network.head, execution), network.backbone
-        return run_frozen(
-            frozen,
-            source,
-            execution,
-            cache=self.cache,
-            combine=lambda rows: finish(after(rows)),
-            **options,
-        )
+        options |= {"cache": self.cache, "combine": lambda rows: finish(after(rows))}
+        return run_frozen(frozen, source, execution, **options)
 
 
 def _apart(rows: Rows) -> AbstractContextManager:
