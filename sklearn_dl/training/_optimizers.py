@@ -191,7 +191,7 @@ def parameter_groups(
     else:
         parts.append(("backbone", list(backbone.values()), backbone_lr))
     new: list[nn.Parameter] = []
-    if network.backbone.preprocessing.n_channels > 3:
+    if any(name.endswith(".further") for name in backbone):
         new = further_kernels(network.backbone)
     parts.append(("channels", new, lr))
     groups = []
