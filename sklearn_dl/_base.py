@@ -105,7 +105,14 @@ class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
                 f"on images of {_said(channels)}."
             )
         if source.kind == "pixels" != self._fitted_kind and self.image_shape is None:
-            self._refuse_one_image(*np.shape(X))
+            height, width = np.shape(X)  # perhaps of one grey image
+            if max(height, width) <= 4 * min(height, width):
+                raise ValueError(
+                    f"X of shape {(height, width)} would be {height} rows of pixels, "
+                    f"but {type(self).__name__} was fitted on images of another form. "
+                    "One grey image is X[None]; rows of pixels need "
+                    "image_shape=(height, width[, channels])."
+                )
         rows_of_pixels = source.kind == self._fitted_kind == "pixels"
         if rows_of_pixels or (hasattr(X, "columns") and source.n_features == 1):
             validate_data(self, X, reset=False, skip_check_array=True, ensure_2d=False)
@@ -119,16 +126,6 @@ class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
                 "as many pixels as in fit."
             )
         return source
-
-    def _refuse_one_image(self, height: int, width: int) -> None:
-        """Raise where rows of pixels have the sides of one grey image."""
-        if max(height, width) <= 4 * min(height, width):
-            raise ValueError(
-                f"X of shape {(height, width)} would be {height} rows of pixels, but "
-                f"{type(self).__name__} was fitted on images of another form. One grey "
-                "image is X[None]; rows of pixels need image_shape=(height, width[, "
-                "channels])."
-            )
 
     def __getstate__(self):
         """Return the state that skops keeps: arrays, with a recipe of the network.
@@ -164,26 +161,18 @@ class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
 
     def _execution(self, *, fall_back: bool = False) -> Execution:
         """Return the device, the precision and the batch size of a call."""
-        return Execution.of(
-            self.device,
-            self.precision,
-            self.batch_size,
-            self.verbose,
-            fall_back=fall_back,
-        )
+        how = self.device, self.precision, self.batch_size, self.verbose
+        return Execution.of(*how, fall_back=fall_back)
 
     def _load_backbone(
-        self,
-        source: ImageSource,
-        seed: int,
-        execution: Execution,
-        rows: np.ndarray | None = None,
+        self, source: ImageSource, seed: int, execution: Execution, rows: Any = None
     ) -> Backbone:
         """Return the backbone, frozen, with its preprocessing for these training rows.
 
         All estimators of the process that ask for the same have the very same one.
         """
-        resolve_cache(self.cache)  # what is wrong with it is said now
+        if self.cache != "memory":  # what is wrong with it is said now
+            resolve_cache(self.cache)
         if self.weights is None:
             self._warn_once_that_nothing_hits()
         normalization = None
@@ -208,7 +197,8 @@ class ImageEstimatorMixin(DocLinkMixin, CallbackSupportMixin):
                 f"The backbone takes images of {n} channels, but X is read as RGB or "
                 f"grey: image_shape=Channels({n}) reads all {n}."
             )
-        self._warn_of_unseen_channels(backbone)
+        if n > 3:
+            self._warn_of_unseen_channels(backbone)
         if normalization is None:
             return backbone
         preprocessing = backbone.preprocessing

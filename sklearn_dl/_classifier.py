@@ -9,7 +9,7 @@ from sklearn.utils.metaestimators import available_if
 
 from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl._parameters import refuse_removed
-from sklearn_dl._targets import ClassTargets, LabelTargets, class_targets
+from sklearn_dl._targets import class_targets
 from sklearn_dl.training import gives_margins
 
 
@@ -195,7 +195,6 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         **NeuralImageEstimator._parameter_constraints,
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
     }
-    _targets: ClassTargets | LabelTargets
 
     @refuse_removed
     def __init__(
@@ -332,12 +331,8 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
 
         Raises
         ------
-        ValueError
-            If X is not of a form that `fit` takes, or of another number of pixels.
-        ImageDecodeError
-            Naming the rows and paths of images that can't be decoded.
-        NotFittedError
-            If `fit` was not called.
+        ValueError, ImageDecodeError, NotFittedError
+            As in `predict`.
         """
         return self._outputs(X)
 
@@ -358,7 +353,7 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
         Raises
         ------
         ValueError, ImageDecodeError, NotFittedError
-            As in `predict_proba`.
+            As in `predict`.
         """
         with np.errstate(divide="ignore"):  # a probability may be 0
             return np.log(self.predict_proba(X))
@@ -379,12 +374,8 @@ class ImageClassifier(ClassifierMixin, NeuralImageEstimator):
 
         Raises
         ------
-        ValueError
-            If X is not of a form that `fit` takes, or of another number of pixels.
-        ImageDecodeError
-            Naming the rows and paths of images that can't be decoded.
-        NotFittedError
-            If `fit` was not called.
+        ValueError, ImageDecodeError, NotFittedError
+            As in `predict`.
         """
         scores = self._outputs(X, activated=False)
         return self._targets.margins(scores)

@@ -267,14 +267,16 @@ class ImageFeatureExtractor(
         NotFittedError
             If `fit` was not called.
         """
-        source = self._new_source(X)
+        source, views = self._new_source(X), None
         self._warn_if_large(len(source))
+        if self.tta is not None:
+            views = resolve_views(self.tta, self.preprocessing_)
         return run_frozen(
             self._backbone,
             source,
             self._execution(fall_back=True),
             cache=self.cache,
-            views=resolve_views(self.tta, self.preprocessing_),
+            views=views,
             description="features",
         )
 

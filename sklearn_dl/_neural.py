@@ -17,6 +17,7 @@ from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
 )
+from torch import distributed
 
 from sklearn_dl._base import ImageEstimatorMixin, on_cpu, with_callbacks
 from sklearn_dl._extraction import (
@@ -34,7 +35,6 @@ from sklearn_dl._parameters import (
     NETWORK_PARAMETERS,
     TRAINING_CONSTRAINTS,
     NestedParameters,
-    differing,
 )
 from sklearn_dl._plain import PlainParameters
 from sklearn_dl._runtime import (
@@ -53,17 +53,19 @@ from sklearn_dl.training import (
     AugmentedView,
     BackboneWithHead,
     EarlyStopping,
+    EpochProgress,
     EstimatorNet,
     Head,
+    LearningRates,
     Optimizer,
     Recipe,
     Regime,
     Rows,
     Schedule,
     TaskContexts,
+    TrainingAccuracy,
     TrainingRows,
     ValidationScore,
-    build_callbacks,
     build_net,
     chance_loss,
     check_net_params,
@@ -74,6 +76,7 @@ from sklearn_dl.training import (
     joined_group,
     leaves_alone,
     noted,
+    ordered_callbacks,
     plain_parameters,
     resolve_loss,
     resolve_schedule,
@@ -155,15 +158,7 @@ class NeuralImageEstimator(
         return self._fit(X, y, sample_weight, partial=True, classes=classes)
 
     def _fit(
-        self,
-        X,
-        y,
-        weight,
-        validation=None,
-        *,
-        partial=False,
-        classes=None,
-        groups=None,
+        self, X, y, weight, validation=None, *, partial=False, classes=None, groups=None
     ):
         """Train a new network, or go on from the one before."""
         self._validate_params()
@@ -172,8 +167,10 @@ class NeuralImageEstimator(
         max_epochs = 1 if partial else self.max_epochs
         weighted = {} if weight is None else {"sample_weight": weight}
         with self._fit_task(X, y, max_epochs, **weighted) as task, ExitStack() as stack:
-            execution = self._execution()
-            if group := joined_group(execution.device):
+            execution, group = self._execution(), None
+            if distributed.is_available() and distributed.is_initialized():
+                group = joined_group(execution.device)
+            if group is not None:
                 stack.enter_context(group.together())
                 execution = replace(execution, group=group)
                 group.check_same(**plain_parameters(self.get_params()))
@@ -220,18 +217,12 @@ class NeuralImageEstimator(
                 warmup_lr=schedule.warmup_lr,
                 max_epochs=self.max_epochs,
             )
-            fingerprint = None
-            if any(map(is_checkpoint, self.callbacks or ())):
-                fingerprint = self._fingerprint(rows, held_out, previous)
             recipe = Recipe(
-                regime,
-                optimizer,
-                execution,
-                targets.kind,
-                seed,
-                max_epochs,
-                fingerprint,
+                regime, optimizer, execution, targets.kind, seed, max_epochs
             )
+            if any(map(is_checkpoint, self.callbacks or ())):
+                found_by = self._fingerprint(rows, held_out, previous)
+                recipe = replace(recipe, fingerprint=found_by)
             read = bound(self._dataset, network, frozen, recipe, stack)
             training = read(rows, augmented=True)
             if previous is None:
@@ -241,15 +232,9 @@ class NeuralImageEstimator(
                 validating = read(held_out, beside=training.maps)
             if network.backbone.shared and not all(map(is_ours, self.callbacks or ())):
                 network.backbone = copy.deepcopy(network.backbone)  # to write to
-            net = build_net(
-                network,
-                loss,
-                recipe,
-                training,
-                validating,
-                callbacks=self._net_callbacks(held_out, task, schedule, partial),
-                net_params=net_params,
-            )
+            callbacks = self._net_callbacks(held_out, task, schedule, partial)
+            options = {"callbacks": callbacks, "net_params": net_params}
+            net = build_net(network, loss, recipe, training, validating, **options)
             if previous is not None:
                 net.continue_from(self.history_, getattr(self, "_net", None))
             net.partial_fit(training, None)
@@ -266,7 +251,8 @@ class NeuralImageEstimator(
     def _training_rows(self, source, y, weight, previous, partial, classes) -> Rows:
         """Return the rows of a fit, their targets encoded."""
         check_consistent_length(source, y)
-        refuse_missing(y)
+        if not (isinstance(y, np.ndarray) and y.dtype.kind in "biu"):
+            refuse_missing(y)
         weight = _check_sample_weight(
             weight, np.empty((len(source), 0)), ensure_non_negative=True
         )
@@ -309,7 +295,10 @@ class NeuralImageEstimator(
         origin = {name: getattr(self, name) for name in NETWORK_PARAMETERS}
         origin["head"] = copy.deepcopy(self.head)  # set_params reaches inside it
         if previous is not None:
-            if changed := differing(origin, self._origin):
+            pairs = [(name, new, self._origin[name]) for name, new in origin.items()]
+            # Arrays and networks have no plain equality.
+            changed = [n for n, a, b in pairs if a is not b and repr(a) != repr(b)]
+            if changed:
                 raise ValueError(
                     f"warm_start=True and partial_fit go on with the network of the "
                     f"fit before, but {', '.join(changed)} changed since; fit with "
@@ -396,16 +385,8 @@ class NeuralImageEstimator(
             features = self._features(frozen, some, recipe.execution)
         else:
             features = training.features[torch.from_numpy(index)].numpy()
-        start_head(
-            head,
-            network.head,
-            features,
-            some,
-            recipe,
-            loss=self.loss,
-            n_rows=len(rows),
-            stream=partial,
-        )
+        options = {"loss": self.loss, "n_rows": len(rows), "stream": partial}
+        start_head(head, network.head, features, some, recipe, **options)
 
     def _by_epoch(self, frozen: Backbone, rows: Rows, execution, view: AugmentedView):
         """Return a function that gives the features of rows as an epoch views them."""
@@ -423,23 +404,15 @@ class NeuralImageEstimator(
         # (which aren't thread-safe) a key would have to tell the versions.
         if view is not None and not (same_seed and view.thread_safe):
             cache = None
+        options = {"cache": cache, "views": view, "description": "features"}
+        run = bound(run_frozen, backbone, rows.source, execution, **options)
         index = np.arange(len(rows)) if rows.rows is None else rows.rows
-
-        def compute(some: np.ndarray) -> np.ndarray:
-            with noted(rows.note), _apart(rows):
-                return run_frozen(
-                    backbone,
-                    rows.source,
-                    execution,
-                    cache=cache,
-                    rows=index[some],
-                    views=view,
-                    description="features",
-                )
-
-        if execution.group is not None:
-            return execution.group.gathered(len(rows), compute)
-        return compute(np.arange(len(rows)))
+        with noted(rows.note), _apart(rows):
+            if execution.group is None:
+                return run(rows=index)
+            return execution.group.gathered(
+                len(rows), lambda some: run(rows=index[some])
+            )
 
     def _maps(
         self, network, frozen: Backbone, rows: Rows, recipe: Recipe, beside
@@ -482,32 +455,30 @@ class NeuralImageEstimator(
         return run_fingerprint(name, params, rows, held_out, epochs_before=before)
 
     def _net_callbacks(self, held_out: Rows | None, task, schedule, partial) -> list:
-        score = stopping = report = None
+        ours: dict[str, Any] = {}
         if held_out is not None:
             margins = gives_margins(self.loss)
-            score = ValidationScore(
+            ours["valid_score"] = ValidationScore(
                 ValidationScorer(self._targets, held_out.target, self.scoring, margins)
             )
+        if self._targets.kind == "multiclass":
+            ours["train_top1"] = TrainingAccuracy()
+        # A stream has no end that a schedule could lead to.
+        schedule = Schedule("constant") if partial else schedule
+        ours["learning_rates"] = LearningRates(schedule)
         if self.early_stopping:
-            stopping = EarlyStopping(
+            ours["early_stopping"] = EarlyStopping(
                 "valid_loss" if self.scoring is None else "valid_score",
                 lower_is_better=self.scoring is None,
                 n_iter_no_change=self.n_iter_no_change,
                 tol=self.tol,
             )
+        if self.verbose:
+            ours["progress"] = EpochProgress()
         if task is not None:
             context, data = task
-            report = TaskContexts(context, self, data)
-        return build_callbacks(
-            self.callbacks or (),
-            # A stream has no end that a schedule could lead to.
-            schedule=Schedule("constant") if partial else schedule,
-            score=score,
-            early_stopping=stopping,
-            report=report,
-            count_right=self._targets.kind == "multiclass",
-            progress=bool(self.verbose),
-        )
+            ours["task_contexts"] = TaskContexts(context, self, data)
+        return ordered_callbacks(ours, self.callbacks or ())
 
     def _finish(self, net: EstimatorNet, goes_on: bool) -> None:
         """Take over what was trained; the net only where a fit goes on with it."""
@@ -516,9 +487,8 @@ class NeuralImageEstimator(
         stopping = dict(net.callbacks_).get("early_stopping")
         if isinstance(stopping, EarlyStopping) and stopping.best_epoch_:
             self.best_epoch_ = stopping.best_epoch_
-        chance = chance_loss(
-            self.loss, kind=self._targets.kind, n_outputs=self._targets.n_outputs
-        )
+        kind, n_outputs = self._targets.kind, self._targets.n_outputs
+        chance = chance_loss(self.loss, kind=kind, n_outputs=n_outputs)
         if chance is not None and len(net.history):
             kept = getattr(self, "best_epoch_", len(net.history))
             if self._targets.label_weight is not None:
@@ -570,7 +540,9 @@ class NeuralImageEstimator(
         """
         source = self._new_source(X)
         execution, network = self._execution(fall_back=True), self._network
-        views = resolve_views(self.tta, self.preprocessing_, self.augment)
+        views = None
+        if self.tta is not None:
+            views = resolve_views(self.tta, self.preprocessing_, self.augment)
         targets = self._targets
 
         def finish(outputs: torch.Tensor) -> torch.Tensor:
@@ -586,24 +558,12 @@ class NeuralImageEstimator(
             after: Any = OnMaps(placed.on_maps, halves, execution, execution.step_size)
             frozen = halves.prefix
         elif network.backbone.trains:
-            return run_network(
-                network.as_it_is(),
-                source,
-                self.preprocessing_,
-                execution,
-                combine=finish,
-                **options,
-            )
+            whole, options["combine"] = network.as_it_is(), finish
+            return run_network(whole, source, self.preprocessing_, execution, **options)
         else:
             after, frozen = OnFeatures(network.head, execution), network.backbone
-        return run_frozen(
-            frozen,
-            source,
-            execution,
-            cache=self.cache,
-            combine=lambda rows: finish(after(rows)),
-            **options,
-        )
+        options |= {"cache": self.cache, "combine": lambda rows: finish(after(rows))}
+        return run_frozen(frozen, source, execution, **options)
 
 
 def _apart(rows: Rows) -> AbstractContextManager:

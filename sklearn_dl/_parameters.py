@@ -82,17 +82,6 @@ NETWORK_PARAMETERS = (
     "head",
 )
 
-
-def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Return the names of parameters whose values differ."""
-    # Arrays and networks have no plain equality.
-    return [
-        name
-        for name, value in one.items()
-        if value is not other[name] and repr(value) != repr(other[name])
-    ]
-
-
 # Objects that a grid reaches into also where the parameter has a plain value.
 _OBJECTS: dict[str, Any] = {
     "head": Head,
@@ -112,15 +101,9 @@ _REMOVED = {
     "label_smoothing": ("class_weight", "loss=LogLoss(label_smoothing=0.1)"),
     "mix": ("augment", "augment=['standard', 'mixup'] or Augment(..., mix='mixup')"),
     "mix_alpha": ("augment", "augment=Augment(..., mix='mixup', mix_alpha=0.2)"),
-    "normalize": (
-        "preprocessing",
-        "preprocessing='data' or preprocessing=(mean, std)",
-    ),
+    "normalize": ("preprocessing", "preprocessing='data' or preprocessing=(mean, std)"),
     "pooling": ("layer", "layer=('pooled', 'max')"),
-    "weight_decay": (
-        "optimizer",
-        "optimizer=Optimizer('adamw', weight_decay=1e-4)",
-    ),
+    "weight_decay": ("optimizer", "optimizer=Optimizer('adamw', weight_decay=1e-4)"),
 }
 
 

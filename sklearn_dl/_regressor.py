@@ -69,9 +69,9 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         Learning rate of the head. None takes one that suits the optimiser: 1e-2 for
         SGD and its kin and Adagrad, 1e-3 for the others.
     backbone_lr : float, (float, float) or None, default=None
-        Learning rate of the trained stages of the backbone; or of the first and the
-        last of them, with a geometric scale between. None takes ``lr / 100`` for
-        pretrained weights, ``lr`` for random ones.
+        Learning rate of the trained stages; or of the first and the last of them, with
+        a geometric scale between. None takes ``lr / 100`` for pretrained weights, else
+        ``lr``.
     augment : str, list, callable, Augment or None, default=None
         Random changes of the training images: ``"light"``, ``"standard"``,
         ``"strong"``, ``"trivial"``, ``"rand"``, a list of names such as ``["flip",
@@ -146,16 +146,12 @@ class ImageRegressor(RegressorMixin, NeuralImageEstimator):
         One row per epoch: ``epoch`` (from 1), ``dur`` (seconds), ``lr``,
         ``train_loss`` and, where there are validation rows, ``valid_loss`` and
         ``valid_score``; and what callbacks record.
-    n_iter_ : int
-        Epochs trained.
-    best_epoch_ : int
-        The epoch whose weights were kept, where early stopping chose one.
+    n_iter_, best_epoch_ : int
+        Epochs trained; the one whose weights were kept, if early stopping chose one.
     stop_reason_ : str
         Why training ended before `max_epochs`; empty where it didn't.
-    n_features_in_ : int
-        Number of columns of X in `fit`, where it had columns.
-    feature_names_in_ : ndarray of str
-        Names of the columns of X in `fit`, where they were strings.
+    n_features_in_, feature_names_in_ : int, ndarray of str
+        Number and names of the columns of X in `fit`, where it had them.
 
     See Also
     --------

@@ -17,22 +17,12 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 
 class Targets(ABC):
-    """The y of a fit: how it becomes tensors for the loss, and back.
+    """The y of a fit: how it becomes tensors for the loss, and back."""
 
-    Attributes
-    ----------
-    kind : {"multiclass", "multilabel-indicator", "continuous"}
-        As scikit-learn's ``type_of_target`` has it.
-    n_outputs : int
-    classes : ndarray
-        Labels, where there are any.
-    label_weight : ndarray of shape (n_outputs, 2) or None
-        Weights of absent and present labels in the loss.
-    """
-
-    kind: str
+    kind: str  # "multiclass", "multilabel-indicator" or "continuous"
     n_outputs: int
-    classes: np.ndarray
+    classes: np.ndarray  # labels, where there are any
+    # Of absent and present labels in the loss, (n_outputs, 2).
     label_weight: np.ndarray | None = None
 
     @abstractmethod
@@ -81,13 +71,7 @@ class Targets(ABC):
 
 
 class ClassTargets(Targets):
-    """One class per image.
-
-    Parameters
-    ----------
-    classes : ndarray of shape (n_classes,)
-        Labels, sorted.
-    """
+    """One class per image, of sorted labels."""
 
     kind = "multiclass"
 
@@ -117,7 +101,6 @@ class ClassTargets(Targets):
         return torch.from_numpy(np.searchsorted(self.classes, y)).long()
 
     def decode(self, target: torch.Tensor) -> np.ndarray:
-        """Return labels."""
         return self.classes[target.numpy()]
 
     def activate(self, outputs: torch.Tensor) -> torch.Tensor:
@@ -133,7 +116,6 @@ class ClassTargets(Targets):
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
     def weigh(self, target: torch.Tensor, weight: np.ndarray, class_weight) -> None:
-        """Take the weights of the classes."""
         if isinstance(class_weight, str):
             totals = np.bincount(target, weights=weight, minlength=len(self.classes))
             per_class = weight.sum() / np.where(totals > 0, totals, np.inf)
@@ -144,11 +126,9 @@ class ClassTargets(Targets):
         self.class_weight = _checked_weights(per_class, class_weight)
 
     def row_weight(self, target: torch.Tensor) -> np.ndarray:
-        """Return the weights of the rows' classes."""
         return self.class_weight[target.numpy()]
 
     def strata(self, target: torch.Tensor) -> np.ndarray:
-        """Return the classes."""
         return target.numpy()
 
     def accuracies(self, outputs: np.ndarray, target: torch.Tensor) -> dict[str, float]:
@@ -162,12 +142,7 @@ class ClassTargets(Targets):
 
 
 class LabelTargets(Targets):
-    """Any number of labels per image: an indicator matrix.
-
-    Parameters
-    ----------
-    n_labels : int
-    """
+    """Any number of labels per image: an indicator matrix."""
 
     kind = "multilabel-indicator"
 
@@ -187,7 +162,6 @@ class LabelTargets(Targets):
         return torch.from_numpy(y.astype(np.float64))
 
     def decode(self, target: torch.Tensor) -> np.ndarray:
-        """Return indicators."""
         return target.numpy().astype(int)
 
     def activate(self, outputs: torch.Tensor) -> torch.Tensor:
@@ -229,13 +203,7 @@ class LabelTargets(Targets):
 
 
 class ContinuousTargets(Targets):
-    """Numbers, one or several per image; the network learns them standardised.
-
-    Parameters
-    ----------
-    y : array-like of shape (n,) or (n, n_targets)
-    weight : ndarray of shape (n,)
-    """
+    """Numbers, one or several per image; the network learns them standardised."""
 
     kind = "continuous"
 
@@ -293,14 +261,7 @@ def _warn_of_one_hot(y) -> None:
 
 
 def class_targets(y, classes=None) -> ClassTargets | LabelTargets:
-    """Return the kind of classes that y holds.
-
-    Parameters
-    ----------
-    y : array-like of shape (n,) or indicators of shape (n, n_labels)
-    classes : array-like of shape (n_classes,), default=None
-        All classes there are; None takes those in y.
-    """
+    """Return the kind of classes that y holds; `classes` are all that there are."""
     check_classification_targets(y)
     if type_of_target(y) == "multilabel-indicator":
         n_labels = y.shape[1] if hasattr(y, "shape") else np.asarray(y).shape[1]
@@ -351,15 +312,8 @@ class _Outputs(BaseEstimator):
 class ValidationScorer:
     """Scores of the validation rows, from a network's outputs for them.
 
-    Parameters
-    ----------
-    targets : Targets
-    target : torch.Tensor
-        The encoded targets of the rows.
-    scoring : str, callable or None
-        As scikit-learn takes it; None is accuracy, or R2.
-    gives_margins : bool
-        Whether the outputs are margins, which are no logarithms of probabilities.
+    `target` is encoded; `scoring` is accuracy, or R2, where it is None. Margins are no
+    logarithms of probabilities.
     """
 
     def __init__(self, targets: Targets, target: torch.Tensor, scoring, gives_margins):

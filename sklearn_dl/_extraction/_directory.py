@@ -5,6 +5,7 @@ import sqlite3
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -137,7 +138,7 @@ class DirectoryStore(Store):
     def known_files(self, paths: Sequence[str]) -> dict[str, tuple[Stamp, bytes]]:
         names = {os.fsencode(path): path for path in paths}
         sql = "SELECT path, stamp, digest FROM files WHERE path IN ({})"
-        rows = self._read(lambda db: tables.select(db, sql, names), [])
+        rows = self._read(partial(tables.select, sql=sql, keys=names), [])
         return {
             names[name]: (tuple(map(int, stamp.split())), digest)
             for name, stamp, digest in rows

@@ -204,8 +204,9 @@ def in_parts(
     while True:
         size = min(len(images), most or len(images))
         try:
-            parts = [function(part) for part in images.split(size)]
-            return parts[0] if len(parts) == 1 else torch.cat(parts), most
+            if size == len(images):
+                return function(images), most
+            return torch.cat([function(part) for part in images.split(size)]), most
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -227,12 +228,19 @@ def read_together(source: ImageSource, preprocessing, device: torch.device) -> b
     """Tell whether images can be stacked before they are resized."""
     if not source.stackable or source.image_shape is None:
         return False
-    if not preprocessing.resizes(*source.image_shape[:2]):
-        return True
+    return resized_together(source, preprocessing, device) or not (
+        preprocessing.resizes(*source.image_shape[:2])
+    )
+
+
+def resized_together(source: ImageSource, preprocessing, device: torch.device) -> bool:
+    """Tell whether stacked images are resized by torch, on the device."""
+    if source.image_shape is None or (device.type == "cpu" and source.uint8):
+        return False  # one by one, or by Pillow
     # Other devices don't resize with a filter in every release of torch.
     if device.type not in ("cpu", "cuda") or not preprocessing.resizes_tensors:
         return False
-    return device.type == "cuda" or not source.uint8
+    return preprocessing.resizes(*source.image_shape[:2])
 
 
 def _stack(images: list[torch.Tensor], rows: np.ndarray) -> torch.Tensor:

@@ -21,7 +21,7 @@ from tqdm.std import tqdm as PlainBar
 from sklearn_dl._extraction._cache import resolve_cache
 from sklearn_dl._extraction._cluster import active_client, spread, task_rows
 from sklearn_dl._extraction._forward import Forward
-from sklearn_dl._extraction._pixels import in_parts, read_together
+from sklearn_dl._extraction._pixels import in_parts, resized_together
 from sklearn_dl._extraction._store import (
     Found,
     eviction_target,
@@ -84,9 +84,12 @@ def run_network(
     """
     forward = Forward(network, preprocessing, execution, views)
     rows = np.arange(len(source)) if rows is None else rows
+    output = None
     with progress(len(rows), description, execution.verbose) as bar:
-        parts = _through(forward, source, rows, combine, bar)
-        return _gathered(parts, len(rows))
+        for part, values in _through(forward, source, rows, combine, bar):
+            output = _with_part(output, len(rows), part, values)
+    assert output is not None  # a source is never empty
+    return output
 
 
 def _through(
@@ -101,15 +104,13 @@ def _through(
     release_memory()
 
 
-def _gathered(parts: Iterator[tuple[slice, torch.Tensor]], n_rows: int) -> np.ndarray:
-    """Return all parts in one array, which is made when its width is known."""
-    output = None
-    for part, values in parts:
-        if output is None:
-            shape, dtype = (n_rows, *values.shape[1:]), values.numpy().dtype
-            output = np.empty(shape, dtype=dtype)
-        output[part] = values
-    assert output is not None  # a source is never empty
+def _with_part(
+    output: np.ndarray | None, n_rows: int, part: slice, values: torch.Tensor
+) -> np.ndarray:
+    """Return an array with a part written; it is made when its width is known."""
+    if output is None:
+        output = np.empty((n_rows, *values.shape[1:]), dtype=values.numpy().dtype)
+    output[part] = values
     return output
 
 
@@ -135,9 +136,13 @@ def run_frozen(
     """
     rows = np.arange(len(source)) if rows is None else np.asarray(rows)
     options: Any = {"cache": cache, "rows": rows, "views": views, "combine": combine}
+    output = None
     with progress(len(rows), description, execution.verbose) as bar:
         parts = stream_frozen(backbone, source, execution, **options, bar=bar)
-        return _gathered(parts, len(rows))
+        for part, values in parts:
+            output = _with_part(output, len(rows), part, values)
+    assert output is not None  # a source is never empty
+    return output
 
 
 def stream_frozen(
@@ -157,7 +162,8 @@ def stream_frozen(
     window of rows. On a cluster all rows are one window.
     """
     store = resolve_cache(cache)
-    client, backbone = active_client(), backbone.as_it_is()
+    client = active_client() if "distributed" in sys.modules else None
+    backbone = backbone.as_it_is()
     features = Features(backbone, source, execution, store, views)
     if client is not None:
         size = features.forward.batch_size(source)
@@ -173,7 +179,8 @@ def stream_frozen(
     for start in range(0, len(rows), window):
         some = rows[start : start + window]
         if client is None:
-            values = features.get(some, bar)
+            keys, found = features.find(some, bar)
+            values = np.stack([found[key] for key in keys])
         else:
             values = _spread_features(features, some, bar, client, cache)
         for part in torch.from_numpy(values).split(features.window):
@@ -272,13 +279,9 @@ class Features:
     def _prefix(self) -> bytes:
         """The digest of all that features depend on, the image aside."""
         device, preprocessing = self.execution.device, self.backbone.preprocessing
-        shape = self.source.image_shape
-        by_torch = (
-            self.views is None
-            and shape is not None
-            and preprocessing.resizes(*shape[:2])
-            and read_together(self.source, preprocessing, device)
-        )
+        by_torch = False
+        if self.views is None and self.source.stackable:
+            by_torch = resized_together(self.source, preprocessing, device)
         # Torch rounds else than Pillow, on each kind of device.
         resizer = f"torch on {device.type}" if by_torch else "Pillow"
         parts = [
@@ -311,13 +314,8 @@ class Features:
             else:
                 return dict(zip(rows.tolist(), keys, strict=True))
 
-    def get(self, rows: np.ndarray, bar: Bar) -> np.ndarray:
-        """Return the features of rows, (n_rows, [n_views,] n_features)."""
-        keys, found = self.find(rows, bar)
-        return np.stack([found[key] for key in keys])
-
     def find(self, rows: np.ndarray, bar: Bar) -> tuple[list[bytes], Found]:
-        """Return the keys of rows, and their features by key."""
+        """Return the keys of rows, and their features, ([n_views,] n), by key."""
         store, before = self.store, self.computed
         digests: list[bytes] = []
         keys: list[bytes] = []

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,8 @@ _LAYOUT = (
     "UPDATE totals SET entries = entries - 1, bytes = bytes - old.size; END",
 )
 _TABLES = ("entries", "features", "owners", "claims", "files", "totals")
+# What tells a file from another.
+_PLACE = attrgetter("st_dev", "st_ino")
 
 
 class Database:
@@ -85,13 +88,16 @@ class Database:
 
     def connect(self) -> sqlite3.Connection:
         """Return the open connection, after opening it where needed."""
-        # Somebody may have deleted or moved the file under an open connection.
-        if self._connection is None or self._identity != self._on_disk():
-            self.close()
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with self._guarded():
-                self._connection = self._open()
-                self._identity = self._on_disk()
+        if self._connection is not None:
+            # Somebody may have deleted or moved the file under it.
+            with suppress(OSError):
+                if self._identity == _PLACE(os.stat(self.path)):
+                    return self._connection
+        self.close()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with self._guarded():
+            self._connection = self._open()
+            self._identity = self._on_disk()
         return self._connection
 
     def connect_to_read(self) -> sqlite3.Connection:
@@ -178,10 +184,9 @@ class Database:
 
     def _on_disk(self) -> tuple[int, int] | None:
         try:
-            status = self.path.stat()
+            return _PLACE(os.stat(self.path))
         except OSError:
             return None
-        return status.st_dev, status.st_ino
 
 
 def create(connection: sqlite3.Connection) -> None:

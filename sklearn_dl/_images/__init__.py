@@ -10,7 +10,6 @@ from sklearn_dl._images._channels import Selection as Selection
 from sklearn_dl._images._coerce import Asked as Asked
 from sklearn_dl._images._coerce import as_source as as_source
 from sklearn_dl._images._decode import decode_image as decode_image
-from sklearn_dl._images._digests import digest_image as digest_image
 from sklearn_dl._images._errors import ImageDecodeError as ImageDecodeError
 from sklearn_dl._images._geometry import part_seen as part_seen
 from sklearn_dl._images._geometry import resize_part as resize_part
@@ -27,6 +26,7 @@ from sklearn_dl._images._remote import send as send
 from sklearn_dl._images._source import IMAGE_KEYS as IMAGE_KEYS
 from sklearn_dl._images._source import DatasetItem as DatasetItem
 from sklearn_dl._images._source import ImageSource as ImageSource
+from sklearn_dl._images._source import digest_image as digest_image
 from sklearn_dl._images._source import unpack_cell as unpack_cell
 from sklearn_dl._images._verify import failed_images as failed_images
 from sklearn_dl._images._verify import look_at_images as look_at_images

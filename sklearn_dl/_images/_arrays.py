@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_dl._images._channels import Selection, lone_channels
+from sklearn_dl._images._channels import Selection
 
 CHANNELS = (1, 3, 4)
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -94,7 +94,10 @@ def read_axes(
         readings = [("grey", (*sizes, 1))]
     else:
         readings = [("last", (*sizes,)), ("first", (*sizes[1:], sizes[0]))]
-    readings = _with_channels(readings, channels)
+    if channels is None:
+        readings = [r for r in readings if r[1][2] in CHANNELS]
+    else:
+        readings = _with_channels(readings, channels)
     if not readings:
         hint = "with 1, 3 or 4 channels expected; image_shape=Channels(C), of "
         hint += "sklearn_dl.datasets, asks for any other number"
@@ -117,10 +120,8 @@ def read_axes(
     return readings[-1 if channels_first else 0]
 
 
-def _with_channels(readings: list, channels: Selection | None) -> list:
+def _with_channels(readings: list, channels: Selection) -> list:
     """Return those readings of the axes in which an image has the right channels."""
-    if channels is None:
-        return [r for r in readings if r[1][2] in CHANNELS]
     if channels.stored is not None:
         return [r for r in readings if r[1][2] == channels.stored]
     # Of positions it isn't said how many there are: channels are the shorter axis.
@@ -285,6 +286,14 @@ def one_image(array: np.ndarray) -> np.ndarray:
 
 
 def channels_of(shape: tuple[int, ...]) -> Selection | None:
-    """Return the channels of a stack that aren't of the usual numbers."""
-    n = lone_channels(tuple(shape), CHANNELS)
-    return None if n is None else Selection(n)
+    """Return the channels of a stack that can be read in one way alone.
+
+    None for the usual numbers, and where no axis is short beside the other two.
+    """
+    if len(shape) != 4:
+        return None
+    first, middle, last = map(int, shape[1:])
+    if first in CHANNELS or last in CHANNELS or first == last:
+        return None
+    least = min(first, last)
+    return Selection(least) if 2 * least <= min(middle, max(first, last)) else None

@@ -52,6 +52,8 @@ class Asked(NamedTuple):
         if isinstance(image_shape, Channels):
             shape = check_image_shape(image_shape.shape)
             return cls(shape, Selection.of(image_shape))
+        if image_shape is None:
+            return cls(None, None)
         shape = check_image_shape(image_shape)
         if shape is None or len(shape) == 2 or shape[2] in CHANNELS:
             return cls(shape, None)

@@ -1,4 +1,4 @@
-"""Digests of what images show, and a memory of those of files."""
+"""Digests of encoded images, and a memory of those of files."""
 
 import hashlib
 import os
@@ -8,11 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from sklearn_dl._images._arrays import as_numpy, is_tensor
-from sklearn_dl._images._decode import check_file, read_image
+from sklearn_dl._images._decode import check_file
 
 Stamp = tuple[int, ...]
 Known = tuple[Stamp, bytes]
@@ -23,27 +19,6 @@ _CHUNK = 1024  # futures alive at once
 _FEW = 4  # are read sooner than threads start
 _ATTEMPTS = 3  # at a file that changes while it is read
 _INT64 = 2**63 - 1  # what a database takes
-
-
-def digest_image(image: Any) -> bytes:
-    """Return the digest of one decoded image: of its pixels, dtype and shape.
-
-    It is that of a row of a source which, being no file and no bytes,
-    shows the same pixels in the same form. An image of Pillow in mode "RGB" or "L" is
-    taken as it is, any other as `decode_image` gives it; a tensor is (C, H, W).
-    """
-    if isinstance(image, Image.Image):
-        # What is decoded may still have the EXIF tag by which it was turned.
-        decoded = image.mode in ("RGB", "L")
-        image = np.asarray(image if decoded else read_image(image))
-    elif is_tensor(image):
-        image = as_numpy(image).transpose(1, 2, 0)
-    if image.ndim == 2:
-        image = image[..., None]
-    shape = " ".join(map(str, image.shape))
-    digest = hashlib.sha256(f"pixels {image.dtype.name} {shape}\n".encode())
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.digest()
 
 
 def digest_encoded(content: Any) -> bytes:
@@ -99,7 +74,7 @@ def call_each(
             return error
 
     if threads <= 1 or len(values) < _FEW:
-        return [call(value) for value in values]
+        return list(map(call, values))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="sklearn_dl-digest")
     try:
         starts = range(0, len(values), _CHUNK)

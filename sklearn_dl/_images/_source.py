@@ -22,12 +22,11 @@ from sklearn_dl._images._arrays import (
 )
 from sklearn_dl._images._bands import load_image
 from sklearn_dl._images._channels import Selection
-from sklearn_dl._images._decode import ignore, path_of
+from sklearn_dl._images._decode import ignore, path_of, read_image
 from sklearn_dl._images._digests import (
     call_each,
     digest_encoded,
     digest_files,
-    digest_image,
 )
 from sklearn_dl._images._errors import ImageDecodeError, reason_of
 from sklearn_dl._images._remote import is_url
@@ -314,7 +313,8 @@ class PathSource(ImageSource):
         self.channels = channels
         self.on_note = WarnOnce()
         # What is behind a URL is read once, not once more for its digest.
-        self.remote = self.digest_reads = any(map(is_url, paths))
+        self.remote = any(is_url(path) for path in paths if "://" in path)
+        self.digest_reads = self.remote
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -332,6 +332,8 @@ class PathSource(ImageSource):
         if self.digest_reads:
             return super()._digests(rows, memory, threads)
         found = digest_files([self._paths[row] for row in rows], memory, threads)
+        if self.channels is None:
+            return found
         return [_of_channels(digest, self.channels) for digest in found]
 
 
@@ -428,6 +430,27 @@ class ObjectSource(ImageSource):
         if isinstance(image, bytes | bytearray | memoryview):
             return _of_channels(digest_encoded(image), self.channels)
         return super()._digest(row)
+
+
+def digest_image(image: Any) -> bytes:
+    """Return the digest of one decoded image: of its pixels, dtype and shape.
+
+    It is that of a row of a source which, being no file and no bytes,
+    shows the same pixels in the same form. An image of Pillow in mode "RGB" or "L" is
+    taken as it is, any other as `decode_image` gives it; a tensor is (C, H, W).
+    """
+    if isinstance(image, Image.Image):
+        # What is decoded may still have the EXIF tag by which it was turned.
+        decoded = image.mode in ("RGB", "L")
+        image = np.asarray(image if decoded else read_image(image))
+    elif is_tensor(image):
+        image = as_numpy(image).transpose(1, 2, 0)
+    if image.ndim == 2:
+        image = image[..., None]
+    shape = " ".join(map(str, image.shape))
+    digest = hashlib.sha256(f"pixels {image.dtype.name} {shape}\n".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.digest()
 
 
 def _odd_range(values: Any, rows: bool = False) -> str | None:

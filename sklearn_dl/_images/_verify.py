@@ -11,10 +11,10 @@ from PIL import Image
 from sklearn.utils import check_consistent_length
 
 from sklearn_dl._images._coerce import as_source
-from sklearn_dl._images._digests import call_each, digest_image
+from sklearn_dl._images._digests import call_each
 from sklearn_dl._images._errors import Failure, ImageDecodeError
 from sklearn_dl._images._remote import REMOTE_THREADS
-from sklearn_dl._images._source import ImageSource
+from sklearn_dl._images._source import ImageSource, digest_image
 
 Finding = tuple[int | None, str | None, str, str]  # row, path, reason, kind
 

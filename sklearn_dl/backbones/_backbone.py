@@ -19,7 +19,15 @@ from sklearn_dl._runtime import (
     package_versions,
     seeded,
 )
-from sklearn_dl.backbones._cut import Layer, pool, run, split_layer, stop_here
+from sklearn_dl.backbones._cut import (
+    Layer,
+    Reached,
+    pool,
+    run,
+    split_layer,
+    stop_here,
+    tensor_of,
+)
 from sklearn_dl.backbones._fold import ONCE, Pairs, foldable, inference_form
 from sklearn_dl.backbones._prefix import (
     Border,
@@ -160,7 +168,13 @@ class Backbone(nn.Module):
             _TALLY.images += len(x)
             if self._kept.settled and not torch.is_grad_enabled():
                 network = self._form(x)
-        return self._row(run(network, x))
+        try:
+            out = network(x)
+        except Reached as reached:  # where it is cut
+            out = reached.output
+        if isinstance(out, torch.Tensor) and out.ndim == 2:
+            return out
+        return self._row(tensor_of(out))
 
     def _form(self, x: torch.Tensor) -> nn.Module:
         """Return the network in the form that computes as autocast is set now."""
@@ -194,7 +208,10 @@ class Backbone(nn.Module):
         if asked not in known:
             with own_generators(), ONCE.lock:  # in this order, everywhere
                 if asked not in known:
-                    known[asked] = self._halves_or_reason(*asked)
+                    try:
+                        known[asked] = self._in_two(*asked)
+                    except NoPrefix as error:
+                        known[asked] = f"{self.name!r} runs as a whole: {error}."
         found = known[asked]
         if isinstance(found, str):
             return found
@@ -217,12 +234,6 @@ class Backbone(nn.Module):
         fixed = isinstance(preprocessing, Preprocessing)
         return preprocessing.output_size if fixed else None
 
-    def _halves_or_reason(self, chosen: frozenset[str], size: Any) -> "Halves | str":
-        try:
-            return self._in_two(chosen, size)
-        except NoPrefix as error:
-            return f"{self.name!r} runs as a whole: {error}."
-
     def _in_two(self, chosen: frozenset[str], size: Any) -> "Halves":
         first = next(iter(self.stages), None)
         if not chosen or first in chosen:
@@ -234,7 +245,8 @@ class Backbone(nn.Module):
         trained = {name for stage in chosen for name in self.stages[stage]}
         self.eval()
         border = find_border(self.module, trained)
-        x = torch.randn(2, self.preprocessing.n_channels, *size, generator=_noise())
+        noise = torch.Generator().manual_seed(0)
+        x = torch.randn(2, self.preprocessing.n_channels, *size, generator=noise)
         copied = copy.deepcopy(self).to("cpu", torch.float32)
         _drop_hooks(copied)  # which aren't there to see noise
         copied.freeze(sorted(chosen))
@@ -445,11 +457,8 @@ class Backbone(nn.Module):
             self._set_mode()
         return self
 
-    def _inner_mode(self) -> bool:
-        return self.training and not self._kept.settled and "" not in self._fixed
-
     def _set_mode(self) -> None:
-        mode = self._inner_mode()
+        mode = self.training and not self._kept.settled and "" not in self._fixed
         self.module.train(mode)
         for name in self._fixed if mode else ():
             self.module.get_submodule(name).training = False
@@ -517,24 +526,12 @@ class Backbone(nn.Module):
 
 @dataclass(frozen=True)
 class Halves:
-    """A frozen prefix of a network, and where the rest of it begins.
+    """A frozen prefix of a network, and where the rest of it begins."""
 
-    Parameters
-    ----------
-    prefix : Backbone
-        Gives the map of an image as one row.
-    entry : str
-        The layer that the map enters.
-    shape : tuple of int
-        Shape of the map of an image.
-    channels_last : bool
-        Whether the network's maps are in that format.
-    """
-
-    prefix: Backbone
-    entry: str
-    shape: tuple[int, ...]
-    channels_last: bool
+    prefix: Backbone  # gives the map of an image as one row
+    entry: str  # the layer that the map enters
+    shape: tuple[int, ...]  # of the map of an image
+    channels_last: bool  # whether the network's maps are in that format
 
     def maps(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the maps, (b, *shape), of their rows."""
@@ -542,10 +539,6 @@ class Halves:
         if self.channels_last:
             maps = maps.contiguous(memory_format=torch.channels_last)
         return maps
-
-
-def _noise() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
 
 
 def modules_by_stage(

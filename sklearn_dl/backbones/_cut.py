@@ -16,6 +16,8 @@ from sklearn_dl.backbones._zoo import build, check_backbone_name, unknown_name
 
 Layer = str | tuple[str, str]
 POOLINGS = ("avg", "max", "flatten", "cls")
+# What networks raise that can't run on an image.
+FAILURES = (RuntimeError, AssertionError, ValueError, NotImplementedError)
 
 # Where each family's last feature map (or its tokens) can be taken, for a pooling other
 # than the network's own.
@@ -78,12 +80,16 @@ def stop_here(module, inputs, output):
 def run(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Run the network up to where `tap` has cut it, or to its end."""
     try:
-        out = module(x)
+        return tensor_of(module(x))
     except Reached as reached:
-        out = reached.output
+        return tensor_of(reached.output)
+
+
+def tensor_of(out: Any) -> torch.Tensor:
+    """Return the tensor of what a layer gives; attention layers give weights too."""
     several = isinstance(out, (tuple, list))  # torch.export in 2.4 knows no `|`
     if several and out and isinstance(out[0], torch.Tensor):
-        out = out[0]  # attention layers return (values, weights)
+        out = out[0]
     if not isinstance(out, torch.Tensor):
         hint = ""
         if fields := [*fields_of(out)]:
@@ -119,13 +125,7 @@ def tap_field(module: nn.Module, layer: str, size: tuple[int, int]) -> None:
         )
         try:
             _run_once(copied, (3, *size))
-        except (
-            RuntimeError,
-            AssertionError,
-            NotImplementedError,
-            TypeError,
-            ValueError,
-        ):
+        except (*FAILURES, TypeError):
             pass  # what is wrong with the network is said when it is tried
         if fields:
             break
@@ -359,7 +359,7 @@ def find_stem(network: nn.Module, size: tuple[int, int]) -> str | None:
         try:
             _run_once(copied, (3, *size))
             break
-        except (RuntimeError, AssertionError, ValueError, NotImplementedError):
+        except FAILURES:
             if found:
                 break
     return found[0] if found else None

@@ -56,7 +56,10 @@ class Tracer(fx.Tracer):
             with ONCE.lock:
                 return list(tracer.trace(ToItsEnd(network)).nodes)
         finally:
-            vars(tracer).clear()
+            # Another thread may be in a call still, which asks for these.
+            kept = "_thread", "_autowrap_function_ids"
+            for name in vars(tracer).keys() - kept:
+                delattr(tracer, name)
 
     def call_module(self, m, forward, args, kwargs):
         """Record the call of a layer."""

@@ -31,6 +31,7 @@ from sklearn_dl.backbones._backbone import (
     place,
 )
 from sklearn_dl.backbones._cut import (
+    FAILURES,
     POOLINGS,
     Layer,
     adapt_stem,
@@ -342,14 +343,15 @@ def _described(
         try:
             trial = try_network(module, (n_channels, *size), device)
             break
-        except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        except FAILURES as error:
             if device == devices[-1]:
                 name, least = facts["name"], ""
                 if (smallest := smallest_side(name)) > min(size):
                     least = f" It takes at least {smallest}."
+                channels = "" if n_channels == 3 else f" and {n_channels} channels"
                 raise ValueError(
                     f"{name!r} does not take images of {size[0]} x {size[1]} pixels"
-                    f"{_of_channels(n_channels)}: {first_line(error)}{least}"
+                    f"{channels}: {first_line(error)}{least}"
                 ) from error
     if tapped is not None:
         if tapped not in trial.called:
@@ -377,10 +379,6 @@ def _described(
         channels_last=channels_last,
         **facts,
     )
-
-
-def _of_channels(n: int) -> str:
-    return "" if n == 3 else f" and {n} channels"
 
 
 def _load_callable(
@@ -439,7 +437,7 @@ def _takes(module: nn.Module, shape: tuple[int, int, int]) -> bool:
     """Tell whether a network runs on an image of some shape."""
     try:
         try_network(module, shape, "real")
-    except (RuntimeError, AssertionError, ValueError, NotImplementedError):
+    except FAILURES:
         return False
     return True
 
@@ -522,7 +520,8 @@ def shared_backbone(
     holds them. What was read from a file is read again when the file has changed.
     """
     where = indexed(torch.device(device)), dtype
-    backbone = resolve_backbone(backbone, weights)
+    if backbone == "auto":
+        backbone = resolve_backbone(backbone, weights)
     options = {**_DEFAULTS, **options}
     preprocessing, channels = options["preprocessing"], options["channels"]
     asked = None if channels is None else Selection.of(channels)
@@ -631,7 +630,8 @@ def _request(backbone, weights, seed, options, where) -> tuple:
     preprocessing = options["preprocessing"]
     if not isinstance(preprocessing, Preprocessing | str | None):
         preprocessing = fingerprint_text(preprocessing)
-    layer, size = split_layer(options["layer"]), options["image_size"]
+    layer, size = options["layer"], options["image_size"]
+    layer = layer if isinstance(layer, str) else split_layer(layer)
     return (*origin, layer, preprocessing, size, options["channels"], *where)
 
 

@@ -37,18 +37,10 @@ class Ended(nn.Module):
 
 @dataclass(frozen=True)
 class Border:
-    """Where the halves of a network meet.
+    """Where the halves of a network meet."""
 
-    Parameters
-    ----------
-    entry : str
-        The layer that the map enters.
-    gone : frozenset of str
-        The layers that a prefix does without.
-    """
-
-    entry: str
-    gone: frozenset[str]
+    entry: str  # the layer that the map enters
+    gone: frozenset[str]  # the layers that a prefix does without
 
     def prefix_of(self, network: nn.Module) -> nn.Module:
         """Return the network up to the border, of the same parts and tensors."""
@@ -86,15 +78,7 @@ class _Graph(Tracer):
 
 
 def find_border(network: nn.Module, trained: Collection[str]) -> Border:
-    """Return the last border in front of all that is trained.
-
-    `trained` has the names of the parameters that are trained.
-
-    Raises
-    ------
-    NoPrefix
-        If there is no such border.
-    """
+    """Return the last border in front of the parameters that are trained, by name."""
     graph = _Graph(network)
     nodes, entries = graph.nodes_, graph.entries
     place = {node: k for k, node in enumerate(nodes)}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException
-from itertools import takewhile
+from itertools import starmap, takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -222,7 +222,8 @@ def prepare_state(
     candidates = [_under(states, place) for place in whole]
     for state in candidates:
         _refuse_odd_tensors(checkpoint, state, needed)
-    if any(_differ(candidates[0], other, needed) for other in candidates[1:]):
+    pairs = ((candidates[0][n], c[n]) for c in candidates[1:] for n in needed)
+    if not all(starmap(torch.equal, pairs)):
         shown = [repr((where + prefix)[:80]) for where, prefix in whole[:4]]
         places = " and ".join(shown)
         raise ValueError(
@@ -262,11 +263,8 @@ def _prefixes(state: dict[str, Any], names: set[str]) -> Counter[str]:
 def _common_prefix(state: dict[str, Any]) -> str:
     """Return what is before all names, up to a dot."""
     levels = zip(*(key.split(".")[:-1] for key in state), strict=False)
-    return "".join(f"{names[0]}." for names in takewhile(_are_equal, levels))
-
-
-def _are_equal(names: tuple[str, ...]) -> bool:
-    return len(set(names)) == 1
+    same = takewhile(lambda names: len(set(names)) == 1, levels)
+    return "".join(f"{names[0]}." for names in same)
 
 
 def _under(states: dict[str, dict[str, Any]], place: tuple[str, str]) -> dict[str, Any]:
@@ -285,10 +283,6 @@ def _refuse_odd_tensors(checkpoint, state: dict[str, Any], names: set[str]) -> N
                 "real numbers, each with its value: a sparse, quantised, complex or "
                 "meta one."
             )
-
-
-def _differ(one: dict[str, Any], other: dict[str, Any], names: set[str]) -> bool:
-    return not all(torch.equal(one[name], other[name]) for name in names)
 
 
 def vit_image_size(checkpoint: Checkpoint, state: dict[str, Any]) -> int | None:

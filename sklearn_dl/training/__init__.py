@@ -7,6 +7,7 @@ from sklearn_dl.training._averaging import WeightAveraging
 from sklearn_dl.training._callbacks import EarlyStopping as EarlyStopping
 from sklearn_dl.training._callbacks import EpochProgress as EpochProgress
 from sklearn_dl.training._callbacks import TaskContexts as TaskContexts
+from sklearn_dl.training._callbacks import TrainingAccuracy as TrainingAccuracy
 from sklearn_dl.training._callbacks import ValidationScore as ValidationScore
 from sklearn_dl.training._callbacks import fitted_attributes as fitted_attributes
 from sklearn_dl.training._callbacks import warn_of_divergence as warn_of_divergence
@@ -28,12 +29,12 @@ from sklearn_dl.training._losses import gives_margins as gives_margins
 from sklearn_dl.training._losses import resolve_loss as resolve_loss
 from sklearn_dl.training._net import EstimatorNet as EstimatorNet
 from sklearn_dl.training._net import Recipe as Recipe
-from sklearn_dl.training._net import build_callbacks as build_callbacks
 from sklearn_dl.training._net import build_net as build_net
 from sklearn_dl.training._net import check_net_params as check_net_params
 from sklearn_dl.training._net import is_checkpoint as is_checkpoint
 from sklearn_dl.training._net import is_ours as is_ours
 from sklearn_dl.training._net import leaves_alone as leaves_alone
+from sklearn_dl.training._net import ordered_callbacks as ordered_callbacks
 from sklearn_dl.training._net import takes_maps as takes_maps
 from sklearn_dl.training._optimizers import OPTIMIZERS as OPTIMIZERS
 from sklearn_dl.training._optimizers import Optimizer
@@ -41,6 +42,7 @@ from sklearn_dl.training._regime import BackboneWithHead as BackboneWithHead
 from sklearn_dl.training._regime import Regime as Regime
 from sklearn_dl.training._regime import Trainable
 from sklearn_dl.training._schedule import SCHEDULES as SCHEDULES
+from sklearn_dl.training._schedule import LearningRates as LearningRates
 from sklearn_dl.training._schedule import Schedule
 from sklearn_dl.training._schedule import resolve_schedule as resolve_schedule
 

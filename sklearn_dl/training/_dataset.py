@@ -24,24 +24,13 @@ _VIEW, _MIX = 0, 1
 
 @dataclass(frozen=True)
 class Rows:
-    """Images with their targets and weights, before they are read.
-
-    Parameters
-    ----------
-    source : ImageSource
-    target : torch.Tensor of shape (n,) or (n, n_targets)
-    weight : ndarray of shape (n,)
-    rows : ndarray of int, shape (n,), default=None
-        Positions of the n images in the source; None for all of it.
-    note : str, default=""
-        What an error about these rows adds.
-    """
+    """Images with their targets and weights, before they are read."""
 
     source: ImageSource
-    target: torch.Tensor
-    weight: np.ndarray
-    rows: np.ndarray | None = None
-    note: str = ""
+    target: torch.Tensor  # (n,) or (n, n_targets)
+    weight: np.ndarray  # (n,)
+    rows: np.ndarray | None = None  # positions in the source; None for all of it
+    note: str = ""  # what an error about these rows adds
 
     def __len__(self) -> int:
         return len(self.target)
@@ -141,25 +130,6 @@ class TrainingRows(Dataset):
     A batch is fetched by one call, so that images are decoded in threads and arrays
     are resized together. What is random in it depends on the seed, the epoch and the
     row alone: workers, threads and an interruption change nothing.
-
-    Parameters
-    ----------
-    rows : Rows
-        Their weights have mean 1.
-    pixels : PixelReader, default=None
-        Reads the images; its view may be an `AugmentedView`.
-    features : ndarray of shape (n, n_features), default=None
-        What a frozen backbone gave for the images; taken in their place until `thaw`.
-    by_epoch : callable, default=None
-        Returns such features of the images as they are in an epoch, where they change
-        from one to the next.
-    maps : KeptMaps, default=None
-        What a frozen prefix gave for the images; taken in the place of pixels.
-    mixing : Mixing, default=None
-        How the images of a batch are mixed.
-    pairs : bool or None, default=None
-        Whether mixed rows keep two targets; see `Mixing.mix_batch`.
-    seed : int, default=0
     """
 
     def __init__(
@@ -175,14 +145,15 @@ class TrainingRows(Dataset):
         seed: int = 0,
     ):
         self.target = rows.target
-        self.weight = torch.from_numpy(rows.weight)
+        self.weight = torch.from_numpy(rows.weight)  # of mean 1
         self.note = rows.note
-        self.pixels = pixels
+        self.pixels = pixels  # whose view may be an `AugmentedView`
+        # What a frozen backbone gave, (n, n_features): in their place until `thaw`.
         self.features = None if features is None else torch.from_numpy(features)
-        self.by_epoch = by_epoch
-        self.maps = maps
+        self.by_epoch = by_epoch  # gives such features as images are in an epoch
+        self.maps = maps  # what a frozen prefix gave, in the place of pixels
         self.mixing = mixing
-        self.pairs = pairs
+        self.pairs = pairs  # whether mixed rows keep two targets
         self.seed = seed
         self.epoch = 0
         # Which rows of a batch this process reads, where several train together.

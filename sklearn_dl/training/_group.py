@@ -27,9 +27,7 @@ _DTYPES = (torch.float32, torch.float64)  # of what is summed
 
 
 def joined_group(device: torch.device) -> "Group | None":
-    """Return the processes that train together; None where this one trains alone."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return None
+    """Return the processes of an initialised group; None where this one is alone."""
     if distributed.get_world_size() == 1:
         return None
     if threading.current_thread() is not threading.main_thread():

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,10 +15,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from sklearn_dl._plain import PlainParameters
-
-if TYPE_CHECKING:
-    from sklearn_dl.training._dataset import Rows
-    from sklearn_dl.training._net import Recipe
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
@@ -264,8 +260,8 @@ def start_head(
     head: Head,
     module: nn.Sequential,
     features: np.ndarray,
-    rows: "Rows",
-    recipe: "Recipe",
+    rows,
+    recipe,
     *,
     loss: Any,
     n_rows: int,
@@ -273,25 +269,10 @@ def start_head(
 ) -> None:
     """Fit what of a new head depends on the features that it is to be trained on.
 
-    Parameters
-    ----------
-    head : Head
-    module : torch.nn.Sequential
-        What it built.
-    features : ndarray of shape (n, n_features)
-        Of training images.
-    rows : Rows
-        These images, with targets and weights.
-    recipe : Recipe
-        How the head is to be trained. Ridge regression has the penalty of its
-        optimiser, where that is larger.
-    loss : str or torch module
-        As the estimator has it. Ridge regression is a start for those that have names,
-        a robust one but for the squared error.
-    n_rows : int
-        Number of all training images.
-    stream : bool, default=False
-        Whether these are the first rows of more to come.
+    `module` is what `head` built; `features`, (n, n_features), are of `rows`, some of
+    the `n_rows` training images, or in a `stream` the first of more to come. Ridge
+    regression is a start for a `loss` that has a name, a robust one but for the squared
+    error, with the penalty of the recipe's optimiser where that is larger.
     """
     values, output = torch.from_numpy(features), module.get_submodule("output")
     assert isinstance(output, nn.Linear)

@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import LoadInitState, ParamMapper
+from skorch.callbacks import Callback, LoadInitState, ParamMapper
 from skorch.helper import predefined_split
 from skorch.history import History
 from torch import nn
@@ -29,15 +30,7 @@ from sklearn_dl._runtime import (
 )
 from sklearn_dl.backbones import place
 from sklearn_dl.training._averaging import WeightAveraging
-from sklearn_dl.training._callbacks import (
-    EarlyStopping,
-    EpochProgress,
-    TaskContexts,
-    TrainingAccuracy,
-    ValidationScore,
-    check_callbacks,
-    class_of,
-)
+from sklearn_dl.training._callbacks import check_callbacks, class_of
 from sklearn_dl.training._checkpoint import Checkpoint
 from sklearn_dl.training._dataset import RowLoader, TrainingRows, sent, whole_batch
 from sklearn_dl.training._optimizers import (
@@ -51,56 +44,22 @@ from sklearn_dl.training._regime import (
     learned_state,
     trains_batch_norm,
 )
-from sklearn_dl.training._schedule import LearningRates, Schedule
 
 _TARGET = "_target"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
+    """How a network is trained."""
 
-    Parameters
-    ----------
-    regime : Regime
-        What is trained when, and at which rates.
-    optimizer : Optimizer
-    execution : Execution
-        Device, precision and batch size.
-    kind : {"multiclass", "multilabel-indicator", "continuous"}
-        What the outputs are.
-    seed : int
-        Seed of everything random in training.
-    max_epochs : int
-    fingerprint : str or None
-        What a later run of the same parameters, data and seed has too; None where the
-        seed is drawn anew.
-    """
-
-    regime: Regime
+    regime: Regime  # what is trained when, and at which rates
     optimizer: Optimizer
-    execution: Execution
-    kind: str
-    seed: int
+    execution: Execution  # device, precision and batch size
+    kind: str  # of outputs: "multiclass", "multilabel-indicator" or "continuous"
+    seed: int  # of everything random in training
     max_epochs: int
+    # What a later run of the same has too; None where the seed is drawn anew.
     fingerprint: str | None = None
-
-
-class Interrupts:
-    """Ctrl-C, told from a `KeyboardInterrupt` that a callback raises."""
-
-    came = False  # while it watched
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Watch for the length of a block; the handler that was there still acts."""
-
-        def note() -> bool:
-            self.came = True
-            return True
-
-        with noting_interrupts(note):
-            yield
 
 
 @contextmanager
@@ -130,51 +89,23 @@ class StopTraining(Exception):
 
 
 class EstimatorNet(NeuralNet):
-    """A skorch net over a ready-built network, with weights for the samples.
+    """A skorch net over a ready-built network, with weights for the samples."""
 
-    Parameters
-    ----------
-    module : callable
-        Returns the network; see `build_net`.
-    recipe : Recipe
-        How it is trained.
-    **kwargs : dict
-        Everything that skorch's ``NeuralNet`` takes.
-
-    Attributes
-    ----------
-    stop_ : bool
-        Set by a callback to end training after the epoch.
-    stop_reason_ : str
-        Why a callback ended training; empty where none did.
-    interrupted_ : bool
-        Whether the user interrupted training (Ctrl-C).
-    warming_up_ : bool
-        Whether the head is trained alone, before the rest.
-    phase_epoch_, phase_epochs_ : int
-        Epochs done in this phase (the warm-up, or what follows), and planned for it.
-    steps_per_epoch_ : int
-        Training batches of an epoch.
-    epochs_left_ : int
-        Epochs that are still to run, when training begins.
-    learned_ : frozenset of str
-        Names of the parameters that some phase trains.
-    parts_ : int
-        In how many parts a batch goes through the network; above 1 after the device's
-        memory didn't suffice.
-    """
+    learned_: frozenset[str]  # the names of the parameters that some phase trains
+    steps_per_epoch_: int  # training batches
 
     def __init__(
         self, module: Callable[[], nn.Module], *args, recipe: Recipe, **kwargs
     ):
         self.recipe = recipe
-        self.stop_ = False
-        self.stop_reason_ = ""
-        self.interrupted_ = False
-        self.warming_up_ = False
+        self.stop_ = False  # set by a callback to end training after the epoch
+        self.stop_reason_ = ""  # why a callback did
+        self.interrupted_ = False  # by the user's Ctrl-C
+        self.warming_up_ = False  # the head is trained alone, before the rest
+        # A batch goes in so many; above 1 after the device's memory didn't suffice.
         self.parts_ = 1
         self.start_ = 0  # epochs of fits before
-        self._interrupts = Interrupts()
+        self._ctrl_c_came = False
         super().__init__(module, *args, **kwargs)
 
     @property
@@ -224,7 +155,7 @@ class EstimatorNet(NeuralNet):
 
     @property
     def phase_epoch_(self) -> int:
-        """Epochs done in this phase."""
+        """Epochs done in this phase: the warm-up, or what follows."""
         before = 0 if self.warming_up_ else self.recipe.regime.warmup_epochs
         return self._epochs_done - before
 
@@ -290,7 +221,7 @@ class EstimatorNet(NeuralNet):
         try:
             super().notify(method_name, **kwargs)
         except KeyboardInterrupt as interrupt:
-            if self._interrupts.came:
+            if self._ctrl_c_came:
                 raise
             self.stop_ = True  # this is how a skorch callback ends training
             if method_name in ("on_train_begin", "on_train_end"):
@@ -301,8 +232,12 @@ class EstimatorNet(NeuralNet):
 
     def partial_fit(self, X, y=None, classes=None, **fit_params):
         """Train, and know Ctrl-C from a callback's way to end training."""
-        with self._interrupts.watched():
+        with noting_interrupts(self._note_ctrl_c):
             return super().partial_fit(X, y, classes, **fit_params)
+
+    def _note_ctrl_c(self) -> bool:
+        self._ctrl_c_came = True
+        return True
 
     def fit_loop(self, X, y=None, epochs=None, **kwargs):
         """Train, and remember whether the user interrupted it."""
@@ -400,19 +335,19 @@ class EstimatorNet(NeuralNet):
         over weights: a heavy batch pulls harder than a light one. A mixed image has
         the losses of both its classes, by their shares.
         """
-        targets = [(y_true, X["sample_weight"])]
-        if "mix_target" in X:
-            targets.append((X["mix_target"], X["mix_weight"]))
-        losses = []
-        for target, weight in targets:
-            dtype = y_pred.dtype if target.is_floating_point() else target.dtype
-            found = self.criterion_(y_pred, sent(target, y_pred.device, dtype))
-            found = found.reshape(len(found), -1).mean(1)
-            losses.append(found * sent(weight, found.device, found.dtype))
-        if len(losses) == 1:
-            return losses[0].mean()
-        share = sent(X["mix_share"], losses[0].device, losses[0].dtype)
-        return (share * losses[0] + (1 - share) * losses[1]).mean()
+        losses = self._losses(y_pred, y_true, X["sample_weight"])
+        if "mix_target" not in X:
+            return losses.mean()
+        others = self._losses(y_pred, X["mix_target"], X["mix_weight"])
+        share = sent(X["mix_share"], losses.device, losses.dtype)
+        return (share * losses + (1 - share) * others).mean()
+
+    def _losses(self, y_pred, target, weight) -> torch.Tensor:
+        """Return the weighted loss of each row."""
+        dtype = y_pred.dtype if target.is_floating_point() else target.dtype
+        found = self.criterion_(y_pred, sent(target, y_pred.device, dtype))
+        found = found.reshape(len(found), -1).mean(1)
+        return found * sent(weight, found.device, found.dtype)
 
     def train_step_single(self, batch, **fit_params) -> dict[str, torch.Tensor]:
         """Compute the gradients of one batch."""
@@ -429,9 +364,8 @@ class EstimatorNet(NeuralNet):
         if not self.module_.training:
             self._set_training(True)
         inputs, target = batch
-        return self._fitting(
-            len(target), lambda: self._gradients(inputs, target, fit_params)
-        )
+        compute = partial(self._gradients, inputs, target)
+        return self._fitting(len(target), compute)
 
     def _fitting(self, n_rows: int, compute: Callable[[], Any]) -> Any:
         """Call until it fits into memory, in twice as many parts each time."""
@@ -444,9 +378,9 @@ class EstimatorNet(NeuralNet):
                 training = self.module_.training
                 least = 2 if training and trains_batch_norm(self.module_) else 1
                 if n_rows < 2 * least * self.parts_:
-                    few = ("one image", "the two images that BatchNorm needs")[
-                        least - 1
-                    ]
+                    few = "one image"
+                    if least == 2:
+                        few = "the two images that BatchNorm needs"
                     raise_no_room(error, self.recipe.execution.device, f"for {few}")
             # Outside of the handler, which would hold on to what there was no room for.
             self._zero_grad_optimizer()
@@ -462,7 +396,7 @@ class EstimatorNet(NeuralNet):
                 )
             self.parts_ *= 2
 
-    def _gradients(self, inputs, target, fit_params) -> dict[str, Any]:
+    def _gradients(self, inputs, target) -> dict[str, Any]:
         """Add up the gradients of the parts of a batch."""
         losses: list[torch.Tensor] = []
         outputs: list[torch.Tensor] = []
@@ -471,7 +405,7 @@ class EstimatorNet(NeuralNet):
             parts = self._parts(parts[0])
         for part in parts:
             wanted = part.pop(_TARGET)
-            y_pred = self.infer(part, **fit_params)
+            y_pred = self._outputs(part)
             loss = self.get_loss(y_pred, wanted, X=part, training=True)
             for _, callback in self.callbacks_:
                 if hasattr(callback, "loss_term"):
@@ -491,9 +425,10 @@ class EstimatorNet(NeuralNet):
             self.recipe.optimizer.shape_gradients(self.optimizer_)
             return loss
 
+        take = shaped if self.recipe.optimizer.shapes_gradients else step_fn
         if not self.scaler_.is_enabled():
-            return super()._step_optimizer(shaped)
-        shaped()
+            return super()._step_optimizer(take)
+        take()
         self.scaler_.step(self.optimizer_)
         self.scaler_.update()
         return None
@@ -719,36 +654,16 @@ def _drops_last(n_rows: int, batch_size: int) -> bool:
     return n_rows % batch_size == 1
 
 
-def build_callbacks(
-    users: Iterable,
-    *,
-    schedule: Schedule,
-    score: ValidationScore | None,
-    early_stopping: EarlyStopping | None,
-    report: TaskContexts | None,
-    count_right: bool,
-    progress: bool,
-) -> list:
-    """Return the callbacks of a net, by name where they are ours.
+def ordered_callbacks(ours: Mapping[str, Callback], users: Iterable) -> list:
+    """Return the callbacks of a net, those by name that the parameters stand for.
 
     The user's come last: one that ends training hides nothing from the others. But
     averages of weights come first, so that early stopping sees them and has the last
     word, and checkpoints after all: they keep what the others know.
     """
-    ours = {
-        "valid_score": score,
-        "train_top1": TrainingAccuracy() if count_right else None,
-        "learning_rates": LearningRates(schedule),
-        "early_stopping": early_stopping,
-        "progress": EpochProgress() if progress else None,
-        "task_contexts": report,
-    }
-    chosen = [(name, callback) for name, callback in ours.items() if callback]
-    if not users:
-        return chosen
     users = sorted(check_callbacks(users), key=is_checkpoint)
     first = [c for c in users if issubclass(class_of(c), WeightAveraging)]
-    return [*first, *chosen, *(c for c in users if c not in first)]
+    return [*first, *ours.items(), *(c for c in users if c not in first)]
 
 
 def is_ours(callback) -> bool:

@@ -143,6 +143,11 @@ class Optimizer(PlainParameters, BaseEstimator):
             arguments = {**arguments, "fused": True}
         return cls, {**arguments, **options}
 
+    @property
+    def shapes_gradients(self) -> bool:
+        """Whether gradients are changed before a step."""
+        return bool(self.l1 or self.max_grad_value or self.max_grad_norm)
+
     def shape_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         """Add the L1 penalty to the gradients of an optimiser, then clip them."""
         parameters = [p for g in optimizer.param_groups for p in g["params"]]
@@ -185,7 +190,9 @@ def parameter_groups(
             parts.append((f"backbone/{stage}", stages[stage], rate))
     else:
         parts.append(("backbone", list(backbone.values()), backbone_lr))
-    new = further_kernels(network.backbone)
+    new: list[nn.Parameter] = []
+    if any(name.endswith(".further") for name in backbone):
+        new = further_kernels(network.backbone)
     parts.append(("channels", new, lr))
     groups = []
     for name, parameters, rate in parts:

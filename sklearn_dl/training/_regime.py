@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -20,17 +19,10 @@ class BackboneWithHead(nn.Module):
     The one network serves all ways of training: from pixels, through the backbone;
     from features that the frozen backbone gave before; and from the maps of its frozen
     prefix, which enter the layer `entry`.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Maps (b, 3, height, width) to (b, n_features).
-    head : nn.Module
-        Maps (b, n_features) to (b, n_outputs); see `Head`.
     """
 
-    backbone: Backbone
-    head: nn.Module
+    backbone: Backbone  # maps (b, n_channels, height, width) to (b, n_features)
+    head: nn.Module  # maps those to (b, n_outputs); see `Head`
     entry: str = ""
 
     def __init__(self, backbone: Backbone, head: nn.Module):
@@ -110,13 +102,7 @@ class Trainable(PlainParameters, BaseEstimator):
             Naming the setting that is not valid.
         """
         chosen = trainable if isinstance(trainable, cls) else cls(trainable)
-        stages, still = chosen.stages, chosen.freeze_batch_norm
-        number = isinstance(stages, Integral) and not isinstance(stages, bool)
-        if not (number and stages >= 0) and not isinstance(stages, str | list | tuple):
-            raise ValueError(
-                f"trainable={stages!r} must be 'head', 'all', a number of stages, or "
-                "names of stages."
-            )
+        still = chosen.freeze_batch_norm
         if still not in (True, False, "auto"):
             raise ValueError(
                 f"freeze_batch_norm={still!r} must be True, False or 'auto'."
@@ -126,31 +112,15 @@ class Trainable(PlainParameters, BaseEstimator):
 
 @dataclass(frozen=True)
 class Regime:
-    """A transfer regime: what is trained, first and later.
+    """A transfer regime: what is trained, first and later."""
 
-    Parameters
-    ----------
-    trainable : "head", "all", int, str or sequence of str
-        As `Backbone.freeze` takes it.
-    lr : float
-        Rate of the head.
-    backbone_lr : float or (float, float)
-        Rate of the trained stages; or of the first and of the last of them, with
-        those between on a geometric scale.
-    freeze_batch_norm : bool, default=False
-        Whether the BatchNorm statistics of trained stages keep still.
-    warmup_epochs : int, default=0
-        Epochs in which the head is trained alone, before the rest.
-    warmup_lr : float or None, default=None
-        Rate of the head in those epochs; None takes `lr`.
-    """
-
-    trainable: Any
-    lr: float
+    trainable: Any  # as `Backbone.freeze` takes it
+    lr: float  # of the head
+    # Of the trained stages; or of the first and the last, in a geometric scale.
     backbone_lr: float | tuple[float, float]
-    freeze_batch_norm: bool = False
-    warmup_epochs: int = 0
-    warmup_lr: float | None = None
+    freeze_batch_norm: bool = False  # whether statistics of trained stages keep still
+    warmup_epochs: int = 0  # in which the head is trained alone, before the rest
+    warmup_lr: float | None = None  # of the head in those epochs; None takes `lr`
 
     @classmethod
     def of(
@@ -167,11 +137,6 @@ class Regime:
         """Return the regime that an estimator's parameters stand for, and begin it.
 
         The network gets a backbone of its own where that is to be trained.
-
-        Raises
-        ------
-        ValueError
-            If a rate is not one, a stage doesn't exist, or the warm-up leaves no epoch.
         """
         pretrained, trainable = network.backbone.pretrained, Trainable.of(trainable)
         if backbone_lr is None:
@@ -215,10 +180,8 @@ class Regime:
         The network is left as the last phase has it.
         """
         self.set_phase(network, warming_up=False)
-        part: nn.Module = network if network.backbone.trains else network.head
-        prefix = "" if part is network else "head."
-        trained = part.named_parameters(prefix.removesuffix("."))
-        return frozenset(name for name, p in trained if p.requires_grad)
+        every = network.named_parameters()
+        return frozenset(name for name, p in every if p.requires_grad)
 
 
 def trains_batch_norm(network: BackboneWithHead) -> bool:

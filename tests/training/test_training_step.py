@@ -159,11 +159,11 @@ def test_parts_are_of_two_rows_where_batch_norm_trains(data, monkeypatch):
     sizes = []
     gradients = EstimatorNet._gradients
 
-    def short(self, inputs, target, params):
+    def short(self, inputs, target):
         sizes.append([len(target) * (k + 1) // self.parts_ for k in range(self.parts_)])
         if self.parts_ < 4:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-        return gradients(self, inputs, target, params)
+        return gradients(self, inputs, target)
 
     monkeypatch.setattr(EstimatorNet, "_gradients", short)
     options = {**OPTIONS, "trainable": Trainable("all", freeze_batch_norm=False)}
