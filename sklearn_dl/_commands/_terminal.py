@@ -31,16 +31,10 @@ def assignment(text: str) -> tuple[str, Any]:
 
 def value(text: str) -> Any:
     """Return a number or another literal, names with commas as a list, or a word."""
-    found = literal(text)
-    return text.split(",") if found is text and "," in text else found
-
-
-def literal(text: str) -> Any:
-    """Return a literal of Python, or the text where it is none."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text
+        return text.split(",") if "," in text else text
 
 
 def one_line(error: object) -> str:
@@ -87,11 +81,9 @@ def checked_output(path: str | os.PathLike, *inputs: str) -> Path:
     if target.exists() and str(target) in read:
         raise ValueError(f"{path} is also read; give another name for the output.")
     try:
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
+        tempfile.TemporaryFile(dir=target.parent).close()
     except OSError as error:
-        reason = f"{error.strerror or error} ({target.parent})"
-        raise ValueError(f"{path} can't be written: {reason}.") from error
+        raise ValueError(f"{path} can't be written: {error.strerror}.") from error
     return Path(path).expanduser()
 
 

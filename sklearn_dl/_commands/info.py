@@ -28,10 +28,8 @@ def run(args: argparse.Namespace) -> int:
     path = check_file(args.model)
     describe = _of_graph if path.lower().endswith(".onnx") else _of_model
     facts = {"path": path, "size": size_of(path), **describe(path)}
-    facts = {name: value for name, value in facts.items() if value is not None}
-    lines = [
-        f"  {json.dumps(k)}: {json.dumps(v, default=str)}" for k, v in facts.items()
-    ]
+    known = {name: value for name, value in facts.items() if value is not None}
+    lines = [f'  "{k}": {json.dumps(v, default=str)}' for k, v in known.items()]
     say("{\n" + ",\n".join(lines) + "\n}")
     return 0
 
@@ -40,8 +38,9 @@ def _of_graph(path: str) -> dict[str, Any]:
     from sklearn_dl.persistence import open_graph
 
     _, found = open_graph(path, ("CPUExecutionProvider",))
-    facts = {name: found.get(name) for name in ("output", "classes", "preprocessing")}
-    facts |= {"input": found["input"]["shape"][1:3], "versions": found.get("versions")}
+    names = ("output", "classes", "preprocessing", "versions")
+    facts = {name: found.get(name) for name in names}
+    facts["input"] = found["input"]["shape"][1:3]
     return {"model": f"ONNX graph of {found['estimator']}", **facts}
 
 

@@ -339,8 +339,7 @@ def test_device_and_batch_size_reach_the_members(tmp_path, folder, capsys, monke
 
     vote = VotingClassifier([("a", small_classifier())], voting="soft").fit(ALL, Y)
     save(vote.set_params(a__device="auto"), tmp_path / "m")
-    model, direct = open_model(str(tmp_path / "m"), "cpu", 7)
-    assert not direct
+    model = open_model(str(tmp_path / "m"), "cpu", 7)
     own = image_estimators(model)
     assert {(e.device, e.batch_size, e.verbose) for e in own} == {("cpu", 7, 0)}
     assert model.estimators_[0] in own
