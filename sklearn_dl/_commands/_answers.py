@@ -15,8 +15,7 @@ def image_estimators(model: Any) -> list[Any]:
     """Return the estimators with a backbone in a model, parameters and fitted ones."""
     from sklearn_dl._base import ImageEstimatorMixin, estimators_within
 
-    inside = estimators_within(model)
-    return [one for one in inside if isinstance(one, ImageEstimatorMixin)]
+    return [e for e in estimators_within(model) if isinstance(e, ImageEstimatorMixin)]
 
 
 def open_model(path: str, device: str | None, batch_size: int) -> Any:
@@ -74,10 +73,7 @@ class Labels(list):
 
 
 class Answers:
-    """A model, asked for a row of what it says of each image.
-
-    With `top`, only so many classes are named, the most probable first.
-    """
+    """A model, asked for a row of each image: all of its classes, or the `top` ones."""
 
     def __init__(self, model: Any, top: int | None):
         if not hasattr(model, "predict"):
@@ -94,7 +90,8 @@ class Answers:
 
     def __call__(self, paths: Sequence[str]) -> pd.DataFrame:
         """Return a row for each image: what it is, or the error of reading it."""
-        rows, errors, table = [*range(len(paths))], {}, self._columns
+        rows, table = [*range(len(paths))], self._columns
+        errors: dict[int, str] = {}
         while rows and table is self._columns:
             try:
                 table = self._table([paths[k] for k in rows])
@@ -110,12 +107,12 @@ class Answers:
 
     def _table(self, images: list) -> pd.DataFrame:
         """Return predictions, and what stands behind them."""
-        found: Any
         if self._method is None:
-            found = np.asarray(self._model.predict(images)).reshape(len(images), -1)
-            names = [f"prediction_{k + 1}" for k in range(found.shape[1])]
-            table = pd.DataFrame(found, columns=names if names[1:] else ["prediction"])
-            return table if found.dtype.kind == "f" else table.astype(object)
+            targets = np.asarray(self._model.predict(images)).reshape(len(images), -1)
+            names = [f"prediction_{k + 1}" for k in range(targets.shape[1])]
+            names = names if len(names) > 1 else ["prediction"]
+            dtype: Any = None if targets.dtype.kind == "f" else object
+            return pd.DataFrame(targets, columns=names, dtype=dtype)
         labels = np.array([as_unicode(v) for v in self._model.classes_.tolist()], "O")
         values = np.asarray(getattr(self._model, self._method)(images))
         scores = self._method == "decision_function"

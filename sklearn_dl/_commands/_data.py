@@ -28,14 +28,12 @@ def load_parts(args: argparse.Namespace, random_state: Any) -> tuple[Any, ...]:
         other = args.validation if np.isnan(share) else None
     train = train or args.data
     X, y, n_failed = _readable(train, args)
-    X_test, y_test, n_more, origin = None, None, 0, other
+    X_test: Any = None
+    y_test, n_more, origin = None, 0, other
     if other is not None:
         X_test, y_test, n_more = _readable(other, args)
-        new = [] if regression else sorted({*y_test.tolist()} - {*y.tolist()})
-        if new:
-            message = (
-                f"{other} has the class {new[0]!r}, of which {train} has no image."
-            )
+        for name in [] if regression else sorted({*y_test.tolist()} - {*y.tolist()}):
+            message = f"{other} has the class {name!r}, of which {train} has no image."
             raise ValueError(message)
     elif share != 0:
         origin = f"a share of {share:g}"
@@ -47,9 +45,7 @@ def load_parts(args: argparse.Namespace, random_state: Any) -> tuple[Any, ...]:
         except ValueError as error:  # such as a class of one image
             raise ValueError(f"{error} --validation 0 trains on all.") from error
     classes = "" if regression else f" in {_counted(y)}"
-    held_out = (
-        "none held out" if X_test is None else f"{len(X_test)} held out ({origin})"
-    )
+    held_out = f"{len(X_test)} held out ({origin})" if origin else "none held out"
     say(f"{len(X)} images to learn from{classes}, {held_out}")
     return X, y, X_test, y_test, n_failed + n_more
 
@@ -66,11 +62,9 @@ def score(model: Any, y: np.ndarray, X_test: Any, y_test: np.ndarray) -> str:
     """Return how good a model is on held-out images, in one line."""
     predicted, where = model.predict(X_test), f"on the {len(y_test)} held-out images"
     if y.dtype.kind == "f":
-        error = mean_absolute_error(y_test, predicted)
-        r2 = f"R2 {r2_score(y_test, predicted):.3f}, " if len(y_test) > 1 else ""
-        return f"{where}: {r2}mean absolute error {error:.4g}"
-    labels, counts = np.unique(y, return_counts=True)
-    right, usual = predicted == y_test, labels[counts.argmax()]
+        r2, error = (f(y_test, predicted) for f in (r2_score, mean_absolute_error))
+        return f"{where}: R2 {r2:.3f}, mean absolute error {error:.4g}"
+    right, usual = predicted == y_test, pd.Series(y, dtype=object).mode()[0]
     said = f"accuracy {right.mean():.3f}, {np.sum(~right)} wrong"
     return f"{where}: {said} (always {str(usual)!r}: {np.mean(y_test == usual):.3f})"
 

@@ -62,9 +62,8 @@ def settle(stream: Any, text: str = "") -> OSError | None:
             stream.write(text)
             stream.flush()
     except OSError as error:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
         return error
     return None
 
@@ -74,10 +73,10 @@ def on_terminal(stream: Any) -> bool:
     return bool(stream is not None and stream.isatty())
 
 
-def checked_output(path: str | os.PathLike, *inputs: str) -> Path:
+def checked_output(path: str | os.PathLike, *inputs: str | None) -> Path:
     """Return the path of a file that can be written, before there is much to lose."""
     target = check_target(path)
-    read = {os.path.realpath(os.path.expanduser(source)) for source in inputs}
+    read = {os.path.realpath(os.path.expanduser(i)) for i in inputs if i is not None}
     if target.exists() and str(target) in read:
         raise ValueError(f"{path} is also read; give another name for the output.")
     try:

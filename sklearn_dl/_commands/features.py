@@ -85,9 +85,10 @@ def run(args: argparse.Namespace) -> int:
     for row, path, reason in failed.itertuples(index=False):
         write_error(f"features: row {row}, {path!r}: {reason}")
     if len(failed):
-        write_error(
-            f"features: of {len(images.paths)} images {len(failed)} could not be read."
-        )
+        from sklearn_dl.datasets import check_shard, shard_rows
+
+        n_rows = len(shard_rows(len(images.paths), check_shard(args.shard)))
+        write_error(f"features: of {n_rows} images {len(failed)} could not be read.")
     say(f"written to {args.out} ({size_of(args.out)})")
     return 1 if len(failed) else 0
 

@@ -14,8 +14,7 @@ from typing import Any
 from sklearn_dl._commands._terminal import say, size_of
 from sklearn_dl.persistence import check_file
 
-# What is said of one estimator: its attributes.
-_OF_ONE = ("backbone", "weights", "trainable", "n_iter_", "preprocessing_")
+_ATTRIBUTES = ("backbone", "weights", "trainable", "n_iter_", "preprocessing_")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +56,7 @@ def _of_model(path: str) -> dict[str, Any]:
     # Those without are templates, of which fitted copies follow.
     fitted = [e for e in image_estimators(model) if hasattr(e, "preprocessing_")]
     if len(fitted) == 1:
-        facts |= {name: getattr(fitted[0], name, None) for name in _OF_ONE}
+        facts |= {name: getattr(fitted[0], name, None) for name in _ATTRIBUTES}
         facts["input"] = getattr(fitted[0].preprocessing_, "output_size", None)
     elif fitted:
         facts["backbones"] = [str(estimator.backbone) for estimator in fitted]

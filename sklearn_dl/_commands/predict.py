@@ -1,9 +1,8 @@
 """Predict images with a model, one row for each.
 
 MODEL is a file that train (or sklearn_dl.persistence.save) wrote, or an .onnx file of
-export, for which torch is not needed. IMAGES are files, folders (all images below, in
-order of their paths), patterns such as 'new/*.jpg', or - for paths on stdin, one a
-line.
+export, which needs no torch. IMAGES are files, folders (all images below, in order of
+their paths), patterns such as 'new/*.jpg', or - for paths on stdin, one a line.
 
 A row has the path, the prediction, the probability of each class (or its score, where
 the model has no probabilities), and the error of an image that can't be read: the
@@ -37,8 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help="file of a model")
     add("images", metavar="IMAGES", nargs="+", help="see above")
-    form = "csv with a header (default), or one JSON object a line"
-    add("--format", choices=["csv", "json"], default="csv", help=form)
+    add("--format", choices=["csv", "json"], default="csv", help="json: lines of JSON")
     add("--output", metavar="FILE", help="of the rows; replaced when all are there")
     add("--top", metavar="K", type=_positive, help="only the K most probable classes")
     add("--batch-size", metavar="N", type=_positive, default=32, help="(default: 32)")
@@ -108,9 +106,8 @@ def _expanded(argument: str) -> list[str]:
     """Return the images that an argument stands for."""
     from sklearn_dl.datasets import images_below
 
-    path = os.path.expanduser(argument)
-    there = path  # what exists is no pattern, whatever brackets its name has
-    while there and not os.path.exists(there):
+    path = there = os.path.expanduser(argument)
+    while there and not os.path.exists(there):  # what exists is no pattern
         there = os.path.dirname(there)
     rest = path[len(there) :]
     matches = sorted(glob.glob(glob.escape(there) + rest, recursive=True))

@@ -10,8 +10,7 @@ that can't be read are named and left out, and the exit code is 1. After Ctrl-C 
 is saved.
 
 example:
-    python -m sklearn_dl train photos --out m.model --trainable all --augment standard
-    python -m sklearn_dl train photos --out m.model --set lr=0.01 --set batch_size=64
+    python -m sklearn_dl train photos --out m.model --augment standard --set lr=0.01
     python -m sklearn_dl train ids.csv --out m.model --path id --table suffix=.jpg
     python -m sklearn_dl train weights.csv --out m.model --task regression --target mass
 """
@@ -47,8 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--path", metavar="COLUMN", default="path", help="of a table (default: path)")
     target = "of a table (default: target); for regression also several times"
     add("--target", metavar="COLUMN", action="append", help=target)
-    root = "that the paths in a table start from (default: the table's folder)"
-    add("--root", metavar="FOLDER", help=root)
+    add("--root", metavar="FOLDER", help="of a table's paths (default: the table's)")
     table = "sep, encoding, decimal, suffix (.jpg, of ids), header=None (then --path 0)"
     option: Any = {"action": "append", "type": _table_option, "default": []}
     add("--table", metavar="NAME=VALUE", **option, help=table)
@@ -69,8 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, save and score; return the exit code."""
     # A share or a name is no file, which does no harm.
-    read = filter(None, (args.data, args.validation, args.weights))
-    out = checked_output(args.out, *read)
+    out = checked_output(args.out, args.data, args.validation, args.weights)
     model = _model(args)
     from sklearn_dl._commands._data import EpochLines, load_parts, score
     from sklearn_dl.backbones import load_backbone

@@ -84,6 +84,17 @@ def test_unreadable_images_are_named_and_the_code_is_1(tmp_path, capsys):
     assert found.readable.tolist() == [True, True, False, True, True]
 
 
+def test_the_count_is_that_of_the_shard(folder, tmp_path, capsys):
+    paths = [folder / "dark" / "0.png"] * 40  # shards begin at multiples of 32 rows
+    paths[3] = paths[33] = paths[34] = "gone.png"
+    pd.DataFrame({"path": paths}).to_csv(tmp_path / "t.csv", index=False)
+    for shard, n_failed, n_rows in (("1/2", 1, 32), ("2/2", 2, 8)):
+        assert write(tmp_path / "t.csv", tmp_path / "f.npy", "--shard", shard) == 1
+        count = capsys.readouterr().err.splitlines()[-1]
+        said = f"features: of {n_rows} images {n_failed} could not be read."
+        assert count == said
+
+
 def test_shards_of_the_command_join(folder, tmp_path):
     assert write(folder, tmp_path / "whole.npy") == 0
     for k in (1, 2):
