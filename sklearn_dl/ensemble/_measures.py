@@ -128,9 +128,6 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=below != 0)
 
 
-# ------------------------------------------------------------------------- classifiers
-
-
 def _encode(names, columns) -> tuple[np.ndarray, np.ndarray]:
     """Return codes of shape (n_columns, n_rows) and their labels, in no order."""
     # As objects: of numbers and strings together NumPy would make strings.
@@ -183,9 +180,6 @@ def _independent_error(errors, weights, n_classes: int) -> float:
     )
     tally = _tally(votes, weights, n_draws, n_classes)
     return float(_lost(tally, np.zeros(n_draws, dtype=int)).mean())
-
-
-# -------------------------------------------------------------------------- regressors
 
 
 def _floats(values: np.ndarray, what: str) -> np.ndarray:
