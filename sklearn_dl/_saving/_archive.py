@@ -60,10 +60,8 @@ def members_of(
     manifest = {**about, "members": digests, **content}
     text = json.dumps(manifest, allow_nan=False, separators=(",", ":"))
     if len(text) > _MANIFEST_BYTES:
-        raise ModelFileError(
-            f"The model has {len(text)} bytes of lists and strings beside its arrays, "
-            "which is too much for one file."
-        )
+        beside = f"{len(text)} bytes of lists and strings beside its arrays"
+        raise ModelFileError(f"The model has {beside}: too much for one file.")
     yield MANIFEST, text.encode()
 
 

@@ -1,6 +1,7 @@
 """Errors of members, of their pairs and of their vote or mean."""
 
 from collections.abc import Iterable
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -28,9 +29,7 @@ def measure_labels(names, predictions, truth, weights, probabilities) -> dict:
     agree, differ = both * (n - both - one - other), one * other
     pairs = {
         "correlation": _correlations(wrong.astype(float), 1.0),
-        "disagreement": [
-            np.mean(votes[i] != votes[j]) for i, j in zip(first, second, strict=True)
-        ],
+        "disagreement": [np.mean(a != b) for a, b in combinations(votes, 2)],
         "both_wrong": both / n,
         "overlap": _ratio(both, both + one + other),
         "q_statistic": _ratio(agree - differ, agree + differ),
@@ -69,11 +68,7 @@ def measure_numbers(names, predictions, truth, weights) -> dict:
     vote_slopes = _half_over(mean_squares, vote_error)
     spread = [_standard_error(one) for one in slopes]
     independent = (weights @ bias) ** 2 + weights**2 @ variance
-    first, second = np.triu_indices(len(names), 1)
-    apart = [
-        np.sqrt(np.mean((values[i] - values[j]) ** 2))
-        for i, j in zip(first, second, strict=True)
-    ]
+    apart = [np.sqrt(np.mean((a - b) ** 2)) for a, b in combinations(values, 2)]
     correlations = _correlations(residuals, np.abs(values).max())
     return {
         "n_classes": None,
@@ -100,11 +95,9 @@ def _members(names, **columns) -> pd.DataFrame:
 
 
 def _pairs(names, columns: dict) -> pd.DataFrame:
-    first, second = (
-        pd.Series([names[k] for k in side], dtype=object)
-        for side in np.triu_indices(len(names), 1)
-    )
-    return pd.DataFrame({"first": first, "second": second, **columns})
+    both = [*combinations(names, 2)]
+    pairs = pd.DataFrame(both, columns=["first", "second"], dtype=object)
+    return pairs.assign(**columns)
 
 
 def _standard_error(values: np.ndarray, ddof: int = 0) -> float:

@@ -370,15 +370,6 @@ def test_models_that_cannot_answer_are_said_in_one_line(
     assert err.count("\n") == 1
 
 
-def test_what_predicts_nothing_is_refused(folder, tmp_path, capsys):
-    features = ImageFeatureExtractor(
-        "squeezenet1_1", weights=None, image_size=32, random_state=0
-    )
-    save(features.fit(ALL), tmp_path / "m")
-    assert command("predict", tmp_path / "m", folder) == 2
-    assert "ImageFeatureExtractor doesn't predict" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
