@@ -167,7 +167,7 @@ def _describe_backbone(
 
 def _is_of(backbone: Backbone, name: str, weights: Any) -> bool:
     """Tell whether a frozen backbone has the tensors of its weights still."""
-    how = {"layer": backbone.layer, "preprocessing": backbone.preprocessing}
+    how: Any = {"layer": backbone.layer, "preprocessing": backbone.preprocessing}
     try:
         unchanged = shared_backbone(name, weights, dtype=_dtype_of(backbone), **how)
     except (OSError, ValueError):

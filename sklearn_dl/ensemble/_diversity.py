@@ -12,7 +12,7 @@ from sklearn_dl.ensemble._members import member_outputs
 _TASKS = ("auto", "classification", "regression")
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
 class Diversity:
     """What `diversity` found; printed, it says so in words.
 
@@ -100,16 +100,16 @@ class Diversity:
 
     task: str
     n_rows: int
-    n_classes: int | None
+    n_classes: int | None = None
     members: pd.DataFrame
     pairs: pd.DataFrame
     vote_error: float
     vote_standard_error: float
-    soft_vote_error: float | None
+    soft_vote_error: float | None = None
     independent_error: float
     mean_member_error: float
-    oracle_error: float | None
-    ambiguity: float | None
+    oracle_error: float | None = None
+    ambiguity: float | None = None
     gain: float
     gain_standard_error: float
 

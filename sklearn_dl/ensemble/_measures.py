@@ -44,7 +44,6 @@ def measure_labels(names, predictions, truth, weights, probabilities) -> dict:
         "independent_error": _independent_error(errors, weights, n_classes),
         "mean_member_error": float(weights @ errors),
         "oracle_error": float(wrong.all(axis=0).mean()),
-        "ambiguity": None,
         "gain": float(gains.mean()),
         "gain_standard_error": _standard_error(gains, ddof=1),
     }
@@ -71,17 +70,14 @@ def measure_numbers(names, predictions, truth, weights) -> dict:
     apart = [np.sqrt(np.mean((a - b) ** 2)) for a, b in combinations(values, 2)]
     correlations = _correlations(residuals, np.abs(values).max())
     return {
-        "n_classes": None,
         "members": _members(
             names, error=errors, standard_error=spread, bias=bias, weight=weights
         ),
         "pairs": _pairs(names, {"correlation": correlations, "disagreement": apart}),
         "vote_error": vote_error,
         "vote_standard_error": _standard_error(vote_slopes),
-        "soft_vote_error": None,
         "independent_error": float(np.sqrt(independent)),
         "mean_member_error": float(np.sqrt(weights @ errors**2)),
-        "oracle_error": None,
         "ambiguity": float((weights @ (values - weights @ values) ** 2).mean()),
         "gain": float(errors[best] - vote_error),
         "gain_standard_error": _standard_error(slopes[best] - vote_slopes, ddof=1),
