@@ -7,8 +7,7 @@
     python -m sklearn_dl info ants_bees.model
     python -m sklearn_dl features photos --out photos.npy
 
-Results go to stdout, everything else to stderr. Files are replaced as a whole or not at
-all.
+Results go to stdout, the rest to stderr. Files are replaced as a whole or not at all.
 
 exit codes:
   0    done
@@ -45,7 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except BrokenPipeError:  # the reader has all it wants, as in "| head"
         settle(sys.stdout)
-        settle(sys.stderr)
         return 0
     except KeyboardInterrupt as error:
         write_error("; ".join([f"{parser.prog}: interrupted", *map(str, error.args)]))
@@ -64,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m sklearn_dl", description=__doc__)
-    package: Any = sys.modules[__name__.partition(".")[0]]
+    package: Any = sys.modules["sklearn_dl"]
     version = f"sklearn_dl {package.__version__}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(

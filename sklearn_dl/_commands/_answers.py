@@ -15,19 +15,28 @@ def image_estimators(model: Any) -> list[Any]:
     """Return the estimators with a backbone in a model, parameters and fitted ones."""
     from sklearn_dl._base import ImageEstimatorMixin, estimators_within
 
-    inside = estimators_within(model)
-    return [one for one in inside if isinstance(one, ImageEstimatorMixin)]
+    return [e for e in estimators_within(model) if isinstance(e, ImageEstimatorMixin)]
 
 
-def open_model(path: str, device: str | None, batch_size: int) -> tuple[Any, bool]:
-    """Return what `save` or `export_onnx` wrote, and whether it is one network."""
+def open_model(path: str, device: str | None, batch_size: int) -> Any:
+    """Return what `save` or `export_onnx` wrote, on a device, None for its own."""
+    from sklearn_dl import persistence  # which loads torch for those that need it
+
     if path.lower().endswith(".onnx"):
-        return _open_graph(path, device or "auto", batch_size), True
+        name = "cpu" if device in (None, "auto") else str(device)
+        provider = f"{name.upper()}ExecutionProvider"
+        if name != "cpu":
+            import onnxruntime
+
+            if provider not in (known := onnxruntime.get_available_providers()):
+                raise ValueError(f"--device {device}: no {provider}, only {known}.")
+        return persistence.load_exported(
+            path, batch_size=batch_size, providers=[provider]
+        )
     from sklearn_dl._extraction import FeatureCache
     from sklearn_dl._runtime import resolve_device
-    from sklearn_dl.persistence import load
 
-    model = load(path)
+    model = persistence.load(path)
     own = image_estimators(model)
     # The members of an ensemble share the features of one chunk of images.
     cache = None if model in own else FeatureCache(name="command", max_bytes=2**26)
@@ -37,20 +46,7 @@ def open_model(path: str, device: str | None, batch_size: int) -> tuple[Any, boo
         options["device"] = device
     for estimator in own:
         estimator.set_params(**options)
-    return model, model in own
-
-
-def _open_graph(path: str, device: str, batch_size: int) -> Any:
-    from sklearn_dl.persistence import load_exported
-
-    name = "cpu" if device == "auto" else device
-    provider = f"{name.upper()}ExecutionProvider"
-    if name != "cpu":
-        import onnxruntime
-
-        if provider not in (known := onnxruntime.get_available_providers()):
-            raise ValueError(f"--device {device}: no {provider}, only {known}.")
-    return load_exported(path, batch_size=batch_size, providers=[provider])
+    return model
 
 
 def _blank(model: Any) -> list[Any]:
@@ -66,114 +62,97 @@ def _blank(model: Any) -> list[Any]:
         return [Image.new("RGB", (256, 256))]
     shape = next((a.shape for a in asked if a.shape), (256, 256))
     n = max(a.channels.least for a in asked if a.channels)
-    return [np.zeros((*shape[:2], shape[2] if len(shape) == 3 else n), np.uint8)]
+    return [np.zeros((*shape[:2], *(shape[2:] or (n,))), np.uint8)]
+
+
+class Labels(list):
+    """Labels of one image, which stand in one cell of CSV."""
+
+    def __str__(self) -> str:
+        return ";".join(map(str, self))
 
 
 class Answers:
-    """A model, asked for a row of what it says of each image.
+    """A model, asked for a row of each image: all of its classes, or the `top` ones."""
 
-    With `direct`, predictions follow from probabilities or scores, so that an image is
-    looked at once. With `top`, only so many classes are named, the most probable first.
-    """
-
-    def __init__(self, model: Any, direct: bool, top: int | None):
+    def __init__(self, model: Any, top: int | None):
         if not hasattr(model, "predict"):
             raise ValueError(f"{type(model).__name__} doesn't predict.")
-        self._model, self._direct, self._top = model, direct, top
-        self._blank = _blank(model)  # what predictions look like is known from one
-        self._many = np.ndim(model.predict(self._blank)) == 2
-        methods = ("predict_proba", "decision_function")
-        there = [m for m in methods if hasattr(model, "classes_") and hasattr(model, m)]
-        values = getattr(model, there[0])(self._blank) if there else None
-        # Some models have an array for each target, which has no column.
-        self._method = there[0] if isinstance(values, np.ndarray) else None
+        self._model, self._top, blank = model, top, _blank(model)
+        self._many = np.ndim(model.predict(blank)) == 2
+        # What models say of several targets has no column for each class.
+        one = isinstance(getattr(model, "classes_", None), np.ndarray)
+        methods = ("predict_proba", "decision_function") if one else ()
+        self._method = next((m for m in methods if hasattr(model, m)), None)
         if top is not None and self._method != "predict_proba":
             raise ValueError("--top: the model gives no probabilities of classes.")
+        self._columns = self._table(blank)[:0]
 
     def __call__(self, paths: Sequence[str]) -> pd.DataFrame:
         """Return a row for each image: what it is, or the error of reading it."""
-        table, rows = None, [*range(len(paths))]
+        rows, table = [*range(len(paths))], self._columns
         errors: dict[int, str] = {}
-        while table is None:
+        while rows and table is self._columns:
             try:
-                table = self._table([paths[k] for k in rows] or self._blank)
+                table = self._table([paths[k] for k in rows])
             except ImageDecodeError as error:
                 found = {rows[r]: why for r, _, why in error.failures if r is not None}
                 if not found:
                     raise
                 errors |= found
                 rows = [k for k in rows if k not in found]
-        table = table.set_axis(rows or [-1]).reindex(range(len(paths)))
+        table = table.set_axis(rows).reindex(range(len(paths)))
         table.insert(0, "path", pd.Series(paths, dtype=object))
         return table.assign(error=pd.Series(errors, dtype=object))
 
     def _table(self, images: list) -> pd.DataFrame:
         """Return predictions, and what stands behind them."""
-        found: Any
         if self._method is None:
-            found = np.asarray(self._model.predict(images)).reshape(len(images), -1)
-            several = [f"prediction_{k}" for k in range(1, found.shape[1] + 1)]
-            names = several if len(several) > 1 else ["prediction"]
-            table = pd.DataFrame(found, columns=names)
-            return table if found.dtype.kind == "f" else table.astype(object)
-        kind = "probability" if self._method == "predict_proba" else "score"
-        labels = np.asarray(self._model.classes_)
+            targets = np.asarray(self._model.predict(images)).reshape(len(images), -1)
+            names = [f"prediction_{k + 1}" for k in range(targets.shape[1])]
+            names = names if len(names) > 1 else ["prediction"]
+            dtype: Any = None if targets.dtype.kind == "f" else object
+            return pd.DataFrame(targets, columns=names, dtype=dtype)
+        labels = np.array([as_unicode(v) for v in self._model.classes_.tolist()], "O")
         values = np.asarray(getattr(self._model, self._method)(images))
-        above = (values > (0.5 if kind == "probability" else 0)).astype(int)
-        if not self._direct:
+        scores = self._method == "decision_function"
+        kind, above = ("score", values > 0) if scores else ("probability", values > 0.5)
+        # Ours need not look at an image again to predict by what they said of it.
+        if not hasattr(self._model, "preprocessing_"):
             found = self._model.predict(images)
         elif self._many:
             found = above
         else:
-            found = labels[values.argmax(1) if values.ndim == 2 else above]
+            found = labels[values.argmax(1) if values.ndim == 2 else above.astype(int)]
         if self._many:
-            found = [labels[row.astype(bool)].tolist() for row in found]
+            found = [Labels(labels[np.asarray(row, dtype=bool)]) for row in found]
         table = pd.DataFrame({"prediction": pd.Series([*found], dtype=object)})
-        if self._top is None:  # two classes have one score, of the second
+        if self._top is None:
             names = [f"{kind}_{label}" for label in labels]
-            # Names of columns are pandas' own text, which is Unicode.
-            names = [*map(_as_unicode, names)]
             values = values.reshape(len(images), -1)
-            return table.join(pd.DataFrame(values, columns=names[-values.shape[1] :]))
+            names = names[-values.shape[1] :]  # of two classes, one score: the second's
+            return table.join(pd.DataFrame(values, columns=names))
         order = np.argsort(-values, axis=1, kind="stable")[:, : self._top]
-        best = np.take_along_axis(values, order, axis=1)
-        for k in range(order.shape[1]):
-            table[f"class_{k + 1}"] = labels[order[:, k]].astype(object)
-            table[f"{kind}_{k + 1}"] = best[:, k]
+        for k, best in enumerate(order.T, 1):
+            table[f"class_{k}"] = labels[best]
+            table[f"{kind}_{k}"] = values[np.arange(len(values)), best]
         return table
 
 
-def csv_rows(table: pd.DataFrame, *, header: bool) -> bytes:
-    """Return rows of CSV; the labels of an image stand in one cell."""
-    first = table.columns[1]
-    digits = 8 if table[first].dtype.kind == "f" else 6  # of targets, of values
-    cells = [";".join(map(str, v)) if isinstance(v, list) else v for v in table[first]]
-    table = table.assign(**{first: pd.Series(cells, table.index, table[first].dtype)})
-    options: Any = {"header": header, "index": False, "lineterminator": "\n"}
-    rows = table.to_csv(**options, float_format=f"%.{digits}g")
-    return rows.encode("utf-8", "surrogateescape")  # names as they are
+def as_text(table: pd.DataFrame, form: str, *, header: bool) -> str:
+    """Return rows of CSV, or an object a line of JSON, where no value is null."""
+    if form == "csv":
+        digits = 8 if table.dtypes.iloc[1].kind == "f" else 6  # of targets, of values
+        options: Any = {"index": False, "lineterminator": "\n"}
+        return table.to_csv(header=header, float_format=f"%.{digits}g", **options)
+    # Not `to_json`: of small numbers it keeps few digits.
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    rows = [{name: as_unicode(value) for name, value in row.items()} for row in rows]
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def json_lines(table: pd.DataFrame, *, header: bool) -> bytes:
-    """Return an object for each row; what has no value is null."""
-    rows = table.to_dict("records")
-    lines = [json.dumps({k: _json(v) for k, v in row.items()}) + "\n" for row in rows]
-    return "".join(lines).encode()
-
-
-def _json(value: Any) -> Any:
-    """Return a value of a cell as JSON has it."""
-    if isinstance(value, str):
-        return _as_unicode(value)
-    if isinstance(value, list):
-        return [*map(_json, value)]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if value != value else value
-
-
-def _as_unicode(text: str) -> str:
-    """Return a text that spells out bytes of it that are no UTF-8."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-FORMATS = {"csv": csv_rows, "json": json_lines}
+def as_unicode(value: Any) -> Any:
+    """Return a text that spells out bytes of it that are no UTF-8, or another value."""
+    if not isinstance(value, str):
+        return value
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

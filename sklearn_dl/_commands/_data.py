@@ -2,12 +2,14 @@
 
 import argparse
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import mean_absolute_error, r2_score
+from sklearn.model_selection import train_test_split
 
-from sklearn_dl._commands._terminal import write_error
+from sklearn_dl._commands._terminal import say, write_error
 from sklearn_dl.datasets import load_image_folder, load_image_frame
 from sklearn_dl.training import EpochProgress
 
@@ -17,75 +19,54 @@ _HELD_OUT = ("val", "valid", "validation", "test", "testing")
 _NO_IMAGES = ("not in a class folder", "not an image by its suffix")
 
 
-class Parts(NamedTuple):
-    """Training and held-out images, with what is said of them."""
-
-    X: np.ndarray  # (n, 1) paths
-    y: np.ndarray  # (n,) or (n, n_targets)
-    X_test: Any  # None where nothing is held out
-    y_test: Any
-    origin: str  # where the held-out images come from
-    n_failed: int  # images that can't be read, and were left out
-    regression: bool
-
-    @property
-    def description(self) -> str:
-        """How many images there are, in one line."""
-        text = f"{len(self.X)} images to learn from"
-        if not self.regression:
-            counts = pd.Series(self.y, dtype=object).value_counts().sort_index()
-            shown = [f"{name} {count}" for name, count in counts[:8].items()]
-            shown += [f"and {len(counts) - 8} more"] if len(counts) > 8 else []
-            text += f" in {len(counts)} classes ({', '.join(shown)})"
-        if self.X_test is None:
-            return f"{text}, none held out"
-        return f"{text}, {len(self.X_test)} held out ({self.origin})"
-
-    def score(self, model: Any) -> str:
-        """Return how good a model is on the held-out images, in one line."""
-        from sklearn.metrics import mean_absolute_error, r2_score
-
-        predicted, truth = model.predict(self.X_test), self.y_test
-        where = f"on the {len(truth)} held-out images"
-        if self.regression:
-            error = mean_absolute_error(truth, predicted)
-            r2 = f"R2 {r2_score(truth, predicted):.3f}, " if len(truth) > 1 else ""
-            return f"{where}: {r2}mean absolute error {error:.4g}"
-        usual, right = pd.Series(self.y, dtype=object).mode()[0], predicted == truth
-        return (
-            f"{where}: accuracy {right.mean():.3f}, {np.sum(~right)} wrong "
-            f"(always {str(usual)!r}: {np.mean(truth == usual):.3f})"
-        )
-
-
-def load_data(args: argparse.Namespace, random_state: Any) -> Parts:
-    """Load what the arguments of ``train`` name."""
-    from sklearn.model_selection import train_test_split
-
+def load_parts(args: argparse.Namespace, random_state: Any) -> tuple[Any, ...]:
+    """Return X, y, those held out (or None), and how many images can't be read."""
     train, regression = _inside(args.data, _TRAIN), args.task == "regression"
     other, share = train and _inside(args.data, _HELD_OUT), 0.2
     if args.validation is not None:
         share = float(pd.to_numeric(args.validation, errors="coerce"))
         other = args.validation if np.isnan(share) else None
     train = train or args.data
-    X, y, n_failed = _loaded(train, args)
-    X_test, y_test, origin = None, None, other or f"a share of {share:g}"
+    X, y, n_failed = _readable(train, args)
+    X_test: Any = None
+    y_test, n_more, origin = None, 0, other
     if other is not None:
-        X_test, y_test, n_more = _loaded(other, args)
-        n_failed += n_more
+        X_test, y_test, n_more = _readable(other, args)
         for name in [] if regression else sorted({*y_test.tolist()} - {*y.tolist()}):
             message = f"{other} has the class {name!r}, of which {train} has no image."
             raise ValueError(message)
     elif share != 0:
-        options: dict[str, Any] = {"test_size": share, "random_state": random_state}
+        origin = f"a share of {share:g}"
         if not regression:  # one of each class
-            options["test_size"] = max(share, len(np.unique(y)) / len(y))
-            options["stratify"] = y
+            share = max(share, len(np.unique(y)) / len(y))
+        how: Any = {"random_state": random_state, "stratify": None if regression else y}
         try:
-            X, X_test, y, y_test = train_test_split(X, y, **options)
+            X, X_test, y, y_test = train_test_split(X, y, test_size=share, **how)
         except ValueError as error:  # such as a class of one image
             raise ValueError(f"{error} --validation 0 trains on all.") from error
-    return Parts(X, y, X_test, y_test, origin, n_failed, regression)
+    classes = "" if regression else f" in {_counted(y)}"
+    held_out = f"{len(X_test)} held out ({origin})" if origin else "none held out"
+    say(f"{len(X)} images to learn from{classes}, {held_out}")
+    return X, y, X_test, y_test, n_failed + n_more
+
+
+def _counted(y: np.ndarray) -> str:
+    """Return how many images the first classes have."""
+    names, counts = np.unique(y, return_counts=True)
+    first = [f"{name} {n}" for name, n in zip(names[:8], counts[:8], strict=True)]
+    more = [f"and {len(names) - 8} more"] if len(names) > 8 else []
+    return f"{len(names)} classes ({', '.join(first + more)})"
+
+
+def score(model: Any, y: np.ndarray, X_test: Any, y_test: np.ndarray) -> str:
+    """Return how good a model is on held-out images, in one line."""
+    predicted, where = model.predict(X_test), f"on the {len(y_test)} held-out images"
+    if y.dtype.kind == "f":
+        r2, error = (f(y_test, predicted) for f in (r2_score, mean_absolute_error))
+        return f"{where}: R2 {r2:.3f}, mean absolute error {error:.4g}"
+    right, usual = predicted == y_test, pd.Series(y, dtype=object).mode()[0]
+    said = f"accuracy {right.mean():.3f}, {np.sum(~right)} wrong"
+    return f"{where}: {said} (always {str(usual)!r}: {np.mean(y_test == usual):.3f})"
 
 
 def _inside(folder: str, names: tuple[str, ...]) -> str | None:
@@ -100,51 +81,37 @@ def _inside(folder: str, names: tuple[str, ...]) -> str | None:
     return None
 
 
-def _loaded(data: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, int]:
+def _readable(data: str, args: argparse.Namespace) -> tuple[Any, np.ndarray, int]:
     """Return paths, targets, and the number of images that can't be read."""
-    verify: Any = "raise" if args.strict else "skip"
-    if os.path.isdir(data):
-        bunch = load_image_folder(data, verify=verify)
-    else:
-        how = dict(args.table)
-        path, names = args.path, args.target or ["target"]
-        if how.get("header", 0) is None:  # columns have positions, not names
-            path, names = _position(path), [_position(name) for name in names]
-        target = names[0] if len(names) == 1 else names
-        root = args.root or os.path.dirname(os.path.abspath(data))
-        columns = {"path": path, "target": target}
-        bunch = load_image_frame(data, **columns, root=root, verify=verify, **how)
-    if args.corrections is not None:
-        bunch = args.corrections(bunch)
+    verify = "raise" if args.strict else "skip"
+    bunch = load(data, args, verify=verify, **dict(args.table))
     failed = bunch.skipped[~bunch.skipped["reason"].isin(_NO_IMAGES)]
-    for place, reason in zip(_places(failed), failed["reason"], strict=True):
-        write_error(f"train: left out {place}: {reason}")
-    return bunch.data, _targets(bunch.target, data, args.task), len(failed)
-
-
-def _places(failed: pd.DataFrame) -> list[str]:
-    """Return the paths of images, or the rows of those that have none."""
-    rows = failed.get("row", failed["path"])
-    paths = zip(failed["path"], rows, strict=True)
-    return [f"row {row}" if path is None else repr(path) for path, row in paths]
-
-
-def _position(text: str) -> Any:
-    return int(text) if text.removeprefix("-").isdecimal() else text
-
-
-def _targets(y: np.ndarray, data: str, task: str) -> np.ndarray:
-    """Return the targets, which are numbers or labels as the task has it."""
-    if task == "regression":
-        try:
-            return np.array(y.tolist(), dtype=float)
-        except (TypeError, ValueError) as error:
-            message = f"The targets in {data} are no numbers: {error}."
-            raise ValueError(message) from error
-    if y.ndim > 1 or y.dtype.kind == "f":
+    for one in failed.to_dict("records"):
+        place = f"row {one['row']}" if one["path"] is None else repr(one["path"])
+        write_error(f"train: left out {place}: {one['reason']}")
+    y, regression = bunch.target, args.task == "regression"
+    if not regression and (y.ndim > 1 or y.dtype.kind == "f"):
         example = f"such as {y[0]}, which are no labels"
         raise ValueError(f"{data} has targets {example}: --task regression?")
-    return y
+    try:
+        y = np.array(y.tolist(), dtype=float) if regression else y
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The targets in {data} are no numbers: {error}.") from error
+    return bunch.data, y, len(failed)
+
+
+def load(data: str, args: argparse.Namespace, **how: Any) -> Any:
+    """Return what a loader gives for a folder or a table, corrected."""
+    if os.path.isdir(data):
+        bunch = load_image_folder(data, verify=how.get("verify", False))
+    else:
+        names: list[Any] = [args.path, *(args.target or ["target"])]
+        if how.get("header", 0) is None:  # columns have positions
+            names = [int(n) if n.removeprefix("-").isdecimal() else n for n in names]
+        how["target"] = names[1:] if len(names) > 2 else names[1]
+        how["root"] = args.root or os.path.dirname(os.path.abspath(data))
+        bunch = load_image_frame(data, path=names[0], **how)
+    return bunch if args.corrections is None else args.corrections(bunch)
 
 
 class EpochLines(EpochProgress):

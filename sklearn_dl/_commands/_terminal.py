@@ -31,16 +31,10 @@ def assignment(text: str) -> tuple[str, Any]:
 
 def value(text: str) -> Any:
     """Return a number or another literal, names with commas as a list, or a word."""
-    found = literal(text)
-    return text.split(",") if found is text and "," in text else found
-
-
-def literal(text: str) -> Any:
-    """Return a literal of Python, or the text where it is none."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text
+        return text.split(",") if "," in text else text
 
 
 def one_line(error: object) -> str:
@@ -68,9 +62,8 @@ def settle(stream: Any, text: str = "") -> OSError | None:
             stream.write(text)
             stream.flush()
     except OSError as error:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())
         return error
     return None
 
@@ -80,18 +73,16 @@ def on_terminal(stream: Any) -> bool:
     return bool(stream is not None and stream.isatty())
 
 
-def checked_output(path: str | os.PathLike, *inputs: str) -> Path:
+def checked_output(path: str | os.PathLike, *inputs: str | None) -> Path:
     """Return the path of a file that can be written, before there is much to lose."""
     target = check_target(path)
-    read = {os.path.realpath(os.path.expanduser(source)) for source in inputs}
+    read = {os.path.realpath(os.path.expanduser(i)) for i in inputs if i is not None}
     if target.exists() and str(target) in read:
         raise ValueError(f"{path} is also read; give another name for the output.")
     try:
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
+        tempfile.TemporaryFile(dir=target.parent).close()
     except OSError as error:
-        reason = f"{error.strerror or error} ({target.parent})"
-        raise ValueError(f"{path} can't be written: {reason}.") from error
+        raise ValueError(f"{path} can't be written: {error.strerror}.") from error
     return Path(path).expanduser()
 
 

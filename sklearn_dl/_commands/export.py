@@ -30,8 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export; return the exit code."""
     if not args.out.endswith(_ENDINGS):
-        endings = ", ".join(_ENDINGS)
-        raise ValueError(f"export: {args.out!r} must end in one of {endings}.")
+        raise ValueError(f"{args.out!r} must end in one of {', '.join(_ENDINGS)}.")
     path = check_file(args.model)
     out = checked_output(args.out, path)
     from sklearn_dl.persistence import export_onnx, export_pt2, export_state_dict, load

@@ -14,8 +14,7 @@ from typing import Any
 from sklearn_dl._commands._terminal import say, size_of
 from sklearn_dl.persistence import check_file
 
-# What is said of one estimator: its attributes.
-_OF_ONE = ("backbone", "weights", "trainable", "n_iter_", "preprocessing_")
+_ATTRIBUTES = ("backbone", "weights", "trainable", "n_iter_", "preprocessing_")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +27,8 @@ def run(args: argparse.Namespace) -> int:
     path = check_file(args.model)
     describe = _of_graph if path.lower().endswith(".onnx") else _of_model
     facts = {"path": path, "size": size_of(path), **describe(path)}
-    facts = {name: value for name, value in facts.items() if value is not None}
-    lines = [
-        f"  {json.dumps(k)}: {json.dumps(v, default=str)}" for k, v in facts.items()
-    ]
+    known = {name: value for name, value in facts.items() if value is not None}
+    lines = [f'  "{k}": {json.dumps(v, default=str)}' for k, v in known.items()]
     say("{\n" + ",\n".join(lines) + "\n}")
     return 0
 
@@ -40,8 +37,9 @@ def _of_graph(path: str) -> dict[str, Any]:
     from sklearn_dl.persistence import open_graph
 
     _, found = open_graph(path, ("CPUExecutionProvider",))
-    facts = {name: found.get(name) for name in ("output", "classes", "preprocessing")}
-    facts |= {"input": found["input"]["shape"][1:3], "versions": found.get("versions")}
+    names = ("output", "classes", "preprocessing", "versions")
+    facts = {name: found.get(name) for name in names}
+    facts["input"] = found["input"]["shape"][1:3]
     return {"model": f"ONNX graph of {found['estimator']}", **facts}
 
 
@@ -58,7 +56,7 @@ def _of_model(path: str) -> dict[str, Any]:
     # Those without are templates, of which fitted copies follow.
     fitted = [e for e in image_estimators(model) if hasattr(e, "preprocessing_")]
     if len(fitted) == 1:
-        facts |= {name: getattr(fitted[0], name, None) for name in _OF_ONE}
+        facts |= {name: getattr(fitted[0], name, None) for name in _ATTRIBUTES}
         facts["input"] = getattr(fitted[0].preprocessing_, "output_size", None)
     elif fitted:
         facts["backbones"] = [str(estimator.backbone) for estimator in fitted]

@@ -1,9 +1,8 @@
 """Predict images with a model, one row for each.
 
 MODEL is a file that train (or sklearn_dl.persistence.save) wrote, or an .onnx file of
-export, for which torch is not needed. IMAGES are files, folders (all images below, in
-order of their paths), patterns such as 'new/*.jpg', or - for paths on stdin, one a
-line.
+export, which needs no torch. IMAGES are files, folders (all images below, in order of
+their paths), patterns such as 'new/*.jpg', or - for paths on stdin, one a line.
 
 A row has the path, the prediction, the probability of each class (or its score, where
 the model has no probabilities), and the error of an image that can't be read: the
@@ -37,17 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", metavar="MODEL", help="file of a model")
     add("images", metavar="IMAGES", nargs="+", help="see above")
-    form = "csv with a header (default), or one JSON object a line"
-    add("--format", choices=["csv", "json"], default="csv", help=form)
-    output = "where the rows go, instead of stdout; replaced when all are there"
-    add("--output", metavar="FILE", help=output)
-    top = "only the K most probable classes, most probable first"
-    add("--top", metavar="K", type=_positive, help=top)
-    size = "images in one pass of the network (default: 32)"
-    add("--batch-size", metavar="N", type=_positive, default=32, help=size)
+    add("--format", choices=["csv", "json"], default="csv", help="json: lines of JSON")
+    add("--output", metavar="FILE", help="of the rows; replaced when all are there")
+    add("--top", metavar="K", type=_positive, help="only the K most probable classes")
+    add("--batch-size", metavar="N", type=_positive, default=32, help="(default: 32)")
     add("--device", help="auto, cpu, cuda, cuda:1, mps (default: as it was saved)")
-    strict = "stop at the first image that can't be read, with exit code 2"
-    add("--strict", action="store_true", help=strict)
+    add("--strict", action="store_true", help="stop at images that can't be read")
     add("--quiet", action="store_true", help="no progress bar")
 
 
@@ -55,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict; return the exit code."""
     from tqdm import tqdm
 
-    from sklearn_dl._commands._answers import FORMATS, Answers, open_model
+    from sklearn_dl._commands._answers import Answers, as_text, open_model
 
     model_file = check_file(args.model)
     parts = [_of_stdin() if i == "-" else _expanded(i) for i in args.images]
@@ -65,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
         output = checked_output(args.output, model_file, *known)
     elif sys.stdout is None:
         raise ValueError("stdout is closed; name a file with --output.")
-    model, direct = open_model(model_file, args.device, args.batch_size)
-    answers, rows = Answers(model, direct, args.top), FORMATS[args.format]
+    answers = Answers(open_model(model_file, args.device, args.batch_size), args.top)
     rows_are_seen = output is None and on_terminal(sys.stdout)
     no_bar = args.quiet or rows_are_seen or not on_terminal(sys.stderr)
     total = None if "-" in args.images else len(known)
@@ -75,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     stdout = getattr(sys.stdout, "buffer", sys.stdout)
     target = nullcontext(stdout) if output is None else replacing(output)
     paths, n_images, n_failed = chain.from_iterable(parts), 0, 0
+    header = as_text(answers([]), args.format, header=True)
     with target as file, bar:
         while chunk := list(islice(paths, _BATCHES * args.batch_size)):
             if output is not None:  # what comes on stdin is known now
@@ -83,20 +77,22 @@ def run(args: argparse.Namespace) -> int:
             failed = table[table["error"].notna()]
             if args.strict and len(failed) > 0:
                 raise ValueError("{path!r}: {error}".format(**failed.iloc[0]))
-            _write(file, rows(table, header=n_images == 0))
+            _write(file, header + as_text(table, args.format, header=False))
+            header = ""
             n_images, n_failed = n_images + len(chunk), n_failed + len(failed)
             bar.update(len(chunk))
-        if not n_images:  # a table of no rows
-            _write(file, rows(answers([]), header=True))
+        _write(file, header)  # of a table of no rows
     if n_failed:
         of_all = f"{n_failed} of {n_images} images"
         write_error(f"predict: {of_all} could not be read; their rows say why.")
     return 1 if n_failed else 0
 
 
-def _write(file: Any, rows: bytes) -> None:
+def _write(file: Any, rows: str) -> None:
+    """Write rows with the names of files as they are, where a file takes bytes."""
+    data = rows.encode("utf-8", "surrogateescape")
     text = isinstance(file, io.TextIOBase)
-    file.write(rows.decode("utf-8", "backslashreplace") if text else rows)
+    file.write(data.decode("utf-8", "backslashreplace") if text else data)
     file.flush()
 
 
@@ -110,9 +106,8 @@ def _expanded(argument: str) -> list[str]:
     """Return the images that an argument stands for."""
     from sklearn_dl.datasets import images_below
 
-    path = os.path.expanduser(argument)
-    there = path  # what exists is no pattern, whatever brackets its name has
-    while there and not os.path.exists(there):
+    path = there = os.path.expanduser(argument)
+    while there and not os.path.exists(there):  # what exists is no pattern
         there = os.path.dirname(there)
     rest = path[len(there) :]
     matches = sorted(glob.glob(glob.escape(there) + rest, recursive=True))

@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     import pandas as pd
 
     from sklearn_dl._commands._answers import open_model
+    from sklearn_dl._commands._data import load
     from sklearn_dl.inspection import (
         ReportOptions,
         RobustnessOptions,
@@ -68,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
         )
     args.data = os.path.expanduser(args.data)
     out = checked_output(args.out, model_file, args.data)
-    model, _ = open_model(model_file, args.device, 32)
-    bunch = _loaded(args.data, args)
+    model = open_model(model_file, args.device, 32)
+    bunch = load(args.data, args)
     X, y = bunch.data, bunch.target
     frame = bunch.get("frame")
     if args.slice and frame is None:
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if args.robustness:
         damage = robustness_report(model, X, y, options=RobustnessOptions(verbose=1))
     options = ReportOptions(n_images=args.images, robustness=damage, title=args.title)
-    reference = args.reference and _loaded(args.reference, args).data
+    reference = args.reference and load(args.reference, args).data
     if args.corrections is not None:
         args.corrections.describe()
     slices = frame[args.slice] if args.slice else None
@@ -91,19 +92,3 @@ def run(args: argparse.Namespace) -> int:
     write_report(model, X, y, out, **more, options=options)
     say(f"written to {out} ({size_of(out)})")
     return 0
-
-
-def _loaded(data: str, args: argparse.Namespace) -> Any:
-    """Return paths and targets; what can't be read is for the page to say."""
-    from sklearn_dl.datasets import load_image_folder, load_image_frame
-
-    if os.path.isdir(data):
-        bunch = load_image_folder(data)
-    else:
-        names = args.target or ["target"]
-        target = names[0] if len(names) == 1 else names
-        root = args.root or os.path.dirname(os.path.abspath(data))
-        bunch = load_image_frame(data, path=args.path, target=target, root=root)
-    if args.corrections is not None:
-        bunch = args.corrections(bunch)
-    return bunch

@@ -10,8 +10,7 @@ that can't be read are named and left out, and the exit code is 1. After Ctrl-C 
 is saved.
 
 example:
-    python -m sklearn_dl train photos --out m.model --trainable all --augment standard
-    python -m sklearn_dl train photos --out m.model --set lr=0.01 --set batch_size=64
+    python -m sklearn_dl train photos --out m.model --augment standard --set lr=0.01
     python -m sklearn_dl train ids.csv --out m.model --path id --table suffix=.jpg
     python -m sklearn_dl train weights.csv --out m.model --task regression --target mass
 """
@@ -26,7 +25,6 @@ from sklearn_dl._commands._corrections import Corrections
 from sklearn_dl._commands._terminal import (
     assignment,
     checked_output,
-    literal,
     on_terminal,
     say,
     size_of,
@@ -39,30 +37,22 @@ _TABLE = ("header", "sep", "encoding", "decimal", "suffix")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     add = parser.add_argument
-    data = "folder, or table of paths and labels"
-    add("data", metavar="DATA", type=os.path.expanduser, help=data)
+    path = os.path.expanduser
+    add("data", metavar="DATA", type=path, help="folder, or table of paths and labels")
     add("--out", metavar="MODEL", required=True, help="file of the model")
-    held = (
-        "share to hold out (0 for none), or data to score (default: as above, or 0.2)"
-    )
-    add("--validation", metavar="SHARE|DATA", type=os.path.expanduser, help=held)
+    held = "share to hold out (0: none), or data to score (default: as above, or 0.2)"
+    add("--validation", metavar="SHARE|DATA", type=path, help=held)
     add("--task", choices=["classification", "regression"], default="classification")
     add("--path", metavar="COLUMN", default="path", help="of a table (default: path)")
     target = "of a table (default: target); for regression also several times"
     add("--target", metavar="COLUMN", action="append", help=target)
-    root = "that the paths in a table start from (default: the table's folder)"
-    add("--root", metavar="FOLDER", help=root)
-    table = (
-        "how a table is read: sep, encoding, decimal, suffix (such as .jpg, of ids), "
-        "header=None (columns are then --path 0 --target 1)"
-    )
+    add("--root", metavar="FOLDER", help="of a table's paths (default: the table's)")
+    table = "sep, encoding, decimal, suffix (.jpg, of ids), header=None (then --path 0)"
     option: Any = {"action": "append", "type": _table_option, "default": []}
     add("--table", metavar="NAME=VALUE", **option, help=table)
-    made = "labels that were corrected in the page of the command report"
-    add("--corrections", metavar="FILE", type=Corrections, help=made)
+    add("--corrections", metavar="FILE", type=Corrections, help="those of a report")
     add("--backbone", help="torchvision network (default: auto, mobilenet_v2)")
-    weights = "names of torchvision's, a file, or builtin (of mobilenet_v3_small)"
-    add("--weights", help=weights)
+    add("--weights", help="torchvision's, a file, or builtin (of mobilenet_v3_small)")
     stages = "head (default), all, the number of the last stages, or names with commas"
     add("--trainable", type=value, help=stages)
     changes = "light, standard, strong, trivial, rand, or names such as flip,rotation"
@@ -77,33 +67,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, save and score; return the exit code."""
     # A share or a name is no file, which does no harm.
-    read = filter(None, (args.data, args.validation, args.weights))
-    out = checked_output(args.out, *read)
+    out = checked_output(args.out, args.data, args.validation, args.weights)
     model = _model(args)
-    from sklearn_dl._commands._data import EpochLines, load_data
+    from sklearn_dl._commands._data import EpochLines, load_parts, score
     from sklearn_dl.backbones import load_backbone
     from sklearn_dl.persistence import save
 
     # What is wrong with them is said before the images are read.
     load_backbone(model.backbone, model.weights, image_size=model.image_size)
-    parts = load_data(args, model.random_state)
+    X, y, X_test, y_test, n_failed = load_parts(args, model.random_state)
     if args.corrections is not None:
         args.corrections.describe()
-    say(parts.description)
     began = time.perf_counter()
     if not args.quiet:
         bar = on_terminal(sys.stderr)
         model.set_params(verbose=int(bar), callbacks=None if bar else [EpochLines()])
     try:
-        model.fit(parts.X, parts.y)
+        model.fit(X, y)
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt("nothing was saved") from error
     say(f"trained in {time.perf_counter() - began:.1f} s")
     save(model.set_params(verbose=0, callbacks=None), out)
     say(f"saved to {out} ({size_of(out)})")
-    if parts.X_test is not None:
-        say(parts.score(model))
-    return 1 if parts.n_failed else 0
+    if X_test is not None:
+        say(score(model, y, X_test, y_test))
+    return 1 if n_failed else 0
 
 
 def _model(args: argparse.Namespace) -> Any:
@@ -122,6 +110,5 @@ def _model(args: argparse.Namespace) -> Any:
 def _table_option(text: str) -> tuple[str, Any]:
     name, _, given = text.partition("=")
     if name not in _TABLE:
-        known = ", ".join(_TABLE)
-        raise argparse.ArgumentTypeError(f"{name!r} is none of {known}")
-    return name, literal(given) if name == "header" else given
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(_TABLE)}")
+    return name, value(given) if name == "header" else given

@@ -60,10 +60,8 @@ def members_of(
     manifest = {**about, "members": digests, **content}
     text = json.dumps(manifest, allow_nan=False, separators=(",", ":"))
     if len(text) > _MANIFEST_BYTES:
-        raise ModelFileError(
-            f"The model has {len(text)} bytes of lists and strings beside its arrays, "
-            "which is too much for one file."
-        )
+        beside = f"{len(text)} bytes of lists and strings beside its arrays"
+        raise ModelFileError(f"The model has {beside}: too much for one file.")
     yield MANIFEST, text.encode()
 
 
@@ -132,19 +130,17 @@ class Archive:
         own = named_tensors(module)
         if odd := sorted(own.keys() ^ places.keys()):
             raise ModelFileError(f"The tensors are not those expected: {odd[:3]}.")
-        for name, old in own.items():
-            new = self[places[name]]
-            same_kind = new.is_floating_point() == old.is_floating_point()
-            if new.shape != old.shape or not same_kind:
-                raise ModelFileError(
-                    f"The tensor {name} is {tuple(new.shape)} of {new.dtype}, but the "
-                    f"network's is {tuple(old.shape)} of {old.dtype}."
-                )
         done: dict[int, torch.Tensor] = {}
         with torch.inference_mode(False), torch.no_grad():
             for name, old in own.items():
+                read = self[places[name]]
+                same_kind = read.is_floating_point() == old.is_floating_point()
+                if read.shape != old.shape or not same_kind:
+                    raise ModelFileError(
+                        f"The tensor {name} is {tuple(read.shape)} of {read.dtype}, "
+                        f"but the network's is {tuple(old.shape)} of {old.dtype}."
+                    )
                 if id(old) not in done:  # tied ones stay tied
-                    read = self[places[name]]
                     new = torch.empty_like(read).copy_(read)  # aligned as any of torch
                     if isinstance(old, nn.Parameter):
                         new = nn.Parameter(new, requires_grad=old.requires_grad)

@@ -43,10 +43,9 @@ class Encoder:
         self.nodes: list[dict[str, Any]] = []
         self.tensors = TensorWriter()
         self.left_out: dict[str, str] = {}  # by its place, and what is there instead
-        self._writers: dict[type, Callable[[Any, str], dict[str, Any]]] = {
-            **{np.ndarray: self._array, pd.DataFrame: self._frame},
-            **{dict: self._mapping, Bunch: self._mapping},
-        }
+        self._writers: dict[type, Callable[[Any, str], dict[str, Any]]] = {}
+        self._writers |= {np.ndarray: self._array, pd.DataFrame: self._frame}
+        self._writers |= {dict: self._mapping, Bunch: self._mapping}
         self._plain_only = 0 if trust is None else 1
         self._trust = trust or Trust()  # for what must be plain
         # Numbers by id, with the values, or ids would be given again.

@@ -90,9 +90,7 @@ def describe_estimator(
     return node
 
 
-def _parameter(
-    estimator: Any, name: str, value: Any, encoder: Encoder, where: str
-) -> Any:
+def _parameter(estimator, name: str, value: Any, encoder: Encoder, where: str) -> Any:
     # Random views of test-time augmentation are drawn by `augment`.
     drawn = name == "augment" and isinstance(estimator.tta, int)
     if name not in _FOR_TRAINING or drawn:
@@ -169,14 +167,9 @@ def _describe_backbone(
 
 def _is_of(backbone: Backbone, name: str, weights: Any) -> bool:
     """Tell whether a frozen backbone has the tensors of its weights still."""
+    how: Any = {"layer": backbone.layer, "preprocessing": backbone.preprocessing}
     try:
-        unchanged = shared_backbone(
-            name,
-            weights,
-            layer=backbone.layer,
-            preprocessing=backbone.preprocessing,
-            dtype=_dtype_of(backbone),
-        )
+        unchanged = shared_backbone(name, weights, dtype=_dtype_of(backbone), **how)
     except (OSError, ValueError):
         return False
     if unchanged.module is backbone.module:  # which nobody writes to
@@ -256,12 +249,10 @@ class EstimatorReader:
             given = given.get(name)
         used = weights if given is None else given
         dtype = torch.float64 if node["double"] else torch.float32
-        options = {"layer": decoder(node["layer"]), "preprocessing": preprocessing}
+        how = {"layer": decoder(node["layer"]), "preprocessing": preprocessing}
         hint = f"as load(path, weights={{{name!r}: 'path/to/file'}})."
         try:
-            backbone = shared_backbone(
-                name, used, **options, device=device, dtype=dtype
-            )
+            backbone = shared_backbone(name, used, **how, device=device, dtype=dtype)
         except (OSError, ValueError) as error:
             raise ModelFileError(
                 f"The file holds no weights of {name!r}, but refers to those of "
@@ -291,9 +282,8 @@ def _check_fitted(estimator: Any, node: dict[str, Any]) -> None:
     targets, n_outputs = estimator._targets, node["network"]["n_outputs"]
     if not isinstance(targets, Targets) or targets.n_outputs != n_outputs:
         raise ModelFileError(f"_targets are not those of {n_outputs} outputs.")
-    if not np.array_equal(
-        getattr(estimator, "classes_", ()), getattr(targets, "classes", ())
-    ):
+    classes = getattr(estimator, "classes_", ())
+    if not np.array_equal(classes, getattr(targets, "classes", ())):
         raise ModelFileError("classes_ are not those of _targets.")
     # What is predicted of outputs of zero is known without an image.
     targets.predictions(targets.activate(torch.zeros(1, n_outputs)).numpy())
@@ -312,9 +302,9 @@ def _with_tensors(node: dict[str, Any], decoder: Decoder, preprocessing) -> Back
         function = decoder(node["callable"])
         if isinstance(function, str) or not callable(function):
             raise ModelFileError("A backbone is neither a name nor a function.")
-        options = {"layer": layer, "preprocessing": preprocessing}
+        how = {"layer": layer, "preprocessing": preprocessing}
         with seeded(0):
-            backbone = load_backbone(function, None, **options)
+            backbone = load_backbone(function, None, **how)
         backbone.pretrained = bool(node["pretrained"])
     decoder.archive.fill(backbone.module, node["tensors"])
     return backbone

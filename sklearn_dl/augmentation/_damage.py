@@ -41,21 +41,6 @@ def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
         return to_pixels(image)
 
 
-def erase_box(
-    rng: np.random.Generator, strength: float, height: int, width: int
-) -> tuple[int, int, int, int] | None:
-    """Draw the rectangle of random erasing; None when none was found to fit."""
-    largest = min(max(0.33 * strength, 0.02), 0.9)
-    for _ in range(10):
-        area = height * width * rng.uniform(0.02, largest)
-        ratio = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
-        h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < h <= height and 0 < w <= width:
-            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-            return int(top), int(left), h, w
-    return None
-
-
 def _blur(pixels, rng, strength):
     if rng.random() >= 0.5:
         return pixels
@@ -82,17 +67,23 @@ def _jpeg(pixels, rng, strength):
 def _erase(pixels, rng, strength):
     if rng.random() >= 0.5:
         return pixels
-    box = erase_box(rng, strength, *pixels.shape[1:])
-    if box is None:
+    height, width = pixels.shape[1:]
+    largest = min(max(0.33 * strength, 0.02), 0.9)
+    for _ in range(10):
+        area = height * width * rng.uniform(0.02, largest)
+        ratio = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
+        h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < h <= height and 0 < w <= width:
+            break
+    else:  # no rectangle fits
         return pixels
-    top, left, h, w = box
-    shape = (len(pixels), h, w)
+    top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
     erased = pixels.copy()
     part = erased[:, top : top + h, left : left + w]
     if pixels.dtype == np.uint8:
-        part[:] = rng.integers(0, 256, shape, np.uint8)
+        part[:] = rng.integers(0, 256, part.shape, np.uint8)
     else:
-        part[:] = rng.random(shape, np.float32)
+        part[:] = rng.random(part.shape, np.float32)
     return erased
 
 

@@ -75,11 +75,9 @@ def result_pixels(result: Any, source: str, n_channels: int = 3) -> np.ndarray:
     else:
         raise TypeError(f"{source} must return an image, got {type(result).__name__}.")
     if pixels.ndim != 3 or len(pixels) not in known:
-        raise TypeError(
-            f"{source} must return an image of {' or '.join(map(str, known))} "
-            "channels, got shape "
-            f"{tuple(getattr(result, 'shape', pixels.shape))}."
-        )
+        wanted = f"an image of {' or '.join(map(str, known))} channels"
+        shape = tuple(getattr(result, "shape", pixels.shape))
+        raise TypeError(f"{source} must return {wanted}, got shape {shape}.")
     if pixels.dtype == np.uint8:
         return pixels
     if not np.issubdtype(pixels.dtype, np.floating):

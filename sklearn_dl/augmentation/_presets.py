@@ -275,10 +275,8 @@ def _strength(given: Any, parts: list, transforms: Any) -> dict[str, float]:
     for name, value in given.items() if by_name else [(None, given)]:
         real = isinstance(value, numbers.Real) and not isinstance(value, bool)
         if not (real and 0 <= value <= 10):
-            raise ValueError(
-                f"strength{'' if name is None else f'[{name!r}]'} must be a number "
-                f"from 0 to 10, got {value!r}."
-            )
+            what = f"strength[{name!r}]" if by_name else "strength"
+            raise ValueError(f"{what} must be a number from 0 to 10, got {value!r}.")
     names = {part for part in parts if isinstance(part, str)} - {"trivial"}
     if by_name and (idle := [name for name in given if name not in names]):
         raise ValueError(

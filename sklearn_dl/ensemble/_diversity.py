@@ -12,7 +12,7 @@ from sklearn_dl.ensemble._members import member_outputs
 _TASKS = ("auto", "classification", "regression")
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
 class Diversity:
     """What `diversity` found; printed, it says so in words.
 
@@ -100,16 +100,16 @@ class Diversity:
 
     task: str
     n_rows: int
-    n_classes: int | None
+    n_classes: int | None = None
     members: pd.DataFrame
     pairs: pd.DataFrame
     vote_error: float
     vote_standard_error: float
-    soft_vote_error: float | None
+    soft_vote_error: float | None = None
     independent_error: float
     mean_member_error: float
-    oracle_error: float | None
-    ambiguity: float | None
+    oracle_error: float | None = None
+    ambiguity: float | None = None
     gain: float
     gain_standard_error: float
 
@@ -156,10 +156,29 @@ class Diversity:
 
     def summary(self) -> str:
         """Return in a few lines whether the vote gained, and why."""
-        return _summary(self)
+        votes, errors = self.task == "classification", self.members["error"]
+        kind, name, error, word = ("regressors", "RMSE", "RMSE", "mean")
+        if votes:
+            kind, name, error, word = ("classifiers", "errors", "Error", "vote")
 
-    def __repr__(self) -> str:
-        return self.summary()
+        def number(value: float) -> str:
+            near = votes and not 0 < value < 0.0005
+            return f"{value:.3f}" if near else f"{value:.3g}"
+
+        soft = ""
+        if self.soft_vote_error is not None:
+            soft = f", {number(self.soft_vote_error)} of mean probabilities"
+        low, high = number(errors.min()), number(errors.max())
+        return (
+            f"The {word} {_verdict(self, number)}.\n"
+            f"{len(errors)} {kind} on {self.n_rows:,} rows: {name} {low} to {high}, "
+            f"mean {number(self.mean_member_error)}.\n"
+            f"{_words_of_pairs(self, number)}\n"
+            f"{error} {number(self.vote_error)} of the {word}{soft}; "
+            f"{number(self.independent_error)} if members were independent."
+        )
+
+    __repr__ = summary
 
 
 def diversity(
@@ -294,54 +313,18 @@ def _check_weights(weights, names: list[str]) -> np.ndarray:
     """Return weights with the sum 1."""
     if weights is None:
         return np.full(len(names), 1 / len(names))
+    wanted = f"must be a list of numbers, one for each of {len(names)} members"
     try:
         checked = np.asarray(weights, dtype=float)
     except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"weights={weights!r} must be a list of numbers, one for each of "
-            f"{len(names)} members in their order."
-        ) from error
+        raise TypeError(f"weights={weights!r} {wanted} in their order.") from error
     if checked.shape != (len(names),):
-        raise ValueError(
-            f"weights must be one for each of {len(names)} members, got the shape "
-            f"{checked.shape}."
-        )
+        raise ValueError(f"weights {wanted}, got the shape {checked.shape}.")
     if not (np.isfinite(checked).all() and (checked >= 0).all() and checked.any()):
-        raise ValueError(
-            f"weights must be finite, at least 0 and not all 0, got {checked.tolist()}."
-        )
+        wanted = "must be finite, at least 0 and not all 0"
+        raise ValueError(f"weights {wanted}, got {checked.tolist()}.")
     checked = checked / checked.max()  # the sum of large ones is infinite
     return checked / checked.sum()
-
-
-# --------------------------------------------------------------------------- in words
-
-
-def _summary(found) -> str:
-    """Return whether the vote gained, and why, in a few lines."""
-    votes = found.task == "classification"
-    error = "Error" if votes else "RMSE"
-    word = "vote" if votes else "mean"
-
-    def number(value: float) -> str:
-        return f"{value:.3f}" if votes and not 0 < value < 0.0005 else f"{value:.3g}"
-
-    errors = found.members["error"]
-    low, high, mean = map(number, (errors.min(), errors.max(), found.mean_member_error))
-    kind = "classifiers" if votes else "regressors"
-    name = "errors" if votes else "RMSE"
-    soft = ""
-    if found.soft_vote_error is not None:
-        soft = f", {number(found.soft_vote_error)} of mean probabilities"
-    lines = [
-        f"The {word} {_verdict(found, number)}.",
-        f"{len(errors)} {kind} on {found.n_rows:,} rows: {name} {low} to {high}, mean "
-        f"{mean}.",
-        _words_of_pairs(found, number),
-        f"{error} {number(found.vote_error)} of the {word}{soft}; "
-        f"{number(found.independent_error)} if members were independent.",
-    ]
-    return "\n".join(lines)
 
 
 def _verdict(found, number) -> str:

@@ -1,6 +1,7 @@
 """Errors of members, of their pairs and of their vote or mean."""
 
 from collections.abc import Iterable
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -28,9 +29,7 @@ def measure_labels(names, predictions, truth, weights, probabilities) -> dict:
     agree, differ = both * (n - both - one - other), one * other
     pairs = {
         "correlation": _correlations(wrong.astype(float), 1.0),
-        "disagreement": [
-            np.mean(votes[i] != votes[j]) for i, j in zip(first, second, strict=True)
-        ],
+        "disagreement": [np.mean(a != b) for a, b in combinations(votes, 2)],
         "both_wrong": both / n,
         "overlap": _ratio(both, both + one + other),
         "q_statistic": _ratio(agree - differ, agree + differ),
@@ -45,7 +44,6 @@ def measure_labels(names, predictions, truth, weights, probabilities) -> dict:
         "independent_error": _independent_error(errors, weights, n_classes),
         "mean_member_error": float(weights @ errors),
         "oracle_error": float(wrong.all(axis=0).mean()),
-        "ambiguity": None,
         "gain": float(gains.mean()),
         "gain_standard_error": _standard_error(gains, ddof=1),
     }
@@ -69,24 +67,17 @@ def measure_numbers(names, predictions, truth, weights) -> dict:
     vote_slopes = _half_over(mean_squares, vote_error)
     spread = [_standard_error(one) for one in slopes]
     independent = (weights @ bias) ** 2 + weights**2 @ variance
-    first, second = np.triu_indices(len(names), 1)
-    apart = [
-        np.sqrt(np.mean((values[i] - values[j]) ** 2))
-        for i, j in zip(first, second, strict=True)
-    ]
+    apart = [np.sqrt(np.mean((a - b) ** 2)) for a, b in combinations(values, 2)]
     correlations = _correlations(residuals, np.abs(values).max())
     return {
-        "n_classes": None,
         "members": _members(
             names, error=errors, standard_error=spread, bias=bias, weight=weights
         ),
         "pairs": _pairs(names, {"correlation": correlations, "disagreement": apart}),
         "vote_error": vote_error,
         "vote_standard_error": _standard_error(vote_slopes),
-        "soft_vote_error": None,
         "independent_error": float(np.sqrt(independent)),
         "mean_member_error": float(np.sqrt(weights @ errors**2)),
-        "oracle_error": None,
         "ambiguity": float((weights @ (values - weights @ values) ** 2).mean()),
         "gain": float(errors[best] - vote_error),
         "gain_standard_error": _standard_error(slopes[best] - vote_slopes, ddof=1),
@@ -100,11 +91,9 @@ def _members(names, **columns) -> pd.DataFrame:
 
 
 def _pairs(names, columns: dict) -> pd.DataFrame:
-    first, second = (
-        pd.Series([names[k] for k in side], dtype=object)
-        for side in np.triu_indices(len(names), 1)
-    )
-    return pd.DataFrame({"first": first, "second": second, **columns})
+    both = [*combinations(names, 2)]
+    pairs = pd.DataFrame(both, columns=["first", "second"], dtype=object)
+    return pairs.assign(**columns)
 
 
 def _standard_error(values: np.ndarray, ddof: int = 0) -> float:
@@ -126,9 +115,6 @@ def _correlations(errors: np.ndarray, size: float) -> np.ndarray:
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Return the quotient, NaN where it is 0/0."""
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=below != 0)
-
-
-# ------------------------------------------------------------------------- classifiers
 
 
 def _encode(names, columns) -> tuple[np.ndarray, np.ndarray]:
@@ -183,9 +169,6 @@ def _independent_error(errors, weights, n_classes: int) -> float:
     )
     tally = _tally(votes, weights, n_draws, n_classes)
     return float(_lost(tally, np.zeros(n_draws, dtype=int)).mean())
-
-
-# -------------------------------------------------------------------------- regressors
 
 
 def _floats(values: np.ndarray, what: str) -> np.ndarray:

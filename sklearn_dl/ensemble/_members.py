@@ -77,13 +77,8 @@ def member_outputs(members, X, *, soft: bool) -> Outputs:
         ensemble = _Ensemble(_named(members))
     outputs = Outputs({}, [] if soft else None, ensemble.weights, _task(ensemble))
     if ensemble.takes_array:
-        X = check_array(
-            X,
-            accept_sparse=["csr", "csc"],
-            dtype=None,
-            ensure_all_finite=False,
-            allow_nd=True,
-        )
+        how: Any = {"accept_sparse": ["csr", "csc"], "ensure_all_finite": False}
+        X = check_array(X, dtype=None, allow_nd=True, **how)
     for number, (name, member) in enumerate(ensemble.members.items()):
         rows = X if ensemble.columns is None else X[:, ensemble.columns[number]]
         outputs.predictions[name] = ensemble.decode(member, member.predict(rows))

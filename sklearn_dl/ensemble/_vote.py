@@ -132,10 +132,8 @@ def average_error(variance, correlation, n_members: int, bias: float = 0.0):
     lowest = -1 / max(n_members - 1, 1)
     # A measured correlation may miss the bound by its rounding.
     if not lowest - 1e-9 <= correlation <= 1 + 1e-9:
-        raise ValueError(
-            f"correlation must be in [{lowest:.4g}, 1] for {n_members} members, got "
-            f"{correlation}."
-        )
+        bounds = f"[{lowest:.4g}, 1] for {n_members} members"
+        raise ValueError(f"correlation must be in {bounds}, got {correlation}.")
     shared = correlation + (1 - correlation) / n_members
     return bias**2 + variance * max(shared, 0.0)
 
@@ -143,10 +141,8 @@ def average_error(variance, correlation, n_members: int, bias: float = 0.0):
 def _check_errors(error, n_members: int | None) -> tuple[np.ndarray, int]:
     errors = np.asarray(error)
     if errors.dtype.kind not in "iuf" or errors.ndim > 1 or errors.size == 0:
-        raise ValueError(
-            "error must be a number, or one number for each member, got "
-            f"{error!r:.100}."
-        )
+        wanted = "a number, or one number for each member"
+        raise ValueError(f"error must be {wanted}, got {error!r:.100}.")
     outside = np.flatnonzero(~((errors >= 0) & (errors <= 1)))
     if len(outside):
         at = f" (member {outside[0]})" if errors.ndim else ""
@@ -157,9 +153,8 @@ def _check_errors(error, n_members: int | None) -> tuple[np.ndarray, int]:
         n_members = len(errors)
     _check_count("n_members", n_members, 1)
     if errors.ndim and len(errors) != n_members:
-        raise ValueError(
-            f"error holds {len(errors)} values, but n_members is {n_members}."
-        )
+        what = f"error holds {len(errors)} values"
+        raise ValueError(f"{what}, but n_members is {n_members}.")
     return errors.astype(np.float64), int(n_members)
 
 

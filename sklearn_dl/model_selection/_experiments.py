@@ -17,29 +17,27 @@ from sklearn.utils import Bunch, check_array
 from sklearn_dl import _plots
 from sklearn_dl._files import writing
 
+_NUMBERS = ("score", "spread", "gain", "seconds")
+_ODD = re.compile(r"[^\w./: -]")  # what MLflow refuses in names
 _COLUMNS = ["name", "score", "spread", "metric", "gain", "seconds", "changed", "time"]
 
 
 class Experiments:
     """Log of experiments: parameters, score with its error, seconds, what changed.
 
-    Each is a line of a file, on the disk when `record` returns; a later session, or
-    another process, goes on with the same file.
-
     Parameters
     ----------
     path : str, path-like or None, default=None
-        The file, in JSON Lines; made with the first experiment. None keeps them in
-        memory. A file of something else raises a ValueError; lines that can't be read,
-        such as one cut off by a crash, are warned of.
+        A file in JSON Lines, on the disk when `record` returns, to which sessions and
+        processes add. None keeps them in memory. A file of something else raises a
+        ValueError; lines that can't be read, as a crash cuts them off, are warned of.
 
     Examples
     --------
-    >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn_dl.model_selection import Experiments
     >>> log = Experiments()
     >>> _ = log.record("baseline", 0.5)
-    >>> _ = log.record("linear", [0.8, 0.9, 1.0], LogisticRegression(C=1.0))
+    >>> _ = log.record("linear", [0.8, 0.9, 1.0], {"C": 1.0})
     >>> log.table[["name", "score", "gain"]].round(3)
            name  score  gain
     0  baseline    0.5   NaN
@@ -68,8 +66,8 @@ class Experiments:
         name, metric : str
             What was tried, and what the score is.
         scores : float, sequence of float, or dict
-            That of each fold, seed or image, or what `cross_validate` returned; of
-            several the mean is the score, and has a standard error, its spread.
+            Of each fold, seed or image, or what `cross_validate` returned; the mean of
+            several is the score, and has a standard error, its spread.
         parameters : estimator or mapping of str, default=None
             An estimator with its parameters, or whatever else stands beside the score.
         seconds : float, default=None
@@ -104,14 +102,13 @@ class Experiments:
             scores=values.tolist(),
             parameters=text,
         )
+        line = json.dumps(done, allow_nan=False).encode() + b"\n"
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with writing(self.path), open(self.path, "ab") as file:
                 # What a crash cut off stays a line of its own.
                 cut_off = self.path.read_bytes()[-1:] not in (b"", b"\n")
-                file.write(
-                    b"\n" * cut_off + json.dumps(done, allow_nan=False).encode() + b"\n"
-                )
+                file.write(b"\n" * cut_off + line)
                 file.flush()
                 os.fsync(file.fileno())
         self._kept.append(done)
@@ -138,9 +135,8 @@ class Experiments:
     def table(self) -> pd.DataFrame:
         """A row per experiment: its score, the gain, and what changed."""
         # Not all names can be in pandas' own type of text.
-        table = pd.DataFrame(self.experiments, columns=_COLUMNS, dtype=object)
-        numbers = ("score", "spread", "gain", "seconds")
-        return table.astype(dict.fromkeys(numbers, float))
+        found = pd.DataFrame(self.experiments, columns=_COLUMNS, dtype=object)
+        return found.astype(dict.fromkeys(_NUMBERS, float))
 
     def to_mlflow(self) -> None:
         """Log each experiment as a run of MLflow's current experiment, each time."""
@@ -148,16 +144,12 @@ class Experiments:
             import mlflow
         except ImportError as error:
             raise ImportError("to_mlflow needs MLflow: pip install mlflow") from error
-        for done in self.experiments:
-            parameters = {  # MLflow takes few characters in names, and bounded texts
-                re.sub(r"[^\w./: -]", "_", k)[:250]: v[:6000]
-                for k, v in done.parameters.items()
-            }
-            numbers = {k: done[k] for k in ("score", "spread", "seconds")}
-            with mlflow.start_run(run_name=done.name, nested=True):
-                mlflow.log_metrics({k: v for k, v in numbers.items() if v is not None})
-                mlflow.log_params(parameters)
-                mlflow.set_tags({"metric": done.metric, "changed": done.changed[:5000]})
+        for one in self.experiments:
+            said = {_ODD.sub("_", k)[:250]: v[:6000] for k, v in one.parameters.items()}
+            with mlflow.start_run(run_name=one.name, nested=True):
+                mlflow.log_metrics({k: one[k] for k in _NUMBERS if one[k] is not None})
+                mlflow.log_params(said)
+                mlflow.set_tags({"metric": one.metric, "changed": one.changed[:5000]})
 
     def _before(self, since: str | None, metric: str) -> Any:
         """Return the experiment to compare with, or None."""
@@ -198,25 +190,19 @@ def _changes(before: dict[str, str], now: dict[str, str]) -> str:
 class ExperimentsDisplay:
     """Picture of what was tried: a row per experiment, from the first to the last.
 
-    A dot is a score, the line through it reaches one spread to each side, as far as
-    scores go; beside it stand the score, its gain and the seconds. The best is green,
-    its score a dotted line; what scored less than what it is compared with is orange.
+    A dot is a score with one spread to each side; beside it stand score, gain and
+    seconds. The best is green; what scored less than its comparison is orange.
 
     Parameters
     ----------
     table : DataFrame
         ``name``, ``metric``, ``score``, ``spread``, ``gain`` and ``seconds``.
     metric : str, default=None
-        Whose experiments are drawn; None takes that of the last one.
+        Whose experiments are drawn; None: the last one's. ValueError if there are none.
 
     Attributes
     ----------
     ax_, figure_ : matplotlib Axes and Figure
-
-    Raises
-    ------
-    ValueError
-        If there is no experiment of the metric.
     """
 
     def __init__(self, table: pd.DataFrame, metric: str | None = None):
@@ -250,8 +236,7 @@ class ExperimentsDisplay:
             texts = [_digits(one.score), _digits(one.gain, "+"), f"{one.seconds:.0f} s"]
             texts = [t for t in texts if "nan" not in t][: 3 if width > 3.9 else 1]
             ax.text(1.02, row, "  ".join(texts), fontsize=size, **beside)
-        said = f"{self.metric}, with one spread to each side"
-        label = _plots.wrapped(said, 0.5 * width, size)
+        label = _plots.wrapped(f"{self.metric} ± spread", 0.5 * width, size)
         ax.set(xlabel=label, ylim=(n - 0.5, -0.5))  # the first on top
         ax.grid(axis="x", color="0.9")
         ax.locator_params(axis="x", nbins=max(1, int(0.6 * width)))

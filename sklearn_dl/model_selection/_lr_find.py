@@ -94,10 +94,8 @@ class LearningRateFinder:
             lowest = np.nanargmin(self.smoothed_)
             rate, loss = self.lrs_[lowest], self.smoothed_[lowest]
             ax.plot(rate, loss, "o", color=VERMILLION, label=f"minimum: {rate:.2g}")
-        styles = {"steepest": ("steepest", "-"), "minimum": ("minimum / 10", "--")}
-        for name, rate in self.suggestions_.items():
-            if rate is not None:
-                label, style = styles[name]
+            for label, style in (("steepest", "-"), ("minimum / 10", "--")):
+                rate = self.suggestions_[label.split()[0]]
                 look = {"color": VERMILLION, "linestyle": style}
                 ax.axvline(rate, label=f"{label}: {rate:.2g}", **look)
         # The explosion at the end would flatten the rest.

@@ -305,11 +305,8 @@ def _pixels(source, preprocessing: dict[str, Any], row: int) -> Any:
 
 def _bands(image: np.ndarray, rule: dict[str, Any]) -> np.ndarray:
     """Return channels (H, W, C) at the graph's size, as floats in [0, 1]."""
-    bands = [
-        np.asarray(_geometry(Image.fromarray(image[..., c]), rule))
-        for c in range(image.shape[2])
-    ]
-    pixels = np.stack(bands, axis=-1)
+    bands = [Image.fromarray(band) for band in np.moveaxis(image, -1, 0)]
+    pixels = np.stack([np.asarray(_geometry(b, rule)) for b in bands], axis=-1)
     return pixels.astype(np.float32) / (255 if pixels.dtype == np.uint8 else 1)
 
 

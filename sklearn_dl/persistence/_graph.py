@@ -176,10 +176,9 @@ def _on_ready_images(estimator: Any, preprocessing: Preprocessing) -> Any:
     vars(twin).update({k: v for k, v in vars(estimator).items() if k not in HELD})
     plain = {"device": "cpu", "precision": "float32", "cache": None}
     ready = replace(preprocessing, resize_size=None, crop_size=None)
-    vars(twin).update(plain, image_shape=None, preprocessing_=ready)
-    n = ready.n_channels
-    channels = None if n == 3 else (n, ready.rgb)
-    vars(twin).update(_fitted_channels=channels)
+    channels = None if ready.n_channels == 3 else (ready.n_channels, ready.rgb)
+    known = {"preprocessing_": ready, "_fitted_channels": channels}
+    vars(twin).update(plain, image_shape=None, **known)
     network = _float32(network_of(estimator))
     backbone = network if isinstance(network, Backbone) else network.backbone
     backbone.preprocessing = ready

@@ -84,13 +84,15 @@ def test_unreadable_images_are_named_and_the_code_is_1(tmp_path, capsys):
     assert found.readable.tolist() == [True, True, False, True, True]
 
 
-def test_a_shard_counts_its_own_images(tmp_path, capsys):
-    files = [write_folder(tmp_path / "data", 2) / "dark" / "0.png"] * 33
-    table = pd.DataFrame({"path": [*map(str, files), "no.png"]})
-    table.to_csv(tmp_path / "t.csv", index=False)
-    assert write(tmp_path / "t.csv", tmp_path / "f.npy", "--shard", "2/2") == 1
-    count = capsys.readouterr().err.splitlines()[-1]
-    assert count == "features: of 2 images 1 could not be read."
+def test_the_count_is_that_of_the_shard(folder, tmp_path, capsys):
+    paths = [folder / "dark" / "0.png"] * 40  # shards begin at multiples of 32 rows
+    paths[3] = paths[33] = paths[34] = "gone.png"
+    pd.DataFrame({"path": paths}).to_csv(tmp_path / "t.csv", index=False)
+    for shard, n_failed, n_rows in (("1/2", 1, 32), ("2/2", 2, 8)):
+        assert write(tmp_path / "t.csv", tmp_path / "f.npy", "--shard", shard) == 1
+        count = capsys.readouterr().err.splitlines()[-1]
+        said = f"features: of {n_rows} images {n_failed} could not be read."
+        assert count == said
 
 
 def test_shards_of_the_command_join(folder, tmp_path):

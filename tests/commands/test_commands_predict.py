@@ -339,8 +339,7 @@ def test_device_and_batch_size_reach_the_members(tmp_path, folder, capsys, monke
 
     vote = VotingClassifier([("a", small_classifier())], voting="soft").fit(ALL, Y)
     save(vote.set_params(a__device="auto"), tmp_path / "m")
-    model, direct = open_model(str(tmp_path / "m"), "cpu", 7)
-    assert not direct
+    model = open_model(str(tmp_path / "m"), "cpu", 7)
     own = image_estimators(model)
     assert {(e.device, e.batch_size, e.verbose) for e in own} == {("cpu", 7, 0)}
     assert model.estimators_[0] in own
@@ -369,15 +368,6 @@ def test_models_that_cannot_answer_are_said_in_one_line(
     assert out == ""
     assert message in err
     assert err.count("\n") == 1
-
-
-def test_what_predicts_nothing_is_refused(folder, tmp_path, capsys):
-    features = ImageFeatureExtractor(
-        "squeezenet1_1", weights=None, image_size=32, random_state=0
-    )
-    save(features.fit(ALL), tmp_path / "m")
-    assert command("predict", tmp_path / "m", folder) == 2
-    assert "ImageFeatureExtractor doesn't predict" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -247,21 +247,6 @@ def test_wrong_input_is_said_before_training(
     assert sorted(os.listdir()) == before
 
 
-def test_an_interrupted_training_leaves_the_model_that_was_there(
-    folder, monkeypatch, capsys
-):
-    Path("m").write_text("before")
-
-    def interrupted(self, *args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(ImageClassifier, "fit", interrupted)
-    assert train_small(folder, "--out", "m") == 130
-    assert "interrupted; nothing was saved" in capsys.readouterr().err
-    assert Path("m").read_text() == "before"
-    assert os.listdir() == ["m"]
-
-
 def test_an_output_that_cannot_be_written_is_known_at_once(folder, monkeypatch, capsys):
     def full(*args, **kwargs):
         raise OSError(30, "Read-only file system")

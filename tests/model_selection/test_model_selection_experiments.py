@@ -292,7 +292,7 @@ def test_mlflow_gets_the_same(monkeypatch):
     assert len(first["params"]) == 120
     assert first["tags"]["metric"] == "score"
     assert first["metrics"] == {"score": 0.6, "spread": pytest.approx(0.1)}
-    assert second["metrics"] == {"score": 0.8, "seconds": 3}
+    assert second["metrics"] == {"score": 0.8, "gain": 0.2, "seconds": 3}
     assert "p1: 1 → unset" in second["tags"]["changed"]
     assert [run["name"] for run in mlflow.runs] == ["a", "b"]
     assert first["ended"]
