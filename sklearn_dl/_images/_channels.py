@@ -149,17 +149,3 @@ class Selection:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def lone_channels(shape: tuple[int, ...], usual: tuple[int, ...]) -> int | None:
-    """Return the number of channels of a stack that can be read in one way alone.
-
-    None for the `usual` numbers, and where no axis is short beside the other two.
-    """
-    if len(shape) != 4:
-        return None
-    first, middle, last = map(int, shape[1:])
-    if first in usual or last in usual or first == last:
-        return None
-    least = min(first, last)
-    return least if 2 * least <= min(middle, max(first, last)) else None

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sklearn_dl._images._arrays import as_numpy, is_tensor
-from sklearn_dl._images._decode import check_file, read_image
+from sklearn_dl._images._decode import check_file, load_image
 
 Stamp = tuple[int, ...]
 Known = tuple[Stamp, bytes]
@@ -26,16 +26,11 @@ _INT64 = 2**63 - 1  # what a database takes
 
 
 def digest_image(image: Any) -> bytes:
-    """Return the digest of one decoded image: of its pixels, dtype and shape.
-
-    It is that of a row of a source which, being no file and no bytes,
-    shows the same pixels in the same form. An image of Pillow in mode "RGB" or "L" is
-    taken as it is, any other as `decode_image` gives it; a tensor is (C, H, W).
-    """
+    """Return the digest of one decoded image: of its pixels, dtype and shape."""
     if isinstance(image, Image.Image):
         # What is decoded may still have the EXIF tag by which it was turned.
         decoded = image.mode in ("RGB", "L")
-        image = np.asarray(image if decoded else read_image(image))
+        image = np.asarray(image if decoded else load_image(image))
     elif is_tensor(image):
         image = as_numpy(image).transpose(1, 2, 0)
     if image.ndim == 2:
@@ -56,11 +51,7 @@ def digest_encoded(content: Any) -> bytes:
 def digest_files(
     paths: Sequence[str], memory: Any, threads: int
 ) -> list[bytes | Exception]:
-    """Return the digest of each file, or why it can't be read.
-
-    The memory, if any, is asked for files that the process doesn't know, and told of
-    those newly read.
-    """
+    """Return the digest of each file, or why it can't be read."""
     found: dict[str, Any] = {}  # the place of each path, or why there is none
     stamps: dict[str, Stamp] = {}
     for path in dict.fromkeys(paths):
@@ -79,7 +70,11 @@ def digest_files(
         unknown = [place for place in unknown if place not in digests]
     if unknown:
         read = dict(zip(unknown, call_each(_read_file, unknown, threads), strict=True))
-        _remember(read, memory)
+        new = {p: r for p, r in read.items() if isinstance(r, tuple) and r[0]}
+        _PROCESS.remember(new)
+        new = {place: known for place, known in new.items() if _is_text(place)}
+        if memory is not None and new:
+            memory.remember_files(new)
         for place, result in read.items():
             digests[place] = result[1] if isinstance(result, tuple) else result
     return [digests.get(found[path], found[path]) for path in paths]
@@ -161,14 +156,6 @@ def _read_file(place: str) -> tuple[Stamp | None, bytes]:
     # What changed just now may change again without a tick of the file system's clock.
     recent = now - after.st_ctime_ns < _TICK or abs(now - after.st_mtime_ns) < _TICK
     return None if recent else before, digest
-
-
-def _remember(read: Mapping[str, Any], memory: Any) -> None:
-    new = {p: r for p, r in read.items() if isinstance(r, tuple) and r[0] is not None}
-    _PROCESS.remember(new)
-    new = {place: known for place, known in new.items() if _is_text(place)}
-    if memory is not None and new:
-        memory.remember_files(new)
 
 
 def _is_text(path: str) -> bool:

@@ -62,16 +62,11 @@ def look_at_images(
     y: Any = None,
     on_image: Callable[[int, Any], object] | None = None,
 ) -> pd.DataFrame:
-    """Return what `verify_images` does, while others see each decoded image too.
-
-    `on_image` is called with rows and images, in several threads at once.
-    """
+    """Return what `verify_images` does; in threads `on_image` sees each image too."""
     source = copy.copy(source)
     if y is not None:
-        y = [
-            None if pd.isna(label) is True else label
-            for label in np.asarray(y).tolist()
-        ]
+        labels = np.asarray(y).tolist()
+        y = [None if pd.isna(label) is True else label for label in labels]
         check_consistent_length(range(len(source)), y)
     found: list[Finding] = []
     source.on_note = lambda row, path, kind, text: found.append((row, path, text, kind))
