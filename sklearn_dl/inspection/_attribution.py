@@ -197,12 +197,9 @@ def _covers(h: int, w: int, size: tuple[int, int]) -> bool:
 def find_map(
     backbone: Backbone, size: tuple[int, int], layer: str | None = None
 ) -> tuple[str, Layout] | None:
-    """Return the layer whose output is the last map of the image, and its layout.
-
-    The last that the features depend on in more than one cell: of tokens behind the
-    last attention only that of the class counts. Maps of fewer than 4 cells a side are
-    too coarse, if there are finer ones. `size` is that of the inputs.
-    """
+    """Return the layer whose output is the last map of the image, and its layout."""
+    # The last that the features depend on in more than one cell: of tokens behind the
+    # last attention only that of the class counts.
     outputs: dict[str, torch.Tensor] = {}
 
     def note(name: str, module, inputs, output) -> None:
@@ -269,10 +266,7 @@ def grad_cam(
 
 
 def occlusion(model: Explained, x: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Return maps (n, H, W) of how far scores fall where a grey square covers x.
-
-    Each pixel has the mean over the squares that cover it.
-    """
+    """Return maps (n, H, W): how far scores fall in the mean where squares cover x."""
     n, _, height, width = x.shape
     square = [max(1, round(side * _COVERED)) for side in (height, width)]
     total = torch.zeros(n, height, width)

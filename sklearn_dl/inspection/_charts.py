@@ -1,6 +1,6 @@
 """Curves as coordinates, which a template draws as SVG."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,11 @@ class Curve:
     """A line through points, or the points alone."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Any  # n numbers each
+    y: Any
     dots: bool = False  # points alone
-    low: Sequence[float] | None = None  # a band
-    high: Sequence[float] | None = None
+    low: Any = None  # a band
+    high: Any = None
 
 
 def chart(
@@ -28,26 +28,13 @@ def chart(
     axes: tuple[str, str],
     curves: Sequence[Curve],
     *,
-    limits: tuple[Any, Any] = (None, None),
-    diagonal: bool = False,
+    limits: tuple[Any, Any] = (None, None),  # of x and y; None: those of the curves
+    diagonal: bool = False,  # a line of equal x and y
 ) -> dict[str, Any]:
-    """Return a chart as the template draws it: ticks, polylines, bands and a table.
-
-    Parameters
-    ----------
-    title : str
-    axes : tuple of str
-        Names of both axes.
-    curves : sequence of Curve
-    limits : tuple, default=(None, None)
-        (low, high) of x and y; None takes those of the curves.
-    diagonal : bool, default=False
-        Whether a line of equal x and y is drawn.
-    """
+    """Return a chart as the template draws it: ticks, polylines, bands and a table."""
     x_ticks, across = _scale([c.x for c in curves], limits[0], (_LEFT, WIDTH - _RIGHT))
-    heights = [
-        part for c in curves for part in (c.y, c.low, c.high) if part is not None
-    ]
+    parts = [part for c in curves for part in (c.y, c.low, c.high)]
+    heights = [part for part in parts if part is not None]
     y_ticks, down = _scale(heights, limits[1], (HEIGHT - _BOTTOM, _TOP))
     drawn = []
     for curve in curves:
@@ -114,9 +101,7 @@ def _number(value: float) -> str:
 
 def _numbers(name: str, curves: Sequence[Curve]) -> dict[str, Any]:
     """Return the curves as a table: a row for each x."""
-    places: Mapping[float, None] = dict.fromkeys(
-        float(x) for curve in curves for x in curve.x
-    )
+    places = dict.fromkeys(float(x) for curve in curves for x in curve.x)
     rows = []
     for at in places:
         values = (dict(zip(c.x, c.y, strict=True)).get(at, np.nan) for c in curves)

@@ -7,6 +7,7 @@ import pandas as pd
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, validate_params
 
+from sklearn_dl.inspection._losses import METHODS
 from sklearn_dl.inspection._scores import answers_of, as_column, check_labels
 
 
@@ -95,8 +96,7 @@ def most_confused(
 
 def by_confidence(estimator, X, predictions, examples) -> list[list[int]]:
     """Return the rows of each pair, the surest prediction first."""
-    names = ("predict_proba", "decision_function")
-    name = next((name for name in names if hasattr(estimator, name)), None)
+    name = next((name for name in METHODS if hasattr(estimator, name)), None)
     if name is None:
         return list(examples)
     rows = np.concatenate([np.array(part) for part in examples])

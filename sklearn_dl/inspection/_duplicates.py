@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 _ROWS = 512  # compared with all others at once
-# A pair is near where it is so much nearer than images usually are to their nearest.
+# A pair is near where its distance (1 minus the cosine) is at most so many times the
+# median distance of an image to its nearest other.
 _SHARE = 0.4
 # What rounding makes of equal features.
 _EQUAL = 1e-5
@@ -14,26 +15,11 @@ _SAMPLE = 1024  # images whose nearest are looked for
 def near_duplicates(
     features: np.ndarray, others: np.ndarray | None = None, *, k: int = 60
 ) -> pd.DataFrame:
-    """Return pairs of images whose features nearly point in one direction.
+    """Return at most k pairs of images, or of an image and others, nearly alike.
 
-    The scale is that of the images: a pair is listed where its distance, 1 minus the
-    cosine of its features, is at most 0.4 times the median distance of an image to
-    its nearest other. (Of photographs, copies that were halved, compressed, mirrored
-    or cropped by a tenth; of images that are all alike, such as digits, few pairs.)
-
-    Parameters
-    ----------
-    features : ndarray of shape (n, n_features)
-    others : ndarray of shape (m, n_features), default=None
-        Features of other images; None compares images with one another.
-    k : int, default=60
-        How many pairs at most.
-
-    Returns
-    -------
-    DataFrame
-        By falling ``similarity``, the cosine: ``row`` of `features` and ``other``, a
-        row of `others`, or of `features`, then above `row`.
+    By falling ``similarity``, the cosine of their features: ``row`` and ``other``. (Of
+    photographs, copies that were halved, compressed, mirrored or cropped by a tenth; of
+    images that are all alike, such as digits, few pairs.)
     """
     one = _normalised(features)
     limit = _limit(one)

@@ -57,10 +57,7 @@ def _before_the_head(estimator: NeuralImageEstimator, X: Any) -> np.ndarray:
 
 
 def network_within(model: Any) -> Any:
-    """Return the first fitted estimator with a backbone in a model, None without one.
-
-    Its parameters come before what was made in `fit`.
-    """
+    """Return the first fitted estimator with a backbone in a model, None without."""
     inside = estimators_within(model)
     fitted = (e for e in inside if isinstance(e, ImageEstimatorMixin) and network_of(e))
     return next(fitted, None)
@@ -74,10 +71,7 @@ def backbone_features(estimator: Any, X: Any) -> np.ndarray:
 
 
 def answers_to_features(estimator: Any, features: np.ndarray) -> np.ndarray:
-    """Return what a fitted classifier or regressor says of features, without views.
-
-    Probabilities or scores of the classes; predictions of a regressor.
-    """
+    """Return probabilities, scores or numbers that features get, without views."""
     network, targets = estimator._network, estimator._targets
     head = OnFeatures(network.head, estimator._execution(fall_back=True))
     outputs = head(torch.from_numpy(features))

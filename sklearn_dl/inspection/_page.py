@@ -14,12 +14,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 
 from sklearn_dl._files import check_target, replacing
-from sklearn_dl._images import (
-    ImageDecodeError,
-    ImageSource,
-    as_source,
-    look_at_images,
-)
+from sklearn_dl._images import ImageDecodeError, ImageSource, as_source, look_at_images
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.inspection import _page_parts as parts
 from sklearn_dl.inspection import _page_scores as scores
@@ -289,17 +284,14 @@ def _looked_at(
 
     findings = look_at_images(source, y, on_image)
     # Of many of one kind, such as "scale", the graver aren't hidden.
-    findings = findings.sort_values("kind", key=_by_weight, kind="stable")
+    graver = findings["kind"].isin(["unreadable", "two classes"])
+    findings = findings.iloc[np.argsort(~graver, kind="stable")]
     for row in {*findings["row"].head(_ODD)} - {*map(int, pictures)}:
         try:
             pictures[str(row)] = encoded(thumbnail(source, row), most)
         except ImageDecodeError:  # which is what is odd
             continue
     return pictures, findings
-
-
-def _by_weight(kinds: pd.Series) -> pd.Series:
-    return ~kinds.isin(["unreadable", "two classes"])
 
 
 def _data(judged: Judged, found, shown, worst, doubted) -> dict[str, Any]:

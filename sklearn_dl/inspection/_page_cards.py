@@ -7,23 +7,19 @@ import numpy as np
 from sklearn_dl.datasets import target_text
 from sklearn_dl.inspection._judged import Judged
 from sklearn_dl.inspection._losses import label_errors, top_losses
+from sklearn_dl.inspection._scores import flat, given
 
 _CANDIDATES = 9  # classes of an image that have a key
 _DOUBTED = 20  # labels to look at, where there are as many mistakes
 
 
 def cards(judged: Judged) -> tuple[dict[int, dict[str, Any]], list[int], list[int]]:
-    """Return what is known of each image, and two orders of them.
-
-    The first is by falling loss; the second are the images whose label is likely wrong,
-    the likeliest first, and where they are few other mistakes, by falling loss. Images
-    are positions in what was judged.
-    """
+    """Return what is known of each position, the order by loss, and those to doubt."""
     rules = {"classes": _class_cards, "labels": _label_cards, "numbers": _number_cards}
     found, doubted = rules[judged.kind](judged)
     loss = np.array([found[position]["loss"] for position in judged.positions])
     worst = np.argsort(-loss, kind="stable").tolist()
-    if judged.kind == "classes":
+    if judged.kind == "classes":  # with other mistakes, where few are likely wrong
         likely = {*doubted}
         others = [p for p in worst if found[p]["wrong"] and p not in likely]
         doubted = doubted + others[: max(0, _DOUBTED - len(doubted))]
@@ -42,7 +38,6 @@ def _class_cards(judged: Judged) -> tuple[dict[int, dict[str, Any]], list[int]]:
     best = np.argsort(-judged.values, axis=1, kind="stable")[:, :_CANDIDATES]
     found = {}
     for row in worst.itertuples():
-        likely = best[row.row].tolist()
         found[row.row] = {
             "truth": column[row.truth],
             "prediction": column[row.prediction],
@@ -51,7 +46,7 @@ def _class_cards(judged: Judged) -> tuple[dict[int, dict[str, Any]], list[int]]:
             "sure": float(row.probability) if known else -float(row.loss),
             "probability": float(row.probability) if known else None,
             "of_truth": float(row.probability_truth) if known else None,
-            "likely": likely,
+            "likely": best[row.row].tolist(),
         }
     for row in errors.itertuples():
         found[row.row]["suggestion"] = column[row.suggestion]
@@ -77,9 +72,8 @@ def _label_cards(judged: Judged) -> tuple[dict[int, dict[str, Any]], list[int]]:
     for column in range(truth.shape[1]):
         if len(np.unique(truth[:, column])) < 2:
             continue
-        one = type(judged.answers)()
-        one.values = np.stack([1 - p[:, column], p[:, column]], axis=1)
-        one.classes_ = np.array([0, 1])
+        each = np.stack([1 - p[:, column], p[:, column]], axis=1)
+        one = given(each, np.array([0, 1]))
         for row in label_errors(one, judged.positions, truth[:, column]).itertuples():
             found[row.row].setdefault("suggestions", []).append(column)
             margins[row.row] = min(margins.get(row.row, 0.0), float(row.margin))
@@ -88,10 +82,7 @@ def _label_cards(judged: Judged) -> tuple[dict[int, dict[str, Any]], list[int]]:
 
 def _number_cards(judged: Judged) -> tuple[dict[int, dict[str, Any]], list[int]]:
     worst = top_losses(judged.answers, judged.positions, judged.truth, k=None)
-    n = len(judged.truth)
-    truth, predicted = (
-        np.reshape(v, (n, -1)) for v in (judged.truth, judged.predicted)
-    )
+    truth, predicted = flat(judged.truth), flat(judged.predicted)
     found = {}
     for row in worst.itertuples():
         error = predicted[row.row] - truth[row.row]

@@ -9,28 +9,24 @@ from sklearn_dl.datasets import target_text
 from sklearn_dl.inspection._charts import Curve, chart
 from sklearn_dl.inspection._confusion import most_confused
 from sklearn_dl.inspection._duplicates import near_duplicates
+from sklearn_dl.inspection._history_display import CURVES, TrainingHistoryDisplay
 from sklearn_dl.inspection._judged import Judged
 from sklearn_dl.inspection._report import RobustnessReport, code_of
+from sklearn_dl.inspection._robustness_display import RobustnessDisplay
+from sklearn_dl.inspection._scores import flat
 from sklearn_dl.inspection._slices import slice_scores, slices_table
 
 _CONFUSED, _EXAMPLES = 12, 4
 _BINS = 10
+_PANELS = {"score": "validation score", "rates": "learning rate"}
 
 
 def confusions(judged: Judged) -> list[dict[str, Any]]:
-    """Return the pairs of classes that are confused most, with examples.
-
-    Each has the surest mistakes, and the surest image of the class they are taken for.
-    """
+    """Return the pairs of classes confused most: surest mistakes, a typical image."""
     if judged.kind != "classes":
         return []
-    pairs = most_confused(
-        judged.answers,
-        judged.positions,
-        judged.truth,
-        k=_CONFUSED,
-        n_examples=_EXAMPLES,
-    )
+    asked = judged.answers, judged.positions, judged.truth
+    pairs = most_confused(*asked, k=_CONFUSED, n_examples=_EXAMPLES)
     names = judged.answers.classes_.tolist()
     right = judged.predicted == judged.truth
     found = []
@@ -84,14 +80,12 @@ def residuals(judged: Judged) -> list[dict[str, Any]]:
     if judged.kind != "numbers":
         return []
     n = len(judged.truth)
-    truth, predicted = (
-        np.reshape(v, (n, -1)) for v in (judged.truth, judged.predicted)
-    )
     some = np.linspace(0, n - 1, min(n, 1000)).astype(int)
+    truth, predicted = flat(judged.truth)[some], flat(judged.predicted)[some]
     found = []
     for column in range(truth.shape[1]):
-        x = truth[some, column]
-        y = predicted[some, column] - x
+        x = truth[:, column]
+        y = predicted[:, column] - x
         name = "" if truth.shape[1] == 1 else f" of output {column}"
         axes = "target", "prediction minus target"
         curve = Curve("images", x.tolist(), y.tolist(), dots=True)
@@ -119,23 +113,17 @@ def robustness(report: RobustnessReport | None) -> dict[str, Any] | None:
     """Return the curves of a robustness report, and the augmentations that answer."""
     if report is None:
         return None
-    charts = []
-    low, high = report.table["score"].min(), report.clean_score
-    for name, rows in report.table.groupby("corruption", sort=False):
-        severity = [0.0, *rows["severity"].fillna(1.0)]
-        score = [report.clean_score, *rows["score"]]
-        # The interval is of the drop.
-        lows = [report.clean_score, *(report.clean_score - rows["high"])]
-        highs = [report.clean_score, *(report.clean_score - rows["low"])]
-        mark = np.select(
-            [(rows["low"] > report.margin).any(), (rows["low"] > 0).any()],
-            [" **", " *"],
-            "",
-        )
-        curve = Curve(report.scoring, severity, score, low=lows, high=highs)
+    charts, display = [], RobustnessDisplay(report)
+    limits = None, (float(report.table["score"].min()), float(report.clean_score))
+    for name in report.table["corruption"].unique():
+        points = np.stack(display._curve(report.table, name, report.clean_score))
+        if points.shape[1] == 1:  # a band has two ends
+            points = np.c_[[0.0, *[report.clean_score] * 3], points]
+        x, y, high, low = points
+        curve = Curve(report.scoring, x, y, low=low, high=high)
+        title = f"{name} {'*' * display._weakness(name)}".rstrip()
         axes = "severity", report.scoring
-        limits = None, (float(low), float(high))
-        charts.append(chart(f"{name}{mark}", axes, [curve], limits=limits))
+        charts.append(chart(title, axes, [curve], limits=limits))
     answers = [
         {"name": name, "code": code_of(answer)}
         for name, answer in (
@@ -153,30 +141,19 @@ def history(network: Any) -> list[dict[str, Any]]:
     table = getattr(network, "history_", None)
     if table is None or not len(table):
         return []
-    epochs = np.asarray(table.get("epoch", range(1, len(table) + 1)), float)
-    panels = {
-        "Loss": {"train_loss": "training", "valid_loss": "validation"},
-        "Accuracy": {"train_top1": "training", "valid_top1": "validation"},
-        "Validation score": {"valid_score": "validation"},
-        "Learning rate": {"lr": "head", "backbone_lr": "backbone"},
-    }
-    found = []
-    for title, columns in panels.items():
+    display, found = TrainingHistoryDisplay(table), []
+    for panel, columns in display._panels().items():
         curves = [
-            Curve(name, epochs.tolist(), table[column].astype(float).tolist())
-            for column, name in columns.items()
-            if column in table
+            Curve(CURVES[column][1], display._epochs, table[column].astype(float))
+            for column in columns
         ]
-        if curves:
-            found.append(chart(title, ("epoch", title.lower()), curves))
+        title = _PANELS.get(panel, panel)
+        found.append(chart(title.capitalize(), ("epoch", title), curves))
     return found
 
 
 def duplicates(judged: Judged, reference: Any) -> list[dict[str, Any]]:
-    """Return pairs that look alike to the backbone, those of two classes first.
-
-    `reference` is (source, rows, features) of other images, or None.
-    """
+    """Return pairs that look alike to the backbone, those of two classes first."""
     if judged.features is None:
         return []
     found = []
@@ -192,7 +169,7 @@ def duplicates(judged: Judged, reference: Any) -> list[dict[str, Any]]:
             }
         )
     if reference is not None:
-        source, rows, features = reference
+        source, rows, features = reference  # other images
         named = source.kind in ("paths", "objects")
         across: Any = near_duplicates(judged.features, features)
         for pair in across.itertuples():

@@ -219,11 +219,8 @@ def placed(
 
 
 def _placing(side: int, resized: int, seen: int) -> np.ndarray:
-    """Return how a crop's lines become an image's: (side, seen) weights.
-
-    Between the lines of the resized image they are linear; it needn't be made, which of
-    a strip would be very large. Beyond the crop all is zero.
-    """
+    """Return how a crop's lines become an image's: (side, seen) weights, 0 beyond."""
+    # Linear between the lines of the resized image, which of a strip would be large.
     # As torchvision crops: smaller images are padded first.
     room = resized - seen
     start = round(room / 2) if room >= 0 else -(-room // 2)

@@ -17,10 +17,7 @@ _ORANGE = np.array([255.0, 95.0, 0.0])
 
 
 def encoded(picture: np.ndarray, max_bytes: int) -> str:
-    """Return uint8 pixels (h, w, 3) as the address of an image, made smaller to fit.
-
-    `max_bytes` is of the text.
-    """
+    """Return uint8 pixels (h, w, 3) as the address of an image, made smaller to fit."""
     image, most = Image.fromarray(picture), max_bytes * 3 / 4
     side = min(SIDE, max(_SMALLEST, int((most / _DENSITY) ** 0.5)))
     while True:
@@ -35,10 +32,7 @@ def encoded(picture: np.ndarray, max_bytes: int) -> str:
 
 
 def with_map(picture: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return a picture (h, w, 3) in grey, with a map (h, w) of what counts in orange.
-
-    The map is drawn on its own scale, by its magnitude.
-    """
+    """Return a picture (h, w, 3) in grey, with a map's magnitude (h, w) in orange."""
     strength = np.abs(values)[..., None]
     strength = strength / max(float(strength.max()), np.finfo(np.float32).tiny)
     grey: Any = picture.mean(axis=2, keepdims=True)
