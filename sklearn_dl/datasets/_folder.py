@@ -1,6 +1,7 @@
 """Loader of folders with one subfolder per class."""
 
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,7 +18,6 @@ from sklearn_dl.datasets._common import (
     result,
 )
 from sklearn_dl.datasets._corrections import apply_corrections
-from sklearn_dl.datasets._splits import is_hidden, refuse_splits
 from sklearn_dl.datasets._suffixes import (
     advice_on,
     count_suffixes,
@@ -28,6 +28,11 @@ from sklearn_dl.datasets._suffixes import (
 )
 
 _NO_IMAGE = "not an image by its suffix"
+_PARTS = frozenset(
+    "train training trainset val valid validation valset dev devset test testing "
+    "testset pred predict prediction predictions eval evaluation holdout".split()
+)
+_BESIDE = frozenset("data dataset folder image images img imgs set split".split())
 
 
 def load_image_folder(
@@ -210,3 +215,53 @@ def _walked(folder: str, wanted: frozenset[str]) -> tuple[list[str], list[str]]:
         for name in names:
             (images if suffix_of(name) in wanted else others).append(start + name)
     return images, others
+
+
+def refuse_splits(root: str, names: list[str]) -> None:
+    """Refuse folders that are parts of a data set, not classes; say how they load."""
+    found = _splits(root, names)
+    if not found:
+        return
+    shown = ", ".join(repr(os.path.relpath(path, root)) for path in found[:8])
+    first = next((p for p in found if "train" in os.path.basename(p).lower()), found[0])
+    while len(inner := subfolders(first)) == 1 and _before(inner[0]) is not None:
+        first = os.path.join(first, inner[0])  # seg_train/seg_train
+    raise ValueError(
+        f"{root!r} holds parts of a data set, {shown}, not classes: load each by "
+        f"itself, such as load_image_folder({first!r}). If they are classes, name them "
+        "in classes=[...]."
+    )
+
+
+def subfolders(folder: str) -> list[str]:
+    """Return the names of the folders in a folder, sorted, without hidden ones."""
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not is_hidden(e.name))
+
+
+def is_hidden(name: str) -> bool:
+    """Tell what people don't see of their folders, and what systems add to them."""
+    return name[0] == "." or name in ("__MACOSX", "@eaDir")
+
+
+def _splits(folder: str, names: list[str]) -> list[str]:
+    """Return the paths of the parts: in the folder, or in its only subfolder."""
+    before = [_before(name) for name in names]
+    found = names if len(set(before)) == 1 and before[0] is not None else []
+    if not found:  # a class called "train" has images in it, not folders
+        likely = [name for name in names if _before(name) is not None]
+        found = [n for n in likely if subfolders(os.path.join(folder, n))]
+    if found or len(names) != 1:
+        return [os.path.join(folder, name) for name in found]
+    inner = os.path.join(folder, names[0])
+    return _splits(inner, subfolders(inner))
+
+
+def _before(name: str) -> tuple[str, ...] | None:
+    """Return the words before that of a part, as seg in seg_train; None if none is."""
+    # Case, digits and words such as "set" don't count: Training_set, val2017.
+    spaced = re.sub("(?<=[a-z])(?=[A-Z])", " ", name)
+    words = re.findall("[a-z]+", spaced.lower())
+    while words and words[-1] in _BESIDE:
+        words.pop()
+    return tuple(words[:-1]) if words and words[-1] in _PARTS else None

@@ -47,10 +47,7 @@ def existing(path: str | os.PathLike) -> str:
 
 
 def as_frame(table: Any) -> pd.DataFrame | None:
-    """Return a table of pandas, polars or pyarrow as pandas', None for another thing.
-
-    Columns that Hugging Face's datasets mark as codes of classes hold their names.
-    """
+    """Return a table of pandas, polars or pyarrow as pandas', None for other things."""
     if isinstance(table, pd.DataFrame):
         return table
     if hasattr(table, "to_pandas") and hasattr(table, "columns"):
@@ -73,6 +70,7 @@ def no_table(given: Any) -> TypeError:
 
 
 def _with_class_names(frame: pd.DataFrame, metadata: dict) -> pd.DataFrame:
+    """Put names in columns that Hugging Face's datasets mark as codes of classes."""
     said = json.loads(metadata.get(b"huggingface", b"{}"))
     for column, feature in said.get("info", {}).get("features", {}).items():
         names = feature.get("names") if isinstance(feature, dict) else None

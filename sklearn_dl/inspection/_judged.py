@@ -79,11 +79,6 @@ class Judged:
         truth = np.array([place[label] for label in self.truth.tolist()])
         return truth, self.values.argmax(axis=1)
 
-    def path(self, row: int) -> str | None:
-        """Return the path of a row of the source, None where it has none."""
-        named = self.source.kind in ("paths", "objects")
-        return self.source.path(int(row)) if named else None
-
 
 def judge(model: Any, X: Any, y: Any, cv: Any = None, random_state: Any = 0) -> Judged:
     """Ask a model about images, or clones fitted without each; leave out unreadable."""

@@ -313,6 +313,6 @@ def paths_of(X: Any, rows: Any) -> pd.Series:
             source = as_source(X)
         except (TypeError, ValueError):  # a table with columns besides the images
             source = None
-    if source is not None and source.kind in ("paths", "objects"):
+    if source is not None:
         paths = [source.path(row) for row in rows.tolist()]
     return pd.Series(paths, dtype=object)

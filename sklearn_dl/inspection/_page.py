@@ -20,7 +20,6 @@ from sklearn_dl.inspection import _page_parts as parts
 from sklearn_dl.inspection import _page_scores as scores
 from sklearn_dl.inspection._embedding import backbone_features
 from sklearn_dl.inspection._judged import KEPT, Judged, judge, readable
-from sklearn_dl.inspection._page_cards import cards
 from sklearn_dl.inspection._pictures import reduced, thumbnail
 from sklearn_dl.inspection._report import RobustnessReport
 from sklearn_dl.inspection._saliency import placed, saliency
@@ -197,7 +196,7 @@ def write_report(
             others = _others(judged, reference)
     finally:
         KEPT.clear()
-    found, worst, doubted = cards(judged)
+    found, worst, doubted = parts.cards(judged)
     shown = [*dict.fromkeys([*doubted, *worst])][: options.n_images]
     page = _values(judged, slices, options)
     page |= {

@@ -11,14 +11,17 @@ from sklearn_dl.inspection._confusion import most_confused
 from sklearn_dl.inspection._duplicates import near_duplicates
 from sklearn_dl.inspection._history_display import CURVES, TrainingHistoryDisplay
 from sklearn_dl.inspection._judged import Judged
+from sklearn_dl.inspection._losses import label_errors, top_losses
 from sklearn_dl.inspection._report import RobustnessReport, code_of
 from sklearn_dl.inspection._robustness_display import RobustnessDisplay
-from sklearn_dl.inspection._scores import flat
+from sklearn_dl.inspection._scores import flat, given
 from sklearn_dl.inspection._slices import slice_scores, slices_table
 
 _CONFUSED, _EXAMPLES = 12, 4
 _BINS = 10
 _PANELS = {"score": "validation score", "rates": "learning rate"}
+_CANDIDATES = 9  # classes of an image that have a key
+_DOUBTED = 20  # labels to look at, where there are as many mistakes
 
 
 def confusions(judged: Judged) -> list[dict[str, Any]]:
@@ -170,7 +173,6 @@ def duplicates(judged: Judged, reference: Any) -> list[dict[str, Any]]:
         )
     if reference is not None:
         source, rows, features = reference  # other images
-        named = source.kind in ("paths", "objects")
         across: Any = near_duplicates(judged.features, features)
         for pair in across.itertuples():
             found.append(
@@ -180,8 +182,92 @@ def duplicates(judged: Judged, reference: Any) -> list[dict[str, Any]]:
                     "rows": [int(judged.rows[pair.row])],
                     "targets": [target_text(judged.truth[pair.row])],
                     "other": int(rows[pair.other]),
-                    "other_path": source.path(int(rows[pair.other])) if named else None,
+                    "other_path": source.path(int(rows[pair.other])),
                 }
             )
     order = ["two targets", "also in the reference", "one target"]
     return sorted(found, key=lambda pair: order.index(pair["kind"]))
+
+
+def cards(judged: Judged) -> tuple[dict[int, dict[str, Any]], list[int], list[int]]:
+    """Return what is known of each position, the order by loss, and those to doubt."""
+    rules = {"classes": _class_cards, "labels": _label_cards, "numbers": _number_cards}
+    found, doubted = rules[judged.kind](judged)
+    loss = np.array([found[position]["loss"] for position in judged.positions])
+    worst = np.argsort(-loss, kind="stable").tolist()
+    if judged.kind == "classes":  # with other mistakes, where few are likely wrong
+        likely = {*doubted}
+        others = [p for p in worst if found[p]["wrong"] and p not in likely]
+        doubted = doubted + others[: max(0, _DOUBTED - len(doubted))]
+    for position, card in found.items():
+        row = int(judged.rows[position])
+        card |= {"row": row, "path": judged.source.path(row)}
+        card["old"] = target_text(judged.truth[position])
+    return found, worst, doubted
+
+
+def _class_cards(judged: Judged) -> tuple[dict[int, dict[str, Any]], list[int]]:
+    known, at = judged.has_probabilities, judged.positions
+    column = {label: c for c, label in enumerate(judged.answers.classes_.tolist())}
+    worst = top_losses(judged.answers, at, judged.truth, k=None)
+    errors = label_errors(judged.answers, at, judged.truth)
+    best = np.argsort(-judged.values, axis=1, kind="stable")[:, :_CANDIDATES]
+    found = {}
+    for row in worst.itertuples():
+        found[row.row] = {
+            "truth": column[row.truth],
+            "prediction": column[row.prediction],
+            "wrong": bool(row.truth != row.prediction),
+            "loss": float(row.loss),
+            "sure": float(row.probability) if known else -float(row.loss),
+            "probability": float(row.probability) if known else None,
+            "of_truth": float(row.probability_truth) if known else None,
+            "likely": best[row.row].tolist(),
+        }
+    for row in errors.itertuples():
+        found[row.row]["suggestion"] = column[row.suggestion]
+    return found, errors["row"].tolist()
+
+
+def _label_cards(judged: Judged) -> tuple[dict[int, dict[str, Any]], list[int]]:
+    truth, p = judged.truth, judged.values
+    own = np.where(truth == 1, p, 1 - p)
+    loss = -np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean(axis=1)
+    found: dict[int, dict[str, Any]] = {}
+    for position in judged.positions:
+        wrong = np.flatnonzero(judged.predicted[position] != truth[position])
+        found[position] = {
+            "truth": np.flatnonzero(truth[position]).tolist(),
+            "prediction": np.flatnonzero(judged.predicted[position]).tolist(),
+            "wrong": bool(len(wrong)),
+            "errors": [[int(c), float(p[position, c])] for c in wrong],
+            "loss": float(loss[position]),
+            "sure": float(np.maximum(p[position], 1 - p[position]).mean()),
+        }
+    margins: dict[int, float] = {}
+    for column in range(truth.shape[1]):
+        if len(np.unique(truth[:, column])) < 2:
+            continue
+        each = np.stack([1 - p[:, column], p[:, column]], axis=1)
+        one = given(each, np.array([0, 1]))
+        for row in label_errors(one, judged.positions, truth[:, column]).itertuples():
+            found[row.row].setdefault("suggestions", []).append(column)
+            margins[row.row] = min(margins.get(row.row, 0.0), float(row.margin))
+    return found, sorted(margins, key=margins.__getitem__)
+
+
+def _number_cards(judged: Judged) -> tuple[dict[int, dict[str, Any]], list[int]]:
+    worst = top_losses(judged.answers, judged.positions, judged.truth, k=None)
+    truth, predicted = flat(judged.truth), flat(judged.predicted)
+    found = {}
+    for row in worst.itertuples():
+        error = predicted[row.row] - truth[row.row]
+        found[row.row] = {
+            "truth": truth[row.row].tolist(),
+            "prediction": predicted[row.row].tolist(),
+            "error": error.tolist(),
+            "wrong": True,
+            "loss": float(row.loss),
+            "sure": float(np.abs(error).mean()),
+        }
+    return found, []

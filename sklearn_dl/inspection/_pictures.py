@@ -1,9 +1,11 @@
 """What displays with images in them have in common."""
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from sklearn.utils import check_scalar
 
 from sklearn_dl import _plots
 from sklearn_dl._images import ImageSource, Selection
@@ -19,9 +21,7 @@ _WIDTH, _LINE = 1.9, 0.17  # inches of a picture in a new figure, and of a line 
 def check_count(**counts: Any) -> None:
     """Refuse what is no int of at least 1."""
     for name, value in counts.items():
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not whole or value < 1:
-            raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
+        check_scalar(value, name, Integral, min_val=1)
 
 
 def thumbnail(source: ImageSource, row: int, side: int = SIDE) -> np.ndarray:
