@@ -94,12 +94,7 @@ def decode_image(image: Any) -> Image.Image:
     Notes
     -----
     White is what the file says: 4095 in a TIFF of 12 bits. Floats are taken as [0, 1].
-    What Pillow holds counts as the array of its numbers: mode "I;16" is 0-65535, "I" is
-    int32, so 0-255, and "F" is [0, 1].
-
-    In TIFF and JPEG 2000 an alpha that isn't premultiplied is left out, since programs
-    mark a fourth band of any kind as alpha. Pass ``Image.open(path).convert("RGBA")``
-    to have it.
+    The guide's page on odd files has more: depths, TIFF, alpha, what Pillow holds.
 
     Examples
     --------

@@ -11,7 +11,6 @@ import torch
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
-from torch.nn import functional as F
 
 from sklearn_dl._base import network_of
 from sklearn_dl._features import ImageFeatureExtractor
@@ -294,9 +293,3 @@ def _starts(side: int, square: int) -> list[int]:
     """Return where squares begin that overlap by half or more, border to border."""
     n = 1 + -(-(side - square) // max(1, square // 2))
     return np.unique(np.linspace(0, side - square, n).round().astype(int)).tolist()
-
-
-def enlarged(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Return maps (n, h, w) at the size of the network's inputs."""
-    maps = maps.float()[:, None]
-    return F.interpolate(maps, size, mode="bilinear", align_corners=False)[:, 0]

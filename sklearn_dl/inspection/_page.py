@@ -20,11 +20,10 @@ from sklearn_dl.inspection import _page_parts as parts
 from sklearn_dl.inspection import _page_scores as scores
 from sklearn_dl.inspection._embedding import backbone_features
 from sklearn_dl.inspection._judged import KEPT, Judged, judge, readable
-from sklearn_dl.inspection._pictures import reduced, thumbnail
+from sklearn_dl.inspection._pictures import encoded, reduced, thumbnail, with_map
 from sklearn_dl.inspection._report import RobustnessReport
 from sklearn_dl.inspection._saliency import placed, saliency
 from sklearn_dl.inspection._stream import image_shape_of
-from sklearn_dl.inspection._thumbnails import encoded, with_map
 
 _ODD = 60  # findings of `verify_images` with a picture
 _AT_ONCE = 4  # images whose maps are made at once, for their gradients' memory
@@ -163,9 +162,6 @@ def write_report(
     The backbone sees each image once, for predictions, folds and near-duplicates alike:
     an estimator with ``cache=None`` has a cache of 128 MiB meanwhile. Each image is
     decoded once more, for its picture and `verify_images`.
-
-    A prediction is the class of the highest probability or score, as in `top_losses`;
-    a threshold of a FixedThresholdClassifier isn't used, and the page says so.
 
     Near-duplicates are pairs whose features are at most 0.4 times as far apart (1 minus
     their cosine) as an image usually is from its nearest other.

@@ -170,19 +170,18 @@ def classes(judged: Judged) -> list[dict[str, Any]]:
     if judged.kind == "numbers":
         return []
     if judged.kind == "labels":
-        found = []
-        for column, name in enumerate(judged.names):
-            truth, predicted = judged.truth[:, column], judged.predicted[:, column]
-            both = int((truth & predicted).sum())
-            found.append(
-                {
-                    "name": name,
-                    "n": int(truth.sum()),
-                    "predicted": int(predicted.sum()),
-                    "recall": both / truth.sum() if truth.any() else None,
-                    "wrong": int((truth != predicted).sum()),
-                }
+        found = [
+            {
+                "name": name,
+                "n": int(truth.sum()),
+                "predicted": int(predicted.sum()),
+                "recall": predicted[truth == 1].mean() if truth.any() else None,
+                "wrong": int((truth != predicted).sum()),
+            }
+            for name, truth, predicted in zip(
+                judged.names, judged.truth.T, judged.predicted.T, strict=True
             )
+        ]
         return sorted(found, key=lambda row: -row["wrong"])
     names = judged.names
     truth, predicted = judged.columns

@@ -176,8 +176,7 @@ def robustness_report(
     The kinds follow Hendrycks and Dietterich [1]_; each is the most that one of our
     augmentations does, so that its name answers the corruption. What a row meets
     depends on the seed, the kind, the severity and the row alone, and its signs and
-    places are the same at all severities. Each image is decoded once; a batch at a time
-    is kept.
+    places are the same at all severities.
 
     Intervals are percentiles of the bootstrap [2]_ over images. Each sample scores
     clean and corrupted images together, so that the interval is of the paired

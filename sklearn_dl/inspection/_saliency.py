@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils._param_validation import StrOptions, validate_params
+from torch.nn.functional import interpolate
 
 from sklearn_dl._extraction import PixelReader
 from sklearn_dl._images import ImageSource
@@ -12,7 +13,6 @@ from sklearn_dl.backbones import Backbone, Preprocessing
 from sklearn_dl.inspection._attribution import (
     Explained,
     dtype_of,
-    enlarged,
     explained,
     find_map,
     grad_cam,
@@ -141,7 +141,8 @@ def saliency(
                 values = occlusion(model, x, columns)
             if model.classes is not None:
                 values = values.clamp(min=0)
-            maps.extend(enlarged(values, size).cpu().numpy())
+            values = interpolate(values.float()[:, None], size, mode="bilinear")
+            maps.extend(values[:, 0].cpu().numpy())
     if frame == "image":
         maps = [
             placed(values, preprocessing, _size_of_row(source, row))
