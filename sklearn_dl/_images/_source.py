@@ -65,7 +65,7 @@ class ImageSource(ABC):
         self, n_features: int | None = None, channels: Selection | None = None
     ):
         self.n_features, self.channels = n_features, channels
-        self.on_note = WarnOnce()
+        self.on_note = partial(_warn_once, {})
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -154,19 +154,13 @@ class ImageSource(ABC):
     def _keep(self, rows: list[int]) -> None: ...
 
 
-class WarnOnce:
-    """Warns of what is odd about images, once for each kind."""
-
-    def __init__(self) -> None:
-        self._told: dict[str, object] = {}
-
-    def __call__(self, row: int, path: str | None, kind: str, text: str) -> None:
-        """Warn, if this is the first of its kind; threads may call."""
-        first = object()
-        if self._told.setdefault(kind, first) is first:
-            where = f"Row {row}" if path is None else f"Row {row}, {path!r}"
-            message = f"{where} {text} {_OTHERS}"
-            warnings.warn(message, UserWarning, stacklevel=2)
+def _warn_once(told: dict, row: int, path: str | None, kind: str, text: str) -> None:
+    """Warn of what is odd about an image, once for each kind; threads may call."""
+    first = object()
+    if told.setdefault(kind, first) is first:
+        where = f"Row {row}" if path is None else f"Row {row}, {path!r}"
+        message = f"{where} {text} {_OTHERS}"
+        warnings.warn(message, UserWarning, stacklevel=2)
 
 
 class ArraySource(ImageSource):
@@ -225,17 +219,16 @@ class ArraySource(ImageSource):
     def _digests(self, rows: list[int], memory: Any, threads: int) -> list[Any]:
         step = max(1, _BLOCK_VALUES // math.prod(self._shape))
         blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
-        if len(blocks) == 1:
-            return self._digests_together(rows)
+
+        def digests_of(block: list[int]) -> list[bytes]:
+            return list(map(digest_image, self.batch(block)))
+
         found = []
-        for digests in call_each(self._digests_together, blocks, threads):
+        for digests in call_each(digests_of, blocks, threads):
             if isinstance(digests, Exception):
                 raise digests
             found += digests
         return found
-
-    def _digests_together(self, rows: list[int]) -> list[bytes]:
-        return list(map(digest_image, self.batch(rows)))
 
 
 class StackedList:

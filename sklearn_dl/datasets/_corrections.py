@@ -272,14 +272,13 @@ def _like(row: dict[str, str], y: np.ndarray) -> Any:
     if kind == "U":
         return text
     values = [*_numbers(row, y.dtype)]
-    shape = y.shape[1:]
-    if len(values) != (shape[0] if shape else 1):
-        n = shape[0] if shape else 1
+    n = y.shape[1] if y.ndim > 1 else 1
+    if len(values) != n:
         raise ValueError(
             f"The new target in {row['where']}, {text!r}, has {len(values)} values, "
             f"but those of the data have {n}."
         )
-    return np.array(values, dtype=y.dtype) if shape else y.dtype.type(values[0])
+    return np.array(values, y.dtype) if y.ndim > 1 else y.dtype.type(values[0])
 
 
 def _numbers(row: dict[str, str], dtype: np.dtype) -> Iterator[Any]:

@@ -17,6 +17,7 @@ from sklearn_dl._features import ImageFeatureExtractor
 from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl._runtime import resolve_device
 from sklearn_dl.backbones import Backbone
+from sklearn_dl.inspection._scores import columns_of
 
 _FINEST = 4  # cells a side that a map is to have
 _MOST_EXTRA = 8  # tokens beside those of the image: of the class, registers
@@ -97,14 +98,7 @@ def _scores_of_rest(rest: Pipeline, classes: np.ndarray | None) -> Scores:
             return np.asarray(rest.predict(features), float).reshape(len(features), -1)
         if hasattr(rest, "decision_function"):
             values = np.asarray(rest.decision_function(features), float)
-            values = np.stack([-values, values], 1) if values.ndim == 1 else values
-            if values.shape[1] != len(classes):
-                raise ValueError(
-                    f"decision_function gives {values.shape[1]} columns for "
-                    f"{len(classes)} classes: fit an SVC with "
-                    "decision_function_shape='ovr'."
-                )
-            return values
+            return columns_of(values, classes, "decision_function", rest.steps[-1][1])
         if not hasattr(rest, "predict_proba"):
             raise TypeError(
                 f"{type(rest.steps[-1][1]).__name__} has neither decision_function nor "

@@ -15,9 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_dl._images import as_source
 from sklearn_dl.inspection._scores import (
     as_column,
-    check_finite,
     check_labels,
     check_targets,
+    columns_of,
 )
 
 METHODS = ("predict_proba", "decision_function")  # those that say how sure one is
@@ -278,7 +278,8 @@ def confidence_of(estimator, X, y, cv, random_state) -> Confidence:
     classes = estimator.classes_ if cv is None else np.unique(y)
     if len(scores) != len(y):
         raise ValueError(f"X has {len(scores)} images, but y has {len(y)} labels.")
-    scores = _columns(scores, classes, method, estimator)
+    halved = 1 if scores.ndim > 1 else 2  # of two classes the margin is the value
+    scores = columns_of(scores, classes, method, estimator) / halved
     labels = y.tolist()
     column = {label: c for c, label in enumerate(classes.tolist())}
     row = next((r for r, label in enumerate(labels) if label not in column), None)
@@ -289,19 +290,6 @@ def confidence_of(estimator, X, y, cv, random_state) -> Confidence:
         )
     truth = np.array([column[label] for label in labels])
     return Confidence(scores, classes, truth, method == "predict_proba")
-
-
-def _columns(scores: np.ndarray, classes, method: str, estimator) -> np.ndarray:
-    """Return one column of scores per class."""
-    if method == "decision_function" and scores.ndim == 1:
-        scores = np.stack([-scores, scores], axis=1) / 2
-    if scores.shape != (len(scores), len(classes)):
-        raise ValueError(
-            f"{method} of {type(estimator).__name__} has the shape {scores.shape}, not "
-            f"one column for each of {len(classes)} classes. An SVC has them with "
-            "decision_function_shape='ovr'; of several labels give one at a time."
-        )
-    return check_finite(scores, method)
 
 
 def paths_of(X: Any, rows: Any) -> pd.Series:

@@ -212,13 +212,12 @@ def robustness_report(
     >>> y = np.repeat(["dark", "light"], 20)
     >>> model = KNeighborsClassifier().fit(X, y)
     >>> report = robustness_report(
-    ...     model, X, y, corruptions=["darker", "flip"], severities=[0.5, 2]
+    ...     model, X, y, corruptions=["darker", "flip"], severities=[2]
     ... )
     >>> report
     accuracy 1.000 (1.000 to 1.000) on 40 images as they are; drops with their 95%
     intervals:
     corruption         amount score  drop   low  high
-    darker     times 0.80 1.000 0.000 0.000 0.000
     darker     times 0.20 0.500 0.500 0.350 0.650 **
       flip left and right 1.000 0.000 0.000 0.000
     * Beyond chance: darker. augment=Augment(['brightness'], strength=3)

@@ -74,6 +74,19 @@ def check_finite(values: np.ndarray, method: str) -> np.ndarray:
     return values
 
 
+def columns_of(scores: np.ndarray, classes, method: str, estimator) -> np.ndarray:
+    """Return one column of scores per class; of two classes either sign of a value."""
+    if method == "decision_function" and scores.ndim == 1:
+        scores = np.stack([-scores, scores], axis=1)
+    if scores.shape != (len(scores), len(classes)):
+        raise ValueError(
+            f"{method} of {type(estimator).__name__} has the shape {scores.shape}, not "
+            f"one column for each of {len(classes)} classes. An SVC has them with "
+            "decision_function_shape='ovr'; of several labels give one at a time."
+        )
+    return check_finite(scores, method)
+
+
 def as_column(labels: np.ndarray) -> pd.Series:
     """Return labels as a column; in pandas' own type of text not all names can be."""
     return pd.Series(labels, dtype=object if labels.dtype.kind in "OU" else None)
