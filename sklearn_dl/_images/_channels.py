@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,8 @@ class Selection:
             taken = tuple(channels)
         numbers: tuple[Any, ...] = (channels,) if taken is None else taken
         least = 1 if taken is None else 0
-        if not numbers or not all(_is_int(c) and c >= least for c in numbers):
+        ints = [isinstance(c, Integral) and not isinstance(c, bool) for c in numbers]
+        if not numbers or not all(ints) or min(numbers) < least:
             raise ValueError(
                 "channels must be a number of at least 1, or a list of positions from "
                 f"0; got {channels!r}."
@@ -145,7 +147,3 @@ class Selection:
         if self.least <= 3 and pixels.shape[2] == 1 and self.stored != 1:
             pixels = np.repeat(pixels, 3, axis=2)
         return self.of_pixels(pixels)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)

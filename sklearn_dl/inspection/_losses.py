@@ -168,10 +168,8 @@ def label_errors(estimator, X, y, *, k=None, cv=None, random_state=0) -> pd.Data
     Notes
     -----
     The means are each class's own, so that a classifier that is surer of one class than
-    of another doesn't hide errors. They depend on the order and differences of scores
-    in a class alone: so that values of a `decision_function` serve too, which the paper
-    doesn't have. These have no upper bound, so that their means are stricter and fewer
-    rows are listed than of calibrated probabilities.
+    of another doesn't hide errors. Values of a `decision_function`, which the paper
+    doesn't have, have no upper bound: their means are stricter, and fewer rows listed.
 
     References
     ----------

@@ -202,7 +202,10 @@ def write_report(
         "n_likely": sum("suggestion" in card for card in found.values()),
         "data": _data(judged, found, shown, worst, doubted),
     }
-    wanted = {*judged.rows[shown].tolist()} | _rows_of(page)
+    wanted = {*judged.rows[shown].tolist()}
+    wanted |= {row for pair in page["pairs"] for row in pair["rows"]}
+    for pair in page["confusions"]:
+        wanted |= {*pair["examples"], pair["typical"]} - {None}
     strangers = {pair["other"] for pair in page["pairs"] if "other" in pair}
     n_pictures = len(wanted) + len(strangers) + options.n_saliency + _ODD
     room = options.max_bytes - _SPARE - len(render(page))
@@ -257,14 +260,6 @@ def _values(judged: Judged, slices: Any, options: ReportOptions) -> dict[str, An
         "n_odd": 0,
         "pictures": {},
     }
-
-
-def _rows_of(page: dict[str, Any]) -> set[int]:
-    """Return the rows that are shown beside the galleries."""
-    rows = {row for pair in page["pairs"] for row in pair["rows"]}
-    for pair in page["confusions"]:
-        rows |= {*pair["examples"], pair["typical"]} - {None}
-    return rows
 
 
 def _looked_at(

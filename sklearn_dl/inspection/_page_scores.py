@@ -30,7 +30,9 @@ def facts(judged: Judged) -> list[tuple[str, str]]:
         found.append(("Steps", names))
     seen: set[str] = set()
     for estimator in estimators_within(model):
-        network = _backbone_of(estimator)
+        ours = isinstance(estimator, ImageEstimatorMixin)
+        network = network_of(estimator) if ours else None
+        network = getattr(network, "backbone", network)
         if network is None or network.identity() in seen:
             continue
         seen.add(network.identity())
@@ -52,12 +54,6 @@ def facts(judged: Judged) -> list[tuple[str, str]]:
         found.append(("Predictions", text))
     versions = [f"Python {platform.python_version()}", *map(_versioned, _PACKAGES)]
     return [*found, ("Versions", ", ".join(versions)), ("Written", f"{date.today()}")]
-
-
-def _backbone_of(estimator: Any) -> Any:
-    ours = isinstance(estimator, ImageEstimatorMixin)
-    network = network_of(estimator) if ours else None
-    return getattr(network, "backbone", network)
 
 
 def _versioned(name: str) -> str:

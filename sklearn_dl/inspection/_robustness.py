@@ -270,7 +270,8 @@ def robustness_report(
     level = options.confidence_level
     scores = np.array([scoring(p) for p in predictions])
     spread = sampled(scoring.of_rows(predictions))
-    table = _table(jobs)
+    rows = [_described(*job) for job in jobs]
+    table = pd.DataFrame(rows, columns=["corruption", "severity", "amount"])
     table[_DROPS] = _drops(scores, spread, level)
     table["augmentation"] = [CORRUPTIONS[name].augmentation for name, _ in jobs]
     by_class = None
@@ -295,16 +296,11 @@ def robustness_report(
 def _jobs(corruptions: Any, severities: Sequence[float], grey: bool) -> list[Job]:
     """Return the corruptions asked for, with the severities at which they differ."""
     if corruptions is None:
-        names = [
-            name
-            for name, kind in CORRUPTIONS.items()
-            if name not in _NOT_ASKED and not (grey and kind.colour)
-        ]
+        names = [name for name in CORRUPTIONS if name not in _NOT_ASKED]
+        names = [name for name in names if not (grey and CORRUPTIONS[name].colour)]
+    elif not isinstance(corruptions, Iterable):
+        raise TypeError(f"corruptions must be a name or several, got {corruptions!r}.")
     else:
-        if not isinstance(corruptions, Iterable):
-            raise TypeError(
-                f"corruptions must be a name or several, got {corruptions!r}."
-            )
         names = [corruptions] if isinstance(corruptions, str) else list(corruptions)
     steps = np.atleast_1d(np.asarray(severities, dtype=float))
     positive = np.isfinite(steps) & (steps > 0)
@@ -322,15 +318,11 @@ def _jobs(corruptions: Any, severities: Sequence[float], grey: bool) -> list[Job
     return jobs
 
 
-def _table(jobs: list[Job]) -> pd.DataFrame:
-    """Return a row per job: what is done, and how far it goes in words."""
-    rows = []
-    for name, severity in jobs:
-        kind = CORRUPTIONS[name]
-        once = kind.amount(1.0) == kind.amount(2.0) == kind.amount(0.5)
-        amount = kind.text.format(kind.amount(severity))
-        rows.append((name, np.nan if once else severity, amount))
-    return pd.DataFrame(rows, columns=["corruption", "severity", "amount"])
+def _described(name: str, severity: float) -> tuple[str, float, str]:
+    """Return what is done, the severity if there are several, and that in words."""
+    kind = CORRUPTIONS[name]
+    once = kind.amount(1.0) == kind.amount(2.0) == kind.amount(0.5)
+    return name, np.nan if once else severity, kind.text.format(kind.amount(severity))
 
 
 _DROPS = ["score", "drop", "low", "high"]
