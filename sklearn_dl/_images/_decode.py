@@ -137,11 +137,7 @@ def ignore(kind: str, text: str) -> None:
 def load_image(
     image: Any, channels: Selection | None = None, note: Note = ignore
 ) -> Pixels:
-    """Return an RGB image of Pillow, or an array (H, W, C) where that holds too little.
-
-    The array is float32, mostly in [0, 1], or uint8; with `channels` there are only
-    arrays. Errors are those of Pillow and the system.
-    """
+    """Return an RGB image of Pillow; an array (H, W, C) if deeper, or with channels."""
     if isinstance(image, np.ndarray) or is_tensor(image):
         return image_array(image, channels)
     if is_url(image):

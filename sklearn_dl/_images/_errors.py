@@ -50,10 +50,10 @@ _HEIC = (
     "HEIC, a phone's photograph: pip install pillow-heif, then "
     "pillow_heif.register_heif_opener()"
 )
+_AVIF = "AVIF, damaged or beyond this Pillow: pip install -U pillow"
 _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1"), _HEIC),
-    b"avif": "AVIF, damaged or beyond this Pillow: pip install -U pillow",
-    b"avis": "AVIF, damaged or beyond this Pillow: pip install -U pillow",
+    **dict.fromkeys((b"avif", b"avis"), _AVIF),
     b"crx ": f"a camera's raw file: read it with rawpy {_ARRAYS}",
 }
 # What text begins with, in small letters without space before it.

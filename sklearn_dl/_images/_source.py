@@ -91,12 +91,8 @@ class ImageSource(ABC):
         return None
 
     def digests(self, rows: Any, *, memory: Any = None, threads: int = 1) -> list[Any]:
-        """Return the SHA-256 digests of what some rows show, 32 bytes each.
-
-        They are of the encoded content for paths and encoded bytes, which so agree and
-        aren't decoded; of the pixels with dtype and shape for all else. `memory` knows
-        files beyond this process (``known_files`` and ``remember_files``).
-        """
+        """Return SHA-256 digests of the files or bytes, or else the pixels, of rows."""
+        # `memory` knows files beyond this process (`known_files`, `remember_files`).
         positions = self._positions(rows)
         unique = list(dict.fromkeys(positions))
         digests = self._digests(unique, memory, threads)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sklearn_dl.datasets import target_text
 from sklearn_dl.inspection._confusion import most_confused
-from sklearn_dl.inspection._duplicates import near_duplicates
+from sklearn_dl.inspection._embedding import near_duplicates
 from sklearn_dl.inspection._history_display import CURVES, TrainingHistoryDisplay
 from sklearn_dl.inspection._judged import Judged
 from sklearn_dl.inspection._losses import label_errors, top_losses

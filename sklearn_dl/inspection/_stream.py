@@ -78,7 +78,9 @@ def corrupted_batches(
                 ready = [future.result() for future in coming]
                 if number + 1 < len(jobs):
                     coming = submit(jobs[number + 1], batch)
-                yield number, form(_of_one_kind(ready)), [found for *_, found in batch]
+                if any(isinstance(image, np.ndarray) for image in ready):
+                    ready = [*map(np.asarray, ready)]  # some are of more than 8 bits
+                yield number, form(ready), [found for *_, found in batch]
 
 
 def _decoded(source, pool, batch_size: int, on_image) -> Iterator[list]:
@@ -116,13 +118,6 @@ def _read_together(pool, read: Callable, rows: range) -> list:
     if failures:
         raise ImageDecodeError.join(failures)
     return results
-
-
-def _of_one_kind(images: list) -> list:
-    """Turn PIL images into arrays where others are: files of more than 8 bits."""
-    if len({isinstance(image, np.ndarray) for image in images}) == 1:
-        return images
-    return [np.asarray(image) for image in images]
 
 
 def _n_pixels(image: Any) -> int:
