@@ -42,8 +42,8 @@ class Channels(PlainParameters, BaseEstimator):
     Notes
     -----
     Without `Channels` images have 1, 3 or 4 channels, and the fourth is transparency.
-    Arrays of other numbers of channels don't need it where one axis alone can hold
-    them: the first or the last of an image, at most half of the other two. Files do:
+    Arrays don't need it where one axis alone, the first or the last, can hold other
+    numbers: at most half of the other two. Files do:
     multi-band TIFF (with ``sklearn_dl[tiff]``), ``.npy``, and PNG or WebP with a fourth
     channel, which is then taken as it is. Files in colour become grey for one channel.
 
@@ -90,13 +90,11 @@ class Selection:
         """Return what a number of channels, positions or `Channels` ask for."""
         if isinstance(value, Selection):
             return value
-        asked = value if isinstance(value, Channels) else Channels(value)
+        asked: Any = value if isinstance(value, Channels) else Channels(value)
         channels, rgb = asked.channels, asked.rgb
-        taken: tuple[Any, ...] | None = None
-        if isinstance(channels, Sequence | np.ndarray) and not isinstance(
-            channels, str | bytes
-        ):
-            taken = tuple(channels)
+        listed = isinstance(channels, Sequence | np.ndarray)
+        listed &= not isinstance(channels, str | bytes)
+        taken: tuple[Any, ...] | None = tuple(channels) if listed else None
         numbers: tuple[Any, ...] = (channels,) if taken is None else taken
         least = 1 if taken is None else 0
         ints = [isinstance(c, Integral) and not isinstance(c, bool) for c in numbers]

@@ -85,11 +85,8 @@ _IMAGES = {_PATH, _BYTES, _PIL, _ARRAY, _ITEM}
 def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     """Read any accepted X as a row-indexable source of images, decoded when asked for.
 
-    docs/guide/images.md has the forms of X; a source is returned as it is. The dtype of
-    numbers says what they mean: uint8 is 0-255; bool is black and white; other integers
-    are divided by 255; uint16 images (not rows of pixels) by 65535; floats are taken as
-    [0, 1] as they are. Images that have a shape of their own must agree with
-    `image_shape`; paths, PIL images and bytes are not looked at.
+    docs/guide/images.md has the forms of X. The dtype alone says what numbers mean: see
+    `as_pixels`. Images that have a shape of their own must agree with `image_shape`.
     """
     if isinstance(X, ImageSource):
         return X

@@ -73,8 +73,15 @@ def as_frame(table: Any) -> pd.DataFrame | None:
             frame = table.to_pandas()
         except ImportError as error:
             raise ImportError(f"{error}\n{NEEDS_EXTRA}") from error
-        metadata = getattr(getattr(table, "schema", None), "metadata", None)
-        return _with_class_names(frame, metadata or {})
+        metadata = getattr(getattr(table, "schema", None), "metadata", None) or {}
+        said = json.loads(metadata.get(b"huggingface", b"{}"))
+        # Columns that Hugging Face's datasets mark as codes of classes get their names.
+        for column, feature in said.get("info", {}).get("features", {}).items():
+            names = feature.get("names") if isinstance(feature, dict) else None
+            if names and feature.get("_type") == "ClassLabel" and column in frame:
+                # -1, for no label, has no name and is missing
+                frame[column] = frame[column].map(dict(enumerate(names)))
+        return frame
     return None
 
 
@@ -85,17 +92,6 @@ def no_table(given: Any) -> TypeError:
     if hasattr(given, "column_names"):
         hint = f" load_torch_dataset takes a {kind} of Hugging Face's datasets."
     return TypeError(f"A table is a path or a DataFrame, got {kind}.{hint}")
-
-
-def _with_class_names(frame: pd.DataFrame, metadata: dict) -> pd.DataFrame:
-    """Put names in columns that Hugging Face's datasets mark as codes of classes."""
-    said = json.loads(metadata.get(b"huggingface", b"{}"))
-    for column, feature in said.get("info", {}).get("features", {}).items():
-        names = feature.get("names") if isinstance(feature, dict) else None
-        if names and feature.get("_type") == "ClassLabel" and column in frame:
-            # -1, for no label, has no name and is missing
-            frame[column] = frame[column].map(dict(enumerate(names)))
-    return frame
 
 
 # -------------------------------------------------------------------------- files

@@ -286,8 +286,7 @@ def _looked_at(
 
 def _data(judged: Judged, found, shown, worst, doubted) -> dict[str, Any]:
     """Return what the page's script knows of the images."""
-    rows, chosen = judged.rows, {*shown}
-    names = judged.names
+    rows, names, chosen = judged.rows, judged.names, {*shown}
     known = [found[position] for position in judged.positions]
     said: list[Any] = [names, [(card["path"], card["old"]) for card in known]]
     if judged.source.stackable:  # what has no paths is known by its pixels

@@ -39,6 +39,7 @@ from sklearn_dl.inspection._stream import (
 
 # Where a mirror image upside down is another thing more often than not.
 _NOT_ASKED = {"vertical_flip"}
+_DROPS = ["score", "drop", "low", "high"]
 
 
 @dataclass(frozen=True)
@@ -270,8 +271,8 @@ def robustness_report(
     level = options.confidence_level
     scores = np.array([scoring(p) for p in predictions])
     spread = sampled(scoring.of_rows(predictions))
-    rows = [_described(*job) for job in jobs]
-    table = pd.DataFrame(rows, columns=["corruption", "severity", "amount"])
+    described = [_described(*job) for job in jobs]
+    table = pd.DataFrame(described, columns=["corruption", "severity", "amount"])
     table[_DROPS] = _drops(scores, spread, level)
     table["augmentation"] = [CORRUPTIONS[name].augmentation for name, _ in jobs]
     by_class = None
@@ -323,9 +324,6 @@ def _described(name: str, severity: float) -> tuple[str, float, str]:
     kind = CORRUPTIONS[name]
     once = kind.amount(1.0) == kind.amount(2.0) == kind.amount(0.5)
     return name, np.nan if once else severity, kind.text.format(kind.amount(severity))
-
-
-_DROPS = ["score", "drop", "low", "high"]
 
 
 def _drops(scores: np.ndarray, spread: np.ndarray, level: float) -> np.ndarray:

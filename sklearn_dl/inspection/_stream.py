@@ -57,8 +57,7 @@ def corrupted_batches(
 ) -> Generator[tuple[int, Any, list]]:
     """Yield a job's number, a batch of its images as X has them, results of `on_image`.
 
-    Each batch comes for all jobs in turn; None leaves images as they are. While the
-    caller looks at one, threads make the next, and call `on_image` with images.
+    While the caller looks at one, threads make the next.
     """
     form = _form_of(X, source)
 
