@@ -24,14 +24,12 @@ _LEGEND |= {"handlelength": 1.8, "columnspacing": 1.5, "labelspacing": 0.35}
 
 
 def limits_of(score: str, values: Any) -> tuple[float, float]:
-    """Return the lowest and the highest value of a score of this name, or of a loss.
-
-    Values beyond them tell of another score of that name, such as percentages.
-    """
+    """Return the lowest and the highest value of a score of this name, or of a loss."""
     low = 0.0 if score.startswith((*_SHARES, "loss")) else -np.inf
     high = 0.0 if score.startswith("neg_") else np.inf
     if score.startswith((*_SHARES, *_AT_MOST_1)):
         high = 1.0
+    # Values beyond them tell of another score of that name, such as percentages.
     beyond = (np.asarray(values) < low) | (np.asarray(values) > high)
     return (-np.inf, np.inf) if beyond.any() else (low, high)
 
@@ -143,17 +141,14 @@ def draw_matrix(
     im_kw: dict,
     text_kw: dict | None,
 ) -> bool:
-    """Draw a square matrix with names, and texts in its cells if all have room there.
-
-    Where names have no room under the columns, numbers stand there and in the rows.
-    """
+    """Draw a square matrix with names; write in its cells if all texts have room."""
     n, longest = len(names), min(2.0, 0.4 * room[0])
     size = float(np.clip(54 * (room[1] - 0.8) / n, 5.0, size))  # as high as a cell
     rows = columns = fitted_apart(names, longest, size)
     widest = max(width_of(name, size) for name in rows)
     across, down = (room[0] - widest - 0.4) / n, (room[1] - 0.8) / n
     upright = widest > 0.9 * across
-    if upright and widest > 0.2 * room[1]:
+    if upright and widest > 0.2 * room[1]:  # numbers in place of names
         columns, upright = [str(number) for number in range(1, n + 1)], False
         rows = fitted_apart(names, longest - 0.25, size)
         rows = [f"{name}  {k}" for name, k in zip(rows, columns, strict=True)]
@@ -182,11 +177,7 @@ def draw_matrix(
 def fitted(
     text: Any, width: float, size: float, *, before: str = "", after: str = ""
 ) -> str:
-    """Return one line of at most `width` inches in letters of a size in points.
-
-    The middle of the text is left out if need be; words before and after it stay as
-    they are where they leave it room.
-    """
+    """Return a line of at most `width` inches, the middle of its text left out."""
     text = " ".join(str(text).split())
     line, kept = f"{before}{text}{after}", len(text)
     while kept and (wide := width_of(line, size)) > width:

@@ -11,11 +11,11 @@ from sklearn_dl._images._coerce import Asked as Asked
 from sklearn_dl._images._coerce import as_source as as_source
 from sklearn_dl._images._decode import decode_image as decode_image
 from sklearn_dl._images._errors import ImageDecodeError as ImageDecodeError
+from sklearn_dl._images._errors import file_meant as file_meant
 from sklearn_dl._images._geometry import part_seen as part_seen
 from sklearn_dl._images._geometry import resize_part as resize_part
 from sklearn_dl._images._geometry import resized_size as resized_size
 from sklearn_dl._images._geometry import strip_part as strip_part
-from sklearn_dl._images._missing import file_meant as file_meant
 from sklearn_dl._images._numbers import FILTERS as FILTERS
 from sklearn_dl._images._numbers import check_preprocessing as check_preprocessing
 from sklearn_dl._images._remote import REMOTE_THREADS as REMOTE_THREADS

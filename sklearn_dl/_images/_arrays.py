@@ -45,8 +45,10 @@ def check_image_shape(image_shape: Any) -> tuple[int, ...] | None:
     except (TypeError, ValueError):
         shape, whole = (), False
     if not whole or len(shape) not in (2, 3) or min(shape) < 1:
-        wanted = "(height, width) or (height, width, channels)"
-        raise ValueError(f"image_shape must be {wanted}, got {image_shape!r}.")
+        raise ValueError(
+            "image_shape must be (height, width) or (height, width, channels), got "
+            f"{image_shape!r}."
+        )
     if len(shape) == 3 and shape[0] in CHANNELS and shape[2] not in CHANNELS:
         raise ValueError(
             f"image_shape={shape} has {shape[2]} channels. Channels come last."
@@ -75,14 +77,11 @@ def row_shape(n_features: int, image_shape: tuple[int, ...] | None) -> tuple[int
 
 def read_axes(
     shape: tuple[int, ...],
-    channels_first: bool,
+    channels_first: bool,  # as torch has it, where both are possible
     image_shape: Any = None,
     channels: Selection | None = None,
 ) -> tuple[str, tuple[int, ...]]:
-    """Return "grey", "last" or "first", where channels are, and (H, W, C) of an image.
-
-    `channels_first` is the reading preferred where both are possible (torch's).
-    """
+    """Return where channels are ("grey", "last", "first"), and an image's (H, W, C)."""
     _, *sizes = map(int, shape)
     if len(shape) == 3:
         if shape[2] in CHANNELS and image_shape != tuple(sizes):
@@ -153,27 +152,21 @@ def value_range(data: Any, first: int = 0) -> tuple[float, float]:
         block = np.asarray(data[start : start + step])
         block_low, block_high = float(block.min()), float(block.max())
         if not -FLOAT32_MAX <= block_low <= block_high <= FLOAT32_MAX:
-            _refuse_not_finite(block, first + start)
+            rows = block.reshape(len(block), -1)
+            with np.errstate(invalid="ignore"):
+                bad = ~(np.abs(rows) <= FLOAT32_MAX)
+            row = int(np.flatnonzero(bad.any(axis=1))[0])
+            what = "infinity or a value too large for dtype('float32')"
+            what = "NaN" if np.isnan(rows[row]).any() else what
+            raise ValueError(
+                f"Input X contains {what}: first in row {first + start + row}."
+            )
         low, high = min(low, block_low), max(high, block_high)
     return low, high
 
 
-def _refuse_not_finite(block: np.ndarray, start: int) -> None:
-    rows = block.reshape(len(block), -1)
-    with np.errstate(invalid="ignore"):
-        bad = ~(np.abs(rows) <= FLOAT32_MAX)
-    row = int(np.flatnonzero(bad.any(axis=1))[0])
-    what = "infinity or a value too large for dtype('float32')"
-    if np.isnan(rows[row]).any():
-        what = "NaN"
-    raise ValueError(f"Input X contains {what}: first in row {start + row}.")
-
-
 def pixel_rule(data: Any, *, rows: bool, warn: bool = True) -> str:
-    """Return how `as_pixels` reads the values of an array, and look at all of them.
-
-    Integers in 0-255 become uint8, which means x / 255 as it does outside of it.
-    """
+    """Return how `as_pixels` reads the values of an array, and look at all of them."""
     dtype = data.dtype
     if dtype == np.uint8:
         return "bytes"
@@ -186,6 +179,7 @@ def pixel_rule(data: Any, *, rows: bool, warn: bool = True) -> str:
         return "floats"
     if is_16_bit(dtype) and not rows:
         return "16 bits"
+    # uint8 means x / 255, as other integers do
     return "bytes" if 0 <= low and high <= 255 else "integers"
 
 
@@ -261,10 +255,7 @@ def over_white(pixels: np.ndarray) -> np.ndarray:
 
 
 def image_array(array: Any, channels: Selection | None = None) -> np.ndarray:
-    """Return one image, (H, W), (H, W, C) or (C, H, W), as (H, W, C) pixels.
-
-    Values outside [0, 1] pass as they are: a dataset may have normalised them.
-    """
+    """Return one image, (H, W), (H, W, C) or (C, H, W), as (H, W, C) pixels."""
     stack = as_numpy(array)[None]
     check_kind(stack.dtype)
     if stack.ndim not in (3, 4) or 0 in stack.shape:
@@ -273,27 +264,20 @@ def image_array(array: Any, channels: Selection | None = None) -> np.ndarray:
     layout = "grey"
     if stack.ndim == 4:
         layout, _ = read_axes(stack.shape, is_tensor(array), None, channels)
-    pixels = one_image(arrange(stack, layout)[0])
+    # Floats outside [0, 1] pass: a dataset may have normalised them.
+    rule = pixel_rule(stack, rows=False, warn=False)
+    pixels = as_pixels(arrange(stack, layout), rule)[0]
     taken = over_white(pixels) if channels is None else channels.of_pixels(pixels)
     return np.array(taken, order="C")
 
 
-def one_image(array: np.ndarray) -> np.ndarray:
-    """Return the values of one image, (H, W, C), as pixels."""
-    check_kind(array.dtype)
-    stack = array[None]
-    return as_pixels(stack, pixel_rule(stack, rows=False, warn=False))[0]
-
-
 def channels_of(shape: tuple[int, ...]) -> Selection | None:
-    """Return the channels of a stack that can be read in one way alone.
-
-    None for the usual numbers, and where no axis is short beside the other two.
-    """
+    """Return other channels than the usual of a stack that can be read in one way."""
     if len(shape) != 4:
         return None
     first, middle, last = map(int, shape[1:])
     if first in CHANNELS or last in CHANNELS or first == last:
         return None
     least = min(first, last)
+    # An axis of channels is short beside the other two.
     return Selection(least) if 2 * least <= min(middle, max(first, last)) else None

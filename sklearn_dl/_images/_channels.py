@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,8 @@ class Channels(PlainParameters, BaseEstimator):
     Notes
     -----
     Without `Channels` images have 1, 3 or 4 channels, and the fourth is transparency.
-    Arrays of other numbers of channels don't need it where one axis alone can hold
-    them: the first or the last of an image, at most half of the other two. Files do:
+    Arrays don't need it where one axis alone, the first or the last, can hold other
+    numbers: at most half of the other two. Files do:
     multi-band TIFF (with ``sklearn_dl[tiff]``), ``.npy``, and PNG or WebP with a fourth
     channel, which is then taken as it is. Files in colour become grey for one channel.
 
@@ -89,16 +90,15 @@ class Selection:
         """Return what a number of channels, positions or `Channels` ask for."""
         if isinstance(value, Selection):
             return value
-        asked = value if isinstance(value, Channels) else Channels(value)
+        asked: Any = value if isinstance(value, Channels) else Channels(value)
         channels, rgb = asked.channels, asked.rgb
-        taken: tuple[Any, ...] | None = None
-        if isinstance(channels, Sequence | np.ndarray) and not isinstance(
-            channels, str | bytes
-        ):
-            taken = tuple(channels)
+        listed = isinstance(channels, Sequence | np.ndarray)
+        listed &= not isinstance(channels, str | bytes)
+        taken: tuple[Any, ...] | None = tuple(channels) if listed else None
         numbers: tuple[Any, ...] = (channels,) if taken is None else taken
         least = 1 if taken is None else 0
-        if not numbers or not all(_is_int(c) and c >= least for c in numbers):
+        ints = [isinstance(c, Integral) and not isinstance(c, bool) for c in numbers]
+        if not numbers or not all(ints) or min(numbers) < least:
             raise ValueError(
                 "channels must be a number of at least 1, or a list of positions from "
                 f"0; got {channels!r}."
@@ -145,7 +145,3 @@ class Selection:
         if self.least <= 3 and pixels.shape[2] == 1 and self.stored != 1:
             pixels = np.repeat(pixels, 3, axis=2)
         return self.of_pixels(pixels)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)

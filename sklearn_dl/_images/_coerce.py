@@ -87,19 +87,8 @@ _IMAGES = {_PATH, _BYTES, _PIL, _ARRAY, _ITEM}
 def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     """Read any accepted X as a row-indexable source of images, decoded when asked for.
 
-    X holds arrays (n, H, W), (n, H, W, C), (n, C, H, W) with 1, 3 or 4 channels; rows
-    of pixels (n, H*W*C); or paths, PIL images, encoded bytes, arrays of different sizes
-    or dataset items, in one dimension or in one column. A cell {"bytes", "path"} is
-    what it holds; arrays of h5py and zarr stay in their files, and their rows are read
-    when asked for. A source is returned as it is.
-    `image_shape` is what a row of pixels is, channels last: by default a square, grey
-    or RGB. Images that have a shape of their own must agree with it; paths, PIL images
-    and bytes are not looked at. `Channels` in its place ask for other numbers of
-    channels, which arrays have also without where they can be read in one way alone.
-
-    The dtype of numbers says what they mean: uint8 is 0-255; bool is black and white;
-    other integers are divided by 255; uint16 images (not rows of pixels) by 65535;
-    floats are taken as [0, 1] as they are. Transparency is laid over white.
+    docs/guide/images.md has the forms of X. The dtype alone says what numbers mean: see
+    `as_pixels`. Images that have a shape of their own must agree with `image_shape`.
     """
     if isinstance(X, ImageSource):
         return X
@@ -119,9 +108,8 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     form = _form(X)
     if form in (_BYTES, _PIL, _ITEM):
         raise TypeError(f"X is one {form}: put it in a list, [X].")
-    if (objects := _objects_of_polars(X)) is not None:
-        names = getattr(X, "columns", ())
-        return _from_objects(objects, asked, [f"X[[{name!r}]]" for name in names])
+    if _has_structs(X):  # which numpy takes apart
+        return as_source(X.to_pandas(), image_shape=image_shape)
     if _is_stored(X):
         return _from_stored(X, asked)
     if hasattr(X, "__array__"):
@@ -138,19 +126,12 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     raise TypeError(f"{_ACCEPTED}; got {type(X).__name__}.{hint}")
 
 
-def _objects_of_polars(X: Any) -> np.ndarray | None:
-    """Return what has structs in polars as objects: numpy takes these apart."""
+def _has_structs(X: Any) -> bool:
+    """Tell what has cells {"bytes", "path"} in polars."""
     polars = sys.modules.get("polars")
     if polars is None or not isinstance(X, polars.DataFrame | polars.Series):
-        return None
-    frame = X if isinstance(X, polars.DataFrame) else X.to_frame()
-    if polars.Struct not in frame.dtypes:
-        return None
-    objects = np.empty(frame.shape, dtype=object)
-    for k, column in enumerate(frame.iter_columns()):
-        for row, value in enumerate(column.to_list()):  # which may be a list
-            objects[row, k] = value
-    return objects if frame is X else objects[:, 0]
+        return False
+    return polars.Struct in (X.dtypes if hasattr(X, "dtypes") else [X.dtype])
 
 
 def _listed(X: Sequence[Any]) -> list[Any]:
@@ -185,19 +166,14 @@ def _from_stored(X: Any, asked: Asked) -> ImageSource:
 
 def _from_frame(X: pd.DataFrame, asked: Asked) -> ImageSource:
     if all(pd.api.types.is_numeric_dtype(dtype) for dtype in X.dtypes):
-        if any(pd.api.types.is_extension_array_dtype(dtype) for dtype in X.dtypes):
-            X = _without_nullable(X)
+        nullable = any(map(pd.api.types.is_extension_array_dtype, X.dtypes))
+        if nullable and not X.isna().to_numpy().any():
+            # of complete columns of pandas' own integers check_array would make floats
+            of = [getattr(d, "numpy_dtype", getattr(d, "subtype", d)) for d in X.dtypes]
+            X = pd.DataFrame(X.to_numpy(dtype=np.result_type(*of)))
         return _from_numbers(check_array(X, ensure_all_finite=False), asked)
     columns = [f"X[[{name!r}]]" for name in X.columns.tolist()]
     return _from_objects(X.to_numpy(dtype=object), asked, columns)
-
-
-def _without_nullable(X: pd.DataFrame) -> pd.DataFrame:
-    """Turn complete nullable columns into plain ones; check_array makes them floats."""
-    if X.isna().to_numpy().any():
-        return X
-    plain = [getattr(d, "numpy_dtype", getattr(d, "subtype", d)) for d in X.dtypes]
-    return pd.DataFrame(X.to_numpy(dtype=np.result_type(*plain)))
 
 
 def _from_array(X: np.ndarray, asked: Asked) -> ImageSource:
@@ -221,7 +197,7 @@ def _from_objects(
     if X.ndim == 2 and X.shape[1] == 1 and len(X):
         column = X[:, 0].tolist()
         forms = {_PATH}
-        if not _all_str(column):
+        if set(map(type, column)) != {str}:
             forms = {_form(unpack_cell(value)) for value in column}
         if forms & _IMAGES or not forms - {_MISSING}:
             return _from_sequence(column, asked, n_features=1)
@@ -359,10 +335,6 @@ def _from_stack(
     layout, shape = read_axes(X.shape, channels_first, asked.shape, channels)
     rule = pixel_rule(X, rows=False)
     return ArraySource(X, rule, layout, shape, n_features, channels)
-
-
-def _all_str(values: Sequence[Any]) -> bool:
-    return set(map(type, values)) == {str}
 
 
 def _form(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Anything that is one image -> its pixels, or the error that says why not."""
+"""Anything that is one image, a file of NumPy's too -> its pixels, or why not."""
 
 import io
 import os
@@ -16,15 +16,20 @@ from sklearn_dl._images._arrays import image_array, is_tensor
 from sklearn_dl._images._channels import Selection
 from sklearn_dl._images._errors import (
     HEAD,
+    TIFF_MARKS,
     ImageDecodeError,
     name_content,
     reason_of,
 )
 from sklearn_dl._images._formats import FORMATS, PLAIN, Meaning, Note, check_size
 from sklearn_dl._images._remote import fetch, is_url
-from sklearn_dl._images._samples import as_image, pixels_of, pixels_of_layers
+from sklearn_dl._images._samples import (
+    as_image,
+    note_range,
+    pixels_of,
+    pixels_of_layers,
+)
 from sklearn_dl._images._tiff import (
-    MAGIC,
     choose_page,
     needs_tifffile,
     read_beyond_pillow,
@@ -42,6 +47,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_NPY = b"\x93NUMPY"
 _XMP = ("xmp", "XML:com.adobe.xmp")  # where Pillow keeps it
 # What can't be opened as a file: to read it could wait for ever.
 _NO_FILES = {
@@ -88,12 +94,7 @@ def decode_image(image: Any) -> Image.Image:
     Notes
     -----
     White is what the file says: 4095 in a TIFF of 12 bits. Floats are taken as [0, 1].
-    What Pillow holds counts as the array of its numbers: mode "I;16" is 0-65535, "I" is
-    int32, so 0-255, and "F" is [0, 1].
-
-    In TIFF and JPEG 2000 an alpha that isn't premultiplied is left out, since programs
-    mark a fourth band of any kind as alpha. Pass ``Image.open(path).convert("RGBA")``
-    to have it.
+    The guide's page on odd files has more: depths, TIFF, alpha, what Pillow holds.
 
     Examples
     --------
@@ -105,7 +106,7 @@ def decode_image(image: Any) -> Image.Image:
     path = path_of(image)
     notes: dict[str, str] = {}
     try:
-        pixels = read_image(image, notes.__setitem__)
+        pixels = load_image(image, None, notes.__setitem__)
     except (MemoryError, ImageDecodeError):
         raise
     except Exception as error:
@@ -133,17 +134,52 @@ def ignore(kind: str, text: str) -> None:
     """Take note of nothing."""
 
 
-def read_image(
-    image: Any, note: Note = ignore, channels: Selection | None = None
+def load_image(
+    image: Any, channels: Selection | None = None, note: Note = ignore
 ) -> Pixels:
-    """Return an RGB image of Pillow, or an array (H, W, C) where that holds too little.
-
-    The array is float32, mostly in [0, 1], or uint8 where `channels` ask for all that
-    files hold. `note` hears what is odd about the image: a kind and a text. Errors are
-    those of Pillow and the system.
-    """
+    """Return an RGB image of Pillow; an array (H, W, C) if deeper, or with channels."""
+    if isinstance(image, np.ndarray) or is_tensor(image):
+        return image_array(image, channels)
     if is_url(image):
         image = fetch(image)
+    if _is_npy(image):
+        array = _read_npy(image)
+        note_range(array, note)
+        return image_array(array, channels)
+    pixels = _read_image(image, note, channels)
+    if channels is None:
+        return pixels
+    if isinstance(pixels, Image.Image):
+        pixels = np.array(pixels)  # which can be written to
+    return channels.of_file(pixels)
+
+
+def _is_npy(image: Any) -> bool:
+    """Tell NumPy's own format: a file by its name, for others aren't opened twice."""
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image).lower().endswith(".npy")
+    encoded = isinstance(image, bytes | bytearray | memoryview)
+    return encoded and bytes(image[: len(_NPY)]) == _NPY
+
+
+def _read_npy(image: Any) -> np.ndarray:
+    file: Any
+    if isinstance(image, str | os.PathLike):
+        file = os.path.expanduser(os.fspath(image))
+        check_file(os.stat(file))
+    else:
+        file = io.BytesIO(image)
+    try:
+        # A map of a file can't be larger than the file is.
+        mode: Any = "r" if isinstance(file, str) else None
+        array = np.load(file, mode, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        text = "not one array that numpy.load(allow_pickle=False) can read"
+        raise ValueError(text) from error
+    return np.array(array, dtype=array.dtype.newbyteorder("="))
+
+
+def _read_image(image: Any, note: Note, channels: Selection | None) -> Pixels:
     if isinstance(image, str | os.PathLike):
         path = os.path.expanduser(os.fspath(image))
         status = os.stat(path)
@@ -158,8 +194,6 @@ def read_image(
     if isinstance(image, Image.Image):
         with _LOCKS[(id(image) >> 6) % len(_LOCKS)]:
             return _pixels(image, note, channels)
-    if isinstance(image, np.ndarray) or is_tensor(image):
-        return image_array(image, channels)
     kind = type(image).__name__
     raise TypeError(f"an image is a path, bytes, a PIL image or an array, got {kind}")
 
@@ -183,7 +217,7 @@ def _read_encoded(
         return _read_opened(_open(content), content, note, channels)
     except UnidentifiedImageError as error:
         head = _head(content)
-        if not head.startswith(MAGIC):
+        if not head.startswith(TIFF_MARKS):
             raise ValueError(name_content(head)) from error
         return _read_tiff(content, note, channels)
     except (OSError, SyntaxError, EOFError, struct.error) as error:

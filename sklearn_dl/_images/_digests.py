@@ -31,11 +31,7 @@ def digest_encoded(content: Any) -> bytes:
 def digest_files(
     paths: Sequence[str], memory: Any, threads: int
 ) -> list[bytes | Exception]:
-    """Return the digest of each file, or why it can't be read.
-
-    The memory, if any, is asked for files that the process doesn't know, and told of
-    those newly read.
-    """
+    """Return the digest of each file, or why it can't be read."""
     found: dict[str, Any] = {}  # the place of each path, or why there is none
     stamps: dict[str, Stamp] = {}
     for path in dict.fromkeys(paths):
@@ -54,7 +50,11 @@ def digest_files(
         unknown = [place for place in unknown if place not in digests]
     if unknown:
         read = dict(zip(unknown, call_each(_read_file, unknown, threads), strict=True))
-        _remember(read, memory)
+        new = {p: r for p, r in read.items() if isinstance(r, tuple) and r[0]}
+        _PROCESS.remember(new)
+        new = {place: known for place, known in new.items() if _is_text(place)}
+        if memory is not None and new:
+            memory.remember_files(new)
         for place, result in read.items():
             digests[place] = result[1] if isinstance(result, tuple) else result
     return [digests.get(found[path], found[path]) for path in paths]
@@ -136,14 +136,6 @@ def _read_file(place: str) -> tuple[Stamp | None, bytes]:
     # What changed just now may change again without a tick of the file system's clock.
     recent = now - after.st_ctime_ns < _TICK or abs(now - after.st_mtime_ns) < _TICK
     return None if recent else before, digest
-
-
-def _remember(read: Mapping[str, Any], memory: Any) -> None:
-    new = {p: r for p, r in read.items() if isinstance(r, tuple) and r[0] is not None}
-    _PROCESS.remember(new)
-    new = {place: known for place, known in new.items() if _is_text(place)}
-    if memory is not None and new:
-        memory.remember_files(new)
 
 
 def _is_text(path: str) -> bool:

@@ -1,14 +1,14 @@
 """The error of images that cannot be decoded, and what is the matter with them."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from PIL import UnidentifiedImageError
 
-from sklearn_dl._images._missing import file_meant
-
 Failure = tuple[int | None, str | None, str]  # row, path, reason
 
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+_DIGITS = 12  # that an id has at most
 _PRINTED = 10
 _LONGEST = 260  # characters of a path, as Windows has them
 BOMB_ADVICE = "If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS (None: no limit)"
@@ -20,24 +20,17 @@ _ADVICE = {
     "too much memory used in text chunks": f". {_TEXT_ADVICE}MAX_TEXT_MEMORY",
 }
 HEAD = 4096  # bytes that tell what a file is
+TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ARRAYS = "and pass arrays"
 # What a file is that Pillow can't read: its first bytes, and where they stand.
 _SIGNATURES: list[tuple[int, bytes, str]] = [
-    (
-        128,
-        b"DICM",
-        f"DICOM: read it with pydicom (its pixel_array) {_ARRAYS}",
-    ),
+    (128, b"DICM", f"DICOM: read it with pydicom (its pixel_array) {_ARRAYS}"),
     (0, b"SIMPLE  =", f"FITS: read it with astropy (fits.getdata(path)) {_ARRAYS}"),
     (0, b"\x93NUMPY", f"a NumPy array: read it with numpy.load(path) {_ARRAYS}"),
     (0, b"\x89HDF", f"HDF5: read it with h5py {_ARRAYS}"),
     (0, b"\x76\x2f\x31\x01", f"OpenEXR: read it with OpenCV {_ARRAYS}"),
     (0, b"#?RADIANCE", f"Radiance HDR: read it with OpenCV {_ARRAYS}"),
-    (
-        0,
-        b"version https://git-lfs",
-        "a Git LFS pointer, no image: run git lfs pull",
-    ),
+    (0, b"version https://git-lfs", "a Git LFS pointer, no image: run git lfs pull"),
     (0, b"%PDF", "PDF: convert its pages to PNG"),
     (0, b"PK\x03\x04", "a ZIP archive: unpack it"),
     (0, b"\x1f\x8b", "gzip: unpack it"),
@@ -49,10 +42,7 @@ _SIGNATURES: list[tuple[int, bytes, str]] = [
     (0, b"\x89PNG", "a damaged or truncated PNG"),
     (0, b"GIF8", "a damaged or truncated GIF"),
     (8, b"WEBP", "a damaged or truncated WebP"),
-    (0, b"II*\0", "a damaged or truncated TIFF"),
-    (0, b"MM\0*", "a damaged or truncated TIFF"),
-    (0, b"II+\0", "a damaged or truncated TIFF"),
-    (0, b"MM\0+", "a damaged or truncated TIFF"),
+    *((0, mark, "a damaged or truncated TIFF") for mark in TIFF_MARKS),
     (4, b"jP  ", "a damaged or truncated JPEG 2000"),
     (0, b"\xff\x4f\xff\x51", "a damaged or truncated JPEG 2000"),
 ]
@@ -60,10 +50,10 @@ _HEIC = (
     "HEIC, a phone's photograph: pip install pillow-heif, then "
     "pillow_heif.register_heif_opener()"
 )
+_AVIF = "AVIF, damaged or beyond this Pillow: pip install -U pillow"
 _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1"), _HEIC),
-    b"avif": "AVIF, damaged or beyond this Pillow: pip install -U pillow",
-    b"avis": "AVIF, damaged or beyond this Pillow: pip install -U pillow",
+    **dict.fromkeys((b"avif", b"avis"), _AVIF),
     b"crx ": f"a camera's raw file: read it with rawpy {_ARRAYS}",
 }
 # What text begins with, in small letters without space before it.
@@ -169,3 +159,41 @@ def reason_of(error: Exception, path: str | None = None) -> str:
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror  # without the path again
     return text + next((a for words, a in _ADVICE.items() if words in text.lower()), "")
+
+
+def file_meant(path: str) -> str:
+    """Say which file may be meant by the path of one that isn't there, or nothing."""
+    for found, advice in _other_names(path):
+        if found != path and os.path.isfile(found):
+            return f"{found!r} is there: {advice}"
+    return ""
+
+
+def _other_names(path: str) -> Iterator[tuple[str, str]]:
+    """Yield paths, and what would make them of the given one."""
+    yield path.strip(), "leave out the blanks"
+    path = path.strip()
+    slashes = path.replace("\\", "/")
+    turned = "write / for \\" if slashes != path else ""
+    yield slashes, turned
+    stem, end = os.path.splitext(slashes)
+    suffixes = [suffix for s in _SUFFIXES for suffix in (s, s.upper())]
+    for suffix in suffixes:
+        advice = f"add the suffix {suffix!r} (suffix= of load_image_frame)"
+        yield slashes + suffix, f"{turned}, {advice}" if turned else advice
+        if slashes.endswith(suffix[1:]):
+            yield (
+                slashes.removesuffix(suffix[1:]) + suffix,
+                f"write {suffix!r}, with its dot",
+            )
+    if end.lower() in _SUFFIXES:
+        for suffix in (end.lower(), end.upper(), *suffixes):
+            yield stem + suffix, f"the suffix is {suffix}, not {end}"
+    folder, name = os.path.split(stem)
+    if name.isdigit():
+        for width in range(len(name) + 1, _DIGITS + 1):
+            longer = os.path.join(folder, name.zfill(width))
+            for suffix in [end] if end else ["", *suffixes]:
+                advice = f"zeros are lost, .str.zfill({width}) gives them back"
+                more = f", add the suffix {suffix!r}" if suffix != end else ""
+                yield longer + suffix, advice + more

@@ -19,31 +19,18 @@ Note = Callable[[str, str], None]  # what hears of something odd: its kind, a te
 
 @dataclass(frozen=True)
 class Meaning:
-    """What the samples of an opened image mean.
+    """What the samples of an opened image mean."""
 
-    Parameters
-    ----------
-    white : int or None, default=None
-        The sample that is white; None for that of the mode.
-    inverted : bool, default=False
-        Whether that sample is black instead, and 0 white.
-    alpha : str, default="straight"
-        "premultiplied", or "none": the colours alone count; "none if empty": so where
-        it is zero everywhere; "kept": it is a channel like others.
-    clear : int, tuple of int or None, default=None
-        The sample, or colour, that is transparent.
-    passes : tuple of list, default=()
-        How Pillow reads the upper and the lower bytes of 16-bit colour, of which it
-        keeps the upper ones alone: values of `tile`. One where both come at once.
-    frame : tuple of int or None, default=None
-        Where the image lies on the canvas; the rest is transparent.
-    """
-
-    white: int | None = None
-    inverted: bool = False
+    white: int | None = None  # the sample that is white; None for that of the mode
+    inverted: bool = False  # whether that sample is black instead, and 0 white
+    # "premultiplied", or "none": the colours alone count; "none if empty": so where it
+    # is zero everywhere; "kept": it is a channel like others.
     alpha: str = "straight"
-    clear: Clear | None = None
+    clear: Clear | None = None  # the sample, or colour, that is transparent
+    # How Pillow reads the upper and the lower bytes of 16-bit colour, of which it keeps
+    # the upper ones alone: values of `tile`. One where both come at once.
     passes: tuple[list[Any], ...] = ()
+    # Where the image lies on the canvas; the rest is transparent.
     frame: tuple[int, int, int, int] | None = None
 
 

@@ -7,7 +7,7 @@ import PIL
 from PIL import Image
 
 Size = tuple[int, int]
-Box = tuple[float, float, float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 # Parts of an axis below which the rest isn't resized, only to be cut off.
 _STRIP = 0.1
@@ -17,10 +17,7 @@ _SUPPORT = 3  # pixels to which the widest of Pillow's filters looks
 
 
 def resized_size(resize_size: Any, longer: bool, height: int, width: int) -> Size:
-    """Return the (height, width) to which an image is resized.
-
-    `resize_size` is what one side becomes, the longer or the shorter; or both; or None.
-    """
+    """Return the (height, width) to which an image is resized, by a side or by both."""
     if resize_size is None:
         return height, width
     if not isinstance(resize_size, int):
@@ -44,15 +41,10 @@ def strip_part(
     size: Size,
     resized: Size,
     crop: Size | None,
-    place: tuple[float, float] = (0.5, 0.5),
+    place: tuple[float, float] = (0.5, 0.5),  # of the room, what is above, and left
 ) -> tuple[Box, Size] | None:
-    """Return the part of a strip that a crop shows, and its size when resized.
-
-    The part is (left, top, right, bottom), in pixels and parts of them. `place`
-    says which fraction of the room round the crop is above it, and which left of it.
-    None for an image of which the crop shows at least a tenth of both axes.
-    """
-    crop = crop or resized
+    """Return the part of a strip that a crop shows, and its size when resized."""
+    crop = crop or resized  # None where it shows at least a tenth of both axes
     if all(c >= new * _STRIP for new, c in zip(resized, crop, strict=True)):
         return None
     starts, ends, targets = [], [], []

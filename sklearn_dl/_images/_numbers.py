@@ -14,18 +14,7 @@ FILTERS["nearest-exact"] = Image.Resampling.NEAREST
 
 
 def check_preprocessing(values: Any) -> None:
-    """Raise where the numbers of a preprocessing can't be those of images.
-
-    Parameters
-    ----------
-    values : mapping
-        Those of `sklearn_dl.backbones.Preprocessing`, also as JSON has them.
-
-    Raises
-    ------
-    ValueError
-        It names the field, and says what would be right.
-    """
+    """Refuse numbers of a Preprocessing, or of JSON, that can't be those of images."""
     names = set(values) if isinstance(values, Mapping) else set()
     if not {*_NEEDED} <= names <= _FIELDS.keys():
         others = [name for name in _FIELDS if name not in _NEEDED]

@@ -15,10 +15,7 @@ _WHITE_16 = 65535
 
 
 def pixels_of(image: Image.Image, meaning: Meaning, note: Note) -> Any:
-    """Return an image as RGB of 8 bits, or grey as float32 (H, W, 1).
-
-    Where an alpha is kept, it is one more channel of an array.
-    """
+    """Return an image as RGB of 8 bits; deep grey, or with alpha kept, as an array."""
     mode = image.mode
     if mode == "I" and meaning.white is None:
         return _from_integers(image, note)
@@ -45,7 +42,8 @@ def _from_bytes(image: Image.Image, meaning: Meaning, note: Note) -> Any:
     if meaning.alpha == "kept" and mode in ("LA", "RGBA"):
         return np.array(image)
     if mode in _ALPHA_MODES:
-        empty = meaning.alpha == "none if empty" and _is_empty(image)
+        may_be_empty = meaning.alpha == "none if empty" and mode in ("LA", "RGBA")
+        empty = may_be_empty and image.getextrema()[-1] == (0, 0)
         if meaning.alpha == "premultiplied":
             other = mode[:-1] + "a"  # which Pillow knows how to undo
             image = Image.frombytes(other, image.size, image.tobytes()).convert(mode)
@@ -61,10 +59,6 @@ def _from_bytes(image: Image.Image, meaning: Meaning, note: Note) -> Any:
         if image.format is None and "transparency" in image.info:
             _note_transparency(image, note)
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _is_empty(image: Image.Image) -> bool:
-    return image.mode in ("LA", "RGBA") and image.getextrema()[-1] == (0, 0)
 
 
 def _note_transparency(image: Image.Image, note: Note) -> None:

@@ -20,9 +20,8 @@ from sklearn_dl._images._arrays import (
     over_white,
     range_problem,
 )
-from sklearn_dl._images._bands import load_image
 from sklearn_dl._images._channels import Selection
-from sklearn_dl._images._decode import ignore, path_of, read_image
+from sklearn_dl._images._decode import ignore, load_image, path_of
 from sklearn_dl._images._digests import (
     call_each,
     digest_encoded,
@@ -58,10 +57,16 @@ class ImageSource(ABC):
     remote: bool = False
     image_shape: tuple[int, int, int] | None = None  # of every row, where `stackable`
     uint8: bool = False  # whether the rows of what is `stackable` are
-    n_features: int | None = None  # columns of a two-dimensional X
-    channels: Selection | None = None  # other than those of grey, RGB and RGBA
+    n_features: int | None  # columns of a two-dimensional X
+    channels: Selection | None  # other than those of grey, RGB and RGBA
     # Hears what is odd about an image that was read: row, path, kind and text.
-    on_note: Callable[[int, str | None, str, str], None] | None = None
+    on_note: Callable[[int, str | None, str, str], None] | None
+
+    def __init__(
+        self, n_features: int | None = None, channels: Selection | None = None
+    ):
+        self.n_features, self.channels = n_features, channels
+        self.on_note = partial(_warn_once, {})
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -79,10 +84,7 @@ class ImageSource(ABC):
             raise self._failure(row, error) from error
 
     def batch(self, rows: Any) -> np.ndarray:
-        """Return the images of some rows in one new array, (b, H, W, C).
-
-        It is of uint8 or of float32 in [0, 1], C-contiguous and writable.
-        """
+        """Return the images of some rows in one new array, (b, H, W, C)."""
         raise TypeError(f"images of kind {self.kind!r} have no common shape to stack.")
 
     def path(self, i: int) -> str | None:
@@ -90,18 +92,8 @@ class ImageSource(ABC):
         return None
 
     def digests(self, rows: Any, *, memory: Any = None, threads: int = 1) -> list[Any]:
-        """Return the digests of what some rows show, 32 bytes each.
-
-        They are SHA-256: of the encoded content for paths and encoded bytes, which so
-        agree; of the pixels with dtype and shape for all else, see `digest_image`.
-        Files and bytes are not decoded: a damaged one has a digest.
-
-        A file's digest is remembered in the process, and not read again, as long as its
-        path leads to the same size, times of change, inode and device; unless it was
-        changed within two seconds before it was read. `memory` knows files beyond this
-        process, by absolute paths (``known_files`` and ``remember_files``). An
-        ImageDecodeError names every row that can't be read.
-        """
+        """Return SHA-256 digests of the files or bytes, or else the pixels, of rows."""
+        # `memory` knows files beyond this process (`known_files`, `remember_files`).
         positions = self._positions(rows)
         unique = list(dict.fromkeys(positions))
         digests = self._digests(unique, memory, threads)
@@ -113,11 +105,7 @@ class ImageSource(ABC):
         return [found[row] for row in positions]
 
     def take(self, rows: Any) -> "ImageSource":
-        """Return a source with some of the rows only.
-
-        It is of the same kind; its row ``i`` is row ``rows[i]`` of this one, with the
-        same pixels. It holds nothing of the other rows.
-        """
+        """Return a source of the same kind that holds some of the rows only."""
         source = copy.copy(self)
         source._keep(self._positions(rows))
         return source
@@ -163,19 +151,13 @@ class ImageSource(ABC):
     def _keep(self, rows: list[int]) -> None: ...
 
 
-class WarnOnce:
-    """Warns of what is odd about images, once for each kind."""
-
-    def __init__(self) -> None:
-        self._told: dict[str, object] = {}
-
-    def __call__(self, row: int, path: str | None, kind: str, text: str) -> None:
-        """Warn, if this is the first of its kind; threads may call."""
-        first = object()
-        if self._told.setdefault(kind, first) is first:
-            where = f"Row {row}" if path is None else f"Row {row}, {path!r}"
-            message = f"{where} {text} {_OTHERS}"
-            warnings.warn(message, UserWarning, stacklevel=2)
+def _warn_once(told: dict, row: int, path: str | None, kind: str, text: str) -> None:
+    """Warn of what is odd about an image, once for each kind; threads may call."""
+    first = object()
+    if told.setdefault(kind, first) is first:
+        where = f"Row {row}" if path is None else f"Row {row}, {path!r}"
+        message = f"{where} {text} {_OTHERS}"
+        warnings.warn(message, UserWarning, stacklevel=2)
 
 
 class ArraySource(ImageSource):
@@ -193,18 +175,14 @@ class ArraySource(ImageSource):
         channels: Selection | None = None,
     ):
         self.kind = "pixels" if layout == "rows" else "array"
+        super().__init__(n_features, channels)
         n_channels = 3 if shape[2] == 4 else shape[2]
         if channels is not None:
             n_channels = channels.n
-        self.channels = channels
         self.image_shape = (shape[0], shape[1], n_channels)
-        self.n_features = n_features
         self.uint8 = rule in ("bytes", "bits")
-        self._data = data
-        self._rule = rule
-        self._layout = layout
-        self._shape = shape
-        self.on_note = WarnOnce()
+        self._data, self._rule = data, rule
+        self._layout, self._shape = layout, shape
 
     def __len__(self) -> int:
         return self._data.shape[0]
@@ -238,17 +216,16 @@ class ArraySource(ImageSource):
     def _digests(self, rows: list[int], memory: Any, threads: int) -> list[Any]:
         step = max(1, _BLOCK_VALUES // math.prod(self._shape))
         blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
-        if len(blocks) == 1:
-            return self._digests_together(rows)
+
+        def digests_of(block: list[int]) -> list[bytes]:
+            return list(map(digest_image, self.batch(block)))
+
         found = []
-        for digests in call_each(self._digests_together, blocks, threads):
+        for digests in call_each(digests_of, blocks, threads):
             if isinstance(digests, Exception):
                 raise digests
             found += digests
         return found
-
-    def _digests_together(self, rows: list[int]) -> list[bytes]:
-        return list(map(digest_image, self.batch(rows)))
 
 
 class StackedList:
@@ -308,10 +285,8 @@ class PathSource(ImageSource):
         n_features: int | None = None,
         channels: Selection | None = None,
     ):
+        super().__init__(n_features, channels)
         self._paths = paths
-        self.n_features = n_features
-        self.channels = channels
-        self.on_note = WarnOnce()
         # What is behind a URL is read once, not once more for its digest.
         self.remote = any(is_url(path) for path in paths if "://" in path)
         self.digest_reads = self.remote
@@ -338,30 +313,21 @@ class PathSource(ImageSource):
 
 
 class DatasetItem:
-    """One item of a map-style dataset, read only when it is needed.
-
-    An ``(n, 1)`` object array of handles can be indexed by every scikit-learn tool.
-    The handles of one dataset share it, also when the array is pickled. `key` is the
-    name of the image, where items are mappings.
-    """
+    """One item of a map-style dataset, read only when it is needed."""
 
     __slots__ = ("dataset", "index", "key")
 
     def __init__(self, dataset: Any, index: int, key: Any = None):
-        self.dataset = dataset
+        self.dataset = dataset  # shared by its handles, also where they are pickled
         self.index = index
-        self.key = key
+        self.key = key  # the name of the image, where items are mappings
 
     def __repr__(self) -> str:
         return f"DatasetItem({type(self.dataset).__name__}, {self.index})"
 
-    def load(self) -> Any:
-        """Return the whole item, as the dataset gives it."""
-        return self.dataset[self.index]
-
     def image(self) -> Any:
         """Return the image of the item: the item, its first part or its "image"."""
-        item = self.load()
+        item = self.dataset[self.index]
         if isinstance(item, Mapping):
             keys = IMAGE_KEYS if self.key is None else (self.key,)
             key = next((key for key in keys if key in item), None)
@@ -377,10 +343,7 @@ class DatasetItem:
 
 
 def unpack_cell(value: Any) -> Any:
-    """Return the bytes, else the path, of a cell {"bytes", "path"}; others as they are.
-
-    Hugging Face's tables keep images so.
-    """
+    """Return the bytes, else the path, of a cell of Hugging Face's; others are kept."""
     if isinstance(value, dict) and value and value.keys() <= {"bytes", "path"}:
         content = value.get("bytes")
         return value.get("path") if content is None else content
@@ -398,12 +361,10 @@ class ObjectSource(ImageSource):
         n_features: int | None = None,
         channels: Selection | None = None,
     ):
+        super().__init__(n_features, channels)
         self._objects = objects
-        self.n_features = n_features
-        self.channels = channels
         self.digest_reads = isinstance(objects[0], DatasetItem)
         self.thread_safe = not self.digest_reads
-        self.on_note = WarnOnce()
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -433,16 +394,11 @@ class ObjectSource(ImageSource):
 
 
 def digest_image(image: Any) -> bytes:
-    """Return the digest of one decoded image: of its pixels, dtype and shape.
-
-    It is that of a row of a source which, being no file and no bytes,
-    shows the same pixels in the same form. An image of Pillow in mode "RGB" or "L" is
-    taken as it is, any other as `decode_image` gives it; a tensor is (C, H, W).
-    """
+    """Return the digest of one decoded image: of its pixels, dtype and shape."""
     if isinstance(image, Image.Image):
         # What is decoded may still have the EXIF tag by which it was turned.
         decoded = image.mode in ("RGB", "L")
-        image = np.asarray(image if decoded else read_image(image))
+        image = np.asarray(image if decoded else load_image(image))
     elif is_tensor(image):
         image = as_numpy(image).transpose(1, 2, 0)
     if image.ndim == 2:

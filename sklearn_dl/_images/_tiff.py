@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_dl._images._channels import Selection
+from sklearn_dl._images._errors import TIFF_MARKS
 from sklearn_dl._images._formats import (
     Meaning,
     Note,
@@ -22,8 +23,6 @@ from sklearn_dl._images._formats import (
     tiles_as,
 )
 from sklearn_dl._images._samples import noted
-
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # What tifffile raises for a damaged file, beside its own error.
 _DAMAGES = (IndexError, KeyError, OSError, struct.error, zlib.error)
@@ -104,7 +103,7 @@ def _first_tags(content: str | bytes) -> Any:
     try:
         with _file(content) as file:
             head = file.read(16)
-            if not head.startswith(MAGIC):
+            if not head.startswith(TIFF_MARKS):
                 return None
             tags = ImageFileDirectory_v2(head if head[2] == 43 else head[:8])
             file.seek(tags.next)
@@ -119,11 +118,8 @@ def _file(content: str | bytes) -> Any:
 
 
 def choose_page(image: Any, note: Note, channels: Selection | None) -> bool:
-    """Bring a file that Pillow has opened to its picture, past thumbnails and masks.
-
-    False where tifffile alone can reach it, or knows how it lies: Pillow mixes up the
-    bands of deep planar images.
-    """
+    """Bring an opened file to its picture; False where tifffile alone can read it."""
+    # Pillow mixes up the bands of deep planar images.
     if image.tag_v2.get(_PLANAR) == 2 and max(image.tag_v2.get(258, (1,))) > 8:
         return False
     several = getattr(image, "is_animated", False)
@@ -177,10 +173,7 @@ def _pictures(image: Any) -> Iterator[int]:
 def read_beyond_pillow(
     content: str | bytes, note: Note, channels: Selection | None = None
 ) -> np.ndarray:
-    """Read what Pillow can't: pixels (H, W, 1 or 3), or all bands if so asked for.
-
-    They are uint8, or float32 in [0, 1] for samples of more than 8 bits.
-    """
+    """Read what Pillow can't: pixels (H, W, 1 or 3), or all bands if so asked for."""
     try:
         import tifffile
     except ImportError:
@@ -276,17 +269,17 @@ def _refuse(page: Any, bands: bool) -> None:
 
 
 def _unpacked(page: Any) -> np.ndarray:
-    """Read samples that lie across bytes, 10, 12 or 14 bits each, without imagecodecs.
-
-    Lines begin at whole bytes.
-    """
+    """Read samples of 10, 12 or 14 bits without imagecodecs; lines begin at bytes."""
     if page.compression != 1 or page.is_tiled or page.fillorder != 1:
         raise ImportError(
             f"a TIFF of {page.bitspersample} bits needs imagecodecs: "
             "pip install 'sklearn_dl[tiff]'"
         )
-    file, bits = page.parent.filehandle, page.bitspersample
-    lines = np.frombuffer(_strips(page, file), np.uint8)
+    file, bits, strips = page.parent.filehandle, page.bitspersample, []
+    for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+        file.seek(offset)
+        strips.append(file.read(size))
+    lines = np.frombuffer(b"".join(strips), np.uint8)
     shape = page.shape if page.planarconfig == 1 else page.shape[1:]
     per_line = int(np.prod(shape[1:]))
     stride = (per_line * bits + 7) // 8
@@ -297,14 +290,6 @@ def _unpacked(page: Any) -> np.ndarray:
         ones = np.unpackbits(line)[: per_line * bits].reshape(per_line, bits)
         values[k] = ones @ weights
     return values.reshape(page.shape)
-
-
-def _strips(page: Any, file: Any) -> bytes:
-    parts = []
-    for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
-        file.seek(offset)
-        parts.append(file.read(size))
-    return b"".join(parts)
 
 
 def _turned(pixels: np.ndarray, page: Any) -> np.ndarray:

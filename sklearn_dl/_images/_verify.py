@@ -63,27 +63,18 @@ def look_at_images(
     y: Any = None,
     on_image: Callable[[int, Any], object] | None = None,
 ) -> pd.DataFrame:
-    """Return what `verify_images` does, while others see each decoded image too.
-
-    `on_image` is called with rows and images, in several threads at once.
-    """
+    """Return what `verify_images` does; in threads `on_image` sees each image too."""
     source = copy.copy(source)
     if y is not None:
-        y = [
-            None if pd.isna(label) is True else label
-            for label in np.asarray(y).tolist()
-        ]
+        labels = np.asarray(y).tolist()
+        y = [None if pd.isna(label) is True else label for label in labels]
         check_consistent_length(range(len(source)), y)
     found: list[Finding] = []
     source.on_note = lambda row, path, kind, text: found.append((row, path, text, kind))
     digests: dict[int, bytes] = {}
 
     def look(row: int) -> None:
-        try:
-            image = source[row]
-        except ImageDecodeError as error:
-            found.extend((*failure, "unreadable") for failure in error.failures)
-            return
+        image = source[row]
         if colour := _one_colour(image):
             reason = f"is of one colour, {colour}"
             found.append((row, source.path(row), reason, "one colour"))
@@ -94,10 +85,11 @@ def look_at_images(
         if on_image is not None:
             on_image(row, image)
 
-    _for_each(look, source)
+    for error in _errors_of(look, source):
+        found += [(*failure, "unreadable") for failure in error.failures]
     if y is not None:
         found += _in_two_classes(digests, y, source)
-    found.sort(key=_row)
+    found.sort(key=lambda finding: -1 if finding[0] is None else finding[0])
     # Names that are no UTF-8 can't be pandas' own text.
     columns = ["row", "path", "reason", "kind"]
     return pd.DataFrame(found, columns=columns, dtype=object).astype({"row": int})
@@ -107,31 +99,26 @@ def failed_images(X: Any, *, image_shape: Any = None) -> list[Failure]:
     """Decode every image of X once and return those that fail."""
     source = copy.copy(as_source(X, image_shape=image_shape))
     source.on_note = None
-    failures: list[Failure] = []
 
     def look(row: int) -> None:
-        try:
-            source[row]
-        except ImageDecodeError as error:
-            failures.extend(error.failures)
+        source[row]
 
-    if not source.stackable:  # arrays are decoded
-        _for_each(look, source)
-    return sorted(failures, key=_row)
+    # Arrays are decoded.
+    errors = [] if source.stackable else _errors_of(look, source)
+    return ImageDecodeError.join(errors).failures
 
 
-def _row(finding: tuple) -> int:
-    return -1 if finding[0] is None else finding[0]
-
-
-def _for_each(look: Callable[[int], None], source: ImageSource) -> None:
+def _errors_of(look: Callable[[int], None], source: ImageSource) -> list:
+    """Look at each row, and return the errors of images that can't be decoded."""
     # A dataset need not be thread-safe.
     threads = min(8, cpu_count()) if source.kind == "paths" else 1
     if source.remote:
         threads = REMOTE_THREADS
-    for result in call_each(look, range(len(source)), threads):
-        if result is not None:
-            raise result
+    errors = [e for e in call_each(look, range(len(source)), threads) if e is not None]
+    for error in errors:
+        if not isinstance(error, ImageDecodeError):
+            raise error
+    return errors
 
 
 def _one_colour(image: Image.Image | np.ndarray) -> str | None:

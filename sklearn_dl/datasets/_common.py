@@ -38,11 +38,7 @@ def check_verify(verify: Verify) -> None:
 def readable(
     paths: Sequence[str | bytes], verify: Verify, image_shape: Any = None
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Return a mask of the images to keep, and a table of those that are not.
-
-    With `verify` false nothing is opened; True and "raise" raise one error that names
-    every bad file, "skip" leaves them out.
-    """
+    """Return a mask of the images to keep, and a table of those that are not."""
     keep = np.ones(len(paths), dtype=bool)
     if not verify or not len(paths):
         return keep, pd.DataFrame({"row": [], "path": [], "reason": []})
@@ -90,20 +86,15 @@ def labels_array(values: pd.Series, what: str) -> np.ndarray:
             return values.to_numpy(dtype=dtype)
     array = np.asarray(values, dtype=object)
     if not _HOLD_OTHERS.isdisjoint(map(type, array)):
-        return _rows_of_numbers(array, what)
+        try:
+            rows = np.array(array.tolist())
+        except ValueError:  # of different lengths
+            rows = array
+        if rows.dtype.kind not in "biuf":
+            raise _no_target(array, what)
+        return rows
     # numpy would turn a mixture such as ["a", 1] into strings without a word
     return np.array(array.tolist()) if len(set(map(type, array))) == 1 else array
-
-
-def _rows_of_numbers(array: np.ndarray, what: str) -> np.ndarray:
-    """Return cells that are equally long lists of numbers as a matrix."""
-    try:
-        rows = np.array(array.tolist())
-    except ValueError:  # of different lengths
-        rows = array
-    if rows.dtype.kind not in "biuf":
-        raise _no_target(array, what)
-    return rows
 
 
 def _no_target(array: np.ndarray, what: str) -> ValueError:
@@ -115,15 +106,13 @@ def _no_target(array: np.ndarray, what: str) -> ValueError:
 
 
 def several_labels(cells: Sequence[Any]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the indicators of cells that are lists of labels, and their names.
-
-    Lists of equally many numbers are no labels.
-    """
+    """Return the indicators of cells that are lists of labels, and their names."""
     if not all(type(cell) in _LISTS for cell in cells):
         return None
     lists = [list(cell) for cell in cells]
     labels = [label for row in lists for label in row]
     texts = all(isinstance(label, str) for label in labels)
+    # Lists of equally many numbers are no labels.
     ragged = len(set(map(len, lists))) > 1
     codes = ragged and all(isinstance(label, int | np.integer) for label in labels)
     return indicators(lists) if labels and (texts or codes) else None

@@ -144,18 +144,13 @@ def _of_bunch(data: Bunch, rows: list, target: str) -> tuple:
 def _of_pair(X: Any, y: Any, rows: list) -> tuple:
     source = as_source(X)
     check_consistent_length(source, y)
-    named = source.kind in ("paths", "objects")
-    files = [source.path(row) for row in range(len(source))] if named else None
+    files = [source.path(row) for row in range(len(source))]
     y, keep, table = _corrected(rows, files, y)
     return (_safe_indexing(X, np.flatnonzero(keep)), y[keep]), table
 
 
 def target_text(target: Any) -> str:
-    """Return a target as it stands in a file of corrections.
-
-    A label is its text; of several labels or numbers each, with semicolons. Whole
-    numbers have no decimals.
-    """
+    """Return a target as it stands in a file of corrections: with semicolons."""
     values = np.asarray(target, dtype=object).ravel().tolist()
     return ";".join(_text(value, several=len(values) > 1) for value in values)
 
@@ -217,15 +212,15 @@ def _corrected(
     y = np.asarray(y)
     texts = [target_text(target) for target in y]
     places: dict[str, list[int]] = {}
-    for position in range(len(y)):
-        name = str(position) if files is None else _key(files[position])
+    for position, file in enumerate([None] * len(y) if files is None else files):
+        name = str(position) if file is None else _key(file)  # images without a path
         places.setdefault(name, []).append(position)
     new: list[Any] = [*y]
     keep = np.ones(len(y), dtype=bool)
     told: dict[tuple[str, str], dict[str, str]] = {}
     outcomes, labels = [], {*texts}
     for row in rows:
-        name = row["path"] if files is None else _key(row["path"])
+        name = row["path"] if row["path"] in places else _key(row["path"])
         before = told.setdefault((name, row["old"]), row)
         if (before["action"], before["new"]) != (row["action"], row["new"]):
             raise ValueError(
@@ -277,14 +272,13 @@ def _like(row: dict[str, str], y: np.ndarray) -> Any:
     if kind == "U":
         return text
     values = [*_numbers(row, y.dtype)]
-    shape = y.shape[1:]
-    if len(values) != (shape[0] if shape else 1):
-        n = shape[0] if shape else 1
+    n = y.shape[1] if y.ndim > 1 else 1
+    if len(values) != n:
         raise ValueError(
             f"The new target in {row['where']}, {text!r}, has {len(values)} values, "
             f"but those of the data have {n}."
         )
-    return np.array(values, dtype=y.dtype) if shape else y.dtype.type(values[0])
+    return np.array(values, y.dtype) if y.ndim > 1 else y.dtype.type(values[0])
 
 
 def _numbers(row: dict[str, str], dtype: np.dtype) -> Iterator[Any]:

@@ -11,6 +11,8 @@ from sklearn.utils import Bunch
 from sklearn_dl._images import check_image_shape, row_shape
 from sklearn_dl.datasets._common import class_names, did_you_mean, labels_array, result
 from sklearn_dl.datasets._tables import (
+    BLANKS,
+    TextTable,
     as_frame,
     existing,
     kind_of,
@@ -19,7 +21,6 @@ from sklearn_dl.datasets._tables import (
     read_parquet_parts,
     read_table,
 )
-from sklearn_dl.datasets._text import BLANKS, TextTable
 
 _PART_VALUES = 1 << 21  # values parsed together: 16 MB as pandas' int64
 

@@ -1,11 +1,15 @@
 """Loader of folders with one subfolder per class."""
 
 import os
+import re
+import warnings
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from sklearn.utils import Bunch
 
 from sklearn_dl.datasets._common import (
@@ -17,17 +21,34 @@ from sklearn_dl.datasets._common import (
     result,
 )
 from sklearn_dl.datasets._corrections import apply_corrections
-from sklearn_dl.datasets._splits import is_hidden, refuse_splits
-from sklearn_dl.datasets._suffixes import (
-    advice_on,
-    count_suffixes,
-    image_suffixes,
-    in_words,
-    suffix_of,
-    warn_of_photographs,
-)
 
 _NO_IMAGE = "not an image by its suffix"
+_PARTS = frozenset(
+    "train training trainset val valid validation valset dev devset test testing "
+    "testset pred predict prediction predictions eval evaluation holdout".split()
+)
+_BESIDE = frozenset("data dataset folder image images img imgs set split".split())
+# What Pillow opens that is no image, or shares its suffix with what isn't: documents,
+# films, scientific containers, point clouds (.pcd), circuit boards (.gbr).
+_NO_IMAGES = frozenset(
+    "BUFR EPS FITS FLI GBR GRIB HDF5 IM IPTC MCIDAS MPEG PCD WMF".split()
+)
+_HEIF = frozenset(".heic .heics .heif .heifs .hif".split())
+_RAW = frozenset(
+    ".3fr .arw .cr2 .cr3 .dng .erf .iiq .kdc .mrw .nef .nrw .orf .pef .raf .raw .rw2 "
+    ".sr2 .srw .x3f".split()
+)
+_AVIF, _JXL = frozenset([".avif", ".avifs"]), frozenset([".jxl"])
+_PHOTOGRAPHS = _HEIF | _RAW | _AVIF | _JXL
+_ADVICE = {
+    _HEIF: "pip install pillow-heif, then pillow_heif.register_heif_opener()",
+    _JXL: "pip install pillow-jxl-plugin, then import pillow_jxl",
+    _AVIF: "newer versions of Pillow open it",
+    _RAW: "develop it to TIFF or JPEG (rawpy does)",
+    frozenset([".dcm"]): "read it with pydicom, scale it to [0, 1] and save it as .npy",
+    frozenset([".npy"]): "extensions=['.npy'] takes arrays",
+    frozenset([""]): "extensions=[''] takes files without a suffix",
+}
 
 
 def load_image_folder(
@@ -210,3 +231,103 @@ def _walked(folder: str, wanted: frozenset[str]) -> tuple[list[str], list[str]]:
         for name in names:
             (images if suffix_of(name) in wanted else others).append(start + name)
     return images, others
+
+
+def refuse_splits(root: str, names: list[str]) -> None:
+    """Refuse folders that are parts of a data set, not classes; say how they load."""
+    found = _splits(root, names)
+    if not found:
+        return
+    shown = ", ".join(repr(os.path.relpath(path, root)) for path in found[:8])
+    first = next((p for p in found if "train" in os.path.basename(p).lower()), found[0])
+    while len(inner := subfolders(first)) == 1 and _before(inner[0]) is not None:
+        first = os.path.join(first, inner[0])  # seg_train/seg_train
+    raise ValueError(
+        f"{root!r} holds parts of a data set, {shown}, not classes: load each by "
+        f"itself, such as load_image_folder({first!r}). If they are classes, name them "
+        "in classes=[...]."
+    )
+
+
+def subfolders(folder: str) -> list[str]:
+    """Return the names of the folders in a folder, sorted, without hidden ones."""
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not is_hidden(e.name))
+
+
+def is_hidden(name: str) -> bool:
+    """Tell what people don't see of their folders, and what systems add to them."""
+    return name[0] == "." or name in ("__MACOSX", "@eaDir")
+
+
+def _splits(folder: str, names: list[str]) -> list[str]:
+    """Return the paths of the parts: in the folder, or in its only subfolder."""
+    before = [_before(name) for name in names]
+    found = names if len(set(before)) == 1 and before[0] is not None else []
+    if not found:  # a class called "train" has images in it, not folders
+        likely = [name for name in names if _before(name) is not None]
+        found = [n for n in likely if subfolders(os.path.join(folder, n))]
+    if found or len(names) != 1:
+        return [os.path.join(folder, name) for name in found]
+    inner = os.path.join(folder, names[0])
+    return _splits(inner, subfolders(inner))
+
+
+def _before(name: str) -> tuple[str, ...] | None:
+    """Return the words before that of a part, as seg in seg_train; None if none is."""
+    # Case, digits and words such as "set" don't count: Training_set, val2017.
+    spaced = re.sub("(?<=[a-z])(?=[A-Z])", " ", name)
+    words = re.findall("[a-z]+", spaced.lower())
+    while words and words[-1] in _BESIDE:
+        words.pop()
+    return tuple(words[:-1]) if words and words[-1] in _PARTS else None
+
+
+def image_suffixes(extensions: Iterable[str] | None = None) -> frozenset[str]:
+    """Return suffixes as they are compared; None is all that Pillow can open here."""
+    if extensions is None:
+        known = Image.registered_extensions().items()  # also loads all plugins
+        opened = {*Image.OPEN} - _NO_IMAGES | {"MPO"}  # which the opener of JPEG reads
+        return frozenset(suffix for suffix, name in known if name in opened)
+    if isinstance(extensions, str):
+        extensions = [extensions]
+    bare = (suffix.lower().lstrip(".") for suffix in extensions)
+    return frozenset(suffix and "." + suffix for suffix in bare)
+
+
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file's name as it is compared."""
+    return os.path.splitext(name)[1].lower()
+
+
+def count_suffixes(paths: Iterable[str]) -> dict[str, int]:
+    """Count files by suffix, the most frequent first."""
+    return dict(Counter(map(suffix_of, paths)).most_common())
+
+
+def in_words(counts: dict[str, int]) -> str:
+    """Say how many files of which suffix there are."""
+    shown = [f"{n} {suffix or 'without a suffix'}" for suffix, n in counts.items()]
+    return ", ".join(shown[:5] + ["..."] * (len(shown) > 5))
+
+
+def advice_on(counts: dict[str, int]) -> str:
+    """Say what opens the files whose suffixes Pillow doesn't open, if it is known."""
+    sentences = []
+    for suffixes, advice in _ADVICE.items():
+        if found := [suffix for suffix in counts if suffix in suffixes]:
+            what = " and ".join(found[:3])
+            sentences.append(f" For {what}: {advice}." if what else f" {advice}.")
+    return "".join(sentences)
+
+
+def warn_of_photographs(root: str, left_out: Iterable[str]) -> None:
+    """Warn, if there are photographs among the files that are left out."""
+    counts = count_suffixes(left_out)
+    if not _PHOTOGRAPHS.isdisjoint(counts):
+        warnings.warn(
+            f"{sum(counts.values())} files below {root!r} are left out because of "
+            f"their suffix: {in_words(counts)}.{advice_on(counts)}",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -169,9 +169,8 @@ def _column(frame: pd.DataFrame, name: Hashable) -> pd.Series:
     if isinstance(name, int | np.integer) and -len(columns) <= name < len(columns):
         return frame.iloc[:, int(name)]
     hint = did_you_mean(name, columns)
-    if any(
-        re.search(r"\.(jpe?g|png|tiff?|bmp|gif|webp)$", str(c), re.I) for c in columns
-    ):
+    image = re.compile(r"\.(jpe?g|png|tiff?|bmp|gif|webp)$", re.I)
+    if any(image.search(str(column)) for column in columns):
         hint += " Without a header: header=None, and columns by position, path=0."
     elif not any(isinstance(column, str) for column in columns):
         hint += " Give positions, such as path=0, target=1."
@@ -223,10 +222,7 @@ def _located(path: str, folder: str, suffix: str) -> str:
 
 
 def _look_for_files(images: Sequence[str | bytes], folder: str) -> None:
-    """Warn of files that are there under another name, or beside the table.
-
-    A few are looked at.
-    """
+    """Warn of a file that is there under another name, or beside the table."""
     rows = np.linspace(0, len(images) - 1, min(_LOOKED_AT, len(images))).astype(int)
     for row, image in ((row, images[row]) for row in rows):
         there = not isinstance(image, str) or is_url(image) or os.path.exists(image)

@@ -1,8 +1,7 @@
 """Where a model fails, what answers it, and what a network is made of."""
 
 from sklearn_dl.inspection._augmentation_display import AugmentationDisplay
-from sklearn_dl.inspection._confusion import most_confused
-from sklearn_dl.inspection._confusion_display import MostConfusedDisplay
+from sklearn_dl.inspection._confusion import MostConfusedDisplay, most_confused
 from sklearn_dl.inspection._corruptions import corrupt_image, list_corruptions
 from sklearn_dl.inspection._features_display import EmbeddingDisplay
 from sklearn_dl.inspection._gallery import TopLossesDisplay

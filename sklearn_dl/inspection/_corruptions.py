@@ -120,20 +120,12 @@ def _jpeg(pixels, rng, quality):
     return jpeg(pixels, int(quality))
 
 
-def _once(severity: float) -> float:
-    return 1.0
-
-
 def _less(severity: float) -> float:
     return max(1 - 0.4 * severity, 0.05)
 
 
 def _more(severity: float) -> float:
     return 1 + 0.4 * severity
-
-
-def _hidden(severity: float) -> float:
-    return min(0.165 * severity, 0.9)  # what the augmentation hides in the mean
 
 
 _TIMES, _DEGREES = "times {:.2f}", "{:.3g} degrees"
@@ -144,9 +136,9 @@ CORRUPTIONS: dict[str, Corruption] = {
     "smaller": Corruption("scale", lambda s: 1.25**-s, _TIMES, _scaled),
     "larger": Corruption("scale", lambda s: 1.25**s, _TIMES, _scaled),
     "rotation": Corruption("rotation", lambda s: min(15 * s, 180), _DEGREES, _rotation),
-    "flip": Corruption("flip", _once, "left and right", _mirrored(2), reach=1.0),
+    "flip": Corruption("flip", lambda s: 1, "left and right", _mirrored(2), reach=1.0),
     "vertical_flip": Corruption(
-        "vertical_flip", _once, "top and bottom", _mirrored(1), reach=1.0
+        "vertical_flip", lambda s: 1, "top and bottom", _mirrored(1), reach=1.0
     ),
     "translation": Corruption(
         "translation", lambda s: min(0.1 * s, 0.5), "{:.0%} of the sides", _translation
@@ -164,7 +156,9 @@ CORRUPTIONS: dict[str, Corruption] = {
     ),
     "blur": Corruption("blur", lambda s: 0.0075 * s, _SHORTER, _blur),
     "noise": Corruption("noise", lambda s: 0.06 * s, "{:.1%} of the scale", _noise),
-    "occlusion": Corruption("erase", _hidden, _AREA, _occlusion, reach=1.0),
+    "occlusion": Corruption(  # what the augmentation hides in the mean
+        "erase", lambda s: min(0.165 * s, 0.9), _AREA, _occlusion, reach=1.0
+    ),
     "jpeg": Corruption(
         "jpeg", lambda s: max(round(95 - 65 * s), 5), "quality {:.0f}", _jpeg
     ),

@@ -1,8 +1,9 @@
-"""Features of images, and what takes them to two dimensions."""
+"""Features of images, near-duplicates by them, and their place in two dimensions."""
 
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
@@ -13,6 +14,13 @@ from sklearn_dl._neural import NeuralImageEstimator
 from sklearn_dl.augmentation import resolve_views
 
 _REDUCED = 50  # components that t-SNE starts from
+_ROWS = 512  # compared with all others at once
+# A pair is near where its distance (1 minus the cosine) is at most so many times the
+# median distance of an image to its nearest other.
+_SHARE = 0.4
+# What rounding makes of equal features.
+_EQUAL = 1e-5
+_SAMPLE = 1024  # images whose nearest are looked for
 
 
 def features_of(estimator: Any, X: Any) -> tuple[np.ndarray, str]:
@@ -57,10 +65,7 @@ def _before_the_head(estimator: NeuralImageEstimator, X: Any) -> np.ndarray:
 
 
 def network_within(model: Any) -> Any:
-    """Return the first fitted estimator with a backbone in a model, None without one.
-
-    Its parameters come before what was made in `fit`.
-    """
+    """Return the first fitted estimator with a backbone in a model, None without."""
     inside = estimators_within(model)
     fitted = (e for e in inside if isinstance(e, ImageEstimatorMixin) and network_of(e))
     return next(fitted, None)
@@ -74,10 +79,7 @@ def backbone_features(estimator: Any, X: Any) -> np.ndarray:
 
 
 def answers_to_features(estimator: Any, features: np.ndarray) -> np.ndarray:
-    """Return what a fitted classifier or regressor says of features, without views.
-
-    Probabilities or scores of the classes; predictions of a regressor.
-    """
+    """Return probabilities, scores or numbers that features get, without views."""
     network, targets = estimator._network, estimator._targets
     head = OnFeatures(network.head, estimator._execution(fall_back=True))
     outputs = head(torch.from_numpy(features))
@@ -145,3 +147,44 @@ def spread(points: np.ndarray, side: float, most: int) -> np.ndarray:
         nearest = np.minimum(nearest, distance)
         row = int(nearest.argmax())
     return np.array(chosen, dtype=int)
+
+
+def near_duplicates(
+    features: np.ndarray, others: np.ndarray | None = None, *, k: int = 60
+) -> pd.DataFrame:
+    """Return the k pairs of images (or of images and others) most alike, if nearly."""
+    one = _normalised(features)
+    limit = _limit(one)
+    two = one if others is None else _normalised(others)
+    every = np.empty((0, 3))
+    for start in range(0, len(one), _ROWS):
+        distances = 1 - one[start : start + _ROWS] @ two.T
+        if others is None:  # each pair once
+            rows = start + np.arange(len(distances))
+            distances[np.arange(len(two)) <= rows[:, None]] = np.inf
+        # Where images are all equal, all their pairs would not fit into memory.
+        near = np.flatnonzero(distances <= limit)
+        near = near[np.argsort(distances.flat[near], kind="stable")[:k]]
+        row, other = np.unravel_index(near, distances.shape)
+        pairs = np.column_stack([start + row, other, distances.flat[near]])
+        every = np.concatenate([every, pairs])
+        every = every[np.argsort(every[:, 2], kind="stable")][:k]
+    table = pd.DataFrame(every[:, :2].astype(int), columns=["row", "other"])
+    table["similarity"] = 1 - every[:, 2]
+    return table
+
+
+def _limit(features: np.ndarray) -> float:
+    """Return the distance up to which a pair is near, from some of the images."""
+    if len(features) < 3:
+        return _EQUAL
+    rows = np.linspace(0, len(features) - 1, min(len(features), _SAMPLE)).astype(int)
+    distances = 1 - features[rows] @ features.T
+    distances[np.arange(len(rows)), rows] = np.inf
+    return max(_EQUAL, _SHARE * float(np.median(distances.min(axis=1))))
+
+
+def _normalised(features: np.ndarray) -> np.ndarray:
+    features = features.reshape(len(features), -1).astype(np.float32)
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.maximum(length, np.finfo(np.float32).tiny)

@@ -9,8 +9,8 @@ from sklearn_dl import _plots
 from sklearn_dl._images import as_source
 from sklearn_dl._labels import refuse_missing
 from sklearn_dl.inspection import _pictures
-from sklearn_dl.inspection._losses import top_losses
-from sklearn_dl.inspection._scores import GivenClasses, GivenNumbers
+from sklearn_dl.inspection._losses import paths_of, top_losses
+from sklearn_dl.inspection._scores import given
 from sklearn_dl.inspection._stream import image_shape_of
 
 _RIGHT, _DOUBTED = _plots.BLUE, _plots.PURPLE
@@ -155,16 +155,18 @@ class TopLossesDisplay:
                 "labels. For classes give probabilities of the shape (n, n_classes); "
                 "for numbers give y_pred as floats, and no classes."
             )
-        given: Any = GivenNumbers() if numbers else _Probabilities()
-        given.values = np.asarray(y_pred, dtype=float)
+        values = np.asarray(y_pred, dtype=float)
         if not numbers:
-            given.classes_ = np.unique(y_true) if classes is None else np.array(classes)
-            if given.values.shape[1:] != given.classes_.shape:
+            classes = np.unique(y_true) if classes is None else np.array(classes)
+            if values.shape[1:] != classes.shape:
                 raise ValueError(
-                    f"y_pred has the shape {given.values.shape}, not one column of "
-                    f"probabilities for each of {len(given.classes_)} classes."
+                    f"y_pred has the shape {values.shape}, not one column of "
+                    f"probabilities for each of {len(classes)} classes."
                 )
-        display = cls(top_losses(given, X, y_true, k=k), X, image_shape=image_shape)
+        answers = given(values, classes)
+        table = top_losses(answers, np.arange(len(values)), y_true, k=k)
+        display = cls(table, X, image_shape=image_shape)
+        table["path"] = paths_of(X, table["row"])
         return display.plot(n_columns=n_columns, ax=ax)
 
     def plot(self, *, n_columns: int = 4, ax=None) -> "TopLossesDisplay":
@@ -189,13 +191,6 @@ class TopLossesDisplay:
             _pictures.show_image(axis, image, colour, _FRAMES[colour])
         _plots.head(figure, self.title, _plots.letters_in(figure))
         return self
-
-
-class _Probabilities(GivenClasses):
-    """Answers with probabilities that were predicted before."""
-
-    def predict_proba(self, X):
-        return self.values
 
 
 def _colour(row: pd.Series) -> str | None:

@@ -9,7 +9,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn_dl import _plots
 
 # Panel, label, colour and line of each column.
-_CURVES = {
+CURVES = {
     "train_loss": ("loss", "training", _plots.BLUE, "-"),
     "valid_loss": ("loss", "validation", _plots.VERMILLION, "-"),
     "train_top1": ("accuracy", "training", _plots.BLUE, "-"),
@@ -150,7 +150,7 @@ class TrainingHistoryDisplay:
             values = self.history[panels[part]].to_numpy(dtype=float, copy=True)
             values[~np.isfinite(values) | ((values <= 0) & (part == "rates"))] = np.nan
             for column, curve in zip(panels[part], values.T, strict=True):
-                _, label, colour, style = _CURVES[column]
+                _, label, colour, style = CURVES[column]
                 look = {"color": colour, "linestyle": style, "label": label, **dots}
                 axis.plot(epochs, curve, **_plots.options("line", look, line_kw))
             self._mark(axis)
@@ -197,7 +197,7 @@ class TrainingHistoryDisplay:
         """Return the columns of each panel."""
         history, twice = self.history, ["valid_score", "valid_top1"]
         found: dict[str, list[str]] = {}
-        for column, (part, *_) in _CURVES.items():
+        for column, (part, *_) in CURVES.items():
             if column in history:
                 found.setdefault(part, []).append(column)
         if {*twice} <= {*history} and self.score_name in ("accuracy", "score"):

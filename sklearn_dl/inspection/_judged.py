@@ -22,43 +22,11 @@ from sklearn_dl.inspection._embedding import (
     network_within,
 )
 from sklearn_dl.inspection._losses import answers_under, confidence_of
-from sklearn_dl.inspection._scores import (
-    GivenClasses,
-    GivenNumbers,
-    check_targets,
-    task_of,
-)
+from sklearn_dl.inspection._scores import check_finite, check_targets, given, task_of
 from sklearn_dl.inspection._stream import image_shape_of, quiet_copy
 
 # For estimators without a cache: features serve predictions and duplicates.
 KEPT = FeatureCache("memory", name="report", max_bytes=2**27)
-
-
-class _Probabilities(GivenClasses):
-    """Answers with probabilities; its X are rows of them."""
-
-    def predict_proba(self, X):
-        return self.values[np.asarray(X)]
-
-    def predict(self, X):
-        return self.classes_[self.values[np.asarray(X)].argmax(axis=1)]
-
-
-class _Scores(GivenClasses):
-    """Answers with values of a `decision_function`; its X are rows of them."""
-
-    def decision_function(self, X):
-        return self.values[np.asarray(X)]
-
-    def predict(self, X):
-        return self.classes_[self.values[np.asarray(X)].argmax(axis=1)]
-
-
-class _Numbers(GivenNumbers):
-    """Answers with numbers; its X are rows of them."""
-
-    def predict(self, X):
-        return self.values[np.asarray(X)]
 
 
 @dataclass(frozen=True)
@@ -111,18 +79,9 @@ class Judged:
         truth = np.array([place[label] for label in self.truth.tolist()])
         return truth, self.values.argmax(axis=1)
 
-    def path(self, row: int) -> str | None:
-        """Return the path of a row of the source, None where it has none."""
-        named = self.source.kind in ("paths", "objects")
-        return self.source.path(int(row)) if named else None
-
 
 def judge(model: Any, X: Any, y: Any, cv: Any = None, random_state: Any = 0) -> Judged:
-    """Ask a model about images; what can't be read is left out.
-
-    With `cv` each image is judged by a clone that was fitted without it; where the
-    model isn't fitted, another clone is, to all of them.
-    """
+    """Ask a model about images, or clones fitted without each; leave out unreadable."""
     task = task_of(model)
     model = quiet_copy(model, lambda cache: KEPT if cache is None else cache)
     try:
@@ -184,7 +143,9 @@ def _asked(model, X, y, kind: str, cv, random_state) -> tuple[Any, ...]:
         # No cache has those of a backbone that was trained: one pass for both.
         features = backbone_features(network, X)
         values = answers_to_features(network, features)
-        asked, images = _given(network, values), np.arange(len(y))
+        classes = getattr(network, "classes_", None)
+        asked = given(values, classes, hasattr(network, "predict_proba"))
+        images = np.arange(len(y))
     answers = _answers(asked, images, y, kind, cv, random_state)
     if network is not None and features is None:
         features = backbone_features(network, X)
@@ -208,14 +169,10 @@ def _answers(asked, images, y, kind: str, cv, random_state) -> Any:
     """Return what answers as an estimator does, for positions in place of images."""
     if kind == "classes":
         found = confidence_of(asked, images, y, cv, random_state)
-        answers: Any = _Probabilities() if found.probabilities else _Scores()
-        answers.values, answers.classes_ = found.scores, found.classes
-        return answers
+        return given(found.scores, found.classes, found.probabilities)
     if kind == "numbers":
-        answers = _Numbers()
         values = answers_under(asked, images, y, cv, random_state, "predict")
-        answers.values = _finite(values.reshape(y.shape), "predict")
-        return answers
+        return given(check_finite(values.reshape(y.shape), "predict"))
     if not hasattr(asked, "predict_proba"):
         raise TypeError(
             f"{type(asked).__name__} has no predict_proba, which the report needs of "
@@ -228,25 +185,4 @@ def _answers(asked, images, y, kind: str, cv, random_state) -> Any:
         raise ValueError(
             f"predict_proba has the shape {values.shape}, not that of y, {y.shape}."
         )
-    answers = _Probabilities()
-    answers.values = _finite(values, "predict_proba")
-    answers.classes_ = np.arange(y.shape[1])
-    return answers
-
-
-def _finite(values: np.ndarray, method: str) -> np.ndarray:
-    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
-    if len(bad):
-        raise ValueError(f"{method} is not finite in row {bad[0]}: {values[bad[0]]}.")
-    return values
-
-
-def _given(network: Any, values: np.ndarray) -> Any:
-    """Return an estimator that answers with values for positions."""
-    if not hasattr(network, "classes_"):
-        given: Any = _Numbers()
-    else:
-        given = _Probabilities() if hasattr(network, "predict_proba") else _Scores()
-        given.classes_ = network.classes_
-    given.values = values
-    return given
+    return given(check_finite(values, "predict_proba"), np.arange(y.shape[1]))

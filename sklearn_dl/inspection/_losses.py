@@ -13,8 +13,14 @@ from sklearn.utils._param_validation import Interval, validate_params
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_dl._images import as_source
-from sklearn_dl.inspection._scores import as_column, check_labels, check_targets
+from sklearn_dl.inspection._scores import (
+    as_column,
+    check_labels,
+    check_targets,
+    columns_of,
+)
 
+METHODS = ("predict_proba", "decision_function")  # those that say how sure one is
 _PARAMETERS = {
     "k": [Interval(Integral, 1, None, closed="left"), None],
     "cv": ["cv_object"],
@@ -162,10 +168,8 @@ def label_errors(estimator, X, y, *, k=None, cv=None, random_state=0) -> pd.Data
     Notes
     -----
     The means are each class's own, so that a classifier that is surer of one class than
-    of another doesn't hide errors. They depend on the order and differences of scores
-    in a class alone: so that values of a `decision_function` serve too, which the paper
-    doesn't have. These have no upper bound, so that their means are stricter and fewer
-    rows are listed than of calibrated probabilities.
+    of another doesn't hide errors. Values of a `decision_function`, which the paper
+    doesn't have, have no upper bound: their means are stricter, and fewer rows listed.
 
     References
     ----------
@@ -206,7 +210,7 @@ def _described(found: Confidence, X, rows: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "row": rows,
-            "path": _paths(X, rows),
+            "path": paths_of(X, rows),
             "truth": as_column(found.classes[found.truth[rows]]),
             "prediction": as_column(found.classes[predicted]),
             "probability": found.scores[rows, predicted] if known else np.nan,
@@ -235,7 +239,7 @@ def _largest_errors(estimator, X, y, k, cv, random_state) -> pd.DataFrame:
         predicted = predicted[:, 0]
     loss = ((predicted - truth) ** 2).reshape(len(truth), -1).mean(axis=1)
     order = np.argsort(-loss, kind="stable")[:k]
-    table = pd.DataFrame({"row": order, "path": _paths(X, order)})
+    table = pd.DataFrame({"row": order, "path": paths_of(X, order)})
     for name, values in (("truth", truth), ("prediction", predicted)):
         if values.ndim == 1:
             table[name] = values[order]
@@ -261,12 +265,19 @@ def answers_under(estimator, X, y, cv, random_state, method: str) -> np.ndarray:
 def confidence_of(estimator, X, y, cv, random_state) -> Confidence:
     """Return how sure a classifier is."""
     y = check_labels(y, len(y))
-    method = _method(estimator)
+    method = next((name for name in METHODS if hasattr(estimator, name)), None)
+    if method is None:
+        raise TypeError(
+            f"{type(estimator).__name__} has neither predict_proba nor "
+            "decision_function: its mistakes can't be ranked. A VotingClassifier has "
+            "probabilities with voting='soft', an SVM within CalibratedClassifierCV."
+        )
     scores = answers_under(estimator, X, y, cv, random_state, method)
     classes = estimator.classes_ if cv is None else np.unique(y)
     if len(scores) != len(y):
         raise ValueError(f"X has {len(scores)} images, but y has {len(y)} labels.")
-    scores = _columns(scores, classes, method, estimator)
+    halved = 1 if scores.ndim > 1 else 2  # of two classes the margin is the value
+    scores = columns_of(scores, classes, method, estimator) / halved
     labels = y.tolist()
     column = {label: c for c, label in enumerate(classes.tolist())}
     row = next((r for r, label in enumerate(labels) if label not in column), None)
@@ -279,34 +290,7 @@ def confidence_of(estimator, X, y, cv, random_state) -> Confidence:
     return Confidence(scores, classes, truth, method == "predict_proba")
 
 
-def _method(estimator) -> str:
-    for method in ("predict_proba", "decision_function"):
-        if hasattr(estimator, method):
-            return method
-    raise TypeError(
-        f"{type(estimator).__name__} has neither predict_proba nor decision_function, "
-        "so its mistakes can't be ranked. A VotingClassifier has probabilities with "
-        "voting='soft', an SVM within CalibratedClassifierCV."
-    )
-
-
-def _columns(scores: np.ndarray, classes, method: str, estimator) -> np.ndarray:
-    """Return one column of scores per class."""
-    if method == "decision_function" and scores.ndim == 1:
-        scores = np.stack([-scores, scores], axis=1) / 2
-    if scores.shape != (len(scores), len(classes)):
-        raise ValueError(
-            f"{method} of {type(estimator).__name__} has the shape {scores.shape}, not "
-            f"one column for each of {len(classes)} classes. An SVC has them with "
-            "decision_function_shape='ovr'; of several labels give one at a time."
-        )
-    if not np.isfinite(scores).all():
-        row = int(np.argwhere(~np.isfinite(scores))[0][0])
-        raise ValueError(f"{method} is not finite in row {row}: {scores[row]}.")
-    return scores
-
-
-def _paths(X: Any, rows: np.ndarray) -> pd.Series:
+def paths_of(X: Any, rows: Any) -> pd.Series:
     """Return the paths of some images, None where they have none."""
     paths: list[str | None] = [None] * len(rows)
     with warnings.catch_warnings():
@@ -315,6 +299,6 @@ def _paths(X: Any, rows: np.ndarray) -> pd.Series:
             source = as_source(X)
         except (TypeError, ValueError):  # a table with columns besides the images
             source = None
-    if source is not None and source.kind in ("paths", "objects"):
+    if source is not None:
         paths = [source.path(row) for row in rows.tolist()]
     return pd.Series(paths, dtype=object)

@@ -14,23 +14,16 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 
 from sklearn_dl._files import check_target, replacing
-from sklearn_dl._images import (
-    ImageDecodeError,
-    ImageSource,
-    as_source,
-    look_at_images,
-)
+from sklearn_dl._images import ImageDecodeError, ImageSource, as_source, look_at_images
 from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.inspection import _page_parts as parts
 from sklearn_dl.inspection import _page_scores as scores
 from sklearn_dl.inspection._embedding import backbone_features
 from sklearn_dl.inspection._judged import KEPT, Judged, judge, readable
-from sklearn_dl.inspection._page_cards import cards
-from sklearn_dl.inspection._pictures import reduced, thumbnail
+from sklearn_dl.inspection._pictures import encoded, reduced, thumbnail, with_map
 from sklearn_dl.inspection._report import RobustnessReport
 from sklearn_dl.inspection._saliency import placed, saliency
 from sklearn_dl.inspection._stream import image_shape_of
-from sklearn_dl.inspection._thumbnails import encoded, with_map
 
 _ODD = 60  # findings of `verify_images` with a picture
 _AT_ONCE = 4  # images whose maps are made at once, for their gradients' memory
@@ -170,9 +163,6 @@ def write_report(
     an estimator with ``cache=None`` has a cache of 128 MiB meanwhile. Each image is
     decoded once more, for its picture and `verify_images`.
 
-    A prediction is the class of the highest probability or score, as in `top_losses`;
-    a threshold of a FixedThresholdClassifier isn't used, and the page says so.
-
     Near-duplicates are pairs whose features are at most 0.4 times as far apart (1 minus
     their cosine) as an image usually is from its nearest other.
 
@@ -202,7 +192,7 @@ def write_report(
             others = _others(judged, reference)
     finally:
         KEPT.clear()
-    found, worst, doubted = cards(judged)
+    found, worst, doubted = parts.cards(judged)
     shown = [*dict.fromkeys([*doubted, *worst])][: options.n_images]
     page = _values(judged, slices, options)
     page |= {
@@ -212,7 +202,10 @@ def write_report(
         "n_likely": sum("suggestion" in card for card in found.values()),
         "data": _data(judged, found, shown, worst, doubted),
     }
-    wanted = {*judged.rows[shown].tolist()} | _rows_of(page)
+    wanted = {*judged.rows[shown].tolist()}
+    wanted |= {row for pair in page["pairs"] for row in pair["rows"]}
+    for pair in page["confusions"]:
+        wanted |= {*pair["examples"], pair["typical"]} - {None}
     strangers = {pair["other"] for pair in page["pairs"] if "other" in pair}
     n_pictures = len(wanted) + len(strangers) + options.n_saliency + _ODD
     room = options.max_bytes - _SPARE - len(render(page))
@@ -269,14 +262,6 @@ def _values(judged: Judged, slices: Any, options: ReportOptions) -> dict[str, An
     }
 
 
-def _rows_of(page: dict[str, Any]) -> set[int]:
-    """Return the rows that are shown beside the galleries."""
-    rows = {row for pair in page["pairs"] for row in pair["rows"]}
-    for pair in page["confusions"]:
-        rows |= {*pair["examples"], pair["typical"]} - {None}
-    return rows
-
-
 def _looked_at(
     source: ImageSource, y: Any, wanted: set[int], most: int
 ) -> tuple[dict[str, str], pd.DataFrame]:
@@ -289,7 +274,8 @@ def _looked_at(
 
     findings = look_at_images(source, y, on_image)
     # Of many of one kind, such as "scale", the graver aren't hidden.
-    findings = findings.sort_values("kind", key=_by_weight, kind="stable")
+    graver = findings["kind"].isin(["unreadable", "two classes"])
+    findings = findings.iloc[np.argsort(~graver, kind="stable")]
     for row in {*findings["row"].head(_ODD)} - {*map(int, pictures)}:
         try:
             pictures[str(row)] = encoded(thumbnail(source, row), most)
@@ -298,14 +284,9 @@ def _looked_at(
     return pictures, findings
 
 
-def _by_weight(kinds: pd.Series) -> pd.Series:
-    return ~kinds.isin(["unreadable", "two classes"])
-
-
 def _data(judged: Judged, found, shown, worst, doubted) -> dict[str, Any]:
     """Return what the page's script knows of the images."""
-    rows, chosen = judged.rows, {*shown}
-    names = judged.names
+    rows, names, chosen = judged.rows, judged.names, {*shown}
     known = [found[position] for position in judged.positions]
     said: list[Any] = [names, [(card["path"], card["old"]) for card in known]]
     if judged.source.stackable:  # what has no paths is known by its pixels

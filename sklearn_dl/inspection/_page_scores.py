@@ -1,6 +1,7 @@
 """What was fitted, and how well it does: facts, scores and baselines of a report."""
 
 import platform
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -13,12 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn_dl._base import ImageEstimatorMixin, estimators_within, network_of
 from sklearn_dl.datasets import target_text
 from sklearn_dl.inspection._judged import Judged
-from sklearn_dl.inspection._scores import (
-    Scoring,
-    bootstrap,
-    interval,
-    recalls_of_rows,
-)
+from sklearn_dl.inspection._scores import Scoring, bootstrap, interval, recalls_of_rows
 from sklearn_dl.inspection._slices import slice_scores
 
 _PACKAGES = ("sklearn_dl", "torch", "torchvision", "scikit-learn", "numpy", "pillow")
@@ -34,7 +30,9 @@ def facts(judged: Judged) -> list[tuple[str, str]]:
         found.append(("Steps", names))
     seen: set[str] = set()
     for estimator in estimators_within(model):
-        network = _backbone_of(estimator)
+        ours = isinstance(estimator, ImageEstimatorMixin)
+        network = network_of(estimator) if ours else None
+        network = getattr(network, "backbone", network)
         if network is None or network.identity() in seen:
             continue
         seen.add(network.identity())
@@ -47,23 +45,15 @@ def facts(judged: Judged) -> list[tuple[str, str]]:
         trainable = getattr(estimator, "trainable", None)
         regime = "frozen: features" if trainable is None else f"trains {trainable}"
         found.append(("Regime", regime))
-    if judged.n_folds is None:
-        found.append(("Judged by", "the model as it was fitted"))
-    else:
-        text = f"clones fitted without the image, {judged.n_folds} folds"
-        found.append(("Judged by", text))
+    by = "the model as it was fitted"
+    if judged.n_folds is not None:
+        by = f"clones fitted without the image, {judged.n_folds} folds"
+    found.append(("Judged by", by))
     if isinstance(model, FixedThresholdClassifier | TunedThresholdClassifierCV):
         text = "the class of the highest probability, not by the model's threshold"
         found.append(("Predictions", text))
     versions = [f"Python {platform.python_version()}", *map(_versioned, _PACKAGES)]
     return [*found, ("Versions", ", ".join(versions)), ("Written", f"{date.today()}")]
-
-
-def _backbone_of(estimator: Any) -> Any:
-    network = None
-    if isinstance(estimator, ImageEstimatorMixin):
-        network = network_of(estimator)
-    return getattr(network, "backbone", network)
 
 
 def _versioned(name: str) -> str:
@@ -89,27 +79,18 @@ def _of_classes(judged: Judged) -> list[dict[str, Any]]:
     def balanced(rows: np.ndarray) -> np.ndarray:
         return np.nanmean(recalls(rows), axis=1)
 
+    n, baseline = len(truth), (f"always {usual}", 1 / len(names))
     found = [
         _accuracy("Accuracy", right, f"always {usual}", float(shares.max())),
-        {
-            "name": "Mean recall of the classes",
-            "score": float(balanced(np.arange(len(truth)))[0]),
-            "baseline_name": f"always {usual}",
-            "baseline": 1 / len(names),
-        }
-        | _bounds(balanced, len(truth)),
+        _resampled("Mean recall of the classes", balanced, n, *baseline),
     ]
     if judged.has_probabilities:
-        loss = _losses(judged)
+        own = judged.values[judged.positions, judged.columns[0]]
+        loss = -np.log(np.maximum(own, np.finfo(np.float32).tiny))
         entropy = -float((shares * np.log(shares)).sum())
+        baseline = "the shares of the classes", entropy
         found.append(
-            {
-                "name": "Log loss (lower is better)",
-                "score": float(loss.mean()),
-                "baseline_name": "the shares of the classes",
-                "baseline": entropy,
-            }
-            | _bounds(lambda rows: loss[rows].mean(keepdims=True), len(truth))
+            _resampled("Log loss (lower is better)", _mean(loss), n, *baseline)
         )
     return found
 
@@ -123,13 +104,7 @@ def _of_labels(judged: Judged) -> list[dict[str, Any]]:
     all_right = float((judged.truth == usual).all(axis=1).mean())
     name = "the more frequent state of each label"
     return [
-        {
-            "name": "Labels that are right",
-            "score": float(each.mean()),
-            "baseline_name": name,
-            "baseline": baseline,
-        }
-        | _bounds(lambda rows: each[rows].mean(keepdims=True), len(each)),
+        _resampled("Labels that are right", _mean(each), len(each), name, baseline),
         _accuracy("Images with all labels right", right.all(axis=1), name, all_right),
     ]
 
@@ -144,16 +119,17 @@ def _of_numbers(judged: Judged) -> list[dict[str, Any]]:
         rule = Scoring(scoring, "regression", truth)
         sign = -1 if scoring.startswith("neg") else 1
         of_rows = rule.of_rows([judged.predicted])
-        found.append(
-            {
-                "name": name,
-                "score": sign * rule(judged.predicted),
-                "baseline_name": "always the mean",
-                "baseline": sign * rule(mean),
-            }
-            | _bounds(lambda rows, of=of_rows, s=sign: s * of(rows), len(truth))
-        )
+        baseline = "always the mean", sign * rule(mean)
+
+        def score(rows, of_rows=of_rows, sign=sign):
+            return sign * of_rows(rows)
+
+        found.append(_resampled(name, score, len(truth), *baseline))
     return found
+
+
+def _mean(values: np.ndarray) -> Callable:
+    return lambda rows: values[rows].mean(keepdims=True)
 
 
 def _accuracy(name: str, right: np.ndarray, baseline_name: str, baseline: float):
@@ -171,10 +147,18 @@ def _accuracy(name: str, right: np.ndarray, baseline_name: str, baseline: float)
     }
 
 
-def _bounds(of_rows: Any, n: int) -> dict[str, float]:
+def _resampled(name: str, of_rows, n: int, baseline_name: str, baseline: float):
+    """Return a score of n rows, such as a mean, with the interval of the bootstrap."""
     times = int(np.clip(_RESAMPLED // max(n, 1), 100, 1000))
     low, high = np.ravel(interval(bootstrap(of_rows, n, times, seed=0), 0.95))
-    return {"low": float(low), "high": float(high)}
+    return {
+        "name": name,
+        "score": float(of_rows(np.arange(n))[0]),
+        "low": float(low),
+        "high": float(high),
+        "baseline_name": baseline_name,
+        "baseline": baseline,
+    }
 
 
 def classes(judged: Judged) -> list[dict[str, Any]]:
@@ -182,19 +166,18 @@ def classes(judged: Judged) -> list[dict[str, Any]]:
     if judged.kind == "numbers":
         return []
     if judged.kind == "labels":
-        found = []
-        for column, name in enumerate(judged.names):
-            truth, predicted = judged.truth[:, column], judged.predicted[:, column]
-            both = int((truth & predicted).sum())
-            found.append(
-                {
-                    "name": name,
-                    "n": int(truth.sum()),
-                    "predicted": int(predicted.sum()),
-                    "recall": both / truth.sum() if truth.any() else None,
-                    "wrong": int((truth != predicted).sum()),
-                }
+        found = [
+            {
+                "name": name,
+                "n": int(truth.sum()),
+                "predicted": int(predicted.sum()),
+                "recall": predicted[truth == 1].mean() if truth.any() else None,
+                "wrong": int((truth != predicted).sum()),
+            }
+            for name, truth, predicted in zip(
+                judged.names, judged.truth.T, judged.predicted.T, strict=True
             )
+        ]
         return sorted(found, key=lambda row: -row["wrong"])
     names = judged.names
     truth, predicted = judged.columns
@@ -212,9 +195,3 @@ def classes(judged: Judged) -> list[dict[str, Any]]:
         }
         for row in own.itertuples()
     ]
-
-
-def _losses(judged: Judged) -> np.ndarray:
-    """Return the log loss of each image."""
-    own = judged.values[judged.positions, judged.columns[0]]
-    return -np.log(np.maximum(own, np.finfo(np.float32).tiny))

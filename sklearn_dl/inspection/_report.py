@@ -58,18 +58,11 @@ class RobustnessReport:
     --------
     >>> import pandas as pd
     >>> from sklearn_dl.inspection import RobustnessReport
-    >>> table = pd.DataFrame(
-    ...     {
-    ...         "corruption": ["rotation", "blur"],
-    ...         "severity": [1.0, 2.0],
-    ...         "amount": ["15 degrees", "1.50% of the shorter side"],
-    ...         "score": [0.94, 0.8],
-    ...         "drop": [0.01, 0.15],
-    ...         "low": [-0.01, 0.1],
-    ...         "high": [0.03, 0.2],
-    ...         "augmentation": ["rotation", "blur"],
-    ...     }
-    ... )
+    >>> names = ["corruption", "severity", "amount", "score", "drop", "low", "high"]
+    >>> rows = [("rotation", 1.0, "15 degrees", 0.94, 0.01, -0.01, 0.03)]
+    >>> rows += [("blur", 2.0, "1.50% of the shorter side", 0.8, 0.15, 0.1, 0.2)]
+    >>> table = pd.DataFrame(rows, columns=names)
+    >>> table["augmentation"] = ["rotation", "blur"]
     >>> report = RobustnessReport(table, 0.95, (0.93, 0.97), scoring="accuracy")
     >>> report.weaknesses["corruption"].tolist()
     ['blur']

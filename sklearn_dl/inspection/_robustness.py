@@ -39,6 +39,7 @@ from sklearn_dl.inspection._stream import (
 
 # Where a mirror image upside down is another thing more often than not.
 _NOT_ASKED = {"vertical_flip"}
+_DROPS = ["score", "drop", "low", "high"]
 
 
 @dataclass(frozen=True)
@@ -176,8 +177,7 @@ def robustness_report(
     The kinds follow Hendrycks and Dietterich [1]_; each is the most that one of our
     augmentations does, so that its name answers the corruption. What a row meets
     depends on the seed, the kind, the severity and the row alone, and its signs and
-    places are the same at all severities. Each image is decoded once; a batch at a time
-    is kept.
+    places are the same at all severities.
 
     Intervals are percentiles of the bootstrap [2]_ over images. Each sample scores
     clean and corrupted images together, so that the interval is of the paired
@@ -213,13 +213,12 @@ def robustness_report(
     >>> y = np.repeat(["dark", "light"], 20)
     >>> model = KNeighborsClassifier().fit(X, y)
     >>> report = robustness_report(
-    ...     model, X, y, corruptions=["darker", "flip"], severities=[0.5, 2]
+    ...     model, X, y, corruptions=["darker", "flip"], severities=[2]
     ... )
     >>> report
     accuracy 1.000 (1.000 to 1.000) on 40 images as they are; drops with their 95%
     intervals:
     corruption         amount score  drop   low  high
-    darker     times 0.80 1.000 0.000 0.000 0.000
     darker     times 0.20 0.500 0.500 0.350 0.650 **
       flip left and right 1.000 0.000 0.000 0.000
     * Beyond chance: darker. augment=Augment(['brightness'], strength=3)
@@ -272,7 +271,8 @@ def robustness_report(
     level = options.confidence_level
     scores = np.array([scoring(p) for p in predictions])
     spread = sampled(scoring.of_rows(predictions))
-    table = _table(jobs)
+    described = [_described(*job) for job in jobs]
+    table = pd.DataFrame(described, columns=["corruption", "severity", "amount"])
     table[_DROPS] = _drops(scores, spread, level)
     table["augmentation"] = [CORRUPTIONS[name].augmentation for name, _ in jobs]
     by_class = None
@@ -297,16 +297,11 @@ def robustness_report(
 def _jobs(corruptions: Any, severities: Sequence[float], grey: bool) -> list[Job]:
     """Return the corruptions asked for, with the severities at which they differ."""
     if corruptions is None:
-        names = [
-            name
-            for name, kind in CORRUPTIONS.items()
-            if name not in _NOT_ASKED and not (grey and kind.colour)
-        ]
+        names = [name for name in CORRUPTIONS if name not in _NOT_ASKED]
+        names = [name for name in names if not (grey and CORRUPTIONS[name].colour)]
+    elif not isinstance(corruptions, Iterable):
+        raise TypeError(f"corruptions must be a name or several, got {corruptions!r}.")
     else:
-        if not isinstance(corruptions, Iterable):
-            raise TypeError(
-                f"corruptions must be a name or several, got {corruptions!r}."
-            )
         names = [corruptions] if isinstance(corruptions, str) else list(corruptions)
     steps = np.atleast_1d(np.asarray(severities, dtype=float))
     positive = np.isfinite(steps) & (steps > 0)
@@ -324,18 +319,11 @@ def _jobs(corruptions: Any, severities: Sequence[float], grey: bool) -> list[Job
     return jobs
 
 
-def _table(jobs: list[Job]) -> pd.DataFrame:
-    """Return a row per job: what is done, and how far it goes in words."""
-    rows = []
-    for name, severity in jobs:
-        kind = CORRUPTIONS[name]
-        once = kind.amount(1.0) == kind.amount(2.0) == kind.amount(0.5)
-        amount = kind.text.format(kind.amount(severity))
-        rows.append((name, np.nan if once else severity, amount))
-    return pd.DataFrame(rows, columns=["corruption", "severity", "amount"])
-
-
-_DROPS = ["score", "drop", "low", "high"]
+def _described(name: str, severity: float) -> tuple[str, float, str]:
+    """Return what is done, the severity if there are several, and that in words."""
+    kind = CORRUPTIONS[name]
+    once = kind.amount(1.0) == kind.amount(2.0) == kind.amount(0.5)
+    return name, np.nan if once else severity, kind.text.format(kind.amount(severity))
 
 
 def _drops(scores: np.ndarray, spread: np.ndarray, level: float) -> np.ndarray:

@@ -56,18 +56,13 @@ class RobustnessDisplay:
     def __init__(self, report: RobustnessReport):
         self.report = report
 
-    def plot(
-        self, corruptions=None, *, value: str = "score", line_kw=None, ax=None
-    ) -> "RobustnessDisplay":
+    def plot(self, corruptions=None, *, line_kw=None, ax=None) -> "RobustnessDisplay":
         """Draw, and return the display.
 
         Parameters
         ----------
         corruptions : str or list of str, default=None
             Those to draw; None draws all.
-        value : {"score", "drop"}, default="score"
-            Whether to draw scores, or what they lost: in points, hundredths, where the
-            score is a share such as accuracy.
         line_kw : dict, default=None
             Passed to matplotlib's `plot` for each curve.
         ax : matplotlib Axes, default=None
@@ -76,10 +71,8 @@ class RobustnessDisplay:
         Raises
         ------
         ValueError
-            If the report doesn't have a corruption, or `value` is another one.
+            If the report doesn't have a corruption.
         """
-        if value not in ("score", "drop"):
-            raise ValueError(f"value must be 'score' or 'drop', got {value!r}.")
         known = self.report.table["corruption"].unique().tolist()
         names = known if corruptions is None else np.atleast_1d(corruptions).tolist()
         if not names or not {*names} <= {*known}:
@@ -101,10 +94,10 @@ class RobustnessDisplay:
         for name, axis in self.axes_.items():
             axis.grid(axis="y", color="0.92")
             if spacious:
-                self._draw_classes(axis, name, value)
+                self._draw_classes(axis, name)
                 caption = _plots.wrapped(self._caption(name), width, letters - 1)
                 axis.set_xlabel(caption, color="0.3", labelpad=2)
-            self._draw(axis, name, value, line_kw)
+            self._draw(axis, name, line_kw)
             stars = f" {'*' * self._weakness(name)}".rstrip()
             room = (0.7 if stars else 0.8) * width  # bold letters are wider
             title = _plots.fitted(name, room, letters, after=stars)
@@ -122,22 +115,19 @@ class RobustnessDisplay:
         severities = severities[::step]
         self.ax_.set_xticks(severities, [f"{severity:g}" for severity in severities])
         self.ax_.locator_params(axis="y", nbins=3 if spacious else 1, min_n_ticks=1)
-        if value == "score":
-            _plots.end_at(self.ax_, "y", self._limits)
-        label = self.report.scoring if value == "score" else f"drop{self._unit[1]}"
+        _plots.end_at(self.ax_, "y", self._limits)
         figure.supxlabel("severity", fontsize=letters)
-        figure.supylabel(_plots.plain(label), fontsize=letters)
+        figure.supylabel(_plots.plain(self.report.scoring), fontsize=letters)
         title = self._title(names, len(_CLASSES) if spacious else 0)
         _plots.head(figure, title, letters)
         return self
 
-    def _draw(self, ax, name: str, value: str, line_kw: dict | None) -> None:
+    def _draw(self, ax, name: str, line_kw: dict | None) -> None:
         """Draw what becomes of the whole."""
         weakness, report = self._weakness(name), self.report
-        x, y, low, high = self._curve(report.table, name, report.clean_score, value)
+        x, y, low, high = self._curve(report.table, name, report.clean_score)
         look: dict[str, Any] = {"color": "0.35", "linestyle": "--", "linewidth": 1}
-        start = report.clean_score if value == "score" else 0.0
-        ax.axhline(start, label="images as they are", **look)
+        ax.axhline(report.clean_score, label="images as they are", **look)
         look = {"color": _COLOURS[weakness], "linewidth": 1.5 + 0.4 * weakness}
         band = {"label": f"{report.confidence_level:.0%} interval of the drop"}
         if len(x) == 1:
@@ -149,7 +139,7 @@ class RobustnessDisplay:
         look |= {"marker": "o", "markersize": 3.5, "label": self._degrees[weakness]}
         ax.plot(x, y, **_plots.options("line", look, line_kw))
 
-    def _draw_classes(self, ax, name: str, value: str) -> None:
+    def _draw_classes(self, ax, name: str) -> None:
         """Draw the recalls of those that fall most, in their order."""
         table = self.report.classes
         if table is None:
@@ -161,19 +151,17 @@ class RobustnessDisplay:
         for label, said, (colour, dashes) in drawn:
             rows = table[table["class"] == label]
             clean = (rows["score"] + rows["drop"]).iloc[0]
-            x, y, *_ = self._curve(rows, name, clean, value)
+            x, y, *_ = self._curve(rows, name, clean)
             look = {"color": colour, "linestyle": dashes, "linewidth": 1.2}
             look |= {"marker": "_", "markersize": 12} if len(x) == 1 else {}
             ax.plot(x, y, label=f"recall of {said}", **look)
 
-    def _curve(self, table: pd.DataFrame, name: str, clean: float, value: str) -> Any:
-        """Return severities from 0, values and their bounds; of one without: at 1."""
+    def _curve(self, table: pd.DataFrame, name: str, clean: float) -> Any:
+        """Return severities from 0, scores and their bounds; of one without: at 1."""
         rows = table[table["corruption"] == name].sort_values("severity")
-        drops = np.c_[np.zeros(3), rows[["drop", "low", "high"]].to_numpy(float).T]
-        x, found = np.r_[0.0, rows["severity"]], drops * self._unit[0]
-        if value == "score":
-            found = clean - drops
-            found[1:] = found[1:].clip(*self._limits)
+        drops = rows[["drop", "low", "high"]].to_numpy(float).T
+        x, found = np.r_[0.0, rows["severity"]], clean - np.c_[np.zeros(3), drops]
+        found[1:] = found[1:].clip(*self._limits)
         return (np.ones(1), *found[:, 1:]) if np.isnan(x[-1]) else (x, *found)
 
     @property
@@ -182,15 +170,12 @@ class RobustnessDisplay:
         return _plots.limits_of(self.report.scoring, scores)
 
     @property
-    def _unit(self) -> tuple[float, str]:
-        """What a drop is multiplied by: that of a share is said in points."""
-        return (100.0, ", points") if self._limits == (0, 1) else (1.0, "")
-
-    @property
     def _degrees(self) -> tuple[str, str, str]:
-        """What the legend says of each weakness."""
-        margin = f"beyond {self._unit[0] * self.report.margin:g}{self._unit[1][1:]}"
-        return "within chance", "beyond chance *", f"{margin} **"
+        """What the legend says of each weakness: of a share, in points."""
+        margin = f"{self.report.margin:g}"
+        if self._limits == (0, 1):
+            margin = f"{100 * self.report.margin:g} points"
+        return "within chance", "beyond chance *", f"beyond {margin} **"
 
     def _weakness(self, name: str) -> int:
         """Return 2 for a drop beyond the margin, 1 for one beyond chance, else 0."""

@@ -66,13 +66,34 @@ def check_labels(y: Any, n_rows: int) -> np.ndarray:
     return labels
 
 
+def check_finite(values: np.ndarray, method: str) -> np.ndarray:
+    """Return what a method answered with, a row per image, if all is finite."""
+    bad = np.flatnonzero(~np.isfinite(flat(values)).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{method} is not finite in row {bad[0]}: {values[bad[0]]}.")
+    return values
+
+
+def columns_of(scores: np.ndarray, classes, method: str, estimator) -> np.ndarray:
+    """Return one column of scores per class; of two classes either sign of a value."""
+    if method == "decision_function" and scores.ndim == 1:
+        scores = np.stack([-scores, scores], axis=1)
+    if scores.shape != (len(scores), len(classes)):
+        raise ValueError(
+            f"{method} of {type(estimator).__name__} has the shape {scores.shape}, not "
+            f"one column for each of {len(classes)} classes. An SVC has them with "
+            "decision_function_shape='ovr'; of several labels give one at a time."
+        )
+    return check_finite(scores, method)
+
+
 def as_column(labels: np.ndarray) -> pd.Series:
     """Return labels as a column; in pandas' own type of text not all names can be."""
     return pd.Series(labels, dtype=object if labels.dtype.kind in "OU" else None)
 
 
 class _Given(BaseEstimator):
-    """Answers with predictions that were made before."""
+    """Answers with predictions that were made before; its X are their positions."""
 
     values: Any = None
 
@@ -83,15 +104,41 @@ class _Given(BaseEstimator):
         return True
 
     def predict(self, X):
-        return self.values
+        return self.values[X]
 
 
-class GivenClasses(ClassifierMixin, _Given):
+class _Numbers(RegressorMixin, _Given):
+    pass
+
+
+class _Classes(ClassifierMixin, _Given):
     classes_: Any = None
 
 
-class GivenNumbers(RegressorMixin, _Given):
-    pass
+class _ByScore(_Classes):
+    def predict(self, X):
+        return self.classes_[self.values[X].argmax(axis=1)]
+
+
+class _Probabilities(_ByScore):
+    def predict_proba(self, X):
+        return self.values[X]
+
+
+class _Scores(_ByScore):
+    def decision_function(self, X):
+        return self.values[X]
+
+
+def given(values: np.ndarray, classes: Any = None, probabilities: bool = True) -> Any:
+    """Return an estimator that answers with scores of classes, or else with numbers."""
+    if classes is None:
+        answers: Any = _Numbers()
+    else:
+        answers = _Probabilities() if probabilities else _Scores()
+        answers.classes_ = classes
+    answers.values = values
+    return answers
 
 
 class Scoring:
@@ -110,10 +157,10 @@ class Scoring:
                 "sklearn.metrics.get_scorer_names() lists them."
             )
         self.truth = truth
-        self._given: Any = GivenNumbers()
+        self._given: Any = _Numbers()
         if task == "classification":
             known = np.unique(truth) if truth.ndim == 1 else np.arange(truth.shape[1])
-            self._given = GivenClasses()
+            self._given = _Classes()
             self._given.classes_ = known if classes is None else classes
         self._scorer = check_scoring(self._given, scoring)
 
@@ -122,7 +169,7 @@ class Scoring:
         truth = self.truth[rows]
         self._given.values = predictions[rows]
         try:
-            return float(self._scorer(self._given, np.empty((len(truth), 1)), truth))
+            return float(self._scorer(self._given, np.arange(len(truth)), truth))
         except (AttributeError, ValueError) as error:
             if "predict_proba" not in str(error) and "decision" not in str(error):
                 raise
@@ -135,8 +182,8 @@ class Scoring:
         """Return a function from rows to the scores of all predictions over them."""
         truth, n = self.truth, len(self.truth)
         if self.name == "r2":
-            truth = _flat(truth)
-            squares = np.stack([(_flat(p) - truth) ** 2 for p in predictions], axis=1)
+            truth = flat(truth)
+            squares = np.stack([(flat(p) - truth) ** 2 for p in predictions], axis=1)
 
             def r2(rows: np.ndarray) -> np.ndarray:
                 drawn = truth[rows]
@@ -146,11 +193,11 @@ class Scoring:
 
             return r2
         if self.name == "accuracy":
-            values = [_flat(p == truth).all(1).astype(float) for p in predictions]
+            values = [flat(p == truth).all(1).astype(float) for p in predictions]
         elif self.name == "neg_mean_absolute_error":
-            values = [-_flat(np.abs(p - truth)).mean(1) for p in predictions]
+            values = [-flat(np.abs(p - truth)).mean(1) for p in predictions]
         elif self.name == "neg_mean_squared_error":
-            values = [-_flat((p - truth) ** 2).mean(1) for p in predictions]
+            values = [-flat((p - truth) ** 2).mean(1) for p in predictions]
         else:
             return lambda rows: [self(p, rows) for p in predictions]
         table = np.stack(values, axis=1)
@@ -158,16 +205,14 @@ class Scoring:
         return lambda rows: np.bincount(rows, minlength=n) @ table / n
 
 
-def _flat(values: np.ndarray) -> np.ndarray:
+def flat(values: np.ndarray) -> np.ndarray:
+    """Return values as a matrix, a row per image."""
     return values.reshape(len(values), -1)
 
 
 def recalls_of_rows(right: np.ndarray, codes: np.ndarray) -> Callable:
-    """Return a function from rows to recalls (n_predictions, n_classes) over them.
-
-    `right` (n, n_predictions) is 1 where a prediction is right; `codes` (n,) are the
-    classes of the rows, from 0, each with at least one.
-    """
+    """Return a function from rows to recalls (n_predictions, n_classes) over them."""
+    # `right` is (n, n_predictions); each of the `codes` from 0 has at least one row.
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(codes.max() + 1))
     values = np.column_stack([np.ones(len(right)), right])[order]

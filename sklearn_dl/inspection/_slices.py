@@ -184,13 +184,11 @@ def _cut(numbers: pd.Series, n_bins: int) -> list[pd.Series]:
     floats = numbers.astype(float)
     infinite = np.isinf(floats)
     finite = floats[~infinite]
-    whole = bool((finite == finite.round()).all())
-    few = max(10, n_bins) if whole else n_bins
+    few = max(10, n_bins) if (finite == finite.round()).all() else n_bins
     if finite.nunique() <= few:
         # Large integers may differ where floats don't.
         return [numbers if numbers[~infinite].nunique() <= few else floats]
-    counts = floats.map(floats.value_counts())
-    frequent = counts * n_bins >= len(floats)
+    frequent = floats.map(floats.value_counts()) * n_bins >= len(floats)
     alone = infinite | frequent
     rest = floats[~alone]
     bins = n_bins - floats[frequent].nunique()

@@ -33,17 +33,10 @@ def image_shape_of(estimator: Any) -> Any:
     return next((shape for shape in shapes if shape is not None), None)
 
 
-def without_its_cache(cache: Any) -> Any:
-    """Return the cache of corrupted images, for an estimator that has one."""
-    return cache and _CACHE
-
-
-def quiet_copy(estimator: Any, cache_for: Callable = without_its_cache) -> Any:
-    """Return an estimator that shows no bars, with another cache.
-
-    Its networks are shared. `cache_for` returns the cache in place of its own: by
-    default one in which the members of an ensemble share features for a while.
-    """
+def quiet_copy(
+    estimator: Any, cache_for: Callable = lambda cache: cache and _CACHE
+) -> Any:
+    """Return an estimator of the same networks that has another cache and no bars."""
     copies = {}
     for one in estimators_within(estimator):
         if isinstance(one, ImageEstimatorMixin):
@@ -62,11 +55,9 @@ def corrupted_batches(
     batch_size: int,
     on_image: Callable[[Any], Any],
 ) -> Generator[tuple[int, Any, list]]:
-    """Yield the number of a job, corrupted images as X has them, and what was found.
+    """Yield a job's number, a batch of its images as X has them, results of `on_image`.
 
-    Images come in batches, each for all jobs in turn; None leaves them as they are.
-    `on_image` is called in threads with each decoded image: its results come along.
-    While the caller looks at a batch, threads make the next.
+    While the caller looks at one, threads make the next.
     """
     form = _form_of(X, source)
 
@@ -86,7 +77,9 @@ def corrupted_batches(
                 ready = [future.result() for future in coming]
                 if number + 1 < len(jobs):
                     coming = submit(jobs[number + 1], batch)
-                yield number, form(_of_one_kind(ready)), [found for *_, found in batch]
+                if any(isinstance(image, np.ndarray) for image in ready):
+                    ready = [*map(np.asarray, ready)]  # some are of more than 8 bits
+                yield number, form(ready), [found for *_, found in batch]
 
 
 def _decoded(source, pool, batch_size: int, on_image) -> Iterator[list]:
@@ -124,13 +117,6 @@ def _read_together(pool, read: Callable, rows: range) -> list:
     if failures:
         raise ImageDecodeError.join(failures)
     return results
-
-
-def _of_one_kind(images: list) -> list:
-    """Turn PIL images into arrays where others are: files of more than 8 bits."""
-    if len({isinstance(image, np.ndarray) for image in images}) == 1:
-        return images
-    return [np.asarray(image) for image in images]
 
 
 def _n_pixels(image: Any) -> int:

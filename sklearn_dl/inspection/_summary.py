@@ -126,10 +126,7 @@ def model_summary(estimator, X=None) -> ModelSummary:
 
 
 def _network(estimator, channels: Any) -> tuple[nn.Module, str]:
-    """Return a network of our own, and what the summary should say of it.
-
-    `channels` are those of its images, where it isn't fitted.
-    """
+    """Return a network of our own, and what the summary should say of it."""
     fitted = network_of(estimator)
     if fitted is not None:
         return copy.deepcopy(fitted), ""
@@ -194,11 +191,9 @@ def _shape(output: Any) -> tuple[int, ...] | None:
 
 
 def _rows(network: nn.Module, order: dict, shapes: dict) -> list[dict]:
-    """Return a row for each called layer without called ones inside, and for the rest.
-
-    Attention uses the weights of layers that it doesn't call: they count for the
-    nearest layer around them that is a row.
-    """
+    """Return a row for each called layer without called ones inside, and the rest."""
+    # Attention uses the weights of layers that it doesn't call: they count for the
+    # nearest layer around them that is a row.
     modules = dict(network.named_modules())
     rows: dict[str, dict] = {}
 

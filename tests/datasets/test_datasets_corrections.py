@@ -141,6 +141,19 @@ def test_images_without_paths_are_found_by_their_rows(tmp_path):
         assert apply_corrections(dataset, file_of(rows, tmp_path)).target[0] == "longer"
 
 
+def test_decoded_images_are_found_by_their_path_or_their_row(photos):
+    decoded = [Image.new("RGB", (8, 8), (k, 0, 0)) for k in range(2)]
+    X, y = [*decoded, Image.open(photos / "ants" / "1.png")], np.array(["a", "b", "b"])
+    rows = [
+        ("1", "b", "a", "relabel"),
+        (str(photos / "ants" / "1.png"), "b", "", "drop"),
+    ]
+    marked = pd.DataFrame(rows, columns=COLUMNS)
+    found, labels = apply_corrections((X, y), marked)
+    assert found == decoded
+    assert labels.tolist() == ["a", "a"]
+
+
 @pytest.mark.parametrize(
     ("y", "old", "new", "expected"),
     [

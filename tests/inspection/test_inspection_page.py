@@ -38,7 +38,7 @@ from sklearn_dl.inspection import (
     top_losses,
     write_report,
 )
-from sklearn_dl.inspection._duplicates import near_duplicates
+from sklearn_dl.inspection._embedding import near_duplicates
 
 SMALL = {
     "backbone": "mobilenet_v3_small",

@@ -142,19 +142,6 @@ def test_captions_say_the_highest_severity_also_where_they_wrap(place):  # noqa:
     assert captions[1] == "left and right"
 
 
-def test_drops_are_in_points():
-    found = report(["blur", "noise"])
-    display = RobustnessDisplay(found).plot(value="drop")
-    (line,) = solid(display.axes_["noise"])
-    np.testing.assert_allclose(line.get_ydata(), [0, 1, 2, 4])
-    assert "drop, points" in words(display.figure_)
-    errors = report(["blur", "noise"], scoring="neg_mean_squared_error")
-    display = RobustnessDisplay(errors).plot(value="drop")
-    (line,) = solid(display.axes_["noise"])
-    np.testing.assert_allclose(line.get_ydata(), [0, 0.01, 0.02, 0.04])
-    assert "drop, points" not in words(display.figure_)
-
-
 def test_weaknesses_are_named_and_marked():
     found = report(["smaller", "larger", "shear"])
     display = shown(found)
@@ -186,13 +173,10 @@ def test_classes_are_drawn_with_their_recalls():
     assert any("5 of 9 classes are not drawn" in " ".join(t.split()) for t in labels)
 
 
-@pytest.mark.parametrize(
-    ("classes", "value"),
-    [((), "drop"), (("ants", "bees", "a class of a long name" * 3), "score")],
-)
-def test_all_corruptions_are_legible(classes, value, place):  # noqa: F811
+@pytest.mark.parametrize("classes", [(), ("ants", "bees", "of a long name" * 4)])
+def test_all_corruptions_are_legible(classes, place):  # noqa: F811
     found = report(classes=classes, scoring="balanced_accuracy")
-    display = shown(found, value=value, ax=place)
+    display = shown(found, ax=place)
     assert_legible(display.figure_)
 
 
@@ -240,8 +224,6 @@ def test_what_cannot_be_drawn_is_refused():
     display = RobustnessDisplay(report(["blur", "noise"]))
     with pytest.raises(ValueError, match=r"must be of blur, noise; got .'fog'"):
         display.plot(["fog"])
-    with pytest.raises(ValueError, match="must be 'score' or 'drop'"):
-        display.plot(value="loss")
     with pytest.raises(ValueError, match=r"must be of blur, noise; got \[\]"):
         display.plot([])
     with pytest.raises(ValueError, match="ax must be a subplot"):

@@ -22,8 +22,7 @@ from sklearn_dl._base import network_of
 from sklearn_dl.backbones import Preprocessing, load_backbone
 from sklearn_dl.datasets import load_image_folder
 from sklearn_dl.inspection import saliency
-from sklearn_dl.inspection._attribution import find_map
-from sklearn_dl.inspection._saliency import placed
+from sklearn_dl.inspection._saliency import find_map, placed
 from sklearn_dl.training import as_linear
 
 
