@@ -404,10 +404,9 @@ class FeaturesWriter:
             for _ in range(self.done, len(self.rows)):  # the last can't be read
                 self._file.write(np.full(self.shape[1], np.nan, self.dtype).data)
                 self.done += 1
-            if self.path.suffix == ".npy":
-                self._commit()
+            self._commit()
             self._file.close()
-            if self.path.suffix == ".parquet":  # made anew, so the part may be lost
+            if self.path.suffix == ".parquet":
                 self._write_parquet()
                 self._part.unlink()
             else:
