@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m sklearn_dl", description=__doc__)
-    package: Any = sys.modules["sklearn_dl"]
+    package: Any = sys.modules[__name__.partition(".")[0]]
     version = f"sklearn_dl {package.__version__}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(
