@@ -58,6 +58,24 @@ def test_each_batch_goes_to_the_first_that_is_free_and_rows_stay_in_order():
     assert one.batches == two.batches == 12
 
 
+class Meeting(torch.nn.Module):
+    """A device that works on a batch when another one works too."""
+
+    def __init__(self, patience):
+        super().__init__()
+        self.barrier = threading.Barrier(2, timeout=patience)
+
+    def forward(self, x):
+        self.barrier.wait()  # BrokenBarrierError where nobody comes
+        return x.mean((2, 3))
+
+
+def test_two_devices_work_at_the_same_time():
+    assert len(run(Meeting(60), TWO)) == 48
+    with pytest.raises(threading.BrokenBarrierError):
+        run(Meeting(0.1), "cpu")
+
+
 def test_an_error_of_one_device_ends_it_all():
     before = threading.active_count()
     with pytest.raises(ArithmeticError, match="the device broke"):
