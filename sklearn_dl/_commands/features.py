@@ -34,6 +34,7 @@ from sklearn_dl._commands._terminal import (
     on_terminal,
     say,
     size_of,
+    value,
     write_error,
 )
 
@@ -64,7 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--backbone", help="torchvision network (default: mobilenet_v2)")
     weights = "names of torchvision's, a file, or builtin (of mobilenet_v3_small)"
     add("--weights", help=weights)
-    add("--layer", help="where features are taken (default: pre_logits)")
+    layer = (
+        "where features are taken, such as layer4 or layer4,max (default: pre_logits)"
+    )
+    add("--layer", type=value, help=layer)
     other = "any other parameter of ImageFeatureExtractor, such as batch_size=64"
     assigned: Any = {"action": "append", "type": assignment, "default": []}
     add("--set", metavar="NAME=VALUE", **assigned, help=other)

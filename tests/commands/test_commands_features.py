@@ -38,6 +38,12 @@ def class_files():
     return [(name, k) for name in ("dark", "light") for k in range(6)]
 
 
+def test_a_layer_may_say_how_its_map_becomes_a_row(folder, tmp_path):
+    assert write(folder, tmp_path / "f.npy", "--layer", "features,max") == 0
+    layer = load_features(tmp_path / "f.npy").metadata["features"]["layer"]
+    assert layer == ["features", "max"]
+
+
 def test_train_and_val_are_splits(tmp_path):
     for part in ("train", "val"):
         write_folder(tmp_path / "data" / part, 2)
