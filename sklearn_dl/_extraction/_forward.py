@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ import torch
 from sklearn_dl._extraction._pixels import PixelReader, in_parts
 from sklearn_dl._images import ImageSource
 from sklearn_dl._runtime import Execution, fitting_batch_size, keep_large_blocks
-from sklearn_dl.backbones import Preprocessing, indexed, place
+from sklearn_dl.backbones import Preprocessing, indexed, is_known, place
 
 
 class Forward:
@@ -34,6 +35,7 @@ class Forward:
             for alone in [replace(execution, device=device, others=())]
         ]
         self._most: int | None = None  # images that the memory has room for
+        self.starting = Lock()  # a network may keep what it computes with
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the outputs, (b, [n_views,] n_outputs), on the CPU.
@@ -51,9 +53,11 @@ class Forward:
         return 1 + len(self.replicas)
 
     def _copied(self, device: torch.device) -> torch.nn.Module:
-        """Return the network for another device."""
+        """Return the network for another device, or for another thread here."""
         same = indexed(device) == indexed(self.device)
-        return self.network if same else copy.deepcopy(self.network)
+        if same and is_known(self.network):  # which keeps nothing of a batch
+            return self.network
+        return copy.deepcopy(self.network)
 
     def stream(
         self, batches: Iterable[tuple[Any, torch.Tensor]]
@@ -88,7 +92,9 @@ class Forward:
         def compute(pixels: torch.Tensor) -> torch.Tensor:
             forward = free.get()
             try:
-                return forward._start(pixels)()
+                with forward.starting:
+                    outputs = forward._start(pixels)
+                return outputs()
             finally:
                 free.put(forward)
 

@@ -11,6 +11,7 @@ from sklearn_dl.backbones._backbone import digest_weights as digest_weights
 from sklearn_dl.backbones._backbone import handed_out as handed_out
 from sklearn_dl.backbones._backbone import images_seen as images_seen
 from sklearn_dl.backbones._backbone import indexed as indexed
+from sklearn_dl.backbones._backbone import is_known as is_known
 from sklearn_dl.backbones._backbone import named_tensors as named_tensors
 from sklearn_dl.backbones._backbone import place as place
 from sklearn_dl.backbones._cut import find_head as find_head

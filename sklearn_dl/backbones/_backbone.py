@@ -184,7 +184,7 @@ class Backbone(nn.Module):
             dtype = torch.get_autocast_dtype(device.type)
         if (device, dtype) in forms:
             return forms[device, dtype]
-        if not _is_known(self.module):
+        if not is_known(self.module):
             return self.module
         # timm's blocks may leave autocast, where weights must be float32.
         cast = dtype != x.dtype and "timm" not in packages_of(self.module)
@@ -501,7 +501,7 @@ class Backbone(nn.Module):
         known = self._kept.architecture
         if known is None:
             known = digest_architecture(self)
-            if self._kept.settled and _is_known(self.module):
+            if self._kept.settled and is_known(self.module):
                 self._kept.architecture = known
         return known
 
@@ -605,7 +605,7 @@ def _drop_hooks(network: nn.Module) -> None:
                 del part._forward_hooks[number]
 
 
-def _is_known(network: nn.Module) -> bool:
+def is_known(network: nn.Module) -> bool:
     """Tell whether no code runs in a network but what depends on its tensors alone."""
     hooks = [hook for part in network.modules() for hook in _hooks(part)]
     ours = all(hook is stop_here for hook in hooks)

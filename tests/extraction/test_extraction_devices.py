@@ -26,22 +26,35 @@ rng = np.random.default_rng(0)
 IMAGES = rng.integers(0, 256, (50, 32, 32, 3), "uint8")
 
 
+class Notes:
+    """What a network and its copies did."""
+
+    def __init__(self):
+        self.threads, self.batches = set(), 0
+
+    def __deepcopy__(self, memo):
+        return self
+
+
 class Slow(torch.nn.Module):
-    """A device that takes its time, and notes which threads it works in."""
+    """A device that takes its time, and notes which threads it works in.
+
+    It keeps what it computes with, as networks of users do.
+    """
 
     def __init__(self, seconds, fails_at=None):
         super().__init__()
-        self.seconds, self.fails_at = seconds, fails_at
-        self.threads, self.batches = set(), 0
+        self.seconds, self.fails_at, self.notes = seconds, fails_at, Notes()
 
     def forward(self, x):
-        self.threads.add(threading.get_ident())
-        self.batches += 1
-        if self.batches == self.fails_at:
+        self.kept = x.mean((2, 3))
+        self.notes.threads.add(threading.get_ident())
+        self.notes.batches += 1
+        if self.notes.batches == self.fails_at:
             raise ArithmeticError("the device broke")
         # Batches come to their end in another order than they began.
-        time.sleep(self.seconds * (2 - self.batches % 2))
-        return x.mean((2, 3))
+        time.sleep(self.seconds * (2 - self.notes.batches % 2))
+        return self.kept
 
 
 def run(network, device, n=48):
@@ -53,9 +66,9 @@ def test_each_batch_goes_to_the_first_that_is_free_and_rows_stay_in_order():
     one, two = Slow(0.005), Slow(0.005)
     expected = run(one, "cpu")
     np.testing.assert_array_equal(run(two, TWO), expected)
-    assert len(one.threads) == 1
-    assert len(two.threads) == 2
-    assert one.batches == two.batches == 12
+    assert len(one.notes.threads) == 1
+    assert len(two.notes.threads) == 2
+    assert one.notes.batches == two.notes.batches == 12
 
 
 class Meeting(torch.nn.Module):
