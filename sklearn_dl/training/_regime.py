@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,13 @@ class Trainable(PlainParameters, BaseEstimator):
             Naming the setting that is not valid.
         """
         chosen = trainable if isinstance(trainable, cls) else cls(trainable)
-        still = chosen.freeze_batch_norm
+        stages, still = chosen.stages, chosen.freeze_batch_norm
+        number = isinstance(stages, Integral) and not isinstance(stages, bool)
+        if not (number and stages >= 0) and not isinstance(stages, str | list | tuple):
+            raise ValueError(
+                f"trainable={stages!r} must be 'head', 'all', a number of stages, or "
+                "names of stages."
+            )
         if still not in (True, False, "auto"):
             raise ValueError(
                 f"freeze_batch_norm={still!r} must be True, False or 'auto'."
