@@ -32,6 +32,7 @@ from sklearn_dl.augmentation import resolve_views
 from sklearn_dl.backbones import Backbone, Preprocessing, digest_weights, handed_out
 from sklearn_dl.datasets import (
     FeaturesTable,
+    check_features_dtype,
     check_features_path,
     check_n_shards,
     check_shard,
@@ -375,7 +376,7 @@ class ImageFeatureExtractor(
             )
         about = {
             "features": self.describe_features(),
-            "dtype": dtype,
+            "dtype": check_features_dtype(dtype),
             "n_features": self.n_features_out_,
             "shard": part,
             "of_rows": len(source),

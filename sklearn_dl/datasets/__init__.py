@@ -15,6 +15,9 @@ from sklearn_dl.datasets._features_file import FeaturesTable as FeaturesTable
 from sklearn_dl.datasets._features_file import FeaturesWriter as FeaturesWriter
 from sklearn_dl.datasets._features_file import TakenOver as TakenOver
 from sklearn_dl.datasets._features_file import (
+    check_features_dtype as check_features_dtype,
+)
+from sklearn_dl.datasets._features_file import (
     check_features_path as check_features_path,
 )
 from sklearn_dl.datasets._features_file import check_n_shards as check_n_shards

@@ -72,6 +72,14 @@ def check_shard(shard: Any) -> tuple[int, int] | None:
     return k, n
 
 
+def check_features_dtype(dtype: Any) -> str:
+    """Return the name of the type that features are written in."""
+    with suppress(TypeError):
+        if (name := np.dtype(dtype).name) in _DTYPES:
+            return name
+    raise ValueError(f"dtype={dtype!r} must be float32 or float16.")
+
+
 def check_n_shards(n_shards: Any) -> int:
     """Return a number of shards, which is 1 or more."""
     whole = isinstance(n_shards, int | np.integer) and not isinstance(n_shards, bool)
@@ -257,7 +265,7 @@ class FeaturesWriter:
     Raises
     ------
     ValueError
-        If a half-written file of other features is in the way, or the dtype is unknown.
+        If a half-written file of other features is in the way.
     OSError
         If the disk has no room, with the number ENOSPC.
     TakenOver
@@ -268,8 +276,7 @@ class FeaturesWriter:
         self, path: Path, table: FeaturesTable, rows: range, about: dict[str, Any]
     ):
         self.path, self.table, self.rows = path, table, rows
-        self.dtype = _checked_dtype(about["dtype"])
-        about = {**about, "dtype": self.dtype.name}
+        self.dtype = np.dtype(about["dtype"])
         self.shape = (len(rows), about["n_features"])
         self.done = 0  # rows that are written
         self.errors: dict[int, str] = {}  # by row of the table
@@ -486,13 +493,6 @@ def _texts(values: list) -> list:
         else v
         for v in values
     ]
-
-
-def _checked_dtype(dtype: Any) -> np.dtype:
-    with suppress(TypeError):
-        if np.dtype(dtype).name in _DTYPES:
-            return np.dtype(dtype)
-    raise ValueError(f"dtype={dtype!r} must be float32 or float16.")
 
 
 def difference(found: dict, wanted: dict, names: Iterable[str]) -> str | None:
