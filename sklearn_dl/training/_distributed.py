@@ -22,7 +22,7 @@ from sklearn_dl.training._tensorboard import TensorBoard
 
 
 class SharedNoise(TorchFunctionMode):
-    """Draws the dropout of a whole batch, of which a process applies its own rows.
+    """Draws a whole batch's noise, of which a process applies its own rows.
 
     So all processes draw alike, and as one process would that has the whole batch.
     """
@@ -40,6 +40,8 @@ class SharedNoise(TorchFunctionMode):
             values, *rest = args
             whole = self._whole(values).bernoulli_(*rest, **kwargs)
             return values.copy_(whole[self.own])
+        if function is torch.randn_like and self._is_batch(args[0]):
+            return self._whole(args[0]).normal_()[self.own]
         return function(*args, **kwargs)
 
     def _dropout(self, function, input, p=0.5, training=True, inplace=False):

@@ -18,7 +18,13 @@ from skorch.callbacks import Callback
 from torch import distributed
 
 from sklearn_dl import ImageClassifier
-from sklearn_dl.training import Checkpoint, GradientMonitor, Head, Trainable
+from sklearn_dl.training import (
+    Checkpoint,
+    GradientMonitor,
+    Head,
+    Trainable,
+    VirtualAdversarialLoss,
+)
 
 rank, alone = int(os.environ.get("RANK", "0")), "RANK" not in os.environ
 rng = np.random.default_rng(0)
@@ -46,6 +52,11 @@ CASES = {
         "trainable": 2,
         "early_stopping": True,
         "callbacks": [GradientMonitor()],
+    },
+    "adversarial": {
+        "trainable": EVERYTHING,
+        "head": Head(dropout=0.3),
+        "callbacks": [VirtualAdversarialLoss()],
     },
     "stochastic depth": {
         "backbone": "convnext_tiny",
