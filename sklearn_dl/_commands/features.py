@@ -16,8 +16,7 @@ example:
     python -m sklearn_dl features photos --out photos.npy --dtype float16
     python -m sklearn_dl features all.csv --target kind --out all.parquet
     python -m sklearn_dl features all.csv --shard 3/16 --out all-3.npy
-    python -m sklearn_dl features all.csv --shards 16 --scheduler tcp://head:8786 \
-        --out /shared/all.npy
+    python -m sklearn_dl features all.csv --shards 16 --out /shared/all.npy
 """
 
 import argparse

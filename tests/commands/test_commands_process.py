@@ -61,7 +61,7 @@ def test_help_has_an_example_and_the_exit_codes(capsys):
     assert "130  interrupted by Ctrl-C" in capsys.readouterr().out
 
 
-COMMANDS = ("train", "predict", "export", "info", "features")
+COMMANDS = ("train", "predict", "export", "info", "features", "report")
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["train"], ["info", "m", "--nø"]])

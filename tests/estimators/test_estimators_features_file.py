@@ -717,7 +717,7 @@ def memory():
     """Return the files behind memory:// URLs."""
     system = pytest.importorskip("fsspec").filesystem("memory")
     yield system
-    system.rm("/features", recursive=True)
+    system.rm("/put", recursive=True)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".parquet"])
@@ -725,7 +725,7 @@ def test_files_are_put_behind_urls(
     model, many, tmp_path, memory, suffix, computed, monkeypatch
 ):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    url, n = f"memory://features/f{suffix}", len(many)
+    url, n = f"memory://put/f{suffix}", len(many)
     model.transform_to(many, url, range(n))
     expected, more = model.transform(many), [".json"] * (suffix == ".npy")
     computed.clear()
@@ -735,16 +735,16 @@ def test_files_are_put_behind_urls(
         computed.clear()
     assert os.listdir(tmp_path) == []
     names = [f"f{part}{suffix}" for part in ("", "-1-of-2", "-2-of-2")]
-    found = {name.rpartition("/")[2] for name in memory.ls("/features", detail=False)}
+    found = {name.rpartition("/")[2] for name in memory.ls("/put", detail=False)}
     assert found == {name + end for name in names for end in ("", *more)}
-    memory.get("/features/", str(tmp_path / "copied") + "/", recursive=True)
+    memory.get("/put/", str(tmp_path / "copied") + "/", recursive=True)
     for path in (f"f{suffix}", f"f-*-of-2{suffix}"):
         here = load_features(tmp_path / "copied" / path)
         np.testing.assert_array_equal(here.data, expected)
         assert here.target.tolist() == [*range(n)]
-    memory.pipe(f"/features/f-1-of-2{suffix}", b"damaged")
+    memory.pipe(f"/put/f-1-of-2{suffix}", b"damaged")
     if suffix == ".npy":
-        memory.rm_file("/features/f-1-of-2.npy.json")
+        memory.rm_file("/put/f-1-of-2.npy.json")
     model.transform_to(many, url, range(n), n_shards=2)
     assert sum(computed) == 64
 
@@ -764,11 +764,11 @@ def test_what_a_server_refuses_for_a_while_is_put_again(
 
     monkeypatch.setattr(_remote, "_PAUSE", 0.0)
     monkeypatch.setattr(type(memory), "put_file", moody)
-    model.transform_to(image_files, "memory://features/f.npy")
+    model.transform_to(image_files, "memory://put/f.npy")
     assert len(tries) == 6
     monkeypatch.setattr(_remote, "_ATTEMPTS", 2)
     with pytest.raises(ValueError, match="couldn't be written 2 times: try later"):
-        model.transform_to(image_files, "memory://features/f.npy")
+        model.transform_to(image_files, "memory://put/f.npy")
 
 
 def test_a_url_without_a_driver_is_refused_at_once(model, image_files, computed):
@@ -776,5 +776,5 @@ def test_a_url_without_a_driver_is_refused_at_once(model, image_files, computed)
     with pytest.raises(ValueError, match="Protocol not known: nosuch"):
         model.transform_to(image_files, "nosuch://bucket/f.npy")
     with pytest.raises(ValueError, match=r"must end in \.npy or \.parquet"):
-        model.transform_to(image_files, "memory://features/f.h5")
+        model.transform_to(image_files, "memory://put/f.h5")
     assert computed == []

@@ -78,6 +78,9 @@ class Meeting(torch.nn.Module):
         super().__init__()
         self.barrier = threading.Barrier(2, timeout=patience)
 
+    def __deepcopy__(self, memo):  # copies meet at one barrier
+        return self
+
     def forward(self, x):
         self.barrier.wait()  # BrokenBarrierError where nobody comes
         return x.mean((2, 3))

@@ -86,7 +86,7 @@ def test_only_a_few_batches_are_decoded_ahead(paths):
     read = []
 
     class Counting:
-        stackable = False
+        stackable = remote = False
         thread_safe = True
 
         def __len__(self):
