@@ -39,6 +39,9 @@ from sklearn_dl.datasets import (
     shard_rows,
 )
 
+# Features below these are not compared with the memory that is free.
+_LARGE_BYTES = 2**28
+
 
 class ImageFeatureExtractor(
     NestedParameters,
@@ -269,7 +272,9 @@ class ImageFeatureExtractor(
             If `fit` was not called.
         """
         source, views = self._new_source(X), None
-        self._warn_if_large(len(source))
+        n_bytes = len(source) * self.n_features_out_ * np.dtype("float32").itemsize
+        if n_bytes > _LARGE_BYTES:
+            self._warn_if_large(len(source), n_bytes)
         if self.tta is not None:
             views = resolve_views(self.tta, self.preprocessing_)
         return run_frozen(
@@ -434,10 +439,10 @@ class ImageFeatureExtractor(
             **({} if taken is None else {"channels": list(taken)}),
         }
 
-    def _warn_if_large(self, n_images):
-        needed = n_images * self.n_features_out_ * np.dtype("float32").itemsize
+    def _warn_if_large(self, n_images, needed):
+        """Warn where features and what a scaler makes of them don't fit in memory."""
         free = free_bytes(torch.device("cpu"))
-        if 2 * needed > free:  # with what a scaler makes of them
+        if 2 * needed > free:
             warnings.warn(
                 f"The features of {n_images} images take {needed / 1e9:.1f} GB; "
                 f"{free / 1e9:.1f} GB of memory are free. transform_to writes them to "

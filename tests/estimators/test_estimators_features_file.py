@@ -476,10 +476,11 @@ def test_where_memory_is_short_the_way_out_is_named(image_files, monkeypatch):
     y = ["a", "b"] * 12
     small = {"backbone": "squeezenet1_1", "image_size": 32, "weights": None}
     model = make_feature_classifier(**small, cache=None)
-    with warnings.catch_warnings():
+    monkeypatch.setattr(_features, "free_bytes", lambda device: 24 * 512 * 4)
+    with warnings.catch_warnings():  # it isn't asked for so few
         warnings.simplefilter("error")
         model.fit(image_files, y)
-    monkeypatch.setattr(_features, "free_bytes", lambda device: 24 * 512 * 4)
+    monkeypatch.setattr(_features, "_LARGE_BYTES", 24 * 512 * 4 - 1)
     with pytest.warns(UserWarning, match="24 images take 0.0 GB.*transform_to writes"):
         model.fit(image_files, y)
 
