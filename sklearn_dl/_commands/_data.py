@@ -62,8 +62,9 @@ def score(model: Any, y: np.ndarray, X_test: Any, y_test: np.ndarray) -> str:
     """Return how good a model is on held-out images, in one line."""
     predicted, where = model.predict(X_test), f"on the {len(y_test)} held-out images"
     if y.dtype.kind == "f":
-        r2, error = (f(y_test, predicted) for f in (r2_score, mean_absolute_error))
-        return f"{where}: R2 {r2:.3f}, mean absolute error {error:.4g}"
+        error = mean_absolute_error(y_test, predicted)
+        r2 = f"R2 {r2_score(y_test, predicted):.3f}, " if len(y_test) > 1 else ""
+        return f"{where}: {r2}mean absolute error {error:.4g}"
     right, usual = predicted == y_test, pd.Series(y, dtype=object).mode()[0]
     said = f"accuracy {right.mean():.3f}, {np.sum(~right)} wrong"
     return f"{where}: {said} (always {str(usual)!r}: {np.mean(y_test == usual):.3f})"

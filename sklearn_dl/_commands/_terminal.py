@@ -82,7 +82,8 @@ def checked_output(path: str | os.PathLike, *inputs: str | None) -> Path:
     try:
         tempfile.TemporaryFile(dir=target.parent).close()
     except OSError as error:
-        raise ValueError(f"{path} can't be written: {error.strerror}.") from error
+        reason = f"{error.strerror or error} ({target.parent})"
+        raise ValueError(f"{path} can't be written: {reason}.") from error
     return Path(path).expanduser()
 
 

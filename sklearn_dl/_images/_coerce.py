@@ -108,8 +108,9 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     form = _form(X)
     if form in (_BYTES, _PIL, _ITEM):
         raise TypeError(f"X is one {form}: put it in a list, [X].")
-    if _has_structs(X):  # which numpy takes apart
-        return as_source(X.to_pandas(), image_shape=image_shape)
+    if (objects := _objects_of_polars(X)) is not None:
+        names = getattr(X, "columns", ())
+        return _from_objects(objects, asked, [f"X[[{name!r}]]" for name in names])
     if _is_stored(X):
         return _from_stored(X, asked)
     if hasattr(X, "__array__"):
@@ -126,12 +127,19 @@ def as_source(X: Any, *, image_shape: Any = None) -> ImageSource:
     raise TypeError(f"{_ACCEPTED}; got {type(X).__name__}.{hint}")
 
 
-def _has_structs(X: Any) -> bool:
-    """Tell what has cells {"bytes", "path"} in polars."""
+def _objects_of_polars(X: Any) -> np.ndarray | None:
+    """Return what has structs in polars as objects: numpy takes these apart."""
     polars = sys.modules.get("polars")
     if polars is None or not isinstance(X, polars.DataFrame | polars.Series):
-        return False
-    return polars.Struct in (X.dtypes if hasattr(X, "dtypes") else [X.dtype])
+        return None
+    frame = X if isinstance(X, polars.DataFrame) else X.to_frame()
+    if polars.Struct not in frame.dtypes:
+        return None
+    objects = np.empty(frame.shape, dtype=object)
+    for k, column in enumerate(frame.iter_columns()):
+        for row, value in enumerate(column.to_list()):  # which may be a list
+            objects[row, k] = value
+    return objects if frame is X else objects[:, 0]
 
 
 def _listed(X: Sequence[Any]) -> list[Any]:

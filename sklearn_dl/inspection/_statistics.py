@@ -111,25 +111,26 @@ def image_statistics(X, *, image_shape=None, verbose: int = 0) -> pd.DataFrame:
             return (*statistics_of(image), image.shape[1], image.shape[0])
         return (*statistics_of(image), image.width, image.height)
 
-    found = _of_each(source, measure, "image statistics", verbose)
+    found = _of_each(source, range(len(source)), measure, "image statistics", verbose)
     return pd.DataFrame(found, columns=[*STATISTICS, "width", "height"])
 
 
-def _of_each(source: ImageSource, measure, description: str, verbose) -> list:
+def _of_each(source: ImageSource, rows, measure, description: str, verbose) -> list:
     found = []
-    with progress(len(source), description, verbose) as bar:
-        for row in range(len(source)):
-            found.append(measure(source[row]))
+    with progress(len(rows), description, verbose) as bar:
+        for row in rows:
+            found.append(measure(source[int(row)]))
             bar(1)
     return found
 
 
 def reference_statistics(source: ImageSource, seed: int, verbose: int) -> np.ndarray:
     """Return the statistics of some images, drawn where there are many."""
-    if (n := len(source)) > _MOST:
-        rng = keyed_generator(seed, n)
-        source = source.take(np.sort(rng.choice(n, _MOST, replace=False)))
-    return np.array(_of_each(source, statistics_of, "reference images", verbose))
+    rows = np.arange(len(source))  # an error names them as they are in `source`
+    if len(rows) > _MOST:
+        rng = keyed_generator(seed, len(rows))
+        rows = np.sort(rng.choice(rows, _MOST, replace=False))
+    return np.array(_of_each(source, rows, statistics_of, "reference images", verbose))
 
 
 def compare_statistics(

@@ -329,3 +329,13 @@ def test_real_photographs_from_training_to_prediction(capsys):
         assert np.mean(rows["prediction"] == truth) > 0.93
         sums = rows["probability_ants"] + rows["probability_bees"]
         assert np.abs(sums - 1).max() < 1e-4
+
+
+def test_one_held_out_image_has_an_error_but_no_r2():
+    from sklearn.dummy import DummyRegressor
+
+    from sklearn_dl._commands._data import score
+
+    model = DummyRegressor().fit([[0], [1]], [1.0, 2.0])
+    said = score(model, np.array([1.0, 2.0]), [[0]], np.array([2.0]))
+    assert said == "on the 1 held-out images: mean absolute error 0.5"

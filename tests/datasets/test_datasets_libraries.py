@@ -4,7 +4,9 @@ They are no dependency: ``pip install datasets h5py pillow-heif polars pyarrow z
 then ``pytest -m slow tests/datasets/test_datasets_libraries.py``.
 """
 
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,6 +144,15 @@ def test_columns_of_structs_are_images(folder, hugging, form, tmp_path):
     np.testing.assert_array_equal(
         model.predict_proba(X), expected.predict_proba(folder.data)
     )
+
+
+def test_structs_of_polars_need_nothing_else(folder, monkeypatch):
+    polars = pytest.importorskip("polars")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    paths = np.ravel(folder.data)
+    cells = [{"bytes": Path(path).read_bytes(), "path": None} for path in paths]
+    for X in (polars.Series("image", cells), polars.DataFrame({"image": cells})):
+        np.testing.assert_array_equal(pixels_of(X), pixels_of(folder.data))
 
 
 def test_structs_beside_labels_are_refused_by_row(hugging):

@@ -34,6 +34,7 @@ from sklearn_dl.backbones import Preprocessing
 from sklearn_dl.datasets import load_image_folder, load_torch_dataset
 from sklearn_dl.inspection import (
     RobustnessReport,
+    _statistics,
     corrupt_image,
     list_corruptions,
     robustness_report,
@@ -784,3 +785,14 @@ def test_files_of_8_and_16_bits_are_corrupted_together(tmp_path):
         model, paths, [0, 1, 0, 1], corruptions=["color_cast", "blur"], severities=(1,)
     )
     assert np.isfinite(report.table["score"]).all()
+
+
+def test_a_reference_image_that_cannot_be_read_is_named_by_its_row(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(_statistics, "_MOST", 4)
+    Image.new("RGB", (8, 8)).save(tmp_path / "there.png")
+    paths = [str(tmp_path / "there.png")] * 6 + ["gone.png"] * 6
+    with pytest.raises(ImageDecodeError) as caught:
+        _statistics.reference_statistics(as_source(paths), 0, 0)
+    assert caught.value.failures[0][0] >= 6
