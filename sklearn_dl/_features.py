@@ -387,8 +387,10 @@ class ImageFeatureExtractor(
             "of_rows": len(source),
             "versions": versions(),
         }
-        rows = shard_rows(len(source), part)
-        file = FeaturesFile(target, FeaturesTable(source, y, split), rows, about)
+        rows, table = shard_rows(len(source), part), FeaturesTable(source, y, split)
+        if n is not None or part is not None:
+            about["part_digests"] = table.part_digests(n or part[1])
+        file = FeaturesFile(target, table, rows, about)
         views = resolve_views(self.tta, self.preprocessing_)
         execution = self._execution(fall_back=True)
         model = FrozenModel(self._backbone, execution, self.cache, views)

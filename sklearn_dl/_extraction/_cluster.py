@@ -17,8 +17,9 @@ def active_client() -> Any:
 
     A task that runs on a worker has none: its work is spread already.
     """
-    import distributed
-
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return None
     client = getattr(get_active_backend()[0], "client", None)
     if not isinstance(client, distributed.Client):
         return None

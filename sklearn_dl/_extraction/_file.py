@@ -140,16 +140,12 @@ def _write_there(model: FrozenModel, shard: FeaturesFile) -> dict[int, str]:
 
 
 def _check_there(shards: list[FeaturesFile]) -> None:
-    """Raise where workers wrote to folders of their own hosts."""
-    if is_url(shards[0].path):
-        return
-    folder = os.path.dirname(shards[0].path)
-    there = os.listdir(folder)
-    for name in (os.path.basename(shard.path) for shard in shards):
-        if name not in there:
+    """Raise where workers wrote to places of their own."""
+    for shard in shards:
+        if shard.table.knows_images and shard.failures() is None:
             raise FileNotFoundError(
-                f"A worker has written {name} to a folder {folder} of its own host: "
-                "give a folder that all hosts share, or a URL."
+                f"A worker has written {shard.path} to a place of its own host: give a "
+                "folder that all hosts share, or a URL that all reach."
             )
 
 

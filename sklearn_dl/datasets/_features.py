@@ -519,7 +519,19 @@ def _opened(path: Paths, extractor: Any) -> list[Any]:
     if len(files) > 1 and any(shards):
         _check_shards(shards)
         files.sort(key=lambda file: file.about["shard"])
+        _check_parts(files)
     return files
+
+
+def _check_parts(files: list[Any]) -> None:
+    """Raise where shards aren't those that any of them was written with."""
+    known = [file.about.get("part_digests") for file in files]
+    if None in known or [one[k] for k, one in enumerate(known)] in known:
+        return
+    raise ValueError(
+        f"{files[0].path} to {files[-1].path} are parts of different images, labels "
+        "or splits, as an ended run leaves them: write them again."
+    )
 
 
 def _check_shards(shards: list[Any]) -> None:

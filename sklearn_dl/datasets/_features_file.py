@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -197,6 +198,23 @@ class FeaturesTable:
             _digest_texts(digest, [name] if values is None else map(repr, values))
         return digest.hexdigest()
 
+    def part_digests(self, n: int) -> list[str]:
+        """Return a digest of the rows of each of n shards, by which they join.
+
+        Of paths the names of the files count: each host may have its own folder.
+        """
+        digests = []
+        for k in range(1, n + 1):
+            rows = shard_rows(len(self.source), (k, n))
+            digest = hashlib.sha256(self.columns_digest(rows).encode())
+            if self.has("path"):
+                paths = self.column("path", rows) or ()
+                _digest_texts(digest, (re.split(r"[/\\]", p)[-1] for p in paths))
+            else:
+                digest.update(self.digest(rows).encode())
+            digests.append(digest.hexdigest()[:16])
+        return digests
+
 
 def _digest_texts(digest: Any, texts: Iterable[str]) -> None:
     for text in texts:
@@ -216,6 +234,8 @@ def _checked(name: str, values: Any, n_rows: int, kinds: str, axes: tuple) -> An
         column = np.array(column.tolist())
     if column.ndim not in axes or len(column) != n_rows:
         reason = f"has the shape {column.shape}, X has {n_rows} rows"
+    elif column.dtype.kind == "u" and column.max(initial=0) > np.iinfo(int).max:
+        reason = f"has the label {column.max()}: text holds what 64 bits don't"
     elif np.any(missing):
         reason = f"has no value in row {np.argwhere(missing)[0][0]}"
     elif column.dtype.kind not in kinds:
@@ -318,6 +338,7 @@ class FeaturesWriter:
             message = f"The disk is full: {gigabytes}"
             raise OSError(errno.ENOSPC, message, str(self.path))
         with writing(self.path):
+            self._state.unlink(missing_ok=True)  # of another part
             with self._part.open("wb") as file:
                 header = {"descr": self.dtype.str, "fortran_order": False}
                 header |= {"shape": self.shape}
@@ -392,18 +413,21 @@ class FeaturesWriter:
     def _write_state(self) -> None:
         if self._mark is None:
             self._mark = uuid.uuid4().hex
-        elif self._mark != self._mark_there():
-            why = "another process has begun to write it, or has finished it"
-            raise TakenOver(errno.EBUSY, why, str(self.path))
+        else:
+            self._check_mark()
         state = {**self._about, "done": self.done, "errors": self.errors}
         with replacing(self._state) as file:
             file.write(json.dumps({**state, "mark": self._mark}).encode())
 
-    def _mark_there(self) -> str | None:
+    def _check_mark(self) -> None:
+        """Raise where the file is no longer this writer's."""
         try:
-            return json.loads(self._state.read_bytes()).get("mark")
+            mark = json.loads(self._state.read_bytes()).get("mark")
         except FileNotFoundError:
-            return None
+            mark = None
+        if mark != self._mark:
+            why = "another process has begun to write it, or has finished it"
+            raise TakenOver(errno.EBUSY, why, str(self.path))
 
     def finish(self) -> None:
         """Give the file its name, with what is known of the images."""
@@ -413,15 +437,27 @@ class FeaturesWriter:
                 self.done += 1
             self._commit()
             self._file.close()
-            if self.path.suffix == ".parquet":
-                self._write_parquet()
-                self._part.unlink()
-            else:
-                beside(self.path).unlink(missing_ok=True)  # of what stood there
-                os.replace(self._part, self.path)
-                with replacing(beside(self.path)) as file:
-                    self._write_json(file)
-            self._state.unlink()
+            try:
+                if self.path.suffix == ".parquet":
+                    self._write_parquet()
+                    self._part.unlink()
+                else:
+                    self._name_array()
+                self._state.unlink()
+            except FileNotFoundError:
+                self._check_mark()
+                raise
+
+    def _name_array(self) -> None:
+        """Give the array its name, and its JSON at once: one without isn't whole."""
+        known = beside(self.path)
+        with replacing(known) as file:
+            self._write_json(file)
+            file.flush()
+            os.fsync(file.fileno())
+            self._check_mark()
+            known.unlink(missing_ok=True)  # of what stood there
+            os.replace(self._part, self.path)
 
     def _write_json(self, file: BinaryIO) -> None:
         """Write what is known: a line for each fact, lists in parts."""
@@ -483,6 +519,7 @@ class FeaturesWriter:
                 kind = kinds["features"]
                 arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=kind))
                 writer.write_batch(pa.record_batch(arrays, schema=schema))
+            self._check_mark()
 
 
 def _texts(values: list) -> list:
@@ -490,7 +527,7 @@ def _texts(values: list) -> list:
     return [
         v.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         if isinstance(v, str)
-        else v
+        else (_texts(v) if isinstance(v, list) else v)
         for v in values
     ]
 

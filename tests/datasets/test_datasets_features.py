@@ -435,6 +435,37 @@ def test_a_writer_that_was_given_up_does_no_harm(
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+@pytest.mark.parametrize("second_ends", [False, True])
+def test_a_writer_that_was_given_up_as_it_finishes_does_no_harm(
+    tmp_path, monkeypatch, suffix, second_ends
+):
+    path, rows, others = tmp_path / f"f{suffix}", np.arange(len(X)), []
+    column = FeaturesTable.column
+
+    def begin_another(self, name, some):  # while the first writes what it knows
+        if not others:
+            others.append(None)
+            others[0] = a_writer(path).__enter__()
+            assert others[0].done == len(X)
+            if second_ends:
+                others[0].finish()
+        return column(self, name, some)
+
+    with a_writer(path) as first:
+        first.put(rows, X)
+        monkeypatch.setattr(FeaturesTable, "column", begin_another)
+        with pytest.raises(TakenOver, match="another process has begun to write"):
+            first.finish()
+    if not second_ends:
+        others[0].finish()
+    found = load_features(path)
+    np.testing.assert_array_equal(found.data, X)
+    np.testing.assert_array_equal(found.target, Y)
+    names = {path.name, f"{path.name}.json"} if suffix == ".npy" else {path.name}
+    assert set(os.listdir(tmp_path)) == names
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
 def test_files_behind_urls(tmp_path, suffix):
     pytest.importorskip("fsspec")
     pattern = write_parts(tmp_path, 3, suffix, bad=[999])

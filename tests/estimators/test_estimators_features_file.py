@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import warnings
@@ -312,11 +313,18 @@ def test_a_kill_before_the_json_has_its_name_costs_nothing(
     path = tmp_path / "f.npy"
     model.transform_to(image_files, path, ["old"] * 24)
 
-    def stop(self, file):
+    def stop(*args):
         raise Stopped
 
+    replace = os.replace
+
+    def replace_array(source, target):
+        replace(source, target)
+        if os.fspath(target) == os.fspath(path):
+            raise Stopped
+
     with monkeypatch.context() as patch:
-        patch.setattr(_features_file.FeaturesWriter, "_write_json", stop)
+        patch.setattr(os, "replace", replace_array)
         with pytest.raises(Stopped):
             model.transform_to(image_files, path, ["new"] * 24)
     with pytest.raises(FileNotFoundError, match=r"There is no .*f\.npy\.json"):
@@ -779,3 +787,32 @@ def test_a_url_without_a_driver_is_refused_at_once(model, image_files, computed)
     with pytest.raises(ValueError, match=r"must end in \.npy or \.parquet"):
         model.transform_to(image_files, "memory://put/f.h5")
     assert computed == []
+
+
+def test_parts_need_no_dask(model, many, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    model.transform_to(many, tmp_path / "f.npy", n_shards=2)
+    found = load_features(tmp_path / "f-*-of-2.npy")
+    np.testing.assert_array_equal(found.data, model.transform(many))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_parts_of_other_labels_or_images_do_not_join(model, many, tmp_path, suffix):
+    path, n = tmp_path / f"f{suffix}", len(many)
+    parts = [tmp_path / f"f-{k}-of-2{suffix}" for k in (1, 2)]
+    model.transform_to(many, path, ["old"] * n, n_shards=2)
+    model.transform_to(many, parts[0], ["new"] * n, shard=(1, 2))
+    with pytest.raises(ValueError, match="parts of different images, labels"):
+        load_features(tmp_path / f"f-*-of-2{suffix}")
+    model.transform_to(many, path, ["new"] * n, n_shards=2)
+    assert set(load_features(parts).target) == {"new"}
+
+
+def test_labels_beyond_64_bits_are_refused_before_the_work(
+    model, many, tmp_path, computed
+):
+    y = np.full(len(many), 2**63, "uint64")
+    computed.clear()
+    with pytest.raises(ValueError, match="y has the label 9223372036854775808"):
+        model.transform_to(many, tmp_path / "f.npy", y)
+    assert sum(computed) == 0

@@ -140,6 +140,13 @@ def test_workers_put_their_shards_behind_a_url(
         assert left == []
 
 
+@pytest.mark.filterwarnings("ignore:.*could not be read")
+def test_files_that_a_worker_alone_sees_are_an_error(client, paths, slow):
+    pytest.importorskip("fsspec")
+    with pytest.raises(FileNotFoundError, match="to a place of its own host"):
+        write(extractor(slow, paths), paths, "memory://theirs/f.npy", 2)
+
+
 def test_arrays_go_to_the_workers_in_parts(client, images, slow, tmp_path):
     model = extractor(slow, images)
     write(model, images, tmp_path / "f.npy", 3)
@@ -201,7 +208,7 @@ def test_shards_that_were_written_elsewhere_are_missed(
         yield from ((number, {}) for number, _ in enumerate(chunks))
 
     monkeypatch.setattr(_file, "spread", spread)
-    with pytest.raises(FileNotFoundError, match=r"f-1-of-6\.npy to a folder .* own"):
+    with pytest.raises(FileNotFoundError, match=r"f-1-of-6\.npy to a place .* own"):
         write(extractor(slow, paths), paths, tmp_path / "f.npy")
 
 
