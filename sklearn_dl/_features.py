@@ -32,9 +32,9 @@ from sklearn_dl.augmentation import resolve_views
 from sklearn_dl.backbones import Backbone, Preprocessing, digest_weights, handed_out
 from sklearn_dl.datasets import (
     FeaturesTable,
+    check_count,
     check_features_dtype,
     check_features_path,
-    check_n_shards,
     check_shard,
     shard_rows,
 )
@@ -335,7 +335,7 @@ class ImageFeatureExtractor(
             ``photos-01-of-16.npy`` to ``photos-16-of-16.npy``. Those that are there
             already, of the same features, images, labels and splits, are kept: delete
             one to have it written again. Images are told apart by their paths, or by
-            the pixels of sixteen; those of a dataset without paths can't be, and are
+            the pixels of thirty-two; those of a dataset without paths can't be, and are
             all written again. On a cluster, take several parts for each worker.
 
         Returns
@@ -374,7 +374,7 @@ class ImageFeatureExtractor(
 
         source = self._new_source(X)
         part, target = check_shard(shard), check_features_path(path)
-        n = None if n_shards is None else check_n_shards(n_shards)
+        n = None if n_shards is None else check_count("n_shards", n_shards)
         if part is not None and n is not None:
             raise ValueError(
                 "shard is one of several parts, n_shards all: give either."

@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Raise for what is wrong, before there is much to lose."""
     from sklearn_dl._images import is_url
-    from sklearn_dl.datasets import check_features_path, check_n_shards, check_shard
+    from sklearn_dl.datasets import check_count, check_features_path, check_shard
 
     if not is_url(args.out):
         read = [path for path in (args.data, args.weights) if path is not None]
@@ -116,7 +116,7 @@ def _check(args: argparse.Namespace) -> None:
     check_features_path(args.out)
     check_shard(args.shard)
     if args.shards is not None:
-        check_n_shards(args.shards)
+        check_count("n_shards", args.shards)
         if args.shard is not None:
             raise ValueError("--shard is one of the parts, --shards all: give either.")
     elif args.scheduler is not None:

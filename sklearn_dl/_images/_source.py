@@ -3,9 +3,11 @@
 import copy
 import hashlib
 import math
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -30,6 +32,8 @@ from sklearn_dl._images._digests import (
 from sklearn_dl._images._errors import ImageDecodeError, reason_of
 from sklearn_dl._images._remote import is_url
 
+# Images that stand for all of a source, where paths do not tell it from another.
+_SAMPLE = 32
 _BLOCK_VALUES = 1 << 22  # pixels digested together
 _OTHERS = "Others may be alike: this is said once."
 IMAGE_KEYS = ("image", "img", "pixel_values", "picture", "photo", "jpg", "png")
@@ -90,6 +94,24 @@ class ImageSource(ABC):
     def path(self, i: int) -> str | None:
         """Return the path of row `i`, or None if it has none."""
         return None
+
+    def names_digest(self, rows: range) -> bytes:
+        """Return a digest of the names of files, or of a sample of other images.
+
+        Names are without their folders, of which each host may have its own. Images
+        that have to be read to be looked up are not.
+        """
+        paths, last = [self.path(row) for row in rows], len(rows) - 1
+        digest = hashlib.sha256(str(len(rows)).encode())
+        if None not in paths:
+            for path in map(str, paths):
+                name = re.split(r"[/\\]", path)[-1]
+                digest.update(name.encode("utf-8", "surrogateescape") + b"\n")
+        elif not self.digest_reads:
+            for k in sorted({k * last // (_SAMPLE - 1) for k in range(_SAMPLE)}):
+                with suppress(ImageDecodeError):  # which is found again
+                    digest.update(self.digests([rows[k]])[0])
+        return digest.digest()
 
     def digests(self, rows: Any, *, memory: Any = None, threads: int = 1) -> list[Any]:
         """Return SHA-256 digests of the files or bytes, or else the pixels, of rows."""

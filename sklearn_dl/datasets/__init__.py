@@ -14,13 +14,13 @@ from sklearn_dl.datasets._features import iter_features, load_features
 from sklearn_dl.datasets._features_file import FeaturesTable as FeaturesTable
 from sklearn_dl.datasets._features_file import FeaturesWriter as FeaturesWriter
 from sklearn_dl.datasets._features_file import TakenOver as TakenOver
+from sklearn_dl.datasets._features_file import check_count as check_count
 from sklearn_dl.datasets._features_file import (
     check_features_dtype as check_features_dtype,
 )
 from sklearn_dl.datasets._features_file import (
     check_features_path as check_features_path,
 )
-from sklearn_dl.datasets._features_file import check_n_shards as check_n_shards
 from sklearn_dl.datasets._features_file import check_shard as check_shard
 from sklearn_dl.datasets._features_file import send_features as send_features
 from sklearn_dl.datasets._features_file import shard_path as shard_path

@@ -25,6 +25,7 @@ from sklearn_dl.datasets._features_file import (
     VERSION,
     FeaturesTable,
     beside,
+    check_count,
     described,
     difference,
     import_pyarrow,
@@ -111,7 +112,7 @@ def load_features(
     ...     del bunch  # whose data are the file's
     (4, 1024) ['a' 'b' 'b' 'a'] 0
     """
-    rows = None if chunks is None else _checked_rows("chunks", chunks)
+    rows = None if chunks is None else check_count("chunks", chunks)
     files = _opened(path, extractor)
     taken = _taken(files, split)
     if rows is not None:
@@ -212,7 +213,7 @@ def iter_features(
     (3, 1024) [0 1 0]
     (2, 1024) [1 1]
     """
-    rows = _checked_rows("rows", rows)
+    rows = check_count("rows", rows)
     files = _opened(path, extractor)
     taken = _taken(files, split)
     wanted = [m & f.readable for m, f in zip(taken, files, strict=True)]
@@ -224,12 +225,6 @@ def iter_features(
             "the images before their features are taken."
         )
     return _shuffled(files, wanted, rows, check_random_state(random_state))
-
-
-def _checked_rows(name: str, rows: Any) -> int:
-    if isinstance(rows, bool) or not isinstance(rows, int | np.integer) or rows < 1:
-        raise ValueError(f"{name}={rows!r} must be an int, 1 or more.")
-    return int(rows)
 
 
 def _in_order(files: list, wanted: list, rows: int) -> Iterator[tuple]:

@@ -5,7 +5,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -19,7 +18,6 @@ import pandas as pd
 
 from sklearn_dl._files import check_target, replacing, writing
 from sklearn_dl._images import (
-    ImageDecodeError,
     ImageSource,
     file_system,
     is_url,
@@ -34,8 +32,6 @@ _DTYPES = ("float16", "float32")
 _SAME = ("features", "dtype", "n_features", "shard", "rows", "of_rows", "images_digest")
 # What else must be the same for a whole file to be kept.
 KEPT = (*_SAME, "columns_digest")
-# Images whose content is looked at to tell them from others, where they have no path.
-_SAMPLE = 16
 # Rows that are worked on together where a whole file is gone through.
 _CHUNK = 4096
 # Shards begin at multiples of these rows: batches are those of one run.
@@ -81,12 +77,12 @@ def check_features_dtype(dtype: Any) -> str:
     raise ValueError(f"dtype={dtype!r} must be float32 or float16.")
 
 
-def check_n_shards(n_shards: Any) -> int:
-    """Return a number of shards, which is 1 or more."""
-    whole = isinstance(n_shards, int | np.integer) and not isinstance(n_shards, bool)
-    if not whole or n_shards < 1:
-        raise ValueError(f"n_shards={n_shards!r} must be an int, 1 or more.")
-    return int(n_shards)
+def check_count(name: str, value: Any) -> int:
+    """Return a number of rows or shards, which is 1 or more."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise ValueError(f"{name}={value!r} must be an int, 1 or more.")
+    return int(value)
 
 
 def check_features_path(path: str | os.PathLike) -> str:
@@ -180,14 +176,12 @@ class FeaturesTable:
 
     def digest(self, rows: range) -> str:
         """Return a digest of the paths of some rows, or of a sample of their images."""
-        digest, source = hashlib.sha256(), self.source
+        digest = hashlib.sha256()
         if self.has("path"):
             _digest_texts(digest, self.column("path", rows) or ())
-        elif rows and not source.digest_reads:
-            sample = np.linspace(rows.start, rows.stop - 1, _SAMPLE).astype(int)
-            for row in np.unique(sample) - self.first:
-                with suppress(ImageDecodeError):  # which is found again
-                    digest.update(source.digests([row])[0])
+        else:
+            own = range(rows.start - self.first, rows.stop - self.first)
+            digest.update(self.source.names_digest(own))
         return digest.hexdigest()
 
     def columns_digest(self, rows: range) -> str:
@@ -199,19 +193,12 @@ class FeaturesTable:
         return digest.hexdigest()
 
     def part_digests(self, n: int) -> list[str]:
-        """Return a digest of the rows of each of n shards, by which they join.
-
-        Of paths the names of the files count: each host may have its own folder.
-        """
+        """Return a digest of the rows of each of n shards, by which they join."""
         digests = []
         for k in range(1, n + 1):
             rows = shard_rows(len(self.source), (k, n))
             digest = hashlib.sha256(self.columns_digest(rows).encode())
-            if self.has("path"):
-                paths = self.column("path", rows) or ()
-                _digest_texts(digest, (re.split(r"[/\\]", p)[-1] for p in paths))
-            else:
-                digest.update(self.digest(rows).encode())
+            digest.update(self.source.names_digest(rows))
             digests.append(digest.hexdigest()[:16])
         return digests
 

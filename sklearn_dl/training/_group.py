@@ -18,8 +18,6 @@ from sklearn_dl.training._net import noting_interrupts
 
 # Rows of each process, of which features are computed before they are exchanged.
 _CHUNK = 4096
-# Images that are compared, where paths don't tell them.
-_COMPARED = 32
 # Parameters that may be others in each process.
 _FREE = ("cache", "callbacks", "device", "random_state", "verbose", "weights")
 _PLAIN = (bool, int, float, str, type(None))
@@ -292,27 +290,15 @@ def plain_parameters(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rows_digests(rows: Rows | None, of: str = "") -> dict[str, str]:
-    """Return digests of rows by name: of targets and weights, and of the images.
-
-    Paths are told by the names of the files, other images by some of them.
-    """
+    """Return digests of rows by name: of targets and weights, and of the images."""
     if rows is None:
         return {}
-    source = rows.source
-    n = len(source)
     targets = [rows.target.numpy(), rows.weight]
     if rows.rows is not None:
         targets.append(rows.rows)
-    images = hashlib.sha256(str(n).encode())
-    if source.path(0) is not None:
-        names = (str(source.path(i)).replace("\\", "/") for i in range(n))
-        for name in names:
-            images.update(name.rpartition("/")[2].encode("utf-8", "surrogatepass"))
-    elif not source.digest_reads:
-        some = np.unique(np.linspace(0, n - 1, _COMPARED).astype(int))
-        images.update(b"".join(source.digests(some)))
+    images = rows.source.names_digest(range(len(rows.source)))
     content = b"".join(np.ascontiguousarray(t).tobytes() for t in targets)
     return {
         f"y_and_weights{of}": hashlib.sha256(content).hexdigest(),
-        f"images{of}": images.hexdigest(),
+        f"images{of}": images.hex(),
     }

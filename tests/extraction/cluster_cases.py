@@ -3,12 +3,33 @@
 import os
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+from distributed import Client, LocalCluster
 from torch import nn
 from torchvision.models import squeezenet1_1
+
+
+@contextmanager
+def two_workers() -> Iterator[Client]:
+    """Start a cluster of two worker processes, which are ready to work."""
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        wake(client)
+        yield client
+
+
+def wake(client) -> None:
+    """Let both workers import what they need: the first to have it takes all work."""
+    client.wait_for_workers(2)
+    client.run(_import)
+
+
+def _import():
+    import sklearn_dl._features  # noqa: F401
 
 
 class Slow:

@@ -13,8 +13,7 @@ import joblib
 import numpy as np
 import PIL
 import pytest
-from cluster_cases import Slow, outputs_of_a_fit, two_folders
-from distributed import Client, LocalCluster
+from cluster_cases import Slow, outputs_of_a_fit, two_folders, two_workers
 from PIL import Image
 from sklearn.ensemble import BaggingClassifier
 from sklearn.model_selection import GridSearchCV
@@ -35,18 +34,8 @@ N = 96
 
 @pytest.fixture(scope="module")
 def client():
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        client.run(_import)  # or the first to have done it takes all the work
+    with two_workers() as client:
         yield client
-
-
-def _import():
-    import sklearn_dl._features  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,7 @@ import time
 import joblib
 import numpy as np
 import pytest
-from cluster_cases import Slow
-from distributed import Client, LocalCluster
+from cluster_cases import Slow, two_workers, wake
 from PIL import Image
 
 from sklearn_dl import ImageFeatureExtractor
@@ -25,18 +24,8 @@ N, BAD = 300, [5, 130, 299]
 
 @pytest.fixture(scope="module")
 def client():
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        client.run(_import)  # or the first to have done it takes all the work
+    with two_workers() as client:
         yield client
-
-
-def _import():
-    import sklearn_dl._features  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +117,7 @@ def test_workers_put_their_shards_behind_a_url(
     suffix, client, paths, slow, whole, tmp_path
 ):
     pytest.importorskip("fsspec")
-    client.wait_for_workers(2)  # one may have been killed
-    client.run(_import)
+    wake(client)  # one may have been killed
     url = f"file://{tmp_path}/f{suffix}"
     failed = write(extractor(slow, paths), paths, url)
     assert failed["row"].tolist() == BAD
