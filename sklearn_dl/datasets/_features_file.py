@@ -179,7 +179,7 @@ class FeaturesTable:
         digest = hashlib.sha256()
         if self.has("path"):
             _digest_texts(digest, self.column("path", rows) or ())
-        else:
+        elif rows:  # a part without rows doesn't know whether it has paths
             own = range(rows.start - self.first, rows.stop - self.first)
             digest.update(self.source.names_digest(own))
         return digest.hexdigest()

@@ -392,6 +392,7 @@ def test_a_part_of_a_table_is_told_from_others_as_the_whole_is():
         assert part.digest(rows) == table.digest(rows)
         assert part.digest(rows) != table.digest(range(320))
         assert part.columns_digest(rows) == table.columns_digest(rows)
+    assert table.part(range(0)).digest(range(0)) == table.digest(range(0))
     other = FeaturesTable(source, Y[::-1], SPLIT)
     assert other.columns_digest(rows) != table.columns_digest(rows)
 
